@@ -1,0 +1,84 @@
+"""Fixtures that every kind of test may use, and the closing lines that count what ran."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from broker import Broker, Unavailable, java
+
+ROOT = Path(__file__).resolve().parent.parent
+KINDS = ("integration", "chaos", "quality")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The folder of a test is its marker."""
+    for item in items:
+        parts = item.path.relative_to(ROOT).parts
+        for kind in KINDS:
+            if kind in parts:
+                item.add_marker(kind)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    """Bootstrap servers of a real Kafka: KAFKA_BOOTSTRAP_SERVERS, or one started for the session.
+
+    On a CI machine that has Java the tests must run, so that nothing is skipped there by accident.
+    """
+    if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield servers
+        return
+    try:
+        broker = Broker()
+    except Unavailable as reason:
+        if os.environ.get("CI") == "true" and _has_java():
+            pytest.fail(f"no Kafka for the tests: {reason}")
+        pytest.skip(str(reason))
+    with broker:
+        yield broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real logs beside the repository."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data")
+    return folder
+
+
+def _has_java() -> bool:
+    try:
+        return bool(java())
+    except Unavailable:
+        return False
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Prints how many tests ran, and last of all how many of them met a real Kafka."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or config.option.collectonly:
+        return
+    passed, skipped = reporter.stats.get("passed", []), reporter.stats.get("skipped", [])
+    failed, errors = reporter.stats.get("failed", []), reporter.stats.get("error", [])
+    print(f"{len(passed)} passed, {len(failed + errors)} failed, {len(skipped)} skipped")
+
+    def with_kafka(reports: list[pytest.TestReport]) -> list[pytest.TestReport]:
+        # A module that could not be collected has a report without keywords.
+        kinds = {"integration", "chaos"}
+        return [report for report in reports if kinds & set(getattr(report, "keywords", ()))]
+
+    reasons = Counter(_reason(report) for report in with_kafka(skipped))
+    why = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
+    print(
+        f"walkstream tests with a real Kafka: {len(with_kafka(passed + failed))} ran, "
+        f"{reasons.total()} skipped" + (f" ({why})" if why else "")
+    )
+
+
+def _reason(report: pytest.TestReport) -> str:
+    # A skipped report carries (path, line, "Skipped: reason").
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ")
