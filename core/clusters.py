@@ -1,0 +1,70 @@
+"""Stable clusters: spherical k-means, and assignments that move only past a margin.
+
+Spherical k-means: Dhillon and Modha, "Concept decompositions for large sparse text data using
+clustering", Machine Learning 42 (2001). Seeding: Arthur and Vassilvitskii, "k-means++", SODA 2007.
+Centroids move in a major update only, and then from where they were, so that label j stays the
+cluster that it was.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+NONE = -1
+"""The cluster of an item before there are clusters."""
+
+
+def unit_rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows scaled to length 1, float32 of x's shape; rows of zeros stay zeros."""
+    norm = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))
+    return (x / np.where(norm > 0.0, norm, 1.0)[:, None]).astype(np.float32)
+
+
+def seed_centroids(x: NDArray[np.float32], count: int, seed: int) -> NDArray[np.float32]:
+    """`count` rows of x (unit rows, [n, d], n >= count) by k-means++, far from each other."""
+    rng = np.random.default_rng(seed)
+    chosen = [int(rng.integers(len(x)))]
+    distance = np.full(len(x), np.inf)
+    for _ in range(count - 1):
+        distance = np.minimum(distance, np.maximum(1.0 - x @ x[chosen[-1]], 0.0))
+        total = distance.sum()
+        if total > 0.0:
+            at = np.searchsorted(np.cumsum(distance), rng.random() * total, side="right")
+            chosen.append(min(int(at), len(x) - 1))
+        else:
+            chosen.append(int(rng.integers(len(x))))
+    return x[chosen].copy()
+
+
+def refine(
+    x: NDArray[np.float32], centroids: NDArray[np.float32], iterations: int = 20
+) -> NDArray[np.float32]:
+    """Lloyd's iterations on unit rows x [n, d] from `centroids` [c, d]; returns unit rows [c, d].
+
+    A centroid that loses all of its items stays where it was.
+    """
+    for _ in range(iterations):
+        label = np.argmax(x @ centroids.T, axis=1)
+        moved = centroids.copy()
+        filled, begin = np.unique(np.sort(label), return_index=True)
+        moved[filled] = np.add.reduceat(x[np.argsort(label, kind="stable")], begin, axis=0)
+        moved = unit_rows(moved)
+        if np.array_equal(moved, centroids):
+            break
+        centroids = moved
+    return centroids
+
+
+def assign(
+    x: NDArray[np.float32], centroids: NDArray[np.float32], old: NDArray[np.int32], margin: float
+) -> NDArray[np.int32]:
+    """Clusters of unit rows x [n, d], int32 [n]; `old` int32 [n] is where they were, or NONE.
+
+    A known item leaves its cluster only for a centroid whose cosine is better by over `margin`.
+    """
+    if len(centroids) == 0:
+        return np.full(len(x), NONE, np.int32)
+    cosine = x @ centroids.T
+    best = np.argmax(cosine, axis=1).astype(np.int32)
+    rows = np.arange(len(x))
+    stays = (old >= 0) & (cosine[rows, best] <= cosine[rows, np.maximum(old, 0)] + margin)
+    return np.where(stays, old, best)

@@ -1,0 +1,390 @@
+"""The algorithm: a round takes clicks into the graph, walks from what changed, and learns.
+
+Read `Engine.step` from top to bottom. Everything random follows from (seed, round number), every
+time is event time, and no result depends on slot numbers beyond their order, which is the order of
+birth; so an engine restored from its rows, sessions and graph goes on bit for bit.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core import graph as graphs
+from core import negatives, skipgram
+from core.clicks import Clicks
+from core.graph import NEVER, Graph
+from core.hashing import hash_keys
+from core.model import Model
+from core.placement import Placement, Placer
+from core.rounds import Changes, Folded, Gone, Inputs, Outputs
+from core.sessions import Sessions
+from core.settings import Settings
+from core.vocabulary import Vocabulary, attribute_key, decode, encode, is_attribute
+from core.walks import walk
+
+SWEEPS = 64
+"""Old sessions and items are looked for this many times in a horizon of event time."""
+
+
+@dataclass
+class Clock:
+    """Times that follow the log: the greatest decay time, and what weights are scaled to."""
+
+    time: int = NEVER
+    landmark: int = NEVER
+
+
+def _untimed(stage: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+@dataclass
+class Engine:
+    """The state of one worker and the steps on it.
+
+    `partitions` is how many partitions items are spread over (those of `model-state`). `timed` is
+    entered around each stage with its name: fold, walk, learn, place.
+    """
+
+    settings: Settings
+    partitions: int = 1
+    timed: Callable[[str], AbstractContextManager[None]] = _untimed
+    round_number: int = 0
+    clock: Clock = field(default_factory=Clock)
+    placement: Placement = field(default_factory=Placement.empty)
+    versions: dict[int, int] = field(default_factory=dict)
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
+
+    def __post_init__(self) -> None:
+        s = self.settings
+        self.sessions = Sessions(s.session.length)
+        self.graph = Graph(s.graph.max_degree)
+        self.model = Model(s)
+        self.placer = Placer(s)
+        self.items: NDArray[np.int32] = np.zeros(0, np.int32)
+        """Slots of the living items, ascending."""
+        self._born = 0
+        self._gone: dict[str, int] = {}
+        """Slots that items had which left since the last commit; their columns still stand."""
+        self._attributes: Callable[[str], Sequence[str]] = lambda item: ()
+        self._placement_changed = False
+
+    # -- a round ---------------------------------------------------------------------------------
+
+    def step(self, inputs: Inputs) -> Outputs:
+        """Take one round. Costs O(clicks + walks), never O(items), until it closes a commit."""
+        s = self.settings
+        self.round_number += 1
+        self._born = 0
+        self._describe(inputs.attributes)
+        with self.timed("fold"):
+            folded = self.fold(inputs.clicks)
+            self._give_birth(folded.slots)
+            np.add.at(self.model.columns.count, folded.slots, folded.amounts)
+            self.model.rows.dirty[folded.slots] = True
+        continued = folded.target >= 0
+        history, target = folded.history[continued], folded.target[continued]
+        major = self.placement.due(self.clock.time, s.major)
+        with self.timed("walk"):
+            touched = np.unique(np.concatenate([folded.slots, history[:, 0]]))
+            self._first_vectors(touched[self.model.columns.updates[touched] == 0])
+            walks = walk(
+                self.graph, self._starts(self.items if major else touched), s.walks.length,
+                s.model.seed, self.round_number,
+            )  # fmt: skip
+        with self.timed("learn"):
+            self._learn(walks, history, target)
+        self._expire()
+        changes = None
+        if inputs.closes_commit or major:
+            with self.timed("place"):
+                changes = self._close(major)
+        return Outputs(self.round_number, len(inputs.clicks), int((walks >= 0).sum()), changes)
+
+    def fold(self, clicks: Clicks) -> Folded:
+        """Take clicks into sessions and graph, and no further.
+
+        Folding in one batch or in many gives bitwise the same state, which is how a restart from a
+        checkpoint arrives where the worker was.
+        """
+        s = self.settings
+        n = len(clicks)
+        slots = self.vocabulary.intern(clicks.items)
+        users = self.sessions.intern(clicks.users)
+        self._reserve()
+        amounts = np.zeros(n, np.float32)
+        history = np.full((n, s.session.length), -1, np.int32)
+        target = np.full(n, -1, np.int32)
+        half_life, horizon = int(s.graph.half_life), s.graph.horizon_ms
+        tick = max(int(s.session.gap), horizon // SWEEPS, 1)
+        at, g, ses, clock = 0, self.graph, self.sessions, self.clock
+        if n and clock.landmark == NEVER:
+            first = int(clicks.times[0])
+            clock.landmark = first // half_life * half_life
+            # Items that came with attributes before any click begin to age now.
+            g.last_seen[self.items] = first
+            self.model.rows.dirty[self.items] = True
+        while at < n:
+            at, why, clock.time = graphs.fold(
+                at, users, slots, clicks.times, clicks.weights, clock.time, tick, clock.landmark,
+                half_life, int(s.session.gap), g.max_degree, ses.time, ses.items, ses.size,
+                ses.changed, g.start, g.size_class, g.degree, g.last_seen, g.changed, g.nbr, g.wgt,
+                g.heads, amounts, history, target,
+            )  # fmt: skip
+            if why == graphs.FULL:
+                g.grow_pool()
+            elif why == graphs.TICK:
+                clock.time = int(clicks.times[at]) // tick * tick
+                self._sweep(clock.time, horizon)
+            elif why == graphs.MOVE:
+                moved = (int(clicks.times[at]) - clock.landmark) // half_life
+                self._move_landmark(moved)
+                np.ldexp(amounts, -moved, out=amounts)
+        ses.collect()
+        return Folded(slots, amounts, history, target)
+
+    def _describe(self, attributes: Sequence[tuple[str, Sequence[str] | None]]) -> None:
+        """Give items their attributes; an unknown item is born with them, a retired one leaves."""
+        width = self.settings.model.attribute_slots
+        for item, tokens in attributes:
+            if tokens is None:
+                slot = self.vocabulary.get(item)
+                if slot is not None and self.model.columns.alive[slot]:
+                    dead = np.zeros(len(self.graph.degree), np.bool_)
+                    dead[slot] = True
+                    self.sessions.end(NEVER, dead)
+                    self.graph.drop(dead)
+                    self._remove(np.array([slot]))
+            elif width > 0:
+                keys = [item, *(attribute_key(t) for t in tokens[:width])]
+                slots = self.vocabulary.intern(keys)
+                self._reserve()
+                self._give_birth(slots)
+                c, g, r = self.model.columns, self.graph, self.model.rows
+                have = r.attrs[slots[0]]
+                if slots[1:].tolist() != have[have >= 0].tolist():
+                    self._set_attributes(int(slots[0]), slots[1:].tolist())
+                    c.stale[slots[0]] = r.dirty[slots[0]] = True
+                if g.last_seen[slots[0]] == NEVER:
+                    g.last_seen[slots[0]] = self.clock.time
+
+    def _recall(self, slots: NDArray[np.integer]) -> None:
+        """Give items the attributes that they had before they left, or before a restart."""
+        width = self.settings.model.attribute_slots
+        if width == 0:
+            return
+        for slot in slots[self.model.columns.is_item[slots]].tolist():
+            tokens = self._attributes(self.vocabulary.keys[slot] or "")[:width]
+            known = [self.vocabulary.get(attribute_key(token)) for token in tokens]
+            self._set_attributes(slot, [a for a in known if a is not None])
+
+    def _set_attributes(self, slot: int, attributes: Sequence[int]) -> None:
+        self.model.rows.attrs[slot] = -1
+        self.model.rows.attrs[slot, : len(attributes)] = attributes
+
+    def _give_birth(self, slots: NDArray[np.int32]) -> NDArray[np.int32]:
+        """First rows for slots without one; returns those slots, ascending."""
+        c = self.model.columns
+        new = np.unique(slots[~c.alive[slots]])
+        if len(new):
+            names = [self.vocabulary.keys[slot] or "" for slot in new]
+            self.model.first_rows(new, *hash_keys([encode(k) for k in names], self.partitions))
+            c.is_item[new] = [not is_attribute(k) for k in names]
+            c.born_round[new] = self.round_number
+            c.born_rank[new] = np.arange(self._born, self._born + len(new))
+            for slot, name in zip(new.tolist(), names, strict=True):
+                if (old := self._gone.pop(name, None)) is not None:
+                    self.model.keep_published(old, slot)
+            self._born += len(new)
+            self._list_items()
+            self._recall(new)
+        return new
+
+    def _first_vectors(self, new: NDArray[np.int32]) -> None:
+        """Move both vectors of items never learned to the weighted mean of their neighbours'."""
+        r, c = self.model.rows, self.model.columns
+        for slot in new:
+            nbr, wgt = self.graph.row(int(slot))
+            settled = c.updates[nbr] > 0
+            total = wgt[settled].sum()
+            if total > 0.0:
+                share = (wgt[settled] / total)[:, None]
+                r.v[slot] += (share * skipgram.hidden(r, nbr[settled])).sum(axis=0)
+                r.u[slot] = (share * r.u[nbr[settled]]).sum(axis=0)
+
+    def _starts(self, touched: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Where walks start: the touched items, and a share of replay so that none goes stale."""
+        s = self.settings.walks
+        own = np.tile(touched, s.per_node)
+        if len(self.items) == 0:
+            return own
+        rng = np.random.default_rng([self.settings.model.seed, self.round_number])
+        replay = rng.integers(len(self.items), size=int(s.replay * len(own)))
+        return np.concatenate([own, self.items[replay]])
+
+    def _learn(
+        self, walks: NDArray[np.int32], history: NDArray[np.int32], target: NDArray[np.int32]
+    ) -> None:
+        """Skip-gram on the walks, then on the transitions of the round."""
+        m, c = self.settings.model, self.model.columns
+        if len(self.items) == 0:
+            return
+        pool = negatives.table(self.items, c.count[self.items], m.alpha)
+        skipgram.learn_walks(
+            self.model.rows, walks, pool, seed=m.seed, round_number=self.round_number,
+            window=m.window, negatives=m.negatives, block=m.block, hardest_of=m.hardest_of,
+            rate=m.rate, threads=self.settings.engine.threads,
+        )  # fmt: skip
+        skipgram.learn_sessions(
+            self.model.rows, history, target, pool, seed=m.seed, round_number=self.round_number,
+            passes=m.session_passes, decay=m.session_decay, negatives=m.negatives,
+            hardest_of=m.hardest_of, rate=m.rate,
+        )  # fmt: skip
+        centres = walks[walks[:, 1] >= 0] if walks.shape[1] > 1 else walks[:0]
+        seen = np.bincount(centres[centres >= 0], minlength=1)
+        c.updates[: len(seen)] += seen
+        c.updates[target] += 1
+
+    def _sweep(self, now: int, horizon: int) -> None:
+        """Forget sessions that are over, and nodes that nobody clicked for the horizon."""
+        last_seen = self.graph.last_seen
+        dead = (last_seen != NEVER) & (last_seen < now - horizon)
+        self.sessions.end(now - int(self.settings.session.gap), dead)
+        if dead.any():
+            self.graph.drop(dead)
+
+    def _expire(self) -> None:
+        """Rows of items that are no node any more leave."""
+        left = self.items[self.graph.last_seen[self.items] == NEVER]
+        if len(left) and self.clock.time != NEVER:
+            self._remove(left)
+
+    def _remove(self, slots: NDArray[np.integer]) -> None:
+        c = self.model.columns
+        for slot in slots.tolist():
+            self._gone[self.vocabulary.keys[slot] or ""] = slot
+        c.alive[slots] = False
+        self.model.rows.dirty[slots] = False
+        self.vocabulary.forget(slots.tolist())
+        self._list_items()
+
+    def _close(self, major: bool) -> Changes:
+        """Place the rows that changed since the last commit, and hand them over."""
+        r, c = self.model.rows, self.model.columns
+        placement = self.placer.refresh(
+            self.placement, self.model, self.items, self.clock.time, major
+        )
+        if placement is not None:
+            self.placement = placement
+            self._placement_changed = True
+            c.stale[self.items] = True
+            r.dirty[self.items] = True
+        slots = np.flatnonzero(r.dirty & c.alive).astype(np.int32)
+        left = list(self._gone.values())
+        touched = np.unique(c.partition[np.concatenate([slots, left]).astype(np.int32)]).tolist()
+        for partition in touched:
+            self.versions[partition] = self.versions.get(partition, 0) + 1
+        version_of = np.array([self.versions.get(p, 0) for p in range(self.partitions)], np.int64)
+        c.version[slots] = version_of[c.partition[slots]]
+        placed = self.placer.place(self.placement, self.model, slots)
+        changes = Changes(
+            keys=[encode(self.vocabulary.keys[slot] or "") for slot in slots],
+            partitions=c.partition[slots],
+            rows=self.model.pack(slots, self.clock.landmark, self.graph.last_seen),
+            published=placed.published,
+            vectors=placed.vectors,
+            contexts=placed.contexts,
+            gone=[
+                Gone(
+                    encode(name), p := int(c.partition[at]), self.versions[p], bool(c.published[at])
+                )
+                for name, at in self._gone.items()
+            ],
+            versions={p: self.versions[p] for p in touched},
+            placement=self.placement if self._placement_changed else None,
+            time=self.clock.time,
+            cluster_moves=placed.cluster_moves,
+            bucket_moves=placed.bucket_moves,
+        )
+        r.dirty[slots] = False
+        self._gone = {}
+        self._placement_changed = False
+        if len(self.vocabulary) > 2 * self.vocabulary.known + 1024:
+            self._relabel(np.flatnonzero(c.alive[: len(self.vocabulary)]))
+        return changes
+
+    def publish_all(self) -> None:
+        """Hand over all rows, the placement and new versions everywhere at the next commit."""
+        newest = max(self.versions.values(), default=0)
+        self.versions = dict.fromkeys(range(self.partitions), newest)
+        rows, columns = self.model.rows, self.model.columns
+        rows.dirty[columns.alive] = True
+        columns.stale[self.items] = True
+        self._placement_changed = self.placement.epoch > 0
+
+    # -- slots -----------------------------------------------------------------------------------
+
+    def _reserve(self) -> None:
+        self.graph.reserve(len(self.vocabulary))
+        self.model.reserve(len(self.graph.degree))
+
+    def _list_items(self) -> None:
+        c = self.model.columns
+        self.items = np.flatnonzero(c.alive & c.is_item).astype(np.int32)
+
+    def _move_landmark(self, half_lives: int) -> None:
+        self.graph.shift(half_lives)
+        count = self.model.columns.count
+        np.ldexp(count, -half_lives, out=count)
+        self.clock.landmark += half_lives * int(self.settings.graph.half_life)
+
+    def _relabel(self, order: NDArray[np.int64]) -> None:
+        """Renumber all slots: old slot `order[i]` becomes i, the others are dropped."""
+        new = np.full(len(self.graph.degree), -1, np.int32)
+        new[order] = np.arange(len(order), dtype=np.int32)
+        self.sessions.relabel(new)
+        self.graph.relabel(order, new)
+        self.model.relabel(order, new)
+        self.vocabulary.reorder(order)
+        self._list_items()
+
+    # -- restore ---------------------------------------------------------------------------------
+
+    def load_rows(
+        self, keys: Sequence[bytes], rows: NDArray[np.void],
+        attributes: Callable[[str], Sequence[str]] = lambda item: (),
+    ) -> None:  # fmt: skip
+        """Take all packed rows into an engine whose graph and sessions are already restored.
+
+        `attributes` gives the tokens of an item; it is asked now, and again when an item that left
+        is clicked once more. Afterwards slots are in the order of birth, nodes without a row are
+        gone, and the engine goes on as the one that packed the rows would have.
+        """
+        self._attributes = attributes
+        names = [decode(key) for key in keys]
+        slots = self.vocabulary.intern(names)
+        self._reserve()
+        c, g = self.model.columns, self.graph
+        if len(slots):
+            self.model.first_rows(slots, *hash_keys(list(keys), self.partitions))
+            self.model.unpack(slots, rows)
+            c.is_item[slots] = [not is_attribute(name) for name in names]
+            half_life = int(self.settings.graph.half_life)
+            landmark = max(self.clock.landmark, int(rows["landmark"].max()))
+            if self.clock.landmark != NEVER:
+                self.graph.shift((landmark - self.clock.landmark) // half_life)
+            self.clock.landmark = landmark
+            clicked = rows["landmark"] != NEVER
+            shifts = np.where(clicked, (rows["landmark"] - landmark) // half_life, 0)
+            c.count[slots] = np.ldexp(rows["count"], shifts.astype(np.int32))
+            g.last_seen[slots] = np.maximum(g.last_seen[slots], rows["last_seen"])
+        dead = ~c.alive[: len(g.degree)]
+        self.sessions.end(NEVER, dead)
+        self.sessions.collect()
+        g.drop(dead)
+        born = np.flatnonzero(c.alive[: len(self.vocabulary)])
+        self._relabel(born[np.lexsort((c.born_rank[born], c.born_round[born]))])
+        self._recall(self.items)

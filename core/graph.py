@@ -1,0 +1,286 @@
+"""The item graph: neighbours of each item with forward-decayed weights.
+
+Forward decay (Cormode, Shkapenyuk, Srivastava and Xu, "Forward decay: a practical time decay model
+for streaming systems", ICDE 2009): a click of weight w at time t adds w * 2^((t - landmark) /
+half_life), and nothing is ever multiplied down, because the shares inside a row do not change as
+time goes on. The landmark moves by whole half-lives before a float32 overflows, so that moving it
+multiplies by a power of two and loses nothing.
+
+A row holds at most `max_degree` neighbours in a slab of 4, 8, 16, ... entries of one pool. Its
+layout is a function of the events of that row alone: a new neighbour goes to the end, or takes the
+place of the weakest (the first of equals) when the row is full. No slot number decides anything, so
+a graph survives relabelling unchanged.
+"""
+
+import math
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+UNIT = 4
+"""Entries of the smallest slab; positions in the pool count slabs of this size."""
+REBASE = 64
+"""Half-lives after which the landmark moves: 2^64 leaves float32 room for 2^63 more weight."""
+NEVER = np.iinfo(np.int64).min
+
+DONE, FULL, TICK, MOVE = 0, 1, 2, 3
+"""Why `fold` stopped: all done; the pool must grow; time for a sweep; time to move the landmark."""
+
+
+@nb.njit(cache=True, nogil=True)
+def scaled(weight, time, landmark, half_life):  # type: ignore[no-untyped-def]
+    """The forward-decayed weight: float32 of weight * 2^((time - landmark) / half_life).
+
+    Split into whole half-lives and a rest, so that moving the landmark by whole ones is exact.
+    """
+    span = time - landmark
+    q = span // half_life
+    r = span - q * half_life
+    q = min(max(q, -2000), 2000)
+    return np.float32(math.ldexp(np.float64(weight) * 2.0 ** (r / half_life), q))
+
+
+@nb.njit(cache=True, nogil=True)
+def _take(size_class, heads, nbr):  # type: ignore[no-untyped-def]
+    """A free slab of UNIT << size_class entries, or -1. heads[-1] is the end of the used pool."""
+    at = heads[size_class]
+    if at >= 0:
+        heads[size_class] = nbr[at * UNIT]
+        return at
+    at = heads[-1]
+    if (at + (1 << size_class)) * UNIT > len(nbr):
+        return np.int64(-1)
+    heads[-1] = at + (1 << size_class)
+    return at
+
+
+@nb.njit(cache=True, nogil=True)
+def _give(at, size_class, heads, nbr):  # type: ignore[no-untyped-def]
+    nbr[at * UNIT] = heads[size_class]
+    heads[size_class] = at
+
+
+@nb.njit(cache=True, nogil=True)
+def _add(a, b, w, max_degree, start, size_class, degree, nbr, wgt, heads):  # type: ignore[no-untyped-def]
+    """Add w to arc a -> b. False, and nothing changed, if the pool is full."""
+    n = degree[a]
+    base = start[a] * UNIT
+    for i in range(base, base + n):
+        if nbr[i] == b:
+            wgt[i] += w
+            return True
+    if n == max_degree:
+        weakest = base
+        for i in range(base + 1, base + n):
+            if wgt[i] < wgt[weakest]:
+                weakest = i
+        nbr[weakest] = b
+        wgt[weakest] = w
+        return True
+    if n == 0 or n == (UNIT << size_class[a]):
+        grown = 0 if n == 0 else size_class[a] + 1
+        at = _take(grown, heads, nbr)
+        if at < 0:
+            return False
+        for i in range(n):
+            nbr[at * UNIT + i] = nbr[base + i]
+            wgt[at * UNIT + i] = wgt[base + i]
+        if n > 0:
+            _give(start[a], size_class[a], heads, nbr)
+        start[a] = at
+        size_class[a] = grown
+        base = at * UNIT
+    nbr[base + n] = b
+    wgt[base + n] = w
+    degree[a] = n + 1
+    return True
+
+
+@nb.njit(cache=True, nogil=True)
+def fold(  # type: ignore[no-untyped-def]
+    begin, users, items, times, weights, clock, tick, landmark, half_life, gap,
+    max_degree, s_time, s_items, s_size, s_changed, start, size_class, degree, last_seen,
+    changed, nbr, wgt, heads, amounts, history, target,
+):  # fmt: skip
+    """Fold clicks `begin:` in order, one at a time, into the sessions and the graph.
+
+    users, items int32 [n] are rows and slots; times int64 [n] ms; weights float32 [n]. Writes
+    amounts float32 [n] (scaled weights), and for each click that continues a session its history
+    int32 [n, length] (newest first, -1 past the end) and target int32 [n] (-1 where it does not).
+    Returns (clicks folded, reason to stop, clock).
+    """
+    length = s_items.shape[1]
+    for k in range(begin, len(items)):
+        t = times[k]
+        if clock != NEVER and t // tick > clock // tick:
+            return k, TICK, clock
+        if (t - landmark) // half_life >= REBASE:
+            return k, MOVE, clock
+        u = users[k]
+        item = items[k]
+        w = scaled(weights[k], t, landmark, half_life)
+        target[k] = -1
+        if s_size[u] > 0 and abs(t - s_time[u]) <= gap:
+            last = s_items[u, 0]
+            if last != item:
+                if (heads[-1] + 2 * max_degree // UNIT) * UNIT > len(nbr):
+                    return k, FULL, clock
+                _add(last, item, w, max_degree, start, size_class, degree, nbr, wgt, heads)
+                _add(item, last, w, max_degree, start, size_class, degree, nbr, wgt, heads)
+                changed[last] = True
+                n = s_size[u]
+                for j in range(length):
+                    history[k, j] = s_items[u, j] if j < n else -1
+                target[k] = item
+                for j in range(min(n, length - 1), 0, -1):
+                    s_items[u, j] = s_items[u, j - 1]
+                s_items[u, 0] = item
+                s_size[u] = min(n + 1, length)
+        else:
+            s_items[u, 0] = item
+            s_size[u] = 1
+        s_time[u] = t
+        s_changed[u] = True
+        last_seen[item] = max(last_seen[item], t)
+        changed[item] = True
+        amounts[k] = w
+        clock = max(clock, t)
+    return len(items), DONE, clock
+
+
+@nb.njit(cache=True, nogil=True)
+def _drop(dead, start, size_class, degree, last_seen, changed, nbr, wgt, heads):  # type: ignore[no-untyped-def]
+    """Remove every arc from and to a dead node; the arcs that stay keep their order."""
+    for a in range(len(degree)):
+        n = degree[a]
+        if n == 0:
+            continue
+        base = start[a] * UNIT
+        kept = 0
+        if not dead[a]:
+            for i in range(base, base + n):
+                if not dead[nbr[i]]:
+                    nbr[base + kept] = nbr[i]
+                    wgt[base + kept] = wgt[i]
+                    kept += 1
+        if kept == n:
+            continue
+        changed[a] = True
+        degree[a] = kept
+        fits = 0
+        while (UNIT << fits) < kept:
+            fits += 1
+        if kept == 0:
+            _give(start[a], size_class[a], heads, nbr)
+        elif fits < size_class[a]:
+            # Halves that are no longer needed go back: the class of a slab follows from its row's
+            # degree, so that a row from a checkpoint grows as the one it was taken from.
+            while size_class[a] > fits:
+                size_class[a] -= 1
+                _give(start[a] + (1 << size_class[a]), size_class[a], heads, nbr)
+    for a in range(len(degree)):
+        if dead[a]:
+            changed[a] = True
+            last_seen[a] = NEVER
+
+
+@nb.njit(cache=True, nogil=True)
+def _rename(new, start, degree, nbr):  # type: ignore[no-untyped-def]
+    for a in range(len(degree)):
+        base = start[a] * UNIT
+        for i in range(base, base + degree[a]):
+            nbr[i] = new[nbr[i]]
+
+
+class Graph:
+    """The arrays of the graph, by slot.
+
+    start int32, size_class int8, degree int32 and last_seen int64 (ms, NEVER for a slot that is no
+    node) have one entry a slot; `nbr` int32 and `wgt` float32 are the pool, 8 bytes an arc;
+    `changed` marks rows not yet in a checkpoint.
+    """
+
+    def __init__(self, max_degree: int) -> None:
+        self.max_degree = max_degree
+        classes = (max_degree // UNIT).bit_length()
+        self.start = np.zeros(0, np.int32)
+        self.size_class = np.zeros(0, np.int8)
+        self.degree = np.zeros(0, np.int32)
+        self.last_seen = np.zeros(0, np.int64)
+        self.changed = np.zeros(0, np.bool_)
+        self.nbr = np.zeros(1 << 12, np.int32)
+        self.wgt = np.zeros(1 << 12, np.float32)
+        self.heads = np.full(classes + 1, -1, np.int32)
+        self.heads[-1] = 0
+
+    def reserve(self, n: int) -> None:
+        """Make room for slots below n."""
+        have = len(self.degree)
+        if n <= have:
+            return
+        more = max(1024, n + n // 2) - have
+        self.start = np.concatenate([self.start, np.zeros(more, np.int32)])
+        self.size_class = np.concatenate([self.size_class, np.zeros(more, np.int8)])
+        self.degree = np.concatenate([self.degree, np.zeros(more, np.int32)])
+        self.last_seen = np.concatenate([self.last_seen, np.full(more, NEVER, np.int64)])
+        self.changed = np.concatenate([self.changed, np.zeros(more, np.bool_)])
+
+    def grow_pool(self) -> None:
+        more = max(len(self.nbr) // 2 // UNIT, 4 * self.max_degree) * UNIT
+        self.nbr = np.concatenate([self.nbr, np.zeros(more, np.int32)])
+        self.wgt = np.concatenate([self.wgt, np.zeros(more, np.float32)])
+
+    @property
+    def arcs(self) -> int:
+        return int(self.degree.sum())
+
+    @property
+    def nbytes(self) -> int:
+        return sum(
+            a.nbytes
+            for a in (self.start, self.size_class, self.degree, self.last_seen, self.nbr, self.wgt)
+        )
+
+    def row(self, slot: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Views of the neighbours of a slot and their scaled weights."""
+        begin = int(self.start[slot]) * UNIT
+        end = begin + int(self.degree[slot])
+        return self.nbr[begin:end], self.wgt[begin:end]
+
+    def put_row(
+        self, slot: int, nbr: NDArray[np.int32], wgt: NDArray[np.float32], seen: int
+    ) -> None:
+        """Take a row from a checkpoint into a slot that has none."""
+        n = len(nbr)
+        self.last_seen[slot] = seen
+        if n == 0:
+            return
+        size_class = max(0, (n - 1).bit_length() - 2)
+        at = _take(size_class, self.heads, self.nbr)
+        while at < 0:
+            self.grow_pool()
+            at = _take(size_class, self.heads, self.nbr)
+        self.start[slot], self.size_class[slot], self.degree[slot] = at, size_class, n
+        self.nbr[at * UNIT : at * UNIT + n] = nbr
+        self.wgt[at * UNIT : at * UNIT + n] = wgt
+
+    def drop(self, dead: NDArray[np.bool_]) -> None:
+        """Remove the nodes marked in `dead` (bool [slots]) with all arcs from and to them."""
+        _drop(
+            dead, self.start, self.size_class, self.degree, self.last_seen, self.changed,
+            self.nbr, self.wgt, self.heads,
+        )  # fmt: skip
+
+    def shift(self, half_lives: int) -> None:
+        """Move the landmark forward by whole half-lives: weights are divided by a power of two."""
+        np.ldexp(self.wgt, -half_lives, out=self.wgt)
+        self.changed[self.degree > 0] = True
+
+    def relabel(self, order: NDArray[np.int64], new: NDArray[np.int32]) -> None:
+        """Make slot `order[i]` slot i. Arcs to dropped slots (`new` is -1) must be gone."""
+        n = len(order)
+        for name in ("start", "size_class", "degree", "last_seen"):
+            setattr(self, name, getattr(self, name)[order])
+        self.changed = np.ones(n, np.bool_)
+        _rename(new, self.start, self.degree, self.nbr)

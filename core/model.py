@@ -1,0 +1,160 @@
+"""All model rows, by slot: what is learned, and what a row needs beside that."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.clusters import NONE
+from core.hashing import mix
+from core.rows import FORMAT, row_dtype
+from core.settings import Settings
+from core.skipgram import Rows
+
+
+@dataclass
+class Columns:
+    """One entry a slot, beside the learned `Rows`."""
+
+    alive: NDArray[np.bool_]
+    is_item: NDArray[np.bool_]  # False: the row of an attribute
+    partition: NDArray[np.int32]  # item partition, as Kafka places the key
+    born_round: NDArray[np.int64]
+    born_rank: NDArray[np.int32]
+    updates: NDArray[np.int64]  # times the item was a centre
+    count: NDArray[np.float32]  # decayed weight of its clicks, on the graph's scale
+    epoch: NDArray[np.int32]
+    cluster: NDArray[np.int32]
+    buckets: NDArray[np.uint64]
+    version: NDArray[np.int64]
+    published: NDArray[np.int64]  # version last published, 0 if never
+    pub_v: NDArray[np.float16]
+    pub_u: NDArray[np.float16]
+    stale: NDArray[np.bool_]  # publish at the next commit whatever the drift
+
+
+class Model:
+    """The arrays of `Rows` and `Columns`, grown together."""
+
+    def __init__(self, settings: Settings) -> None:
+        dim, extra = settings.model.dim, settings.model.attribute_slots
+        tables = settings.lsh.tables
+        self.settings = settings
+        self.dtype = row_dtype(dim, extra, tables)
+        self.rows = Rows(
+            v=np.zeros((0, dim), np.float32),
+            u=np.zeros((0, dim), np.float32),
+            acc_v=np.zeros(0, np.float32),
+            acc_u=np.zeros(0, np.float32),
+            mix=np.zeros((0, 1 + extra), np.float32),
+            attrs=np.zeros((0, extra), np.int32),
+            dirty=np.zeros(0, np.bool_),
+        )
+        self.columns = Columns(
+            alive=np.zeros(0, np.bool_),
+            is_item=np.zeros(0, np.bool_),
+            partition=np.zeros(0, np.int32),
+            born_round=np.zeros(0, np.int64),
+            born_rank=np.zeros(0, np.int32),
+            updates=np.zeros(0, np.int64),
+            count=np.zeros(0, np.float32),
+            epoch=np.zeros(0, np.int32),
+            cluster=np.zeros(0, np.int32),
+            buckets=np.zeros((0, tables), np.uint64),
+            version=np.zeros(0, np.int64),
+            published=np.zeros(0, np.int64),
+            pub_v=np.zeros((0, dim), np.float16),
+            pub_u=np.zeros((0, dim), np.float16),
+            stale=np.zeros(0, np.bool_),
+        )
+
+    def reserve(self, n: int) -> None:
+        """Make room for slots below n."""
+        have = len(self.columns.alive)
+        if n > have:
+            more = max(1024, n + n // 2) - have
+            for table in (self.rows, self.columns):
+                for f in fields(table):
+                    old = getattr(table, f.name)
+                    grown = np.zeros((more, *old.shape[1:]), old.dtype)
+                    setattr(table, f.name, np.concatenate([old, grown]))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(getattr(t, f.name).nbytes for t in (self.rows, self.columns) for f in fields(t))
+
+    def first_rows(
+        self, slots: NDArray[np.int32], partitions: NDArray[np.int32], hashes: NDArray[np.uint64]
+    ) -> None:
+        """Give slots the first row of their key: V uniform in +-0.5 / d by hash and seed, U zero.
+
+        partitions int32 and hashes uint64 are those of `core.hashing.hash_keys` for the keys.
+        """
+        r, c = self.rows, self.columns
+        dim = r.v.shape[1]
+        seed = np.uint64(mix(np.uint64(self.settings.model.seed)))
+        state = np.add.outer(hashes, seed * np.arange(1, dim + 1, dtype=np.uint64))
+        uniform = (_mix_array(state) >> np.uint64(11)) / 2.0**53
+        r.v[slots] = ((uniform - 0.5) / dim).astype(np.float32)
+        r.u[slots] = 0.0
+        r.acc_v[slots] = r.acc_u[slots] = self.settings.model.initial_accumulator
+        r.mix[slots] = 0.0
+        r.attrs[slots] = -1
+        r.dirty[slots] = True
+        for f in fields(c):
+            getattr(c, f.name)[slots] = 0
+        c.alive[slots] = True
+        c.cluster[slots] = NONE
+        c.partition[slots] = partitions
+
+    def keep_published(self, old: int, slot: int) -> None:
+        """Say of a row born again that the vector of its old slot is still the published one."""
+        for name in ("epoch", "cluster", "buckets", "published", "pub_v", "pub_u"):
+            column = getattr(self.columns, name)
+            column[slot] = column[old]
+
+    def pack(
+        self, slots: NDArray[np.int32], landmark: int, last_seen: NDArray[np.int64]
+    ) -> NDArray[np.void]:
+        """The packed rows of `slots`."""
+        r, c = self.rows, self.columns
+        out = np.zeros(len(slots), self.dtype)
+        out["format"] = FORMAT
+        out["landmark"] = landmark
+        out["last_seen"] = last_seen[slots]
+        for name in ("acc_v", "acc_u", "mix", "v", "u"):
+            out[name] = getattr(r, name)[slots]
+        for name in _PACKED:
+            out[name] = getattr(c, name)[slots]
+        return out
+
+    def unpack(self, slots: NDArray[np.int32], rows: NDArray[np.void]) -> None:
+        """Take packed rows into `slots`. Counts come on the scale of each row's own landmark."""
+        r, c = self.rows, self.columns
+        for name in ("acc_v", "acc_u", "mix", "v", "u"):
+            getattr(r, name)[slots] = rows[name]
+        for name in _PACKED:
+            getattr(c, name)[slots] = rows[name]
+        c.alive[slots] = True
+        r.dirty[slots] = False
+
+    def relabel(self, order: NDArray[np.int64], new: NDArray[np.int32]) -> None:
+        """Make slot `order[i]` slot i; `new[old slot]` is the new slot or -1."""
+        for table in (self.rows, self.columns):
+            for f in fields(table):
+                setattr(table, f.name, np.ascontiguousarray(getattr(table, f.name)[order]))
+        attrs = self.rows.attrs
+        self.rows.attrs = np.where(attrs >= 0, new[attrs], -1).astype(np.int32)
+
+
+_PACKED = (
+    "version", "born_round", "born_rank", "updates", "count", "epoch", "cluster", "published",
+    "buckets", "pub_v", "pub_u",
+)  # fmt: skip
+
+
+def _mix_array(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """`core.hashing.mix` on an array."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,55 @@
+"""The layout of a model row: all of an item that cannot be derived from the log of clicks alone.
+
+It is the value of `model-state` and of the `rows` column family, packed and little-endian, the same
+on every worker, so that a row that one worker wrote is applied by another without translation.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = 1
+"""Number of this layout, the first byte of each row."""
+
+
+def row_dtype(dim: int, attribute_slots: int, tables: int) -> np.dtype[np.void]:
+    """The packed row of a vector space with these sizes (`space` header)."""
+    return np.dtype(
+        [
+            ("format", "u1"),
+            ("version", "<i8"),  # strictly increasing for an item; a row applies only if newer
+            ("born_round", "<i8"),  # birth: the order of slots
+            ("born_rank", "<i4"),
+            ("updates", "<i8"),  # times the item was a centre
+            ("count", "<f4"),  # decayed weight of its clicks, on the scale of `landmark`
+            ("landmark", "<i8"),  # ms
+            ("last_seen", "<i8"),  # decay time of its last click, ms
+            ("acc_v", "<f4"),  # Adagrad's accumulators
+            ("acc_u", "<f4"),
+            ("epoch", "<i4"),  # placement that `cluster` was judged by
+            ("cluster", "<i4"),
+            ("published", "<i8"),  # version of the last published vector, 0 if none
+            ("buckets", "<u8", (tables,)),
+            ("mix", "<f4", (1 + attribute_slots,)),  # attribute weights before softmax
+            ("v", "<f4", (dim,)),
+            ("u", "<f4", (dim,)),
+            ("pub_v", "<f2", (dim,)),  # unit rows as last published: drift is measured against them
+            ("pub_u", "<f2", (dim,)),
+        ]
+    )
+
+
+def to_values(rows: NDArray[np.void]) -> list[bytes]:
+    """Each row as its bytes."""
+    data, size = rows.tobytes(), rows.dtype.itemsize
+    return [data[i : i + size] for i in range(0, len(data), size)]
+
+
+def from_values(values: list[bytes], dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    """The inverse of `to_values`; ValueError if a value is no row of this layout."""
+    for value in values:
+        if len(value) != dtype.itemsize or value[0] != FORMAT:
+            raise ValueError(
+                f"a model row of {len(value)} bytes, format {value[:1].hex() or 'none'}, where "
+                f"{dtype.itemsize} bytes of format {FORMAT:02x} are expected"
+            )
+    return np.frombuffer(b"".join(values), dtype)

@@ -1,0 +1,129 @@
+"""The settings of the engine. Every section of `walkstream.toml` that changes a vector is here."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+DAY_MS = 86_400_000
+
+
+class Duration(int):
+    """A span of time in whole milliseconds (written `30m`, `14d`, `1h30m` in configuration)."""
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    gap: Duration = Duration(30 * 60_000)
+    """Two clicks of a user further apart than this belong to different sessions."""
+    length: int = 5
+    """How many last items of a session are remembered, and predict the next one."""
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    half_life: Duration = Duration(7 * DAY_MS)
+    """An arc loses half its weight in this time. A quarter of the span you care about is good."""
+    horizon: Duration = Duration(0)
+    """An item that nobody clicked for this long leaves; 0 means 8 half-lives."""
+    max_degree: int = 128
+    """Neighbours kept for an item, a power of two; past it the weakest leaves."""
+
+    @property
+    def horizon_ms(self) -> int:
+        return int(self.horizon) or 8 * int(self.half_life)
+
+
+@dataclass(frozen=True)
+class WalkSettings:
+    per_node: int = 4
+    """Walks from each changed item, every round."""
+    length: int = 10
+    """Items in a walk, its start included."""
+    replay: float = 0.25
+    """Further starts, as a share of the changed items, drawn from all items."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    dim: int = 64
+    """Length of a vector, a multiple of 16. 128 is better above some 20,000 items."""
+    window: int = 5
+    """Context items on each side of the centre."""
+    negatives: int = 5
+    """Weight of the negatives: that of k negatives for each positive pair."""
+    block: int = 16
+    """Consecutive centres of a walk that share their negatives (as many as the block is long)."""
+    hardest_of: int = 2
+    """Each negative is the best scored of this many draws."""
+    alpha: float = 0.0
+    """Negatives are drawn with probability count^alpha; 0 is uniform over the known items."""
+    rate: float = 0.15
+    """Learning rate of row-wise Adagrad."""
+    initial_accumulator: float = 1e-3
+    """Adagrad's accumulator of a new row; smaller lets new rows move faster."""
+    session_passes: int = 2
+    """Times the transitions of a round are learned from their sessions, after the walks."""
+    session_decay: float = 0.5
+    """Weight of each older item of a session relative to the one after it."""
+    attribute_slots: int = 0
+    """Attribute rows mixed into an item's vector (EGES); 0 ignores attributes."""
+    seed: int = 1
+    """All that is random follows from it; part of the vector space."""
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    count: int = 64
+    """Clusters, once there are `min_items` items; before that every item has none."""
+    min_items: int = 640
+    """Settled items (10 updates or more) that the first k-means waits for."""
+    margin: float = 0.05
+    """A known item changes cluster only if the other centroid's cosine is better by this much."""
+
+
+@dataclass(frozen=True)
+class LshSettings:
+    family: Literal["sign", "p-stable"] = "sign"
+    """`sign` hashes angles, `p-stable` distances: floor((x.v + b) / width)."""
+    tables: int = 8
+    """A query looks into all tables (OR)."""
+    bits: int = 12
+    """Hashes that must agree inside a table (AND)."""
+    width: float = 0.5
+    """Cell width of the p-stable family."""
+    margin: float = 0.02
+    """A hash changes only when the projection is past the boundary by this much."""
+
+
+@dataclass(frozen=True)
+class MajorSettings:
+    every: Duration = Duration(7 * DAY_MS)
+    """Event time between major updates, which walk from all items and move centroids; 0: never."""
+
+
+@dataclass(frozen=True)
+class PublishSettings:
+    min_drift: float = 0.01
+    """A vector leaves when its cosine distance to the last published one is at least this."""
+    format: Literal["json", "msgpack"] = "json"
+    """`msgpack` carries the vectors as little-endian float32 bytes."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    threads: int = 1
+    """Threads of the learning kernels. More than 1 gives up byte-for-byte repeatability."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that `core.engine.Engine` is told."""
+
+    session: SessionSettings = field(default_factory=SessionSettings)
+    graph: GraphSettings = field(default_factory=GraphSettings)
+    walks: WalkSettings = field(default_factory=WalkSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    clusters: ClusterSettings = field(default_factory=ClusterSettings)
+    lsh: LshSettings = field(default_factory=LshSettings)
+    major: MajorSettings = field(default_factory=MajorSettings)
+    publish: PublishSettings = field(default_factory=PublishSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)

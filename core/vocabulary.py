@@ -1,0 +1,74 @@
+"""Ids to slots. A slot is the row of an item, or of an attribute, in every array of the engine."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+ATTRIBUTE = b"\xffattr/"
+"""Keys that start with 0xFF are no UTF-8, so no item id can be one of them."""
+
+_ATTRIBUTE_TEXT = ATTRIBUTE.decode("utf-8", "surrogateescape")
+
+
+def encode(key: str) -> bytes:
+    """A key of the vocabulary as bytes: the id in UTF-8, or a reserved key."""
+    return key.encode("utf-8", "surrogateescape")
+
+
+def decode(key: bytes) -> str:
+    """The inverse of `encode`."""
+    return key.decode("utf-8", "surrogateescape")
+
+
+def attribute_key(token: str) -> str:
+    """The key of an attribute's row; `token` is text such as `category=garden`."""
+    return _ATTRIBUTE_TEXT + token
+
+
+def is_attribute(key: str) -> bool:
+    return key.startswith(_ATTRIBUTE_TEXT)
+
+
+class Vocabulary:
+    """Ids in the order in which they got their slots; a slot that lost its id stays empty."""
+
+    def __init__(self) -> None:
+        self.keys: list[str | None] = []
+        self._slots: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """Slots handed out, empty ones included."""
+        return len(self.keys)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._slots
+
+    @property
+    def known(self) -> int:
+        return len(self._slots)
+
+    def get(self, key: str) -> int | None:
+        return self._slots.get(key)
+
+    def intern(self, keys: Sequence[str]) -> NDArray[np.int32]:
+        """The slot of each key, int32 [len(keys)]; a key not seen before gets the next free one."""
+        slots = self._slots
+        for key in keys:
+            if key not in slots:
+                slots[key] = len(self.keys)
+                self.keys.append(key)
+        return np.fromiter(map(slots.__getitem__, keys), np.int32, len(keys))
+
+    def forget(self, slots: Iterable[int]) -> None:
+        """Empty these slots; their ids get new ones if they come back."""
+        for slot in slots:
+            key = self.keys[slot]
+            if key is not None:
+                del self._slots[key]
+                self.keys[slot] = None
+
+    def reorder(self, order: NDArray[np.int64]) -> None:
+        """Make slot `order[i]` slot i; slots not in `order` are dropped."""
+        self.keys = [self.keys[slot] for slot in order]
+        self._slots = {key: i for i, key in enumerate(self.keys) if key is not None}

@@ -1,0 +1,72 @@
+"""Small worlds for the engine: few users and items, and times that cross every boundary."""
+
+from random import Random
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from core.clicks import Clicks
+from core.settings import (
+    ClusterSettings,
+    Duration,
+    GraphSettings,
+    LshSettings,
+    MajorSettings,
+    ModelSettings,
+    SessionSettings,
+    Settings,
+    WalkSettings,
+)
+
+START_MS = 1_700_000_000_000
+HALF_LIFE = 1000
+GAP = 500
+HORIZON = 8 * HALF_LIFE
+
+Click = tuple[str, str, int, float]
+
+LEAPS = [GAP, GAP + 1, 2 * HALF_LIFE, HORIZON, 64 * HALF_LIFE, 200 * HALF_LIFE]
+"""Steps of event time past a session, a sweep, a horizon or a landmark."""
+
+
+def small_settings(*, horizon: int = HORIZON, max_degree: int = 4, **model: Any) -> Settings:
+    return Settings(
+        session=SessionSettings(gap=Duration(GAP), length=3),
+        graph=GraphSettings(
+            half_life=Duration(HALF_LIFE), horizon=Duration(horizon), max_degree=max_degree
+        ),
+        walks=WalkSettings(per_node=2, length=6),
+        model=ModelSettings(**{"dim": 16, "block": 4, "window": 2} | model),
+        clusters=ClusterSettings(count=2, min_items=3),
+        lsh=LshSettings(tables=2, bits=3),
+        major=MajorSettings(every=Duration(3 * HALF_LIFE)),
+    )
+
+
+@st.composite
+def click_lists(
+    draw: st.DrawFn, *, users: int = 4, items: int = 9, size: int = 60, late: int = 0
+) -> list[Click]:
+    """Clicks in the order of arrival; each may be up to `late` ms older than the ones before.
+
+    They follow from a seed, so that long lists are as likely as short ones.
+    """
+    rng = Random(draw(st.integers(0, 2**32)))
+    leap = draw(st.sampled_from([0.0, 0.02, 0.1, 0.5]))
+    now, out = START_MS, []
+    for _ in range(draw(st.integers(0, size))):
+        now += rng.choice(LEAPS) if rng.random() < leap else rng.choice([0, 0, 1, 20, 100])
+        lag = rng.choice([0, 0, 0, late // 10, late])
+        user, item = rng.randrange(users), rng.randrange(items)
+        out.append((f"u{user}", f"i{item}", now - lag, rng.choice([1.0, 1.0, 0.25, 3.7])))
+    return out
+
+
+def to_clicks(rows: list[Click]) -> Clicks:
+    return Clicks(
+        [user for user, _, _, _ in rows],
+        [item for _, item, _, _ in rows],
+        np.array([time for _, _, time, _ in rows], np.int64),
+        np.array([weight for _, _, _, weight in rows], np.float32),
+    )

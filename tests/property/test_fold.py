@@ -1,0 +1,184 @@
+"""Folding clicks into sessions and graph, for any clicks."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from core.engine import Engine
+from core.graph import NEVER, UNIT, Graph
+from tests.property.strategies import (
+    GAP,
+    HALF_LIFE,
+    START_MS,
+    Click,
+    click_lists,
+    small_settings,
+    to_clicks,
+)
+
+degrees = st.sampled_from([4, 8])
+horizons = st.sampled_from([1000, 8000, 500_000])
+
+
+def graph_of(engine: Engine) -> dict[str, tuple[int, list[str], bytes]]:
+    """By item: when it was last seen, its neighbours in the order of the row, their weights."""
+    graph, names = engine.graph, engine.vocabulary.keys
+    out = {}
+    for slot, name in enumerate(names):
+        nbr, wgt = graph.row(slot)
+        seen = int(graph.last_seen[slot])
+        if seen != NEVER or len(nbr):
+            out[str(name)] = seen, [str(names[b]) for b in nbr], wgt.tobytes()
+    return out
+
+
+def sessions_of(engine: Engine) -> dict[str, tuple[int, list[str]]]:
+    """By user: the time of the last click, and the last items."""
+    sessions, names = engine.sessions, engine.vocabulary.keys
+    return {
+        user: (
+            int(sessions.time[row]),
+            [str(names[item]) for item in sessions.items[row, : sessions.size[row]]],
+        )
+        for user, row in sessions.users.items()
+    }
+
+
+def state_of(engine: Engine) -> Any:
+    return graph_of(engine), sessions_of(engine), engine.clock.time, engine.clock.landmark
+
+
+def check_pool(graph: Graph) -> None:
+    """Rows and free lists cover the used pool, and no part of it twice."""
+    used = np.zeros(graph.heads[-1], np.int32)
+    for slot in np.flatnonzero(graph.degree):
+        size = 1 << int(graph.size_class[slot])
+        assert UNIT * size // 2 < max(graph.degree[slot], UNIT // 2 + 1) <= UNIT * size
+        used[graph.start[slot] : graph.start[slot] + size] += 1
+    for size_class, head in enumerate(graph.heads[:-1].tolist()):
+        while head >= 0:
+            used[head : head + (1 << size_class)] += 1
+            head = int(graph.nbr[head * UNIT])
+    assert (used == 1).all()
+
+
+@given(click_lists(late=3000), st.data(), degrees, horizons)
+@settings(max_examples=300, deadline=None)
+def test_folding_in_two_parts_is_bitwise_folding_at_once(
+    rows: list[Click], data: st.DataObject, degree: int, horizon: int
+) -> None:
+    cut = data.draw(st.integers(0, len(rows)))
+    chosen = small_settings(max_degree=degree, horizon=horizon)
+    whole, parts = Engine(chosen), Engine(chosen)
+    folded = whole.fold(to_clicks(rows))
+    one, two = parts.fold(to_clicks(rows[:cut])), parts.fold(to_clicks(rows[cut:]))
+    assert state_of(parts) == state_of(whole)
+    for name in ("slots", "history", "target"):
+        both = np.concatenate([getattr(one, name), getattr(two, name)])
+        assert np.array_equal(both, getattr(folded, name))
+
+
+@given(click_lists(late=3000, size=40), st.integers(-6, 6))
+@settings(max_examples=100, deadline=None)
+def test_a_landmark_moved_by_half_lives_is_bitwise_one_that_was_always_there(
+    rows: list[Click], half_lives: int
+) -> None:
+    # 20 half-lives in all, so that float32 neither overflows nor goes below its normal numbers.
+    near = [(u, i, START_MS + (t - START_MS) % (20 * HALF_LIFE), w) for u, i, t, w in rows]
+    chosen = small_settings(horizon=100_000)
+    here, there = Engine(chosen), Engine(chosen)
+    here.clock.landmark = START_MS
+    there.clock.landmark = START_MS + half_lives * HALF_LIFE
+    here.fold(to_clicks(near))
+    there.fold(to_clicks(near))
+    before = {name: np.frombuffer(w, np.float32) for name, (_, _, w) in graph_of(here).items()}
+    here.graph.shift(half_lives)
+    assert graph_of(here) == graph_of(there)
+    for name, (_, _, data) in graph_of(here).items():
+        after = np.frombuffer(data, np.float32)
+        assert (after / after.sum()).tobytes() == (before[name] / before[name].sum()).tobytes()
+
+
+class Model:
+    """What the graph should be, with plain lists: rows of [neighbour, weight], and no pool."""
+
+    def __init__(self, max_degree: int) -> None:
+        self.max_degree = max_degree
+        self.rows: dict[str, list[list[Any]]] = {}
+
+    def add(self, a: str, b: str, weight: np.float32) -> None:
+        row = self.rows.setdefault(a, [])
+        for arc in row:
+            if arc[0] == b:
+                arc[1] = np.float32(arc[1] + weight)
+                return
+        if len(row) < self.max_degree:
+            row.append([b, weight])
+        else:
+            weakest = min(range(len(row)), key=lambda i: row[i][1])  # the first of equals
+            row[weakest] = [b, weight]
+
+
+@given(click_lists(users=2, items=12, size=120), degrees)
+@settings(max_examples=150, deadline=None)
+def test_a_full_row_gives_the_place_of_its_weakest_neighbour_away(
+    rows: list[Click], degree: int
+) -> None:
+    # One session a user and one moment, so that weights are plain and ties happen.
+    now = [(user, item, START_MS, weight) for user, item, _, weight in rows]
+    engine, expected = Engine(small_settings(max_degree=degree)), Model(degree)
+    last: dict[str, str] = {}
+    engine.fold(to_clicks(now))
+    for user, item, _, weight in now:
+        if user in last and last[user] != item:
+            scaled = np.float32(weight * 2.0 ** (START_MS % HALF_LIFE / HALF_LIFE))
+            expected.add(last[user], item, scaled)
+            expected.add(item, last[user], scaled)
+        last[user] = item
+    arcs = graph_of(engine)
+    for name, row in expected.rows.items():
+        _, neighbours, weights = arcs[name]
+        assert neighbours == [b for b, _ in row]
+        assert np.frombuffer(weights, np.float32).tolist() == [w for _, w in row]
+
+
+@given(st.lists(click_lists(items=14, size=40), min_size=1, max_size=4), degrees, st.data())
+@settings(max_examples=100, deadline=None)
+def test_slabs_never_overlap_and_none_is_lost(
+    batches: list[list[Click]], degree: int, data: st.DataObject
+) -> None:
+    engine = Engine(small_settings(max_degree=degree, horizon=100_000))
+    for rows in batches:
+        engine.fold(to_clicks(rows))
+        check_pool(engine.graph)
+        dead = np.zeros(len(engine.graph.degree), np.bool_)
+        leaving = data.draw(st.lists(st.integers(0, 13), max_size=6))
+        dead[[slot for slot in leaving if slot < len(engine.vocabulary)]] = True
+        engine.sessions.end(NEVER, dead)
+        engine.graph.drop(dead)
+        check_pool(engine.graph)
+        assert (engine.graph.degree <= degree).all()
+        for slot in range(len(engine.vocabulary)):
+            nbr, _ = engine.graph.row(slot)
+            assert not dead[nbr].any()
+            assert len(set(nbr.tolist())) == len(nbr)
+            assert slot not in nbr
+
+
+@given(click_lists(late=2 * GAP, size=60))
+@example(
+    # The jump ends on a sweep to the millisecond.
+    [("u0", "i0", START_MS + t, 1.0) for t in (0, 200 * HALF_LIFE)]
+    + [("u0", "i1", START_MS + 200 * HALF_LIFE, 1.0)]
+)
+@settings(max_examples=100, deadline=None)
+def test_the_clock_is_the_greatest_time_and_weights_stay_finite(rows: list[Click]) -> None:
+    engine = Engine(small_settings())
+    engine.fold(to_clicks(rows))
+    for _, _, data in graph_of(engine).values():
+        assert np.isfinite(np.frombuffer(data, np.float32)).all()
+    if rows:
+        assert engine.clock.time == max(time for _, _, time, _ in rows)
+        assert (engine.clock.time - engine.clock.landmark) // HALF_LIFE < 64

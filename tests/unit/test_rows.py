@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from core.model import Model
+from core.rows import FORMAT, from_values, row_dtype, to_values
+from core.settings import LshSettings, ModelSettings, Settings
+
+SIZES = (16, 2, 3)
+
+
+def random_rows(n: int) -> np.ndarray:
+    dtype = row_dtype(*SIZES)
+    rows = np.frombuffer(np.random.default_rng(1).bytes(n * dtype.itemsize), dtype).copy()
+    rows["format"] = FORMAT
+    return rows
+
+
+def test_values_give_the_same_rows_back_bit_for_bit() -> None:
+    rows = random_rows(20)
+    values = to_values(rows)
+    assert [value[0] for value in values] == [FORMAT] * 20
+    assert from_values(values, rows.dtype).tobytes() == rows.tobytes()
+    assert len(from_values([], rows.dtype)) == 0
+
+
+def test_a_model_packs_what_it_unpacked_bit_for_bit() -> None:
+    model = Model(
+        Settings(model=ModelSettings(dim=16, attribute_slots=2), lsh=LshSettings(tables=3))
+    )
+    rows = random_rows(5)
+    rows["landmark"], rows["last_seen"] = 7000, 8000
+    model.reserve(9)
+    slots = np.array([4, 0, 8, 2, 5], np.int32)
+    model.unpack(slots, rows)
+    assert model.pack(slots, 7000, np.full(9, 8000)).tobytes() == rows.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda v: v[:-1], "bytes, format 01, where"),
+        (lambda v: v + b"\0", "bytes, format 01, where"),
+        (lambda v: b"\x02" + v[1:], "format 02, where"),
+        (lambda v: b"", "0 bytes, format none, where"),
+    ],
+)
+def test_a_value_of_another_layout_is_refused(damage: object, complaint: str) -> None:
+    rows = random_rows(2)
+    values = to_values(rows)
+    with pytest.raises(ValueError, match=complaint):
+        from_values([values[0], damage(values[1])], rows.dtype)  # type: ignore[operator]
