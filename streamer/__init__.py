@@ -1,0 +1,1 @@
+"""All of Walkstream that touches the world: Kafka, RocksDB, HTTP, files and the command line."""

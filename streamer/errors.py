@@ -1,0 +1,34 @@
+"""Ways in which a process ends on purpose: each says what is wrong and what to do.
+
+Each has an exit code of its own.
+"""
+
+
+class WalkstreamError(Exception):
+    """Ends the process with its message; `exit_code` tells a supervisor which kind it was."""
+
+    exit_code = 1
+
+
+class ConfigError(WalkstreamError):
+    """A setting or an argument is wrong: nothing was started."""
+
+    exit_code = 2
+
+
+class Refused(WalkstreamError):
+    """Topics, ids or offsets do not fit what is stored: clicks would be lost or counted twice."""
+
+    exit_code = 3
+
+
+class Fenced(WalkstreamError):
+    """Another process took over this worker's name or partitions."""
+
+    exit_code = 4
+
+
+class CorruptState(WalkstreamError):
+    """The state folder is unreadable. It was moved aside, and a restart rebuilds it from Kafka."""
+
+    exit_code = 5

@@ -1,0 +1,95 @@
+"""What the values of a configuration must satisfy so that nothing breaks later."""
+
+import math
+import re
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from streamer.config import Config
+
+_ANY = sys.float_info.max
+_POSITIVE = (math.nextafter(0.0, 1.0), _ANY)
+_FROM_0, _FROM_1 = (0.0, _ANY), (1.0, _ANY)
+_RANGES: dict[str, tuple[float, float]] = {
+    "topics.partitions": _FROM_1,
+    "topics.replication": _FROM_1,
+    "topics.min_insync_replicas": _FROM_1,
+    "events.max_ahead": _FROM_0,
+    "session.gap": _POSITIVE,
+    "session.length": (1, 64),
+    "graph.half_life": _POSITIVE,
+    "graph.horizon": _FROM_0,
+    "walks.per_node": _FROM_1,
+    "walks.length": (2, 1000),
+    "walks.replay": _FROM_0,
+    "model.window": _FROM_1,
+    "model.negatives": _FROM_1,
+    "model.block": (1, 32),
+    "model.hardest_of": _FROM_1,
+    "model.alpha": _FROM_0,
+    "model.rate": _POSITIVE,
+    "model.initial_accumulator": _POSITIVE,
+    "model.session_passes": _FROM_0,
+    "model.session_decay": (_POSITIVE[0], 1),
+    "model.attribute_slots": _FROM_0,
+    "model.seed": (0, 2**63 - 1),
+    "clusters.count": _FROM_1,
+    "clusters.min_items": _FROM_1,
+    "clusters.margin": _FROM_0,
+    "lsh.tables": (1, 64),
+    "lsh.width": _POSITIVE,
+    "lsh.margin": _FROM_0,
+    "major.every": _FROM_0,
+    "publish.min_drift": (0, 2),
+    "engine.threads": _FROM_1,
+    "round.max_events": _FROM_1,
+    "round.max_seconds": _FROM_0,
+    "commit.seconds": _POSITIVE,
+    "commit.rounds": _FROM_0,
+    "checkpoint.seconds": _POSITIVE,
+    "metrics.port": (0, 65535),
+}
+
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+def problems(config: "Config") -> Iterator[tuple[str, str]]:
+    """Keys whose values would break a worker later, each with what it must be."""
+    for key, (low, high) in _RANGES.items():
+        section, name = key.split(".")
+        value = getattr(getattr(config, section), name)
+        if not low <= value <= high:
+            lower = "more than 0" if low == _POSITIVE[0] else f"at least {low:g}"
+            yield key, f"must be {lower}" + ("" if high == _ANY else f" and at most {high:g}")
+    degree, dim = config.graph.max_degree, config.model.dim
+    if not 4 <= degree <= 1024 or degree & (degree - 1):
+        yield "graph.max_degree", f"is {degree}, and must be a power of two from 4 to 1024"
+    if not 16 <= dim <= 1024 or dim % 16:
+        yield "model.dim", f"is {dim}, and must be a multiple of 16 from 16 to 1024"
+    most_bits = 64 if config.lsh.family == "sign" else 16
+    if not 1 <= config.lsh.bits <= most_bits:
+        yield "lsh.bits", f"must be from 1 to {most_bits} for the {config.lsh.family} family"
+    if config.clusters.min_items < config.clusters.count:
+        yield "clusters.min_items", "must be at least clusters.count"
+    if config.topics.min_insync_replicas > config.topics.replication:
+        yield "topics.min_insync_replicas", "must be at most topics.replication"
+    for event_type, weight in config.events.weights.items():
+        if not 1e-6 <= weight <= 1e6:
+            yield f"events.weights.{event_type}", f"is {weight}, and must be from 1e-6 to 1e6"
+    yield from _name_problems(config)
+
+
+def _name_problems(config: "Config") -> Iterator[tuple[str, str]]:
+    for key in ("app.name", "app.instance", "state.dir"):
+        section, name = key.split(".")
+        if not getattr(getattr(config, section), name):
+            yield key, "must not be empty"
+    owners: dict[str, str] = {}
+    for name in ("clicks", "items", "item_vectors", "model_state", "vector_deltas", "dead_letters"):
+        topic = getattr(config.topics, name)
+        if not _TOPIC.fullmatch(topic) or topic in (".", ".."):
+            yield f"topics.{name}", f"{topic!r} is no topic name (1 to 249 of A-Z a-z 0-9 . _ -)"
+        if owners.setdefault(topic, name) != name:
+            yield f"topics.{name}", f"is the topic of topics.{owners[topic]} too"

@@ -1,0 +1,49 @@
+"""Logging to standard error, as text for people or as JSON lines for collectors."""
+
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from streamer.config import LogSettings
+
+_STANDARD_FIELDS = {*vars(logging.makeLogRecord({})), "message", "asctime"}
+
+
+def setup(settings: LogSettings) -> None:
+    """Sends the records of every logger to standard error; an earlier set-up is replaced."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_JsonFormatter() if settings.format == "json" else _TextFormatter())
+    logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
+
+
+def _extra(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD_FIELDS}
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "msg": record.getMessage(),
+            **_extra(record),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+class _TextFormatter(logging.Formatter):
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s %(message)s")
+        self.converter = time.gmtime
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - stdlib's name
+        extra = "".join(f" {name}={value}" for name, value in _extra(record).items())
+        return super().formatMessage(record) + extra
