@@ -1,0 +1,166 @@
+"""The Kafka clients of a worker, and the properties that exactly-once needs of them."""
+
+import logging
+from collections.abc import Iterable
+
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from streamer.config import Config, KafkaValue
+from streamer.errors import Fenced, WalkstreamError
+
+log = logging.getLogger(__name__)
+
+CALL_SECONDS = 30.0
+"""How long a call to the brokers may take before the worker gives up and is restarted."""
+
+TAKEN_OVER = frozenset(
+    {
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError._FENCED,
+        # A consumer has one fatal error, which is that another one took its group.instance.id.
+        KafkaError._FATAL,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.UNKNOWN_MEMBER_ID,
+    }
+)
+
+
+def identity(config: Config) -> str:
+    """`group.instance.id` and `transactional.id` of this worker."""
+    return f"{config.app.name}-{config.app.instance}"
+
+
+def admin(config: Config) -> AdminClient:
+    return AdminClient(dict(config.kafka))
+
+
+def producer(config: Config) -> Producer:
+    """The one transactional producer. It needs no delivery callbacks: a commit says it all."""
+    defaults: dict[str, KafkaValue] = {
+        "linger.ms": 5,
+        "compression.type": "lz4",
+        "transaction.timeout.ms": 10_000,
+        "queue.buffering.max.messages": 1_000_000,
+        "queue.buffering.max.kbytes": 1_048_576,
+    }
+    return Producer(
+        defaults
+        | config.kafka
+        | {
+            "transactional.id": identity(config),
+            "partitioner": "murmur2_random",
+            "error_cb": _log_error,
+        }
+    )
+
+
+def group_consumer(config: Config) -> Consumer:
+    """Reads `clicks` and `vector-deltas` as a static member of the group."""
+    defaults: dict[str, KafkaValue] = {"session.timeout.ms": 20_000, "fetch.wait.max.ms": 100}
+    return Consumer(
+        defaults
+        | config.kafka
+        | {
+            "group.id": config.app.name,
+            "group.instance.id": identity(config),
+            "group.protocol": "classic",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "error_cb": _log_error,
+        }
+    )
+
+
+def tail_consumer(config: Config) -> Consumer:
+    """Reads every partition of `items` and `model-state`; its offsets live in the state folder."""
+    return Consumer(
+        {"fetch.wait.max.ms": 100}
+        | config.kafka
+        | {
+            # A group id is asked for even where no group is joined; nothing is stored under it.
+            "group.id": f"{config.app.name}-tail",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "error_cb": _log_error,
+        }
+    )
+
+
+def _log_error(error: KafkaError) -> None:
+    log.warning("kafka: %s", error.str())
+
+
+def checked(message: Message) -> Message:
+    """The message, if it is one. Errors end the worker; the end of a partition is no error."""
+    error = message.error()
+    if error is not None and error.code() != KafkaError._PARTITION_EOF:
+        topic = message.topic()
+        raise failure(error, f"{topic}[{message.partition()}]" if topic else "consumer")
+    return message
+
+
+def failure(error: KafkaError, where: str) -> WalkstreamError:
+    """What to tell the person who reads the log at night."""
+    if error.code() in TAKEN_OVER:
+        return Fenced(
+            f"{where}: {error.str()}. Another process took over the name of this worker: give "
+            "every worker its own app.instance, and do not start this one again until that is so"
+        )
+    return WalkstreamError(f"{where}: {error.name()}: {error.str()}. Restart the worker")
+
+
+def partitions(consumer: Consumer, topic: str) -> list[int]:
+    """Partition numbers of a topic, ascending."""
+    described = consumer.list_topics(topic, timeout=CALL_SECONDS).topics[topic]
+    if described.error is not None:
+        raise WalkstreamError(
+            f"{topic}: {described.error.str()}. `walkstream topics create` makes the topics"
+        )
+    return sorted(described.partitions)
+
+
+def ends(client: AdminClient, where: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """The end of each partition's log, open transactions included.
+
+    The consumer's watermark call stops at the last stable offset, which a transaction that a killed
+    worker left open holds back.
+    """
+    asked = {TopicPartition(t, p): OffsetSpec.latest() for t, p in where}  # type: ignore[no-untyped-call]
+    return _offsets(client, asked)
+
+
+def begins(client: AdminClient, where: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """The first offset that retention left in each partition."""
+    asked = {TopicPartition(t, p): OffsetSpec.earliest() for t, p in where}  # type: ignore[no-untyped-call]
+    return _offsets(client, asked)
+
+
+def _offsets(
+    client: AdminClient, asked: dict[TopicPartition, OffsetSpec]
+) -> dict[tuple[str, int], int]:
+    if not asked:
+        return {}
+    futures = client.list_offsets(
+        asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=CALL_SECONDS
+    )
+    try:
+        return {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
+    except KafkaException as error:
+        raise failure(error.args[0], "list offsets") from None

@@ -1,0 +1,204 @@
+"""What the topics and the state folder hold, byte for byte.
+
+Keys of `model-state` that start with 0xFF are reserved: `space` (the header of the vector space),
+`placement` (centre and centroids), `progress/<topic>/<partition>` (how far clicks were processed)
+and `version/<partition>` (the version counter of an item partition). All other keys are items, and
+attributes under `core.vocabulary.ATTRIBUTE`; their values are packed rows (`core.rows`).
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Literal, Self
+
+import msgspec
+import numpy as np
+
+from core.placement import Placement
+from core.rounds import Changes
+from core.rows import FORMAT
+from core.settings import Settings
+from streamer.errors import Refused
+
+SPACE = b"\xffspace"
+PLACEMENT = b"\xffplacement"
+PROGRESS = b"\xffprogress/"
+VERSION = b"\xffversion/"
+
+VERSION_HEADER = "version"
+"""Header of a tombstone in `model-state`: the version that the deletion has."""
+
+_to_msgpack = msgspec.msgpack.Encoder().encode
+_to_json = msgspec.json.Encoder().encode
+
+
+class Space(msgspec.Struct, frozen=True):
+    """Header of a vector space: what every worker on it must agree about."""
+
+    format: int
+    dim: int
+    attribute_slots: int
+    seed: int
+    lsh_family: str
+    lsh_tables: int
+    lsh_bits: int
+    lsh_width: float
+    partitions: int
+
+    @classmethod
+    def of(cls, settings: Settings, partitions: int) -> Self:
+        return cls(
+            FORMAT,
+            settings.model.dim,
+            settings.model.attribute_slots,
+            settings.model.seed,
+            settings.lsh.family,
+            settings.lsh.tables,
+            settings.lsh.bits,
+            settings.lsh.width,
+            partitions,
+        )
+
+    @property
+    def name(self) -> str:
+        """What `space` says in public records: equal names, comparable vectors and buckets.
+
+        Partitions are left out, as they place rows and not vectors.
+        """
+        told = _to_msgpack([getattr(self, f) for f in self.__struct_fields__ if f != "partitions"])
+        return f"d{self.dim}-{hashlib.blake2b(told, digest_size=4).hexdigest()}"
+
+    def check(self, wanted: "Space", where: str) -> None:
+        """Refused if `wanted`, which follows from the configuration, does not fit this space."""
+        keys = {
+            "format": "format of rows",
+            "dim": "model.dim",
+            "attribute_slots": "model.attribute_slots",
+            "seed": "model.seed",
+            "lsh_family": "lsh.family",
+            "lsh_tables": "lsh.tables",
+            "lsh_bits": "lsh.bits",
+            "lsh_width": "lsh.width",
+            "partitions": "partitions of the model-state topic",
+        }
+        differs = [
+            f"{keys[f]} is {getattr(self, f)} there and {getattr(wanted, f)} here"
+            for f in self.__struct_fields__
+            if getattr(self, f) != getattr(wanted, f)
+        ]
+        if differs:
+            raise Refused(
+                f"the vector space of {where} does not fit the configuration: "
+                f"{'; '.join(differs)}. Go back to the old settings, or start a new "
+                "space: another app.name with topics and a state folder of its own"
+            )
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the clicks of one partition were processed: the truth, where group offsets expire."""
+
+    offset: int
+    """The next offset."""
+    time: int
+    """Greatest event time of the engine, ms."""
+    commit: int
+    round: int
+
+
+class _Placement(msgspec.Struct):
+    epoch: int
+    fitted_at: int
+    centre: bytes
+    centroids: bytes
+
+
+class _Vector(msgspec.Struct):
+    """A record of `item-vectors`."""
+
+    item_id: str
+    version: int
+    space: str
+    vector: list[float] | bytes
+    context: list[float] | bytes
+    cluster: int | None
+    buckets: list[str]
+    updates: int
+    ts: int
+
+
+def progress_key(topic: str, partition: int) -> bytes:
+    return PROGRESS + f"{topic}/{partition}".encode()
+
+
+def progress_place(key: bytes) -> tuple[str, int]:
+    """The clicks partition that a progress key is of."""
+    topic, _, partition = key.removeprefix(PROGRESS).decode().rpartition("/")
+    return topic, int(partition)
+
+
+def version_key(partition: int) -> bytes:
+    return VERSION + str(partition).encode()
+
+
+def pack_placement(placement: Placement) -> bytes:
+    return _to_msgpack(
+        _Placement(
+            placement.epoch,
+            placement.fitted_at,
+            placement.centre.tobytes(),
+            placement.centroids.tobytes(),
+        )
+    )
+
+
+def unpack_placement(value: bytes, dim: int) -> Placement:
+    p = msgspec.msgpack.decode(value, type=_Placement)
+    centroids = np.frombuffer(p.centroids, np.float32).reshape(-1, dim)
+    return Placement(p.epoch, p.fitted_at, np.frombuffer(p.centre, np.float32), centroids)
+
+
+def vectors(
+    changes: Changes, space: str, fmt: Literal["json", "msgpack"]
+) -> Iterator[tuple[bytes, bytes | None]]:
+    """Key and value of each record of `item-vectors`, tombstones last."""
+    chosen = changes.rows[changes.published]
+    if fmt == "json":
+        encode = _to_json
+        # Six decimals of a unit vector's entries lose less than float32's own rounding of a cosine.
+        spread = [
+            np.round(x.astype(np.float64), 6).tolist() for x in (changes.vectors, changes.contexts)
+        ]
+    else:
+        encode = _to_msgpack
+        spread = [
+            [x.tobytes() for x in xs.astype("<f4")] for xs in (changes.vectors, changes.contexts)
+        ]
+    columns = zip(
+        changes.published.tolist(),
+        chosen["version"].tolist(),
+        *spread,
+        chosen["cluster"].tolist(),
+        chosen["buckets"].tolist(),
+        chosen["updates"].tolist(),
+        strict=True,
+    )
+    for at, version, vector, context, cluster, buckets, updates in columns:
+        key = changes.keys[at]
+        yield (
+            key,
+            encode(
+                _Vector(
+                    key.decode(),
+                    version,
+                    space,
+                    vector,
+                    context,
+                    cluster if cluster >= 0 else None,
+                    [f"{bucket:x}" for bucket in buckets],
+                    updates,
+                    max(changes.time, 0),
+                )
+            ),
+        )
+    for gone in changes.gone:
+        if gone.was_published:
+            yield gone.key, None

@@ -1,0 +1,149 @@
+"""The same engine, rounds and commits on files instead of Kafka: for backfill and try-outs."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from core.engine import Engine
+from core.rounds import Changes, Inputs
+from streamer import records
+from streamer import store as stores
+from streamer.config import Config
+from streamer.deadletter import as_json_line
+from streamer.errors import ConfigError
+from streamer.events import decode_batch
+from streamer.metrics import STAGES, Metrics
+from streamer.readers import Record, Source, read_clicks
+from streamer.records import Space
+from streamer.store import Store
+
+PARTITIONS = 1
+"""Item partitions of a replayed folder; a worker that adopts it spreads the items over its own."""
+
+DIRECTORY = "state"
+
+ROUNDS_PER_COMMIT = 8
+"""Rounds of a commit where `commit.rounds` does not say: no clock may decide it here."""
+
+
+def run(config: Config, source: Source, out: Path, publish_all: bool) -> None:
+    """Take the clicks of `source` through the engine into `out`.
+
+    Writes `vectors.jsonl` (the last record of each item, or all in order), `dead-letters.jsonl` and
+    `state/`. ConfigError if `out` holds something already.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"--out {out}: is not empty. Name a new folder, or delete that one")
+    out.mkdir(parents=True, exist_ok=True)
+    Replay(config, source, out, publish_all).run()
+
+
+class Replay:
+    """One replay: rounds of `round.max_events` records, commits of `commit.rounds` rounds."""
+
+    def __init__(self, config: Config, source: Source, out: Path, publish_all: bool) -> None:
+        self.config, self.out, self.publish_all = config, out, publish_all
+        self.reader = read_clicks(source)
+        self.metrics = Metrics(CollectorRegistry())
+        self.engine = Engine(config.engine_settings, PARTITIONS, self.metrics.timed)
+        self.space = Space.of(config.engine_settings, PARTITIONS)
+        self.store = Store(out / DIRECTORY)
+        self.store.set_meta(
+            {records.SPACE: msgspec.msgpack.encode(self.space), stores.ORIGIN: stores.REPLAY}
+        )
+        self.last: dict[bytes, bytes] = {}
+        self.taken = self.events = self.published = self.dead = 0
+
+    def run(self) -> None:
+        """Take all records, the unfinished round at the end included."""
+        begin = time.perf_counter()
+        with (
+            (self.out / "vectors.jsonl").open("wb") as self.vectors,
+            (self.out / "dead-letters.jsonl").open("wb") as self.dead_letters,
+            Progress(
+                BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[what]}"),
+                TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+            ) as progress,
+        ):  # fmt: skip
+            task = progress.add_task("", total=self.reader.total_bytes, what="starting")
+            per_commit = self.config.commit.rounds or ROUNDS_PER_COMMIT
+            for number, (chunk, is_last) in enumerate(self._rounds(), 1):
+                self._round(chunk, is_last or number % per_commit == 0)
+                rate = self.taken / (time.perf_counter() - begin)
+                what = f"{self.taken:,} records, {rate:,.0f}/s, {len(self.engine.items):,} items"
+                progress.update(task, completed=self.reader.bytes_read, what=what)
+            self.vectors.writelines(value + b"\n" for value in self.last.values())
+        self.store.save_checkpoint(self.engine, {})
+        self.store.close()
+        self._report(time.perf_counter() - begin)
+
+    def _rounds(self) -> Iterator[tuple[list[Record], bool]]:
+        """The records in rounds, and whether a round is the last."""
+        size = self.config.round.max_events
+        held: list[Record] = []
+        for batch in self.reader:
+            held += batch
+            while len(held) > size:
+                yield held[:size], False
+                held = held[size:]
+        yield held, True
+
+    def _round(self, chunk: list[Record], closes: bool) -> None:
+        clicks, bad = decode_batch(
+            [value for _, value, _ in chunk], [-1] * len(chunk), self.config.events
+        )
+        topic = self.config.topics.clicks
+        for at, reason, text in bad:
+            key, value, _ = chunk[at]
+            self.dead_letters.write(
+                as_json_line(topic, 0, self.taken + at, -1, reason, text, key, value)
+            )
+        self.taken += len(chunk)
+        self.events += len(clicks)
+        self.dead += len(bad)
+        changes = self.engine.step(Inputs(clicks, (), closes)).changes
+        if changes is not None:
+            with self.metrics.timed("commit"):
+                self._publish(changes)
+            with self.metrics.timed("apply"):
+                self.store.write_changes(changes, {})
+
+    def _publish(self, changes: Changes) -> None:
+        for key, value in records.vectors(changes, self.space.name, self.config.publish.format):
+            self.published += 1
+            if self.publish_all:
+                self.vectors.write((value or tombstone(key)) + b"\n")
+            elif value is None:
+                self.last.pop(key, None)
+            else:
+                self.last[key] = value
+
+    def _report(self, seconds: float) -> None:
+        print(
+            f"{self.events:,} clicks of {self.taken:,} records in {seconds:.1f} s "
+            f"({self.taken / seconds:,.0f}/s), {self.dead:,} dead letters\n"
+            f"{len(self.engine.items):,} items, {self.engine.graph.arcs:,} arcs, "
+            f"{self.published:,} vectors published, {self.engine.round_number:,} rounds"
+        )
+        spent = {
+            stage: self.metrics.stage_seconds_total.labels(stage)._value.get() for stage in STAGES
+        }
+        shares = (f"{stage} {s / seconds:.0%}" for stage, s in spent.items() if s > 0)
+        print(f"time: {', '.join(shares)}")
+        print(f"try: walkstream query ITEM --state {self.out / DIRECTORY}")
+
+
+def tombstone(key: bytes) -> bytes:
+    """What stands for the deletion of an item where every record is written."""
+    return msgspec.json.encode({"item_id": key.decode(), "vector": None})

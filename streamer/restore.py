@@ -1,0 +1,340 @@
+"""How a worker comes back to where it committed.
+
+  rows       from the state folder, and from `model-state` what the folder does not have yet
+  graph      from the folder's checkpoint, and from the clicks since then, folded without learning
+  offsets    from the progress records in `model-state`; the group's offsets must agree
+
+With no folder all of it comes from Kafka: every row, and the clicks of one horizon.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from core.engine import Engine
+from core.rows import from_values
+from core.settings import DAY_MS
+from streamer import kafka, records, topics
+from streamer import store as stores
+from streamer.config import Config
+from streamer.errors import CorruptState, Refused
+from streamer.events import Invalid, attribute_tokens, decode_item
+from streamer.kafka import CALL_SECONDS, checked
+from streamer.records import Space
+from streamer.store import Store
+
+log = logging.getLogger(__name__)
+
+Place = tuple[str, int]
+Attributes = list[tuple[str, Sequence[str] | None]]
+
+
+def open_store(config: Config, admin: AdminClient) -> Store:
+    """The state folder, if it belongs to these topics and is young enough to catch up.
+
+    Refused if cluster or topics are not those that the folder was made with.
+    """
+    path = Path(config.state.dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store = Store(path)
+    now = topics.identity(admin, config.topics) if config.topics.check else {}
+    before = store.meta(stores.IDENTITY)
+    if before is None:
+        store.set_meta({stores.IDENTITY: msgspec.msgpack.encode(now)})
+        return store
+    known = msgspec.msgpack.decode(before, type=dict[str, str])
+    changed = [name for name in now if known.get(name, now[name]) != now[name]]
+    if changed:
+        what = "; ".join(f"{name} was {known[name]} and is {now[name]}" for name in changed)
+        store.close()
+        raise Refused(
+            f"{path}: this state folder was made with another cluster or other topics ({what}). "
+            "If a topic was deleted and created again, delete the others of this app too, or point "
+            "state.dir to a new folder: it is rebuilt from Kafka"
+        )
+    limit = topics.DELETE_RETENTION_MS / 2000
+    if store.age() > limit:
+        log.warning("%s: older than %.0f s, deletions may be missing: rebuilding", path, limit)
+        store.close()
+        shutil.rmtree(path)
+        return open_store(config, admin)
+    return store
+
+
+class Tail:
+    """Reads `items` and `model-state` to their ends and keeps the state folder level with them."""
+
+    def __init__(self, config: Config, store: Store, consumer: Consumer) -> None:
+        self.config, self.store, self.consumer = config, store, consumer
+        watched = (config.topics.items, config.topics.model_state)
+        self.places = [(t, p) for t in watched for p in kafka.partitions(consumer, t)]
+        self.offsets = dict.fromkeys(self.places, 0)
+        self.reached = dict.fromkeys(self.places, -1)
+
+    @property
+    def partitions(self) -> int:
+        """Partitions of `model-state`, which are those of the items."""
+        return sum(topic == self.config.topics.model_state for topic, _ in self.places)
+
+    def start(self, admin: AdminClient) -> None:
+        stored, begins = self.store.tail_offsets(), kafka.begins(admin, self.places)
+        ends = kafka.ends(admin, self.places)
+        for place in self.places:
+            self.offsets[place] = stored.get(place, begins[place])
+            if self.offsets[place] > ends[place]:
+                raise CorruptState(
+                    f"{self.store.path}: holds {place[0]}[{place[1]}] up to offset "
+                    f"{self.offsets[place]}, and the log ends at {ends[place]}. Delete the folder: "
+                    "it is rebuilt from Kafka"
+                )
+
+    def catch_up(self, admin: AdminClient, told: Callable[[float], None]) -> Attributes:
+        """Read to what is the end now, uncommitted records included; returns what items changed."""
+        ends = kafka.ends(admin, self.places)
+        begins = dict(self.offsets)
+        total = max(1, sum(ends[place] - begins[place] for place in self.places))
+        out: Attributes = []
+        # Rows of any partition are readable only once the header, in partition 0, was read.
+        header = [] if self.store.space else [(self.config.topics.model_state, 0)]
+        for places in filter(None, (header, self.places)):
+            self.consumer.assign([TopicPartition(t, p, self.offsets[t, p]) for t, p in places])
+            while any(max(self.offsets[p], self.reached[p]) < ends[p] for p in places):
+                out += self.poll(0.2)
+                told(min(1.0, sum(self.offsets[p] - begins[p] for p in self.places) / total))
+        return out
+
+    def poll(self, timeout: float = 0.0) -> Attributes:
+        """Apply what has arrived; returns the items whose attributes changed, with their tokens."""
+        rows: dict[bytes, bytes] = {}
+        gone: dict[bytes, int] = {}
+        meta: dict[bytes, bytes | None] = {}
+        described: dict[bytes, bytes | None] = {}
+        out: Attributes = []
+        messages = self.consumer.consume(10_000, timeout)
+        for message in map(checked, messages):
+            place = message.topic() or "", message.partition() or 0
+            offset = message.offset() or 0
+            if message.error() is not None:
+                self.reached[place] = offset
+                continue
+            self.offsets[place] = offset + 1
+            key, value = message.key(), message.value()
+            if place[0] == self.config.topics.items:
+                out += self._describe(key, value, described, f"{place[0]}[{place[1]}]@{offset}")
+            elif key is None:
+                continue
+            elif not stores.is_row(key):
+                if value is not None and not self._is_behind(key, value):
+                    meta[key] = value
+            elif value is None:
+                rows.pop(key, None)
+                gone[key] = _version(message)
+            else:
+                gone.pop(key, None)
+                rows[key] = value
+        if messages:
+            self._apply(rows, gone, described, meta)
+        return out
+
+    def _apply(
+        self, rows: dict[bytes, bytes], gone: dict[bytes, int],
+        described: dict[bytes, bytes | None], meta: dict[bytes, bytes | None],
+    ) -> None:  # fmt: skip
+        if records.SPACE in meta:
+            self.store.write(meta={records.SPACE: meta.pop(records.SPACE)})
+        for (topic, partition), offset in self.offsets.items():
+            key = stores.TAIL + f"{topic}/{partition}".encode()
+            meta[key] = msgspec.msgpack.encode(offset)
+        meta |= {stores.DESCRIBED + item: b"" for item in described}
+        packed = from_values(list(rows.values()), self.store.dtype) if rows else None
+        self.store.write(
+            keys=list(rows), rows=packed, gone=list(gone.items()), attributes=described, meta=meta
+        )
+
+    def _is_behind(self, key: bytes, value: bytes) -> bool:
+        """Whether the folder already has a later commit's record under this reserved key."""
+        stored = self.store.meta(key)
+        return stored is not None and _order(key, value) <= _order(key, stored)
+
+    def _describe(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        described: dict[bytes, bytes | None],
+        where: str,
+    ) -> Attributes:
+        try:
+            item = decode_item(key, value)
+        except Invalid as error:
+            log.warning("%s: skipped: %s: %s", where, error.reason, error)
+            return []
+        name = item.id.encode()
+        if item.attributes is None:
+            described[name] = None
+            return [(item.id, None)]
+        described[name] = msgspec.json.encode(item.attributes)
+        return [(item.id, attribute_tokens(item.attributes, self.config.items.use))]
+
+    def tokens(self, item: str) -> list[str]:
+        """Attribute tokens of an item, as last read."""
+        return attribute_tokens(self.store.attributes(item.encode()), self.config.items.use)
+
+    def pending(self) -> Attributes:
+        """Items whose attributes were read before a restart, and no commit has taken in."""
+        use = self.config.items.use
+        return [
+            (item, None if attributes is None else attribute_tokens(attributes, use))
+            for item, attributes in self.store.described()
+        ]
+
+
+def _version(message: Message) -> int:
+    return int(dict(message.headers() or []).get(records.VERSION_HEADER) or 0)
+
+
+def _order(key: bytes, value: bytes) -> int:
+    """What increases from one record of a reserved key to the next."""
+    if key.startswith(records.PROGRESS):
+        return msgspec.msgpack.decode(value, type=records.Progress).commit
+    if key == records.PLACEMENT:
+        return records.unpack_placement(value, 1).epoch
+    if key.startswith(records.VERSION):
+        return msgspec.msgpack.decode(value, type=int)
+    return 0
+
+
+def settle_space(config: Config, store: Store, producer: Producer, partitions: int) -> Space:
+    """The vector space of the app: the one in `model-state`, or else a new one, written there.
+
+    Refused if it does not fit the configuration, or if the folder comes from `replay` and the
+    topics already have a model of their own.
+    """
+    wanted = Space.of(config.engine_settings, partitions)
+    space, origin = store.space, store.meta(stores.ORIGIN)
+    if origin == stores.REPLAY:
+        if store.progress():
+            raise Refused(
+                f"{store.path}: this folder comes from `walkstream replay`, and model-state "
+                "already has the model of a worker. Point state.dir to a new folder, or use new "
+                "topics"
+            )
+        assert space is not None, "replay writes the header first"
+        space.check(Space.of(config.engine_settings, space.partitions), str(store.path))
+    elif space is not None:
+        space.check(wanted, "the model-state topic")
+        return space
+    encoded = msgspec.msgpack.encode(wanted)
+    producer.begin_transaction()
+    producer.produce(config.topics.model_state, encoded, records.SPACE, partition=0)
+    producer.commit_transaction(CALL_SECONDS)
+    store.set_meta({records.SPACE: encoded})
+    return wanted
+
+
+def adopt(store: Store, engine: Engine, first: dict[Place, int]) -> bool:
+    """Make a folder that `replay` made the state of a worker, whose first commit publishes it all.
+
+    Returns whether there is such a commit to make. `first` is where the worker begins in `clicks`.
+    """
+    origin = store.meta(stores.ORIGIN)
+    if origin is None or store.progress():
+        return False
+    store.set_checkpoint_offsets({f"{t}/{p}": offset for (t, p), offset in first.items()})
+    store.set_meta({stores.ORIGIN: stores.ADOPTED})
+    engine.publish_all()
+    return True
+
+
+def starts(
+    config: Config, store: Store, consumer: Consumer, admin: AdminClient,
+    places: list[Place], accept_loss: bool,
+) -> dict[Place, int]:  # fmt: skip
+    """The next offset to learn from of each clicks partition.
+
+    Refused where clicks that were not processed are gone, or where group and progress disagree.
+    """
+    begins, ends, progress = (
+        kafka.begins(admin, places),
+        kafka.ends(admin, places),
+        store.progress(),
+    )
+    try:
+        asked = consumer.committed([TopicPartition(t, p) for t, p in places], CALL_SECONDS)
+    except KafkaException as error:
+        raise kafka.failure(error.args[0], "committed offsets") from None
+    committed = {(tp.topic, tp.partition): tp.offset for tp in asked}
+    out: dict[Place, int] = {}
+    for place in places:
+        name = f"{place[0]}[{place[1]}]"
+        known, group = progress.get(place), committed[place]
+        if known is None:
+            if group >= 0:
+                raise Refused(
+                    f"{name}: group {config.app.name} has offset {group}, and model-state has no "
+                    "progress. Another program uses this group id, or model-state was emptied: "
+                    "choose another app.name"
+                )
+            first = config.start.position == "earliest"
+            out[place] = begins[place] if first else ends[place]
+            continue
+        if group >= 0 and group != known.offset:
+            raise Refused(
+                f"{name}: group {config.app.name} is at offset {group}, and model-state says "
+                f"{known.offset}. Somebody moved the group's offsets: set them back to "
+                f"{known.offset}, or choose another app.name"
+            )
+        if known.offset > ends[place]:
+            raise Refused(
+                f"{name}: processed up to offset {known.offset}, and the log ends at "
+                f"{ends[place]}: the topic was emptied or created again. Use a new app.name for it"
+            )
+        out[place] = _reachable(name, known.offset, begins[place], accept_loss)
+    return out
+
+
+def _reachable(name: str, offset: int, begin: int, accept_loss: bool) -> int:
+    if offset >= begin:
+        return offset
+    if not accept_loss:
+        raise Refused(
+            f"{name}: clicks from offset {offset} to {begin} are below retention and were not "
+            "processed. Start with --accept-loss to go on without them"
+        )
+    log.warning("%s: clicks from offset %d to %d are lost", name, offset, begin)
+    return begin
+
+
+def fold_from(
+    config: Config, engine: Engine, store: Store, consumer: Consumer, admin: AdminClient,
+    until: dict[Place, int], accept_loss: bool,
+) -> dict[Place, int]:  # fmt: skip
+    """Load the checkpoint; returns where folding has to begin so that it ends at `until`.
+
+    Without a checkpoint that is one horizon, and a day, before the greatest event time.
+    """
+    begins, progress = kafka.begins(admin, until), store.progress()
+    saved = store.load_checkpoint(engine)
+    if not progress:
+        return dict(until)
+    newest = max(p.time for p in progress.values())
+    since = max(0, newest - config.graph.horizon_ms - DAY_MS)
+    asked = [TopicPartition(t, p, since) for t, p in until]
+    by_time = {
+        (tp.topic, tp.partition): tp.offset
+        for tp in consumer.offsets_for_times(asked, CALL_SECONDS)
+    }
+    out: dict[Place, int] = {}
+    for place, end in until.items():
+        folded = (saved or {}).get(f"{place[0]}/{place[1]}")
+        if saved is not None and folded is not None:
+            out[place] = _reachable(f"{place[0]}[{place[1]}]", folded, begins[place], accept_loss)
+        else:
+            found = by_time[place]
+            out[place] = max(found if found >= 0 else end, begins[place])
+        out[place] = min(out[place], end)
+    return out

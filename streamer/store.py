@@ -1,0 +1,487 @@
+"""The state folder: RocksDB with rows, indices, checkpoints and offsets.
+
+It is a cache of Kafka that makes restart fast, and it never gets ahead of Kafka: what a commit
+changed is applied after the transaction, in one batch. Every batch is atomic, so that a killed
+process leaves the folder as it was before or after, never between.
+
+Column families:
+  rows      item or attribute key -> packed row (`core.rows`)
+  clusters  cluster (int32, big-endian), item -> nothing
+  postings  table (1 byte), bucket (uint64, big-endian), item -> nothing
+  attributes  item -> JSON of its attributes
+  graph     slot (uint32, big-endian) -> id, time last seen and neighbours, as of the checkpoint
+  sessions  user -> time and last items, as of the checkpoint
+  meta      reserved keys of `streamer.records`, offsets, ids, and the checkpoint
+"""
+
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch
+
+from core.engine import Engine
+from core.graph import NEVER
+from core.rounds import Changes
+from core.rows import from_values, row_dtype, to_values
+from core.vocabulary import ATTRIBUTE, decode, encode
+from streamer import records
+from streamer.errors import CorruptState, WalkstreamError
+from streamer.records import Progress, Space
+
+FAMILIES = ("rows", "clusters", "postings", "attributes", "graph", "sessions", "meta")
+RESERVED = b"\xff"
+
+CHECKPOINT = b"checkpoint"
+IDENTITY = b"identity"
+APPLIED_AT = b"applied-at"
+ORIGIN = b"origin"
+REPLAY, ADOPTED = b"replay", b"adopted"
+"""Values of ORIGIN: the folder was made by `replay`; a worker began to publish it."""
+TAIL = b"tail/"
+DESCRIBED = b"described/"
+"""Items whose attributes were read, and which no commit has taken in yet."""
+
+_SEEN = struct.Struct("<Hq")
+ARC_BYTES = 8
+"""A stored arc: the neighbour's slot, int32, and its weight, float32."""
+_POSTING = np.dtype([("table", "u1"), ("bucket", ">u8")])
+_WRITE = msgspec.msgpack.encode
+
+
+class Checkpoint(msgspec.Struct):
+    """What graph and sessions of the folder stand for."""
+
+    time: int
+    landmark: int
+    offsets: dict[str, int]
+    """Next offset to fold, by `topic/partition`, of every clicks partition ever held."""
+
+
+def bucket_prefix(table: int, key: int) -> bytes:
+    return struct.pack(">BQ", table, key)
+
+
+def cluster_prefix(cluster: int) -> bytes:
+    return struct.pack(">i", cluster)
+
+
+class Store:
+    """An open state folder. One process writes; others open it with `secondary`."""
+
+    def __init__(self, path: Path, secondary: Path | None = None) -> None:
+        self.path = path
+        options = Options(raw_mode=True)
+        options.create_if_missing(secondary is None)
+        options.create_missing_column_families(secondary is None)
+        options.set_max_open_files(-1)
+        options.set_keep_log_file_num(2)
+        table = BlockBasedOptions()
+        table.set_block_cache(Cache(64 << 20))
+        options.set_block_based_table_factory(table)
+        access = AccessType.secondary(str(secondary)) if secondary else AccessType.read_write()
+        self._db = Rdict(str(path), options, dict.fromkeys(FAMILIES, options), access_type=access)
+        if secondary:
+            self._db.try_catch_up_with_primary()
+        # Typed by rocksdict for its pickling mode; in raw mode keys and values are bytes.
+        self._cf: dict[str, Any] = {n: self._db.get_column_family(n) for n in FAMILIES}
+        self._handle = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
+        self._dtype: np.dtype[np.void] | None = None
+
+    def close(self) -> None:
+        # A handle keeps the database, and its lock, as long as it lives.
+        self._handle.clear()
+        for family in self._cf.values():
+            family.close()
+        self._db.close()
+
+    # -- meta ------------------------------------------------------------------------------------
+
+    def meta(self, key: bytes) -> bytes | None:
+        return self._cf["meta"].get(key)
+
+    def set_meta(self, entries: dict[bytes, bytes]) -> None:
+        batch = self._batch()
+        for key, value in entries.items():
+            batch.put(key, value, self._handle["meta"])
+        self._db.write(batch)
+
+    def _meta_under(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        yield from self._under("meta", prefix)
+
+    def _under(self, family: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for key, value in self._cf[family].items(from_key=prefix):
+            if not key.startswith(prefix):
+                return
+            yield key, value
+
+    @property
+    def space(self) -> Space | None:
+        value = self.meta(records.SPACE)
+        return msgspec.msgpack.decode(value, type=Space) if value else None
+
+    @property
+    def dtype(self) -> np.dtype[np.void]:
+        """The row layout of the folder's space. WalkstreamError if it has none yet."""
+        if self._dtype is None:
+            space = self.space
+            if space is None:
+                raise WalkstreamError(f"{self.path}: no vector space yet: nothing was learned")
+            self._dtype = row_dtype(space.dim, space.attribute_slots, space.lsh_tables)
+        return self._dtype
+
+    def progress(self) -> dict[tuple[str, int], Progress]:
+        return {
+            records.progress_place(key): msgspec.msgpack.decode(value, type=Progress)
+            for key, value in self._meta_under(records.PROGRESS)
+        }
+
+    def versions(self) -> dict[int, int]:
+        return {
+            int(key.removeprefix(records.VERSION)): msgspec.msgpack.decode(value, type=int)
+            for key, value in self._meta_under(records.VERSION)
+        }
+
+    def tail_offsets(self) -> dict[tuple[str, int], int]:
+        """Next offset of each partition that the tail consumer reads."""
+        out = {}
+        for key, value in self._meta_under(TAIL):
+            topic, _, partition = key.removeprefix(TAIL).decode().rpartition("/")
+            out[topic, int(partition)] = msgspec.msgpack.decode(value, type=int)
+        return out
+
+    def age(self) -> float:
+        """Seconds since the folder last took something from Kafka, by this machine's clock."""
+        value = self.meta(APPLIED_AT)
+        return time.time() - msgspec.msgpack.decode(value, type=float) if value else 0.0
+
+    # -- rows and indices ------------------------------------------------------------------------
+
+    def row(self, key: bytes) -> bytes | None:
+        return self._cf["rows"].get(key)
+
+    def rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return self._cf["rows"].get(list(keys)) if keys else []
+
+    def all_rows(self) -> tuple[list[bytes], NDArray[np.void]]:
+        keys, values = [], []
+        for key, value in self._cf["rows"].items():
+            keys.append(key)
+            values.append(value)
+        return keys, from_values(values, self.dtype)
+
+    def members(self, cluster: int) -> list[bytes]:
+        prefix = cluster_prefix(cluster)
+        return [key[len(prefix) :] for key, _ in self._under("clusters", prefix)]
+
+    def buckets(self, places: Iterable[tuple[int, int]]) -> set[bytes]:
+        """The items of these LSH buckets, given as (table, key)."""
+        out = set()
+        cursor = self._cf["postings"].iter()
+        for prefix in sorted(bucket_prefix(table, key) for table, key in places):
+            cursor.seek(prefix)
+            while cursor.valid() and (posting := cursor.key()).startswith(prefix):
+                out.add(posting[len(prefix) :])
+                cursor.next()
+        return out
+
+    def bucket_sizes(self) -> list[int]:
+        """How many items each bucket holds that is not empty, all tables together."""
+        width, postings = len(bucket_prefix(0, 0)), self._cf["postings"].keys()
+        return list(Counter(posting[:width] for posting in postings).values())
+
+    def count_rows(self) -> tuple[int, int]:
+        """Rows of items, and of attributes."""
+        items = attributes = 0
+        for key in self._cf["rows"].keys():  # noqa: SIM118
+            if is_item(key):
+                items += 1
+            else:
+                attributes += 1
+        return items, attributes
+
+    def placed(self) -> int:
+        """Items that have a vector: each stands in one bucket of the first table."""
+        return sum(1 for _ in self._under("postings", bytes(1)))
+
+    def cluster_sizes(self) -> dict[int, int]:
+        sizes: dict[int, int] = {}
+        for key in self._cf["clusters"].keys():  # noqa: SIM118
+            (cluster,) = struct.unpack_from(">i", key)
+            sizes[cluster] = sizes.get(cluster, 0) + 1
+        return sizes
+
+    def attributes(self, item: bytes) -> dict[str, str | list[str]]:
+        value = self._cf["attributes"].get(item)
+        return msgspec.json.decode(value) if value else {}
+
+    def described(self) -> Iterator[tuple[str, dict[str, str | list[str]] | None]]:
+        """Items whose attributes no commit has taken in yet; None for one that was retired."""
+        for key, _ in self._under("meta", DESCRIBED):
+            item = key.removeprefix(DESCRIBED)
+            value = self._cf["attributes"].get(item)
+            yield item.decode(), msgspec.json.decode(value) if value else None
+
+    def count(self, family: str) -> int:
+        return sum(1 for _ in self._cf[family].items())
+
+    def everything(self, family: str) -> dict[bytes, bytes]:
+        """A whole column family: for tests and tools that compare folders."""
+        return dict(self._cf[family].items())
+
+    def _batch(self) -> WriteBatch:
+        return WriteBatch(raw_mode=True)
+
+    def write(
+        self,
+        *,
+        keys: Sequence[bytes] = (),
+        rows: NDArray[np.void] | None = None,
+        gone: Sequence[tuple[bytes, int]] = (),
+        attributes: Mapping[bytes, bytes | None] | None = None,
+        meta: Mapping[bytes, bytes | None] | None = None,
+    ) -> None:
+        """Apply rows, deletions (key, version), attributes and meta entries in one atomic batch.
+
+        None deletes an entry of `attributes` or `meta`.
+
+        A row or deletion applies only if its version is newer than the stored row's, so the same
+        record may be applied any number of times. When a row's cluster or buckets changed, the old
+        index keys go and the new ones come in the same batch.
+        """
+        batch = self._batch()
+        if rows is not None and len(rows):
+            self._put_rows(batch, keys, rows)
+        if gone:
+            self._delete_rows(batch, gone)
+        for family, entries in (("attributes", attributes or {}), ("meta", meta or {})):
+            for key, value in entries.items():
+                if value is None:
+                    batch.delete(key, self._handle[family])
+                else:
+                    batch.put(key, value, self._handle[family])
+        self._db.write(batch)
+
+    def _put_rows(self, batch: WriteBatch, keys: Sequence[bytes], rows: NDArray[np.void]) -> None:
+        stored = self.rows(keys)
+        known = np.array([value is not None for value in stored])
+        old = np.zeros(len(rows), rows.dtype)
+        old[known] = from_values([value for value in stored if value is not None], rows.dtype)
+        newer = ~known | (rows["version"] > old["version"])
+        values = to_values(rows)
+        for at in np.flatnonzero(newer).tolist():
+            batch.put(keys[at], values[at], self._handle["rows"])
+        was, now = known & (old["published"] > 0), rows["published"] > 0
+        self._reindex(batch, keys, old, newer & was, rows, newer & now)
+
+    def _delete_rows(self, batch: WriteBatch, gone: Sequence[tuple[bytes, int]]) -> None:
+        keys = [key for key, _ in gone]
+        stored = self.rows(keys)
+        known = np.array([value is not None for value in stored])
+        old = np.zeros(len(gone), self.dtype)
+        old[known] = from_values([value for value in stored if value is not None], self.dtype)
+        leaves = known & (old["version"] < np.array([version for _, version in gone]))
+        for at in np.flatnonzero(leaves).tolist():
+            batch.delete(keys[at], self._handle["rows"])
+        nowhere = np.zeros(len(gone), np.bool_)
+        self._reindex(batch, keys, old, leaves & (old["published"] > 0), old, nowhere)
+
+    def _reindex(
+        self, batch: WriteBatch, keys: Sequence[bytes], old: NDArray[np.void],
+        was: NDArray[np.bool_], new: NDArray[np.void], now: NDArray[np.bool_],
+    ) -> None:  # fmt: skip
+        """Delete the index keys of old rows where `was`, and put those of new rows where `now`.
+
+        Keys that are in both stay untouched.
+        """
+        appears = was != now
+        rebucketed = (old["buckets"] != new["buckets"]) | appears[:, None]
+        recluster = (old["cluster"] != new["cluster"]) | appears
+        for rows, there, entered in ((old, was, False), (new, now, True)):
+            at, table = np.nonzero(rebucketed & there[:, None])
+            entries = np.empty(len(at), _POSTING)
+            entries["table"], entries["bucket"] = table, rows["buckets"][at, table]
+            self._mark(batch, "postings", keys, at, entries, entered)
+            cluster = rows["cluster"]
+            at = np.flatnonzero(recluster & there & (cluster >= 0))
+            self._mark(batch, "clusters", keys, at, cluster[at].astype(">i4"), entered)
+
+    def _mark(
+        self, batch: WriteBatch, family: str, keys: Sequence[bytes], at: NDArray[np.int64],
+        prefixes: NDArray[np.generic], entered: bool,
+    ) -> None:  # fmt: skip
+        handle, data, size = self._handle[family], prefixes.tobytes(), prefixes.dtype.itemsize
+        for n, row in enumerate(at.tolist()):
+            entry = data[n * size : (n + 1) * size] + keys[row]
+            if entered:
+                batch.put(entry, b"", handle)
+            else:
+                batch.delete(entry, handle)
+
+    def write_changes(
+        self, changes: Changes, meta: Mapping[bytes, bytes], described: Iterable[str] = ()
+    ) -> None:
+        """Apply what a commit changed; `described` names the items whose attributes it took in."""
+        entries: dict[bytes, bytes | None] = {**meta, APPLIED_AT: _WRITE(time.time())}
+        if changes.placement is not None:
+            entries[records.PLACEMENT] = records.pack_placement(changes.placement)
+        for partition, version in changes.versions.items():
+            entries[records.version_key(partition)] = _WRITE(version)
+        entries |= dict.fromkeys((DESCRIBED + item.encode() for item in described), None)
+        self.write(
+            keys=changes.keys,
+            rows=changes.rows,
+            gone=[(g.key, g.version) for g in changes.gone],
+            meta=entries,
+        )
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def save_checkpoint(self, engine: Engine, offsets: dict[str, int]) -> int:
+        """Write graph and sessions with the offsets they stand for; returns the rows written.
+
+        Only what changed since the last checkpoint is written, in one batch with the pointer, so
+        that there is no state between two checkpoints.
+        """
+        batch = self._batch()
+        graph, sessions = engine.graph, engine.sessions
+        rows, names = self._handle["graph"], engine.vocabulary.keys
+        changed = np.flatnonzero(graph.changed).tolist()
+        for slot in changed:
+            name = names[slot] if slot < len(names) else None
+            if name is None or graph.last_seen[slot] == NEVER:
+                batch.delete(struct.pack(">I", slot), rows)
+                continue
+            key = encode(name)
+            nbr, wgt = graph.row(slot)
+            head = _SEEN.pack(len(key), int(graph.last_seen[slot]))
+            value = head + key + nbr.astype("<i4").tobytes() + wgt.astype("<f4").tobytes()
+            batch.put(struct.pack(">I", slot), value, rows)
+        for slot in range(len(names), self._stored_slots()):
+            batch.delete(struct.pack(">I", slot), rows)
+        users = self._handle["sessions"]
+        for user in sessions.ended:
+            batch.delete(user.encode(), users)
+        changed_users = np.flatnonzero(sessions.changed & (sessions.size > 0)).tolist()
+        for row in changed_users:
+            items = sessions.items[row, : sessions.size[row]].astype("<i4")
+            value = struct.pack("<q", int(sessions.time[row])) + items.tobytes()
+            batch.put((sessions.names[row] or "").encode(), value, users)
+        clock = engine.clock
+        pointer = Checkpoint(clock.time, clock.landmark, offsets)
+        batch.put(CHECKPOINT, _WRITE(pointer), self._handle["meta"])
+        self._db.write(batch)
+        graph.changed[:] = False
+        sessions.changed[:] = False
+        sessions.ended.clear()
+        return len(changed) + len(changed_users)
+
+    def checkpoint(self) -> Checkpoint | None:
+        value = self.meta(CHECKPOINT)
+        return msgspec.msgpack.decode(value, type=Checkpoint) if value else None
+
+    def graph_size(self) -> tuple[int, int]:
+        """Nodes and arcs of the checkpoint's graph."""
+        nodes = arcs = 0
+        for row in self._cf["graph"].values():
+            length, _ = _SEEN.unpack_from(row)
+            nodes += 1
+            arcs += (len(row) - _SEEN.size - length) // ARC_BYTES
+        return nodes, arcs
+
+    def set_checkpoint_offsets(self, offsets: dict[str, int]) -> None:
+        """Say which offsets the graph that is here stands for."""
+        pointer = self.checkpoint()
+        if pointer is not None:
+            pointer.offsets = offsets
+            self.set_meta({CHECKPOINT: _WRITE(pointer)})
+
+    def _stored_slots(self) -> int:
+        last = next(iter(self._cf["graph"].keys(backwards=True)), None)
+        return 0 if last is None else int(struct.unpack(">I", last)[0]) + 1
+
+    def load_checkpoint(self, engine: Engine) -> dict[str, int] | None:
+        """Give graph and sessions to an empty engine; returns the offsets they stand for."""
+        pointer = self.checkpoint()
+        if pointer is None:
+            return None
+        engine.clock.time, engine.clock.landmark = pointer.time, pointer.landmark
+        stored = []
+        for slot, row in self._cf["graph"].items():
+            length, seen = _SEEN.unpack_from(row)
+            end = _SEEN.size + length
+            stored.append(
+                (struct.unpack(">I", slot)[0], decode(row[_SEEN.size : end]), seen, row[end:])
+            )
+        slots = engine.vocabulary.intern([name for _, name, _, _ in stored])
+        new = np.zeros(self._stored_slots(), np.int32)
+        new[[slot for slot, _, _, _ in stored]] = slots
+        engine.graph.reserve(len(engine.vocabulary))
+        for slot, (_, _, seen, arcs) in zip(slots.tolist(), stored, strict=True):
+            degree = len(arcs) // ARC_BYTES
+            nbr = np.frombuffer(arcs, "<i4", degree)
+            wgt = np.frombuffer(arcs, "<f4", degree, 4 * degree)
+            engine.graph.put_row(slot, new[nbr], wgt, seen)
+        users, times, items = [], [], []
+        for user, row in self._cf["sessions"].items():
+            users.append(user.decode())
+            times.append(struct.unpack_from("<q", row)[0])
+            items.append(new[np.frombuffer(row, "<i4", offset=8)].tolist())
+        engine.sessions.load(users, np.array(times, np.int64), items)
+        return pointer.offsets
+
+    def load_model(self, engine: Engine, tokens: Callable[[str], Sequence[str]]) -> None:
+        """Give rows, placement and versions to an engine whose graph is restored."""
+        keys, rows = self.all_rows()
+        engine.load_rows(keys, rows, tokens)
+        placement = self.meta(records.PLACEMENT)
+        if placement:
+            engine.placement = records.unpack_placement(placement, engine.settings.model.dim)
+        engine.versions.update(self.versions())
+
+
+def is_item(key: bytes) -> bool:
+    return not key.startswith(RESERVED)
+
+
+def is_row(key: bytes) -> bool:
+    return is_item(key) or key.startswith(ATTRIBUTE)
+
+
+@contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """Turn an error of RocksDB into CorruptState, and move the folder aside."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        if "lock" in text.lower():
+            raise WalkstreamError(
+                f"{path}: another process has this state folder open. Give each worker its own "
+                "state.dir, or stop the other one"
+            ) from error
+        if not any(word in text for word in ("Corruption", "checksum", "IO error")):
+            raise
+        aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}")
+        path.rename(aside)
+        raise CorruptState(
+            f"{path}: RocksDB could not read it ({text}). It was moved to {aside}; start again, "
+            "and the state is rebuilt from Kafka"
+        ) from error
+
+
+def open_for_reading(path: Path, secondary: Path) -> Store:
+    """A view of a state folder beside the process that writes it."""
+    if not (path / "CURRENT").exists():
+        raise WalkstreamError(f"{path}: there is no state folder here. Name one with --state DIR")
+    try:
+        return Store(path, secondary)
+    except Exception as error:
+        raise WalkstreamError(f"{path}: RocksDB could not read it ({error}). Try again") from error

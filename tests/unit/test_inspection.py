@@ -1,0 +1,135 @@
+import json
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from core.clicks import Clicks
+from core.engine import Engine
+from core.rounds import Inputs
+from streamer import config, inspection, records
+from streamer import store as stores
+from streamer.errors import WalkstreamError
+from streamer.records import Progress, Space
+from streamer.shop import Shop
+from streamer.store import Store
+
+START_MS = 1_700_000_000_000
+SETTINGS = config.load(
+    None,
+    ["model.dim=16", "model.attribute_slots=1", "clusters.count=8", "clusters.min_items=40"],
+    {},
+).engine_settings
+
+
+def clicks(n: int) -> Clicks:
+    stream = list(islice(Shop(1, products=200).clicks(START_MS), n))
+    return Clicks(
+        [click["user_id"] for click in stream],
+        [click["item_id"] for click in stream],
+        np.array([click["ts"] for click in stream], np.int64),
+        np.ones(n, np.float32),
+    )
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> tuple[Path, Engine]:
+    """A folder as a worker with two partitions leaves it, and the engine of that worker."""
+    engine = Engine(SETTINGS, 2)
+    taken = clicks(4000)
+    outputs = engine.step(Inputs(taken, [("sku-0001", ["category=garden"])]))
+    assert outputs.changes is not None
+    store = Store(tmp_path / "state")
+    store.set_meta({records.SPACE: msgspec.msgpack.encode(Space.of(SETTINGS, 2))})
+    done = [Progress(1900, START_MS, 6, 11), Progress(2100, START_MS, 7, 12)]
+    meta = {records.progress_key("clicks", p): msgspec.msgpack.encode(done[p]) for p in (0, 1)}
+    meta[stores.TAIL + b"model-state/1"] = msgspec.msgpack.encode(321)
+    store.write_changes(outputs.changes, meta)
+    store.save_checkpoint(engine, {"clicks/0": 1800, "clicks/1": 2000})
+    store.close()
+    return tmp_path / "state", engine
+
+
+def test_every_figure_is_that_of_the_engine(
+    written: tuple[Path, Engine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, engine = written
+    inspection.run(path, True)
+    told = json.loads(capsys.readouterr().out)
+    c = engine.model.columns
+    published = engine.items[c.published[engine.items] > 0]
+    assert told["space"] == Space.of(SETTINGS, 2).name
+    assert told["header"] == msgspec.to_builtins(Space.of(SETTINGS, 2))
+    assert told["origin"] is None
+    assert (told["items"], told["attribute_rows"]) == (len(engine.items), 1)
+    assert told["with_vector"] == len(published)
+    assert (told["nodes"], told["arcs"]) == (len(engine.items), engine.graph.arcs)
+    assert told["sessions"] == np.count_nonzero(engine.sessions.size)
+    assert told["epoch"] == engine.placement.epoch == 1
+    sizes = np.bincount(c.cluster[published], minlength=8)
+    assert told["clusters"] == {str(label): size for label, size in enumerate(sizes.tolist())}
+    tables = [np.unique(keys, return_counts=True)[1] for keys in c.buckets[published].T]
+    assert told["buckets"] == sum(map(len, tables))
+    assert told["largest_bucket"] == max(counts.max() for counts in tables)
+    assert told["progress"]["clicks/1"]["offset"] == 2100
+    assert told["tail"] == {"model-state/1": 321}
+    assert told["checkpoint"] == {"clicks/0": 1800, "clicks/1": 2000}
+    assert (told["commits"], told["rounds"]) == (7, 12)
+    assert 0 <= told["age_seconds"] < 60
+    assert told["bytes"] > 100_000
+
+
+def test_people_get_the_same_figures_in_tables(
+    written: tuple[Path, Engine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, engine = written
+    inspection.run(path, False)
+    out = capsys.readouterr().out
+    for text in (
+        Space.of(SETTINGS, 2).name,
+        f"{len(engine.items):,}",
+        f"{engine.graph.arcs:,} arcs",
+        "fitted once",
+        "clicks/0",
+        "1,900",
+        "1,800",
+        "model-state/1",
+    ):
+        assert text in out
+
+
+def test_a_folder_of_a_replay_is_known_as_one(
+    written: tuple[Path, Engine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, _ = written
+    store = Store(path)
+    for origin, text in ((stores.REPLAY, "a replay"), (stores.ADOPTED, "a worker took over")):
+        store.set_meta({stores.ORIGIN: origin})
+        inspection.run(path, False)
+        assert text in capsys.readouterr().out
+    store.close()
+
+
+def test_before_there_are_clusters_it_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "state")
+    store.set_meta({records.SPACE: msgspec.msgpack.encode(Space.of(SETTINGS, 2))})
+    inspection.run(tmp_path / "state", False)
+    assert "none yet" in capsys.readouterr().out
+    inspection.run(tmp_path / "state", True)
+    told = json.loads(capsys.readouterr().out)
+    store.close()
+    assert told["items"] == told["epoch"] == told["buckets"] == told["largest_bucket"] == 0
+    assert told["clusters"] == {}
+    assert told["checkpoint"] is None
+
+
+def test_no_folder_and_no_space_are_errors_that_name_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(WalkstreamError, match=r"nowhere: there is no state folder"):
+        inspection.run(tmp_path / "nowhere", True)
+    Store(tmp_path / "state").close()
+    with pytest.raises(WalkstreamError, match=r"state: nothing was learned yet"):
+        inspection.run(tmp_path / "state", True)

@@ -1,0 +1,290 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from core.clusters import unit_rows
+from core.placement import Placement, Placer, features
+from core.rows import FORMAT, row_dtype
+from core.settings import LshSettings, ModelSettings, Settings
+from streamer import config, query, records, replay
+from streamer.errors import WalkstreamError
+from streamer.query import Answer, Index, Mode
+from streamer.readers import Source
+from streamer.records import Space
+from streamer.shop import Shop
+from streamer.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+START_MS = 1_700_000_000_000
+SHOP = Shop(1, products=300)
+CATEGORY = {item["item_id"]: item["attributes"]["category"] for item in SHOP.items()}
+MODES = pytest.mark.parametrize("mode", ["similar", "next"])
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state folder of a replayed shop, with the names of its items."""
+    folder = tmp_path_factory.mktemp("learned")
+    log = folder / "clicks.jsonl"
+    log.write_text("\n".join(json.dumps(c) for c in islice(SHOP.clicks(START_MS), 8000)))
+    settings = ["model.dim=32", "clusters.count=8", "clusters.min_items=40"]
+    settings += ["round.max_events=500", "engine.threads=1"]
+    replay.run(config.load(None, settings, {}), Source([log]), folder / "out", False)
+    state = folder / "out" / replay.DIRECTORY
+    store = Store(state)
+    store.write(
+        attributes={
+            item["item_id"].encode(): msgspec.json.encode(item["attributes"])
+            for item in SHOP.items()
+        }
+    )
+    store.close()
+    return state
+
+
+@pytest.fixture
+def store(learned: Path, tmp_path: Path) -> Any:
+    opened = Store(learned, tmp_path / "secondary")
+    yield opened
+    opened.close()
+
+
+def tables(store: Store) -> tuple[list[str], NDArray[np.float32], NDArray[np.float32]]:
+    """Items with a vector, V^ and U^."""
+    keys, rows = store.all_rows()
+    at = np.flatnonzero(rows["published"] > 0)
+    v, u = (unit_rows(rows[name][at].astype(np.float32)) for name in ("pub_v", "pub_u"))
+    return [keys[i].decode() for i in at], v, u
+
+
+def scores(v: NDArray[np.float32], u: NDArray[np.float32], at: int, mode: Mode) -> Any:
+    """Of all items for one, term by term as in the definition."""
+    if mode == "similar":
+        return v @ v[at]
+    return v @ v[at] + u @ v[at] + v @ u[at]
+
+
+def recall(store: Store, items: list[str], mode: Mode) -> tuple[float, float]:
+    """Share of the true ten nearest that are found, and the mean number of candidates."""
+    names, v, u = tables(store)
+    index = Index(store)
+    hits, looked = [], []
+    for item in items:
+        at = names.index(item)
+        score = scores(v, u, at, mode)
+        score[at] = -np.inf
+        wanted = {names[i] for i in np.argsort(-score)[:10]}
+        answer = index.neighbours(item, 10, mode)
+        hits.append(len(wanted & {n.item for n in answer.neighbours}) / 10)
+        looked.append(answer.candidates)
+    return float(np.mean(hits)), float(np.mean(looked))
+
+
+# -- a learned shop ------------------------------------------------------------------------------
+
+
+@MODES
+def test_neighbours_are_of_the_same_category_far_above_chance(store: Store, mode: Mode) -> None:
+    names, _, _ = tables(store)
+    index = Index(store)
+    same = [
+        CATEGORY[found.item] == CATEGORY[item]
+        for item in names[::5]
+        for found in index.neighbours(item, 5, mode).neighbours
+    ]
+    # Of 15 categories.
+    assert np.mean(same) > 0.5
+
+
+@MODES
+def test_most_of_the_true_neighbours_are_found(store: Store, mode: Mode) -> None:
+    assert recall(store, tables(store)[0][::10], mode)[0] > 0.9
+
+
+@MODES
+def test_asking_for_all_items_gives_them_in_the_true_order(store: Store, mode: Mode) -> None:
+    names, v, u = tables(store)
+    at = 17
+    score = scores(v, u, at, mode)
+    others = [i for i in range(len(names)) if i != at]
+    answer = Index(store).neighbours(names[at], len(names) + 5, mode)
+    assert answer.candidates == len(answer.neighbours) == len(others)
+    told = {found.item: found.score for found in answer.neighbours}
+    assert told == pytest.approx({names[i]: score[i] for i in others}, abs=1e-5)
+    assert [found.score for found in answer.neighbours] == sorted(told.values(), reverse=True)
+
+
+@MODES
+@pytest.mark.parametrize("k", [1, 10, 200])
+def test_k_others_come_back_the_item_never_among_them(store: Store, mode: Mode, k: int) -> None:
+    index = Index(store)
+    for item in tables(store)[0][::30]:
+        found = [n.item for n in index.neighbours(item, k, mode).neighbours]
+        assert len(set(found)) == len(found) == k
+        assert item not in found
+
+
+def test_neighbours_carry_cluster_and_attributes(store: Store) -> None:
+    item = tables(store)[0][0]
+    for found in Index(store).neighbours(item, 5, "similar").neighbours:
+        assert found.attributes["category"] == CATEGORY[found.item]
+        assert found.cluster is not None
+        assert found.item.encode() in store.members(found.cluster)
+
+
+def test_a_table_shows_names_and_how_many_were_looked_at(
+    learned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query.run(learned, "sku-0000", 3, "similar", False)
+    out = capsys.readouterr().out
+    query.run(learned, "sku-0000", 3, "similar", True)
+    told = json.loads(capsys.readouterr().out)
+    assert set(told) == {"item", "mode", "candidates", "items", "neighbours"}
+    assert (told["item"], told["mode"], len(told["neighbours"])) == ("sku-0000", "similar", 3)
+    for found in told["neighbours"]:
+        assert set(found) == {"item", "score", "cluster", "attributes"}
+        assert found["item"] in out
+        assert f"{found['score']:.3f}" in out
+        assert found["attributes"]["name"].split()[-1] in out
+    assert f"looked at {told['candidates']:,} of {told['items']:,} items" in out
+
+
+def test_another_process_reads_beside_the_one_that_writes(learned: Path, tmp_path: Path) -> None:
+    writer = Store(learned)
+    keys, stored = writer.all_rows()
+    rows, versions = stored.copy(), set()
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            rows["version"] += 1
+            writer.write(keys=keys, rows=rows)
+            versions.add(int(rows["version"][0]))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        command = [sys.executable, "-m", "streamer.cli", "query", "sku-0000", "--json"]
+        ran = subprocess.run(
+            [*command, "--state", str(learned)],
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    finally:
+        done.set()
+        thread.join()
+        writer.close()
+    assert ran.returncode == 0, ran.stderr
+    assert len(json.loads(ran.stdout)["neighbours"]) == 10
+    assert len(versions) > 10, "nothing was written meanwhile"
+
+
+def test_an_unknown_item_is_told_apart_from_one_without_a_vector(learned: Path) -> None:
+    for unknown in ("sku-9999", "", "\udcffattr/category=garden", "\udcffspace"):
+        with pytest.raises(WalkstreamError, match="there is no item"):
+            query.run(learned, unknown, 10, "similar", False)
+    store = Store(learned)
+    store.write(attributes={b"sku-new": b'{"name": "New"}'})
+    store.close()
+    with pytest.raises(WalkstreamError, match="no vector yet"):
+        query.run(learned, "sku-new", 10, "similar", False)
+
+
+def test_a_folder_that_is_none_is_named_and_not_created(tmp_path: Path) -> None:
+    with pytest.raises(WalkstreamError, match=r"nowhere: there is no state folder"):
+        query.run(tmp_path / "nowhere", "1", 10, "similar", False)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_in_which_nothing_was_learned_says_so(tmp_path: Path) -> None:
+    Store(tmp_path / "state").close()
+    with pytest.raises(WalkstreamError, match="nothing was learned yet"):
+        query.run(tmp_path / "state", "1", 10, "similar", False)
+
+
+# -- made catalogues -----------------------------------------------------------------------------
+
+
+def catalogue(
+    path: Path, n: int, family: Literal["sign", "p-stable"] = "sign", fitted: bool = True
+) -> tuple[Store, list[str]]:
+    """A folder of n items in groups of about 30, whose context vectors lean towards the group."""
+    rng = np.random.default_rng(7)
+    settings = Settings(
+        model=ModelSettings(dim=32),
+        # A cell as wide as the projections spread, or the codes of neighbours share nothing.
+        lsh=LshSettings(family=family, bits=12 if family == "sign" else 6, width=1.0),
+    )
+    group = rng.integers(n // 30, size=n)
+    middle = rng.standard_normal((n // 30, 32)) + 1.0
+    noisy = (middle[group] + 0.7 * rng.standard_normal((n, 32)) for _ in range(2))
+    v, u = (unit_rows(x.astype(np.float32)) for x in noisy)
+    centre = features(v, u).mean(axis=0) if fitted else np.zeros(0, np.float32)
+    rows = np.zeros(n, row_dtype(32, 0, settings.lsh.tables))
+    rows["format"], rows["version"], rows["published"], rows["cluster"] = FORMAT, 1, 1, -1
+    rows["pub_v"], rows["pub_u"] = v, u
+    x = features(v, u) - centre if fitted else features(v, u)
+    rows["buckets"] = Placer(settings).lsh.keys(x)
+    meta = {records.SPACE: msgspec.msgpack.encode(Space.of(settings, 1))}
+    if fitted:
+        placement = Placement(1, START_MS, centre, np.zeros((0, 32), np.float32))
+        meta[records.PLACEMENT] = records.pack_placement(placement)
+    store = Store(path)
+    items = [f"item {i}" for i in range(n)]
+    store.write(keys=[item.encode() for item in items], rows=rows, meta=meta)
+    return store, items
+
+
+@MODES
+@pytest.mark.parametrize("family", ["sign", "p-stable"])
+def test_a_large_catalogue_is_searched_through_few_candidates(
+    tmp_path: Path, mode: Mode, family: Literal["sign", "p-stable"]
+) -> None:
+    store, items = catalogue(tmp_path / "state", 12_000, family)
+    found, looked = recall(store, items[:40], mode)
+    store.close()
+    assert found > 0.9
+    assert looked < 12_000 / 4
+
+
+def test_before_the_first_placement_vectors_are_hashed_as_they_are(tmp_path: Path) -> None:
+    store, items = catalogue(tmp_path / "state", 6000, fitted=False)
+    found, _ = recall(store, items[:40], "similar")
+    answer = Index(store).neighbours(items[0], 1, "similar")
+    store.close()
+    assert found > 0.9
+    assert answer.neighbours[0].cluster is None
+
+
+def test_an_item_far_from_all_others_still_gets_k_neighbours(tmp_path: Path) -> None:
+    store, items = catalogue(tmp_path / "state", 600)
+    keys, rows = store.all_rows()
+    at = keys.index(items[0].encode())
+    rows = rows[at : at + 1].copy()
+    # Opposite to the others, so that no bucket near it holds enough of them.
+    rows["version"] = 2
+    rows["pub_v"], rows["pub_u"] = -rows["pub_v"], -rows["pub_u"]
+    store.write(keys=[keys[at]], rows=rows)
+    index = Index(store)
+    for k in (10, 500, 599):
+        answer = index.neighbours(items[0], k, "similar")
+        assert len(answer.neighbours) == k
+    store.close()
+    assert answer.candidates == 599
+
+
+def test_the_only_item_has_no_neighbours(tmp_path: Path) -> None:
+    store, items = catalogue(tmp_path / "state", 30)
+    store.write(gone=[(item.encode(), 2) for item in items[1:]])
+    assert Index(store).neighbours(items[0], 10, "next") == Answer(items[0], "next", 0, [])
+    store.close()
