@@ -38,6 +38,11 @@ def row_dtype(dim: int, attribute_slots: int, tables: int) -> np.dtype[np.void]:
     )
 
 
+def version_of(value: bytes) -> int:
+    """The version of a packed row."""
+    return int.from_bytes(value[1:9], "little", signed=True)
+
+
 def to_values(rows: NDArray[np.void]) -> list[bytes]:
     """Each row as its bytes."""
     data, size = rows.tobytes(), rows.dtype.itemsize

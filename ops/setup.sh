@@ -18,6 +18,7 @@ fi
 
 # The copy of pyproject.toml says what was installed from.
 if ! cmp -s pyproject.toml .venv/pyproject.toml; then
+    echo "walkstream: installing into .venv (a minute or two, once) ..." >&2
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" ||
         stop "the installation into .venv failed, see above"
     cp pyproject.toml .venv/pyproject.toml

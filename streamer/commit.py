@@ -25,7 +25,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from core.engine import Engine
 from core.rounds import Changes
 from core.rows import to_values
-from streamer import records
+from streamer import checkpoint, records
 from streamer.config import Config
 from streamer.deadletter import Headers
 from streamer.kafka import CALL_SECONDS, failure
@@ -169,7 +169,7 @@ class Committer:
 
     def checkpoint(self, batch: Batch) -> None:
         offsets = {f"{t}/{p}": offset for (t, p), offset in batch.offsets.items()}
-        written = self.store.save_checkpoint(self.engine, offsets)
+        written = checkpoint.save(self.store, self.engine, offsets)
         self.checkpointed = time.monotonic()
         log.debug("checkpoint of %d rows", written)
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.placement import Placement
-from streamer import records
+from streamer import checkpoint, records
 from streamer import store as stores
 from streamer.errors import WalkstreamError
 from streamer.store import Store, open_for_reading
@@ -63,8 +63,8 @@ def contents(store: Store) -> Contents:
     placement = records.unpack_placement(value, space.dim) if value else Placement.empty()
     sizes, buckets = store.cluster_sizes(), store.bucket_sizes()
     items, attribute_rows = store.count_rows()
-    nodes, arcs = store.graph_size()
-    origin, checkpoint = store.meta(stores.ORIGIN), store.checkpoint()
+    nodes, arcs = checkpoint.size(store)
+    origin, saved = store.meta(stores.ORIGIN), checkpoint.pointer(store)
     progress = {f"{t}/{p}": done for (t, p), done in sorted(store.progress().items())}
     return Contents(
         space=space.name,
@@ -82,7 +82,7 @@ def contents(store: Store) -> Contents:
         largest_bucket=max(buckets, default=0),
         progress=progress,
         tail={f"{t}/{p}": offset for (t, p), offset in sorted(store.tail_offsets().items())},
-        checkpoint=checkpoint.offsets if checkpoint else None,
+        checkpoint=saved.offsets if saved else None,
         commits=max((done.commit for done in progress.values()), default=0),
         rounds=max((done.round for done in progress.values()), default=0),
         age_seconds=round(store.age(), 1),

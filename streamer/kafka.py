@@ -136,6 +136,17 @@ def partitions(consumer: Consumer, topic: str) -> list[int]:
     return sorted(described.partitions)
 
 
+def other_members(client: AdminClient, config: Config) -> list[str]:
+    """Who else is in the group, a worker that died less than a session time-out ago included."""
+    asked = client.describe_consumer_groups([config.app.name], request_timeout=CALL_SECONDS)
+    try:
+        members = asked[config.app.name].result().members
+    except KafkaException as error:
+        raise failure(error.args[0], "describe group") from None
+    me = identity(config)
+    return [f"{m.group_instance_id} on {m.host}" for m in members if m.group_instance_id != me]
+
+
 def ends(client: AdminClient, where: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
     """The end of each partition's log, open transactions included.
 

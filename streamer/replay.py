@@ -17,7 +17,7 @@ from rich.progress import (
 
 from core.engine import Engine
 from core.rounds import Changes, Inputs
-from streamer import records
+from streamer import checkpoint, records
 from streamer import store as stores
 from streamer.config import Config
 from streamer.deadletter import as_json_line
@@ -84,7 +84,7 @@ class Replay:
                 what = f"{self.taken:,} records, {rate:,.0f}/s, {len(self.engine.items):,} items"
                 progress.update(task, completed=self.reader.bytes_read, what=what)
             self.vectors.writelines(value + b"\n" for value in self.last.values())
-        self.store.save_checkpoint(self.engine, {})
+        checkpoint.save(self.store, self.engine, {})
         self.store.close()
         self._report(time.perf_counter() - begin)
 

@@ -9,6 +9,7 @@ With no folder all of it comes from Kafka: every row, and the clicks of one hori
 
 import logging
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPa
 from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
-from core.rows import from_values
+from core.rows import from_values, version_of
 from core.settings import DAY_MS
-from streamer import kafka, records, topics
+from streamer import checkpoint, kafka, records, topics
 from streamer import store as stores
 from streamer.config import Config
-from streamer.errors import CorruptState, Refused
+from streamer.errors import Refused
 from streamer.events import Invalid, attribute_tokens, decode_item
 from streamer.kafka import CALL_SECONDS, checked
 from streamer.records import Space
@@ -87,10 +88,9 @@ class Tail:
         for place in self.places:
             self.offsets[place] = stored.get(place, begins[place])
             if self.offsets[place] > ends[place]:
-                raise CorruptState(
-                    f"{self.store.path}: holds {place[0]}[{place[1]}] up to offset "
-                    f"{self.offsets[place]}, and the log ends at {ends[place]}. Delete the folder: "
-                    "it is rebuilt from Kafka"
+                raise stores.Ahead(
+                    f"it holds {place[0]}[{place[1]}] up to offset {self.offsets[place]}, and the "
+                    f"log ends at {ends[place]}"
                 )
 
     def catch_up(self, admin: AdminClient, told: Callable[[float], None]) -> Attributes:
@@ -116,6 +116,9 @@ class Tail:
         described: dict[bytes, bytes | None] = {}
         out: Attributes = []
         messages = self.consumer.consume(10_000, timeout)
+        # A version record lies behind all rows of its commit, so what it covers was applied. But
+        # for this, a row that has left would be back in the folder until its tombstone is read.
+        applied = self.store.versions() if messages else {}
         for message in map(checked, messages):
             place = message.topic() or "", message.partition() or 0
             offset = message.offset() or 0
@@ -131,6 +134,8 @@ class Tail:
             elif not stores.is_row(key):
                 if value is not None and not self._is_behind(key, value):
                     meta[key] = value
+            elif _version(message) <= applied.get(place[1], 0):
+                continue
             elif value is None:
                 rows.pop(key, None)
                 gone[key] = _version(message)
@@ -147,6 +152,7 @@ class Tail:
     ) -> None:  # fmt: skip
         if records.SPACE in meta:
             self.store.write(meta={records.SPACE: meta.pop(records.SPACE)})
+        meta[stores.APPLIED_AT] = msgspec.msgpack.encode(time.time())
         for (topic, partition), offset in self.offsets.items():
             key = stores.TAIL + f"{topic}/{partition}".encode()
             meta[key] = msgspec.msgpack.encode(offset)
@@ -194,7 +200,11 @@ class Tail:
 
 
 def _version(message: Message) -> int:
-    return int(dict(message.headers() or []).get(records.VERSION_HEADER) or 0)
+    """The version of a row or of its deletion."""
+    value = message.value()
+    if value is None:
+        return int(dict(message.headers() or []).get(records.VERSION_HEADER) or 0)
+    return version_of(value)
 
 
 def _order(key: bytes, value: bytes) -> int:
@@ -244,7 +254,7 @@ def adopt(store: Store, engine: Engine, first: dict[Place, int]) -> bool:
     origin = store.meta(stores.ORIGIN)
     if origin is None or store.progress():
         return False
-    store.set_checkpoint_offsets({f"{t}/{p}": offset for (t, p), offset in first.items()})
+    checkpoint.set_offsets(store, {f"{t}/{p}": offset for (t, p), offset in first.items()})
     store.set_meta({stores.ORIGIN: stores.ADOPTED})
     engine.publish_all()
     return True
@@ -309,6 +319,15 @@ def _reachable(name: str, offset: int, begin: int, accept_loss: bool) -> int:
     return begin
 
 
+def load_model(store: Store, engine: Engine, tokens: Callable[[str], Sequence[str]]) -> None:
+    """Give rows, placement and versions to an engine whose graph is restored."""
+    engine.load_rows(*store.all_rows(), tokens)
+    placement = store.meta(records.PLACEMENT)
+    if placement:
+        engine.placement = records.unpack_placement(placement, engine.settings.model.dim)
+    engine.versions.update(store.versions())
+
+
 def fold_from(
     config: Config, engine: Engine, store: Store, consumer: Consumer, admin: AdminClient,
     until: dict[Place, int], accept_loss: bool,
@@ -318,7 +337,7 @@ def fold_from(
     Without a checkpoint that is one horizon, and a day, before the greatest event time.
     """
     begins, progress = kafka.begins(admin, until), store.progress()
-    saved = store.load_checkpoint(engine)
+    saved = checkpoint.load(store, engine)
     if not progress:
         return dict(until)
     newest = max(p.time for p in progress.values())

@@ -17,7 +17,7 @@ Column families:
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch
 
-from core.engine import Engine
-from core.graph import NEVER
 from core.rounds import Changes
 from core.rows import from_values, row_dtype, to_values
-from core.vocabulary import ATTRIBUTE, decode, encode
+from core.vocabulary import ATTRIBUTE
 from streamer import records
 from streamer.errors import CorruptState, WalkstreamError
 from streamer.records import Progress, Space
@@ -39,7 +37,9 @@ from streamer.records import Progress, Space
 FAMILIES = ("rows", "clusters", "postings", "attributes", "graph", "sessions", "meta")
 RESERVED = b"\xff"
 
-CHECKPOINT = b"checkpoint"
+Entry = tuple[bytes, bytes | None]
+"""Key and value; None for a key that is deleted."""
+
 IDENTITY = b"identity"
 APPLIED_AT = b"applied-at"
 ORIGIN = b"origin"
@@ -49,20 +49,8 @@ TAIL = b"tail/"
 DESCRIBED = b"described/"
 """Items whose attributes were read, and which no commit has taken in yet."""
 
-_SEEN = struct.Struct("<Hq")
-ARC_BYTES = 8
-"""A stored arc: the neighbour's slot, int32, and its weight, float32."""
 _POSTING = np.dtype([("table", "u1"), ("bucket", ">u8")])
 _WRITE = msgspec.msgpack.encode
-
-
-class Checkpoint(msgspec.Struct):
-    """What graph and sessions of the folder stand for."""
-
-    time: int
-    landmark: int
-    offsets: dict[str, int]
-    """Next offset to fold, by `topic/partition`, of every clicks partition ever held."""
 
 
 def bucket_prefix(table: int, key: int) -> bytes:
@@ -107,20 +95,26 @@ class Store:
     def meta(self, key: bytes) -> bytes | None:
         return self._cf["meta"].get(key)
 
-    def set_meta(self, entries: dict[bytes, bytes]) -> None:
-        batch = self._batch()
-        for key, value in entries.items():
-            batch.put(key, value, self._handle["meta"])
-        self._db.write(batch)
+    def set_meta(self, entries: Mapping[bytes, bytes]) -> None:
+        self.write_entries({"meta": entries.items()})
 
-    def _meta_under(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        yield from self._under("meta", prefix)
+    def scan(self, family: str, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Entries whose key starts so. Raises where RocksDB cannot read on.
 
-    def _under(self, family: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        for key, value in self._cf[family].items(from_key=prefix):
-            if not key.startswith(prefix):
-                return
-            yield key, value
+        (`items()` of rocksdict takes an unreadable block for the end.)
+        """
+        cursor = self._cf[family].iter()
+        cursor.seek(prefix)
+        while cursor.valid() and (key := cursor.key()).startswith(prefix):
+            yield key, cursor.value()
+            cursor.next()
+        cursor.status()
+
+    def last_key(self, family: str) -> bytes | None:
+        cursor = self._cf[family].iter()
+        cursor.seek_to_last()
+        cursor.status()
+        return cursor.key() if cursor.valid() else None
 
     @property
     def space(self) -> Space | None:
@@ -140,19 +134,19 @@ class Store:
     def progress(self) -> dict[tuple[str, int], Progress]:
         return {
             records.progress_place(key): msgspec.msgpack.decode(value, type=Progress)
-            for key, value in self._meta_under(records.PROGRESS)
+            for key, value in self.scan("meta", records.PROGRESS)
         }
 
     def versions(self) -> dict[int, int]:
         return {
             int(key.removeprefix(records.VERSION)): msgspec.msgpack.decode(value, type=int)
-            for key, value in self._meta_under(records.VERSION)
+            for key, value in self.scan("meta", records.VERSION)
         }
 
     def tail_offsets(self) -> dict[tuple[str, int], int]:
         """Next offset of each partition that the tail consumer reads."""
         out = {}
-        for key, value in self._meta_under(TAIL):
+        for key, value in self.scan("meta", TAIL):
             topic, _, partition = key.removeprefix(TAIL).decode().rpartition("/")
             out[topic, int(partition)] = msgspec.msgpack.decode(value, type=int)
         return out
@@ -172,14 +166,14 @@ class Store:
 
     def all_rows(self) -> tuple[list[bytes], NDArray[np.void]]:
         keys, values = [], []
-        for key, value in self._cf["rows"].items():
+        for key, value in self.scan("rows"):
             keys.append(key)
             values.append(value)
         return keys, from_values(values, self.dtype)
 
     def members(self, cluster: int) -> list[bytes]:
         prefix = cluster_prefix(cluster)
-        return [key[len(prefix) :] for key, _ in self._under("clusters", prefix)]
+        return [key[len(prefix) :] for key, _ in self.scan("clusters", prefix)]
 
     def buckets(self, places: Iterable[tuple[int, int]]) -> set[bytes]:
         """The items of these LSH buckets, given as (table, key)."""
@@ -190,17 +184,18 @@ class Store:
             while cursor.valid() and (posting := cursor.key()).startswith(prefix):
                 out.add(posting[len(prefix) :])
                 cursor.next()
+            cursor.status()
         return out
 
     def bucket_sizes(self) -> list[int]:
         """How many items each bucket holds that is not empty, all tables together."""
-        width, postings = len(bucket_prefix(0, 0)), self._cf["postings"].keys()
-        return list(Counter(posting[:width] for posting in postings).values())
+        width = len(bucket_prefix(0, 0))
+        return list(Counter(key[:width] for key, _ in self.scan("postings")).values())
 
     def count_rows(self) -> tuple[int, int]:
         """Rows of items, and of attributes."""
         items = attributes = 0
-        for key in self._cf["rows"].keys():  # noqa: SIM118
+        for key, _ in self.scan("rows"):
             if is_item(key):
                 items += 1
             else:
@@ -209,11 +204,11 @@ class Store:
 
     def placed(self) -> int:
         """Items that have a vector: each stands in one bucket of the first table."""
-        return sum(1 for _ in self._under("postings", bytes(1)))
+        return sum(1 for _ in self.scan("postings", bytes(1)))
 
     def cluster_sizes(self) -> dict[int, int]:
         sizes: dict[int, int] = {}
-        for key in self._cf["clusters"].keys():  # noqa: SIM118
+        for key, _ in self.scan("clusters"):
             (cluster,) = struct.unpack_from(">i", key)
             sizes[cluster] = sizes.get(cluster, 0) + 1
         return sizes
@@ -224,17 +219,17 @@ class Store:
 
     def described(self) -> Iterator[tuple[str, dict[str, str | list[str]] | None]]:
         """Items whose attributes no commit has taken in yet; None for one that was retired."""
-        for key, _ in self._under("meta", DESCRIBED):
+        for key, _ in self.scan("meta", DESCRIBED):
             item = key.removeprefix(DESCRIBED)
             value = self._cf["attributes"].get(item)
             yield item.decode(), msgspec.json.decode(value) if value else None
 
     def count(self, family: str) -> int:
-        return sum(1 for _ in self._cf[family].items())
+        return sum(1 for _ in self.scan(family))
 
     def everything(self, family: str) -> dict[bytes, bytes]:
         """A whole column family: for tests and tools that compare folders."""
-        return dict(self._cf[family].items())
+        return dict(self.scan(family))
 
     def _batch(self) -> WriteBatch:
         return WriteBatch(raw_mode=True)
@@ -261,13 +256,24 @@ class Store:
             self._put_rows(batch, keys, rows)
         if gone:
             self._delete_rows(batch, gone)
-        for family, entries in (("attributes", attributes or {}), ("meta", meta or {})):
-            for key, value in entries.items():
-                if value is None:
-                    batch.delete(key, self._handle[family])
-                else:
-                    batch.put(key, value, self._handle[family])
+        self._put(batch, "attributes", (attributes or {}).items())
+        self._put(batch, "meta", (meta or {}).items())
         self._db.write(batch)
+
+    def write_entries(self, families: Mapping[str, Iterable[Entry]]) -> None:
+        """Write entries of column families in one atomic batch; None deletes."""
+        batch = self._batch()
+        for family, entries in families.items():
+            self._put(batch, family, entries)
+        self._db.write(batch)
+
+    def _put(self, batch: WriteBatch, family: str, entries: Iterable[Entry]) -> None:
+        handle = self._handle[family]
+        for key, value in entries:
+            if value is None:
+                batch.delete(key, handle)
+            else:
+                batch.put(key, value, handle)
 
     def _put_rows(self, batch: WriteBatch, keys: Sequence[bytes], rows: NDArray[np.void]) -> None:
         stored = self.rows(keys)
@@ -342,110 +348,6 @@ class Store:
             meta=entries,
         )
 
-    # -- checkpoints -----------------------------------------------------------------------------
-
-    def save_checkpoint(self, engine: Engine, offsets: dict[str, int]) -> int:
-        """Write graph and sessions with the offsets they stand for; returns the rows written.
-
-        Only what changed since the last checkpoint is written, in one batch with the pointer, so
-        that there is no state between two checkpoints.
-        """
-        batch = self._batch()
-        graph, sessions = engine.graph, engine.sessions
-        rows, names = self._handle["graph"], engine.vocabulary.keys
-        changed = np.flatnonzero(graph.changed).tolist()
-        for slot in changed:
-            name = names[slot] if slot < len(names) else None
-            if name is None or graph.last_seen[slot] == NEVER:
-                batch.delete(struct.pack(">I", slot), rows)
-                continue
-            key = encode(name)
-            nbr, wgt = graph.row(slot)
-            head = _SEEN.pack(len(key), int(graph.last_seen[slot]))
-            value = head + key + nbr.astype("<i4").tobytes() + wgt.astype("<f4").tobytes()
-            batch.put(struct.pack(">I", slot), value, rows)
-        for slot in range(len(names), self._stored_slots()):
-            batch.delete(struct.pack(">I", slot), rows)
-        users = self._handle["sessions"]
-        for user in sessions.ended:
-            batch.delete(user.encode(), users)
-        changed_users = np.flatnonzero(sessions.changed & (sessions.size > 0)).tolist()
-        for row in changed_users:
-            items = sessions.items[row, : sessions.size[row]].astype("<i4")
-            value = struct.pack("<q", int(sessions.time[row])) + items.tobytes()
-            batch.put((sessions.names[row] or "").encode(), value, users)
-        clock = engine.clock
-        pointer = Checkpoint(clock.time, clock.landmark, offsets)
-        batch.put(CHECKPOINT, _WRITE(pointer), self._handle["meta"])
-        self._db.write(batch)
-        graph.changed[:] = False
-        sessions.changed[:] = False
-        sessions.ended.clear()
-        return len(changed) + len(changed_users)
-
-    def checkpoint(self) -> Checkpoint | None:
-        value = self.meta(CHECKPOINT)
-        return msgspec.msgpack.decode(value, type=Checkpoint) if value else None
-
-    def graph_size(self) -> tuple[int, int]:
-        """Nodes and arcs of the checkpoint's graph."""
-        nodes = arcs = 0
-        for row in self._cf["graph"].values():
-            length, _ = _SEEN.unpack_from(row)
-            nodes += 1
-            arcs += (len(row) - _SEEN.size - length) // ARC_BYTES
-        return nodes, arcs
-
-    def set_checkpoint_offsets(self, offsets: dict[str, int]) -> None:
-        """Say which offsets the graph that is here stands for."""
-        pointer = self.checkpoint()
-        if pointer is not None:
-            pointer.offsets = offsets
-            self.set_meta({CHECKPOINT: _WRITE(pointer)})
-
-    def _stored_slots(self) -> int:
-        last = next(iter(self._cf["graph"].keys(backwards=True)), None)
-        return 0 if last is None else int(struct.unpack(">I", last)[0]) + 1
-
-    def load_checkpoint(self, engine: Engine) -> dict[str, int] | None:
-        """Give graph and sessions to an empty engine; returns the offsets they stand for."""
-        pointer = self.checkpoint()
-        if pointer is None:
-            return None
-        engine.clock.time, engine.clock.landmark = pointer.time, pointer.landmark
-        stored = []
-        for slot, row in self._cf["graph"].items():
-            length, seen = _SEEN.unpack_from(row)
-            end = _SEEN.size + length
-            stored.append(
-                (struct.unpack(">I", slot)[0], decode(row[_SEEN.size : end]), seen, row[end:])
-            )
-        slots = engine.vocabulary.intern([name for _, name, _, _ in stored])
-        new = np.zeros(self._stored_slots(), np.int32)
-        new[[slot for slot, _, _, _ in stored]] = slots
-        engine.graph.reserve(len(engine.vocabulary))
-        for slot, (_, _, seen, arcs) in zip(slots.tolist(), stored, strict=True):
-            degree = len(arcs) // ARC_BYTES
-            nbr = np.frombuffer(arcs, "<i4", degree)
-            wgt = np.frombuffer(arcs, "<f4", degree, 4 * degree)
-            engine.graph.put_row(slot, new[nbr], wgt, seen)
-        users, times, items = [], [], []
-        for user, row in self._cf["sessions"].items():
-            users.append(user.decode())
-            times.append(struct.unpack_from("<q", row)[0])
-            items.append(new[np.frombuffer(row, "<i4", offset=8)].tolist())
-        engine.sessions.load(users, np.array(times, np.int64), items)
-        return pointer.offsets
-
-    def load_model(self, engine: Engine, tokens: Callable[[str], Sequence[str]]) -> None:
-        """Give rows, placement and versions to an engine whose graph is restored."""
-        keys, rows = self.all_rows()
-        engine.load_rows(keys, rows, tokens)
-        placement = self.meta(records.PLACEMENT)
-        if placement:
-            engine.placement = records.unpack_placement(placement, engine.settings.model.dim)
-        engine.versions.update(self.versions())
-
 
 def is_item(key: bytes) -> bool:
     return not key.startswith(RESERVED)
@@ -455,25 +357,32 @@ def is_row(key: bytes) -> bool:
     return is_item(key) or key.startswith(ATTRIBUTE)
 
 
+class Ahead(Exception):
+    """The folder holds more of a topic than the topic has."""
+
+
 @contextmanager
 def guarded(path: Path) -> Iterator[None]:
-    """Turn an error of RocksDB into CorruptState, and move the folder aside."""
+    """Turn an error of RocksDB, or Ahead, into CorruptState, and move the closed folder aside."""
     try:
         yield
     except Exception as error:
         text = str(error)
-        if "lock" in text.lower():
+        if "/LOCK:" in text:  # a block that is corrupt must not be taken for a lock
             raise WalkstreamError(
                 f"{path}: another process has this state folder open. Give each worker its own "
                 "state.dir, or stop the other one"
             ) from error
-        if not any(word in text for word in ("Corruption", "checksum", "IO error")):
+        if "No space left" in text:
+            raise WalkstreamError(f"{path}: the disk is full. Make room and restart") from error
+        broken = any(word in text for word in ("Corruption", "checksum", "IO error"))
+        if not broken and not isinstance(error, Ahead):
             raise
         aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}")
         path.rename(aside)
         raise CorruptState(
-            f"{path}: RocksDB could not read it ({text}). It was moved to {aside}; start again, "
-            "and the state is rebuilt from Kafka"
+            f"{path}: cannot be used ({text}). It was moved to {aside}; start again, and the state "
+            "is rebuilt from Kafka"
         ) from error
 
 

@@ -10,11 +10,12 @@ from types import FrameType
 
 import numpy as np
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
 from core.engine import Engine
 from core.rounds import Inputs
-from streamer import deadletter, kafka, restore, topics
+from streamer import checkpoint, deadletter, kafka, restore, topics
 from streamer.commit import Batch, Committer, DeadLetter, Place
 from streamer.config import Config
 from streamer.errors import Fenced, Refused, WalkstreamError
@@ -142,6 +143,8 @@ class Worker:
         self.space = restore.settle_space(config, self.store, self.producer, self.tail.partitions)
         self.engine = Engine(config.engine_settings, self.space.partitions, self.metrics.timed)
 
+        if config.topics.check:
+            self._wait_for_others(admin)
         self.consumer = kafka.group_consumer(config)
         stack.callback(self._leave)
         self._join()
@@ -154,7 +157,7 @@ class Worker:
         )
         self._position(fold)
         self._fold_to_progress(fold)
-        self.store.load_model(self.engine, self.tail.tokens)
+        restore.load_model(self.store, self.engine, self.tail.tokens)
         progress = self.store.progress().values()
         self.commits = max((p.commit for p in progress), default=0)
         self.engine.round_number = max((p.round for p in progress), default=0)
@@ -180,6 +183,20 @@ class Worker:
         self.health.beat()
         if self.stop.asked:
             raise Stopped
+
+    def _wait_for_others(self, admin: AdminClient) -> None:
+        """Join no group that another worker is in: it would lose its partitions and end."""
+        deadline = time.monotonic() + JOIN_SECONDS
+        while others := kafka.other_members(admin, self.config):
+            if time.monotonic() > deadline:
+                raise Refused(
+                    f"group {self.config.app.name} has another member ({', '.join(others)}). This "
+                    "version runs one worker per app: stop that one, or use another app.name"
+                )
+            log.info("waiting for %s to leave group %s", ", ".join(others), self.config.app.name)
+            for _ in range(20):
+                self._told(0.5)
+                time.sleep(0.1)
 
     def _join(self) -> None:
         """Subscribe and wait until every partition of both topics is ours."""
@@ -283,7 +300,7 @@ class Worker:
             self._round(Collected(), closes=True)
         if not self.pending.rounds and self.commits:
             offsets = {f"{t}/{p}": offset for (t, p), offset in self.offsets.items()}
-            self.store.save_checkpoint(self.engine, offsets)
+            checkpoint.save(self.store, self.engine, offsets)
         log.info("stopped after commit %d, round %d", self.commits, self.engine.round_number)
 
     def _collect_round(self) -> Collected | None:

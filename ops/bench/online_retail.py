@@ -143,10 +143,10 @@ def replay(events: Path, folder: Path) -> str:
 def measure(events: Path, items: Path, bootstrap: str, folder: Path) -> str:
     import gzip
 
-    with gzip.open(events, "rt") as lines:
-        total = sum(1 for _ in lines)
-    with gzip.open(items, "rt") as lines:
-        names = {row[0]: row[1] for row in (line.split("\t") for line in lines)}
+    with gzip.open(events, "rt") as log:
+        total = sum(1 for _ in log)
+    with gzip.open(items, "rt") as catalogue:
+        names = {row[0]: row[1] for row in (line.split("\t") for line in catalogue)}
 
     say("1/3 replay")
     replayed = replay(events, folder)

@@ -10,7 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from confluent_kafka import TIMESTAMP_CREATE_TIME, Consumer, Message, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_CREATE_TIME,
+    Consumer,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from streamer.config import Config, TopicSettings
@@ -42,6 +48,18 @@ def config(kafka: str) -> Config:
     return Config(kafka={"bootstrap.servers": kafka}, topics=topics)
 
 
+def end_of(consumer: Consumer, where: TopicPartition) -> int:
+    """The end of a partition, whose leader may be elected a moment after the topic is listed."""
+    for _ in range(50):
+        try:
+            return int(consumer.get_watermark_offsets(where, timeout=10)[1])
+        except KafkaException as error:
+            if not error.args[0].retriable():
+                raise
+            time.sleep(0.1)
+    raise AssertionError(f"{where} has no leader")
+
+
 def read(config: Config, topic: str, partitions: int) -> list[Message]:
     """All records of a topic, partition by partition."""
     consumer = Consumer(
@@ -55,7 +73,7 @@ def read(config: Config, topic: str, partitions: int) -> list[Message]:
     try:
         for partition in range(partitions):
             where = TopicPartition(topic, partition, 0)
-            _, end = consumer.get_watermark_offsets(where, timeout=10)
+            end = end_of(consumer, where)
             consumer.assign([where])
             count = 0
             while count < end:

@@ -9,7 +9,7 @@ import pytest
 from core.clicks import Clicks
 from core.engine import Engine
 from core.rounds import Inputs
-from streamer import config, inspection, records
+from streamer import checkpoint, config, inspection, records
 from streamer import store as stores
 from streamer.errors import WalkstreamError
 from streamer.records import Progress, Space
@@ -47,7 +47,7 @@ def written(tmp_path: Path) -> tuple[Path, Engine]:
     meta = {records.progress_key("clicks", p): msgspec.msgpack.encode(done[p]) for p in (0, 1)}
     meta[stores.TAIL + b"model-state/1"] = msgspec.msgpack.encode(321)
     store.write_changes(outputs.changes, meta)
-    store.save_checkpoint(engine, {"clicks/0": 1800, "clicks/1": 2000})
+    checkpoint.save(store, engine, {"clicks/0": 1800, "clicks/1": 2000})
     store.close()
     return tmp_path / "state", engine
 

@@ -1,0 +1,136 @@
+"""Checkpoints in the state folder: graph and sessions, and the offsets that they stand for.
+
+They are a function of the log of clicks, so a restart may fold the clicks since the checkpoint, and
+is where the worker was. Rows are not part of it: they come from `model-state`.
+"""
+
+import struct
+
+import msgspec
+import numpy as np
+
+from core.engine import Engine
+from core.graph import NEVER
+from core.vocabulary import decode, encode
+from streamer.store import Entry, Store
+
+POINTER = b"checkpoint"
+
+ARC_BYTES = 8
+_SLOT = struct.Struct(">I")
+_NODE = struct.Struct("<Hq")
+"""Length of the id and time last seen, ahead of the id, the neighbours' slots and the weights."""
+_TIME = struct.Struct("<q")
+
+
+class Pointer(msgspec.Struct):
+    """What graph and sessions of the folder stand for."""
+
+    time: int
+    landmark: int
+    offsets: dict[str, int]
+    """Next offset to fold, by `topic/partition`, of every clicks partition ever held."""
+
+
+def pointer(store: Store) -> Pointer | None:
+    """The checkpoint of the folder, if it has one."""
+    value = store.meta(POINTER)
+    return msgspec.msgpack.decode(value, type=Pointer) if value else None
+
+
+def save(store: Store, engine: Engine, offsets: dict[str, int]) -> int:
+    """Write graph and sessions with the offsets they stand for; returns the rows written.
+
+    Only what changed since the last checkpoint is written, in one batch with the pointer, so that
+    there is no state between two checkpoints.
+    """
+    now = Pointer(engine.clock.time, engine.clock.landmark, offsets)
+    nodes, sessions = _nodes(store, engine), _sessions(engine)
+    meta: list[Entry] = [(POINTER, msgspec.msgpack.encode(now))]
+    store.write_entries({"graph": nodes, "sessions": sessions, "meta": meta})
+    engine.graph.changed[:] = False
+    engine.sessions.changed[:] = False
+    engine.sessions.ended.clear()
+    return len(nodes) + len(sessions)
+
+
+def _nodes(store: Store, engine: Engine) -> list[Entry]:
+    graph, names = engine.graph, engine.vocabulary.keys
+    out: list[Entry] = []
+    for slot in np.flatnonzero(graph.changed).tolist():
+        name = names[slot] if slot < len(names) else None
+        if name is None or graph.last_seen[slot] == NEVER:
+            out.append((_SLOT.pack(slot), None))
+            continue
+        key = encode(name)
+        nbr, wgt = graph.row(slot)
+        head = _NODE.pack(len(key), int(graph.last_seen[slot])) + key
+        arcs = nbr.astype("<i4").tobytes() + wgt.astype("<f4").tobytes()
+        out.append((_SLOT.pack(slot), head + arcs))
+    # Slots are numbered anew after a restart, and there may be fewer of them.
+    out += [(_SLOT.pack(slot), None) for slot in range(len(names), _stored_slots(store))]
+    return out
+
+
+def _sessions(engine: Engine) -> list[Entry]:
+    sessions = engine.sessions
+    # A user whose session ended may have begun another: that one is written after the deletion.
+    out: list[Entry] = [(user.encode(), None) for user in sessions.ended]
+    for row in np.flatnonzero(sessions.changed & (sessions.size > 0)).tolist():
+        items = sessions.items[row, : sessions.size[row]].astype("<i4").tobytes()
+        user = sessions.names[row] or ""
+        out.append((user.encode(), _TIME.pack(int(sessions.time[row])) + items))
+    return out
+
+
+def _stored_slots(store: Store) -> int:
+    last = store.last_key("graph")
+    return 0 if last is None else int(_SLOT.unpack(last)[0]) + 1
+
+
+def set_offsets(store: Store, offsets: dict[str, int]) -> None:
+    """Say which offsets the graph that is in the folder stands for."""
+    now = pointer(store)
+    if now is not None:
+        now.offsets = offsets
+        store.set_meta({POINTER: msgspec.msgpack.encode(now)})
+
+
+def size(store: Store) -> tuple[int, int]:
+    """Nodes and arcs of the checkpoint's graph."""
+    nodes = arcs = 0
+    for _, value in store.scan("graph"):
+        length, _ = _NODE.unpack_from(value)
+        nodes += 1
+        arcs += (len(value) - _NODE.size - length) // ARC_BYTES
+    return nodes, arcs
+
+
+def load(store: Store, engine: Engine) -> dict[str, int] | None:
+    """Give graph and sessions to an empty engine; returns the offsets they stand for, if any."""
+    saved = pointer(store)
+    if saved is None:
+        return None
+    engine.clock.time, engine.clock.landmark = saved.time, saved.landmark
+    nodes: list[tuple[int, str, int, bytes]] = []
+    for slot, value in store.scan("graph"):
+        length, seen = _NODE.unpack_from(value)
+        end = _NODE.size + length
+        (number,) = _SLOT.unpack(slot)
+        nodes.append((number, decode(value[_NODE.size : end]), seen, value[end:]))
+    slots = engine.vocabulary.intern([name for _, name, _, _ in nodes])
+    new = np.zeros(_stored_slots(store), np.int32)
+    new[[number for number, _, _, _ in nodes]] = slots
+    engine.graph.reserve(len(engine.vocabulary))
+    for slot, (_, _, seen, arcs) in zip(slots.tolist(), nodes, strict=True):
+        degree = len(arcs) // ARC_BYTES
+        nbr = np.frombuffer(arcs, "<i4", degree)
+        wgt = np.frombuffer(arcs, "<f4", degree, 4 * degree)
+        engine.graph.put_row(slot, new[nbr], wgt, seen)
+    users, times, items = [], [], []
+    for user, value in store.scan("sessions"):
+        users.append(user.decode())
+        times.append(_TIME.unpack_from(value)[0])
+        items.append(new[np.frombuffer(value, "<i4", offset=_TIME.size)].tolist())
+    engine.sessions.load(users, np.array(times, np.int64), items)
+    return saved.offsets

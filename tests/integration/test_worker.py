@@ -1,0 +1,213 @@
+"""One worker against a real Kafka: what goes in, what comes out, and how it ends."""
+
+import gzip
+import json
+import shutil
+import signal
+import time
+import urllib.request
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import pytest
+from broker import free_port
+from confluent_kafka import Producer
+
+from streamer.shop import Shop
+from tests.support import DETERMINISTIC, START_MS, App, as_records, contents, wait_until
+
+SHOP = Shop(5, products=60, users=40)
+CLICKS = as_records(islice(SHOP.clicks(START_MS, 0.5), 2000))
+
+
+@pytest.fixture
+def app(kafka: str, tmp_path: Path) -> Iterator[App]:
+    with App(kafka, tmp_path, {"topics.partitions": 2, "commit.seconds": 0.2}) as app:
+        yield app
+
+
+@pytest.fixture
+def counted(kafka: str, tmp_path: Path) -> Iterator[App]:
+    """Rounds and commits by count, one partition."""
+    with App(kafka, tmp_path, {**DETERMINISTIC, "major.every": 0}) as app:
+        yield app
+
+
+def vectors(app: App) -> list[dict[str, object]]:
+    values = [message.value() for message in app.read(app.config.topics.item_vectors)]
+    return [msgspec.json.decode(value) for value in values if value is not None]
+
+
+def test_a_click_becomes_a_vector_and_a_bad_record_a_dead_letter(app: App) -> None:
+    port = free_port()
+    worker = app.worker(metrics__port=port)
+    app.publish([*CLICKS[:500], (b"key", b"not json"), *CLICKS[500:1000]])
+    worker.until(app.caught_up, "all clicks committed")
+    last = {str(v["item_id"]): v for v in vectors(app)}
+    clicked = {json.loads(value)["item_id"] for _, value in CLICKS[:1000]}
+    assert last.keys() <= clicked
+    assert len(last) > 0.9 * len(clicked)
+    for vector in last.values():
+        assert isinstance(vector["vector"], list)
+        assert sum(x * x for x in vector["vector"]) == pytest.approx(1.0, abs=1e-4)
+    assert {v["space"] for v in last.values()} == {next(iter(last.values()))["space"]}
+    (letter,) = app.read(app.config.topics.dead_letters)
+    headers = dict(letter.headers() or [])
+    assert (letter.key(), letter.value()) == (b"key", b"not json")
+    assert headers["error.class"] == b"undecodable"
+    assert headers["source.topic"] == app.config.topics.clicks.encode()
+    wait_until(lambda: worker.metric(port, "events_total") == 1000, "metrics of the last commit")
+    assert worker.metric(port, "items") == len(clicked)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+        assert json.load(answer)["state"] == "running"
+    worker.stop()
+
+
+def test_sigterm_commits_what_was_learned(app: App) -> None:
+    worker = app.worker(commit__seconds=3600, round__max_seconds=0.1).running()
+    app.publish(CLICKS[:700])
+    time.sleep(1.5)
+    assert not app.caught_up()
+    worker.stop()
+    assert app.caught_up()
+    assert sum(p.offset for p in app.progress().values()) == 700
+
+
+def test_a_stop_while_restoring_is_a_clean_end(app: App) -> None:
+    app.publish(CLICKS)
+    app.run_to_end()
+    worker = app.worker()
+    worker.until(lambda: "settling" in worker.output, "the start of the restore")
+    worker.stop()
+    app.worker().running().stop()
+
+
+def test_a_second_signal_ends_it_at_once(app: App) -> None:
+    worker = app.worker().running()
+    worker.popen.send_signal(signal.SIGSTOP)
+    worker.popen.send_signal(signal.SIGTERM)
+    worker.popen.send_signal(signal.SIGINT)
+    worker.popen.send_signal(signal.SIGCONT)
+    assert worker.wait(10) in (-signal.SIGTERM, -signal.SIGINT)
+
+
+def test_the_second_of_two_processes_with_one_name_takes_over(app: App) -> None:
+    first = app.worker().running()
+    app.publish(CLICKS[:300])
+    first.until(app.caught_up, "the first clicks")
+    second = app.worker(state__dir=app.folder / "second").running()
+    assert first.wait(30) == 4, first.output
+    assert "app.instance" in first.output
+    assert "Traceback" not in first.output
+    app.publish(CLICKS[300:600])
+    second.until(app.caught_up, "the clicks of the second")
+    second.stop()
+
+
+def test_a_worker_with_another_name_waits_and_leaves_the_running_one_alone(app: App) -> None:
+    first = app.worker().running()
+    second = app.worker(app__instance="other", state__dir=app.folder / "second")
+    second.until(lambda: "waiting for" in second.output, "the second to see the first")
+    app.publish(CLICKS[:300])
+    first.until(app.caught_up, "the first clicks")
+    second.stop()
+    assert "stopped while restoring" in second.output
+    first.stop()
+
+
+def test_two_processes_on_one_state_folder_are_refused(app: App) -> None:
+    first = app.worker().running()
+    second = app.worker(app__instance="other")
+    assert second.wait() == 1
+    assert "another process has this state folder open" in second.output
+    first.stop()
+
+
+def test_aborted_clicks_do_not_count_and_markers_in_the_log_stop_nothing(app: App) -> None:
+    """Other people's producers are transactional too."""
+    producer = Producer({"bootstrap.servers": app.servers, "transactional.id": f"{app.name}-src"})
+    producer.init_transactions(30)
+    topic = app.config.topics.clicks
+
+    def send(clicks: list[tuple[bytes, bytes]], partition: int) -> None:
+        producer.begin_transaction()
+        for key, value in clicks:
+            producer.produce(topic, value, key, partition=partition)
+        producer.flush(10)
+
+    send(CLICKS[:100], 0)
+    producer.commit_transaction(30)
+    send(CLICKS[:100], 1)
+    producer.commit_transaction(30)
+    # Begins after these: one partition stays at a marker, the other goes on.
+    worker = app.worker(start__position="latest").running()
+    send(CLICKS[100:200], 0)
+    producer.abort_transaction(30)
+    send(CLICKS[200:300], 0)
+    producer.commit_transaction(30)
+    place = app.config.topics.clicks, 0
+    worker.until(lambda: app.group_offsets()[place] > 200, "the committed clicks")
+    worker.stop()
+    clicked = {json.loads(value)["item_id"].encode() for _, value in CLICKS[200:300]}
+    assert contents(app.config).rows.keys() == clicked
+    # A new folder: both partitions are folded again up to where they were.
+    app.worker(state__dir=app.folder / "again").running().stop()
+
+
+def write_log(path: Path, clicks: list[tuple[bytes, bytes]]) -> Path:
+    path.write_bytes(gzip.compress(b"".join(value + b"\n" for _, value in clicks)))
+    return path
+
+
+def test_replay_of_the_same_log_gives_the_same_vectors(counted: App, tmp_path: Path) -> None:
+    counted.publish(CLICKS)
+    counted.run_to_end()
+    log = write_log(tmp_path / "clicks.jsonl.gz", CLICKS)
+    replay = counted.command("replay", str(log), "--out", str(tmp_path / "out"), "--publish", "all")
+    assert replay.wait() == 0, replay.output
+    lines = (tmp_path / "out" / "vectors.jsonl").read_bytes().splitlines()
+    replayed = [msgspec.json.decode(line) for line in lines]
+    names = ("item_id", "vector", "context", "cluster", "buckets", "updates", "ts", "space")
+
+    def told(records: list[dict[str, object]]) -> list[list[object]]:
+        return [[r.get(name) for name in names] for r in records if r["vector"] is not None]
+
+    assert told(replayed) == told(vectors(counted))
+    assert len(told(replayed)) > 200
+
+
+@pytest.mark.parametrize(
+    ("point", "when"), [("adopt", "after"), ("produce", "middle"), ("commit", "after")]
+)
+def test_a_replayed_folder_starts_a_worker_even_if_its_first_commit_is_killed(
+    counted: App, tmp_path: Path, point: str, when: str
+) -> None:
+    log = write_log(tmp_path / "clicks.jsonl.gz", CLICKS)
+    replay = counted.command("replay", str(log), "--out", str(tmp_path / "out"))
+    assert replay.wait() == 0, replay.output
+    lines = (tmp_path / "out" / "vectors.jsonl").read_bytes().splitlines()
+    replayed = {r["item_id"]: r for r in map(msgspec.json.decode, lines)}
+    (tmp_path / "out" / "state").rename(counted.state)
+    marker = tmp_path / "marker"
+    plan = {"point": point, "when": when, "call": 1, "marker": str(marker)}
+    assert counted.worker(plan=plan).wait() == -signal.SIGKILL
+    assert marker.exists()
+    worker = counted.worker().running()
+    published = {v["item_id"]: v for v in vectors(counted)}
+    assert published.keys() == replayed.keys()
+    for item, vector in published.items():
+        assert vector["cluster"] == replayed[item]["cluster"]
+        assert vector["version"] > replayed[item]["version"]
+    more = as_records(islice(SHOP.clicks(START_MS + 4_000_000, 0.5), 400))
+    counted.publish(more)
+    worker.until(counted.caught_up, "clicks after the replayed ones")
+    worker.stop()
+    last = {m.key(): m.value() for m in counted.read(counted.config.topics.model_state)}
+    rows = {k: v for k, v in last.items() if v is not None and not (k or b"").startswith(b"\xff")}
+    assert contents(counted.config).rows == rows
+    # The model is in Kafka now: the folder is a cache like any other.
+    shutil.rmtree(counted.state)
+    counted.worker().running().stop()
+    assert contents(counted.config).rows == rows

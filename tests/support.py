@@ -1,0 +1,362 @@
+"""Workers as processes, and what a test reads from their topics and state folders."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from core.engine import Engine
+from streamer import checkpoint, kafka, records, topics
+from streamer import config as configs
+from streamer.config import Config
+from streamer.records import Progress
+from streamer.store import Store, bucket_prefix, cluster_prefix
+
+ROOT = Path(__file__).resolve().parent.parent
+CHILD = Path(__file__).resolve().parent / "chaos" / "child.py"
+SECONDS = 60.0
+"""Nothing that a test waits for may take longer."""
+
+START_MS = 1_700_000_000_000
+SMALL: dict[str, object] = {
+    "model.dim": 16,
+    "clusters.count": 8,
+    "clusters.min_items": 40,
+    "walks.per_node": 2,
+    "metrics.port": 0,
+    "kafka.session.timeout.ms": 6000,
+}
+"""Settings of every app here: little to compute, and sessions as short as a broker allows."""
+
+DETERMINISTIC: dict[str, object] = {
+    "round.max_seconds": 0,
+    "round.max_events": 200,
+    "commit.rounds": 2,
+    "engine.threads": 1,
+    "topics.partitions": 1,
+    "checkpoint.seconds": 0.001,
+    "session.gap": "5m",
+    "graph.half_life": "10m",
+    "graph.horizon": "40m",
+    "major.every": "1h",
+}
+"""Rounds and commits by count, a checkpoint after each commit, and enough event time at one click
+in two seconds for expiry, for moved clusters and for sessions that end."""
+
+
+def wait_until(done: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)
+
+
+class Process:
+    """A command of the CLI that runs; its output is a file."""
+
+    def __init__(self, arguments: Sequence[str], folder: Path, plan: dict[str, Any] | None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / f"{uuid.uuid4().hex[:8]}.log"
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("WALKSTREAM_")}
+        environ["PYTHONPATH"] = str(ROOT)
+        program = ["-m", "streamer.cli"]
+        if plan is not None:
+            program = [str(CHILD)]
+            environ["CHAOS_PLAN"] = json.dumps(plan)
+        with self.log.open("wb") as out:
+            self.popen = subprocess.Popen(
+                [sys.executable, *program, *arguments], cwd=folder, env=environ,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait(self, seconds: float = SECONDS) -> int:
+        """The exit code."""
+        try:
+            return self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"still running after {seconds:g} s:\n{self.output}") from None
+
+    def until(self, done: Callable[[], bool], what: str) -> None:
+        """Wait until something is true, which this process must live to see."""
+
+        def alive_and_done() -> bool:
+            code = self.popen.poll()
+            assert code is None, f"exit code {code} before: {what}\n{self.output}"
+            return done()
+
+        try:
+            wait_until(alive_and_done, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.output}") from None
+
+    def running(self) -> "Process":
+        self.until(lambda: "running: " in self.output, "running")
+        return self
+
+    def metric(self, port: int, name: str) -> float:
+        """A counter or gauge without labels from /metrics; -1 where nobody answers yet."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                text = answer.read().decode()
+        except OSError:
+            return -1.0
+        found = re.search(rf"^walkstream_{name} (\S+)$", text, re.MULTILINE)
+        assert found is not None, f"no walkstream_{name} in:\n{text}"
+        return float(found[1])
+
+    def stop(self) -> None:
+        """SIGTERM, and the clean end that it must bring within 30 s."""
+        self.popen.send_signal(signal.SIGTERM)
+        assert self.wait(30) == 0, self.output
+
+    def kill(self) -> None:
+        self.popen.kill()
+        self.popen.wait()
+
+
+@dataclass
+class App:
+    """One app on a broker: its names are its own, unless `settings` say otherwise."""
+
+    servers: str
+    folder: Path
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.name = f"app-{uuid.uuid4().hex[:8]}"
+        self.state = self.folder / f"{self.name}-state"
+        self.processes: list[Process] = []
+        own = {
+            "app.name": self.name,
+            "state.dir": self.state,
+            "kafka.bootstrap.servers": self.servers,
+            "topics.clicks": f"{self.name}-clicks",
+            "topics.items": f"{self.name}-items",
+            "topics.item_vectors": f"{self.name}-vectors",
+            "topics.model_state": f"{self.name}-model",
+            "topics.vector_deltas": f"{self.name}-deltas",
+            "topics.dead_letters": f"{self.name}-dlq",
+        }
+        self.settings = {**SMALL, **own, **self.settings}
+        self.admin = AdminClient({"bootstrap.servers": self.servers})
+        specs = topics.specs(self.config.topics, self.config.graph.horizon_ms)
+        topics.create(self.admin, specs)
+
+    def __enter__(self) -> "App":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """No process outlives its test."""
+        for process in self.processes:
+            if process.popen.poll() is None:
+                process.kill()
+
+    @property
+    def config(self) -> Config:
+        return configs.load(None, self._overrides({}), {})
+
+    def _overrides(self, changed: Mapping[str, object]) -> list[str]:
+        return [f"{key}={value}" for key, value in {**self.settings, **changed}.items()]
+
+    def command(
+        self, *arguments: str, plan: dict[str, Any] | None = None, **changed: object
+    ) -> Process:
+        """Run a command of the CLI; settings are changed by `section__key=value`."""
+        options = []
+        for override in self._overrides({k.replace("__", "."): v for k, v in changed.items()}):
+            options += ["--set", override]
+        process = Process([*arguments, *options], self.folder / "logs", plan)
+        self.processes.append(process)
+        return process
+
+    def worker(self, *arguments: str, **options: Any) -> Process:
+        return self.command("worker", *arguments, **options)
+
+    # -- topics ----------------------------------------------------------------------------------
+
+    def places(self, topic: str) -> list[tuple[str, int]]:
+        return [(topic, p) for p in self.admin.list_topics(topic, 10).topics[topic].partitions]
+
+    def ends(self, topic: str) -> dict[tuple[str, int], int]:
+        return kafka.ends(self.admin, self.places(topic))
+
+    def publish(self, clicks: Iterable[tuple[bytes, bytes]]) -> None:
+        """Send key and value of clicks, all acknowledged."""
+        publish(self.servers, self.config.topics.clicks, clicks)
+
+    def read(self, topic: str) -> list[Message]:
+        """All that a consumer with read_committed gets, partition by partition."""
+        ends = self.ends(topic)
+        out: dict[tuple[str, int], list[Message]] = {place: [] for place in ends}
+        consumer = kafka.tail_consumer(self.config)
+        consumer.assign([TopicPartition(t, p, 0) for t, p in ends])
+        reached: dict[tuple[str, int], int] = {}
+        deadline = time.monotonic() + SECONDS
+        while any(reached.get(place, -1) < end for place, end in ends.items()):
+            assert time.monotonic() < deadline, f"{topic}: read to {reached}, the ends are {ends}"
+            for message in consumer.consume(10_000, 0.2):
+                place = message.topic() or "", message.partition() or 0
+                error = message.error()
+                if error is None:
+                    out[place].append(message)
+                else:
+                    assert error.code() == KafkaError._PARTITION_EOF, error
+                    reached[place] = message.offset() or 0
+        consumer.close()
+        return [message for place in sorted(out) for message in out[place]]
+
+    def group_offsets(self) -> dict[tuple[str, int], int]:
+        """What the consumer group has committed; negative where it has nothing."""
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.name})
+        asked = [TopicPartition(t, p) for t, p in self.places(self.config.topics.clicks)]
+        found = consumer.committed(asked, 10)
+        consumer.close()
+        return {(tp.topic, tp.partition): tp.offset for tp in found}
+
+    def caught_up(self) -> bool:
+        """Whether every click that is in the topic now is in a commit."""
+        return self.group_offsets() == self.ends(self.config.topics.clicks)
+
+    def run_to_end(self, **changed: object) -> None:
+        """A worker until all clicks are committed, and its clean end."""
+        worker = self.worker(**changed)
+        worker.until(self.caught_up, "all clicks committed")
+        worker.stop()
+
+    def progress(self) -> dict[tuple[str, int], Progress]:
+        """The last progress record of each clicks partition, from the topic."""
+        return {
+            records.progress_place(message.key() or b""): msgspec.msgpack.decode(
+                message.value() or b"", type=Progress
+            )
+            for message in self.read(self.config.topics.model_state)
+            if (message.key() or b"").startswith(records.PROGRESS)
+        }
+
+
+def publish(servers: str, topic: str, clicks: Iterable[tuple[bytes, bytes]]) -> None:
+    producer = Producer(
+        {"bootstrap.servers": servers, "linger.ms": 5, "partitioner": "murmur2_random"}
+    )
+    for key, value in clicks:
+        producer.produce(topic, value, key)
+    assert producer.flush(30) == 0
+
+
+def as_records(clicks: Iterable[Mapping[str, object]]) -> list[tuple[bytes, bytes]]:
+    return [(str(click["user_id"]).encode(), json.dumps(click).encode()) for click in clicks]
+
+
+# -- state folders -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All of a state folder that a restart may not change. Slots are replaced by ids."""
+
+    rows: dict[bytes, bytes]
+    clusters: set[bytes]
+    postings: set[bytes]
+    attributes: dict[bytes, bytes]
+    progress: dict[tuple[str, int], Progress]
+    versions: dict[int, int]
+    placement: bytes | None
+    graph: dict[str, tuple[int, list[str], bytes]]
+    """Of each node: time last seen, its neighbours in order, their weights."""
+    sessions: dict[str, tuple[int, list[str]]]
+    clock: tuple[int, int]
+    folded: dict[str, int] | None
+    """The offsets that graph and sessions stand for."""
+
+
+def contents(config: Config) -> Contents:
+    """What the folder of a worker that is not running holds."""
+    store = Store(Path(config.state.dir))
+    try:
+        engine = Engine(config.engine_settings)
+        folded = checkpoint.load(store, engine)
+        names = engine.vocabulary.keys
+        graph, sessions = {}, {}
+        for slot, name in enumerate(names):
+            nbr, wgt = engine.graph.row(slot)
+            graph[name or ""] = (
+                int(engine.graph.last_seen[slot]),
+                [names[n] or "" for n in nbr],
+                wgt.tobytes(),
+            )
+        for user, at in engine.sessions.users.items():
+            items = engine.sessions.items[at, : engine.sessions.size[at]]
+            sessions[user] = int(engine.sessions.time[at]), [names[i] or "" for i in items]
+        return Contents(
+            rows=store.everything("rows"),
+            clusters=set(store.everything("clusters")),
+            postings=set(store.everything("postings")),
+            attributes=store.everything("attributes"),
+            progress=store.progress(),
+            versions=store.versions(),
+            placement=store.meta(records.PLACEMENT),
+            graph=graph,
+            sessions=sessions,
+            clock=(engine.clock.time, engine.clock.landmark),
+            folded=folded,
+        )
+    finally:
+        store.close()
+
+
+def row_table(config: Config) -> tuple[list[bytes], np.ndarray[Any, np.dtype[np.void]]]:
+    store = Store(Path(config.state.dir))
+    try:
+        return store.all_rows()
+    finally:
+        store.close()
+
+
+def assert_same(got: Contents, wanted: Contents, but: Sequence[str] = ()) -> None:
+    """Equal in everything, with a message that is short enough to read."""
+    for name in Contents.__dataclass_fields__:
+        a, b = getattr(got, name), getattr(wanted, name)
+        if name in but or a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            keys = [key for key in a.keys() | b.keys() if a.get(key) != b.get(key)]
+            first = sorted(keys, key=str)[:3]
+            shown = "; ".join(f"{key!r}: {a.get(key)!r} != {b.get(key)!r}"[:600] for key in first)
+            raise AssertionError(f"{name}: {len(keys)} of {len(b)} differ: {shown}")
+        if isinstance(a, set):
+            raise AssertionError(f"{name}: {len(a - b)} too many, {len(b - a)} missing of {len(b)}")
+        raise AssertionError(f"{name}: {a!r} != {b!r}"[:600])
+
+
+def assert_indices_follow_rows(config: Config) -> None:
+    """Clusters and postings are those of the published rows, no more and no less."""
+    stored = contents(config)
+    keys, rows = row_table(config)
+    clusters, postings = set(), set()
+    for key, row in zip(keys, rows, strict=True):
+        if row["published"] > 0:
+            if row["cluster"] >= 0:
+                clusters.add(cluster_prefix(int(row["cluster"])) + key)
+            for table, bucket in enumerate(row["buckets"].tolist()):
+                postings.add(bucket_prefix(table, bucket) + key)
+    assert stored.clusters == clusters
+    assert stored.postings == postings
