@@ -75,7 +75,7 @@ class Engine:
     # -- a round ---------------------------------------------------------------------------------
 
     def step(self, inputs: Inputs) -> Outputs:
-        """Take one round. Costs O(clicks + walks), never O(items), until it closes a commit."""
+        """Take one round. What learns costs O(clicks + walks); closing, O(rows that changed)."""
         s = self.settings
         self.round_number += 1
         self._born = 0
@@ -149,27 +149,33 @@ class Engine:
     def _describe(self, attributes: Sequence[tuple[str, Sequence[str] | None]]) -> None:
         """Give items their attributes; an unknown item is born with them, a retired one leaves."""
         width = self.settings.model.attribute_slots
-        for item, tokens in attributes:
-            if tokens is None:
-                slot = self.vocabulary.get(item)
-                if slot is not None and self.model.columns.alive[slot]:
-                    dead = np.zeros(len(self.graph.degree), np.bool_)
-                    dead[slot] = True
-                    self.sessions.end(NEVER, dead)
-                    self.graph.drop(dead)
-                    self._remove(np.array([slot]))
-            elif width > 0:
-                keys = [item, *(attribute_key(t) for t in tokens[:width])]
-                slots = self.vocabulary.intern(keys)
-                self._reserve()
-                self._give_birth(slots)
-                c, g, r = self.model.columns, self.graph, self.model.rows
-                have = r.attrs[slots[0]]
-                if slots[1:].tolist() != have[have >= 0].tolist():
-                    self._set_attributes(int(slots[0]), slots[1:].tolist())
-                    c.stale[slots[0]] = r.dirty[slots[0]] = True
-                if g.last_seen[slots[0]] == NEVER:
-                    g.last_seen[slots[0]] = self.clock.time
+        latest = dict(attributes)
+        known = {item: self.vocabulary.get(item) for item in latest}
+        c, g, r = self.model.columns, self.graph, self.model.rows
+        retired = [
+            slot
+            for item, slot in known.items()
+            if latest[item] is None and slot is not None and c.alive[slot]
+        ]
+        if retired:
+            dead = np.zeros(len(g.degree), np.bool_)
+            dead[retired] = True
+            self.sessions.end(NEVER, dead)
+            g.drop(dead)
+            self._remove(np.array(retired))
+        if width == 0:
+            return
+        described = {item: list(t)[:width] for item, t in latest.items() if t is not None}
+        keys = [k for item, t in described.items() for k in (item, *map(attribute_key, t))]
+        born = self.vocabulary.intern(keys)
+        self._reserve()
+        self._give_birth(born)
+        for item, tokens in described.items():
+            slots = self.vocabulary.intern([item, *map(attribute_key, tokens)]).tolist()
+            self._set_attributes(slots[0], slots[1:])
+            c.stale[slots[0]] = r.dirty[slots[0]] = True
+            if g.last_seen[slots[0]] == NEVER:
+                g.last_seen[slots[0]] = self.clock.time
 
     def _recall(self, slots: NDArray[np.integer]) -> None:
         """Give items the attributes that they had before they left, or before a restart."""
@@ -246,7 +252,7 @@ class Engine:
         centres = walks[walks[:, 1] >= 0] if walks.shape[1] > 1 else walks[:0]
         seen = np.bincount(centres[centres >= 0], minlength=1)
         c.updates[: len(seen)] += seen
-        c.updates[target] += 1
+        np.add.at(c.updates, target, 1)
 
     def _sweep(self, now: int, horizon: int) -> None:
         """Forget sessions that are over, and nodes that nobody clicked for the horizon."""
@@ -375,8 +381,11 @@ class Engine:
             half_life = int(self.settings.graph.half_life)
             landmark = max(self.clock.landmark, int(rows["landmark"].max()))
             if self.clock.landmark != NEVER:
-                self.graph.shift((landmark - self.clock.landmark) // half_life)
+                moved = -(-(landmark - self.clock.landmark) // half_life)
+                self.graph.shift(moved)
+                landmark = self.clock.landmark + moved * half_life
             self.clock.landmark = landmark
+            # Whole half-lives, unless the half-life was changed: then counts are near enough.
             clicked = rows["landmark"] != NEVER
             shifts = np.where(clicked, (rows["landmark"] - landmark) // half_life, 0)
             c.count[slots] = np.ldexp(rows["count"], shifts.astype(np.int32))

@@ -1,5 +1,6 @@
 """What negatives are drawn from: the known items, by a power of their decayed counts."""
 
+import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,19 +18,34 @@ def table(
     n = len(items)
     accept = np.ones(n, np.float32)
     alias = items.copy()
-    if alpha == 0.0 or n == 0:
-        return items, accept, alias
-    p = np.maximum(counts.astype(np.float64), 0.0)
-    top = p.max()
-    p = np.maximum(p / top, 1e-6) ** alpha if top > 0 else np.ones(n)
-    p *= n / p.sum()
-    small = [i for i in range(n) if p[i] < 1.0]
-    large = [i for i in range(n) if p[i] >= 1.0]
-    while small and large:
-        s, g = small.pop(), large[-1]
+    if alpha != 0.0 and n > 0:
+        p = np.maximum(counts.astype(np.float64), 0.0)
+        top = p.max()
+        p = np.maximum(p / top, 1e-6) ** alpha if top > 0 else np.ones(n)
+        _fill(p * (n / p.sum()), items, accept, alias)
+    return items, accept, alias
+
+
+@nb.njit(cache=True, nogil=True)
+def _fill(p, items, accept, alias):  # type: ignore[no-untyped-def]
+    """Pair entries below 1 with entries above 1; p sums to its length and is used up."""
+    n = len(p)
+    small, large = np.empty(n, np.int64), np.empty(n, np.int64)
+    few, many = 0, 0
+    for i in range(n):
+        if p[i] < 1.0:
+            small[few] = i
+            few += 1
+        else:
+            large[many] = i
+            many += 1
+    while few > 0 and many > 0:
+        few -= 1
+        s, g = small[few], large[many - 1]
         accept[s] = p[s]
         alias[s] = items[g]
         p[g] -= 1.0 - p[s]
         if p[g] < 1.0:
-            small.append(large.pop())
-    return items, accept, alias
+            many -= 1
+            small[few] = g
+            few += 1

@@ -4,16 +4,23 @@ They are a function of the log of clicks, so a restart may fold the clicks since
 is where the worker was. Rows are not part of it: they come from `model-state`.
 """
 
+import logging
 import struct
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
 
 from core.engine import Engine
 from core.graph import NEVER
+from core.settings import Settings
 from core.vocabulary import decode, encode
-from streamer.store import Entry, Store
+from streamer.kafka import Place, place_name
+from streamer.store import Entry, Store, applied_now
 
+log = logging.getLogger(__name__)
+
+FOLDED = ("graph", "sessions")
 POINTER = b"checkpoint"
 
 ARC_BYTES = 8
@@ -28,8 +35,11 @@ class Pointer(msgspec.Struct):
 
     time: int
     landmark: int
+    round_number: int
     offsets: dict[str, int]
     """Next offset to fold, by `topic/partition`, of every clicks partition ever held."""
+    scale: list[int]
+    """The settings by which it was folded: with others its weights mean something else."""
 
 
 def pointer(store: Store) -> Pointer | None:
@@ -38,15 +48,27 @@ def pointer(store: Store) -> Pointer | None:
     return msgspec.msgpack.decode(value, type=Pointer) if value else None
 
 
-def save(store: Store, engine: Engine, offsets: dict[str, int]) -> int:
+def scale(settings: Settings) -> list[int]:
+    """Settings that graph and sessions of a checkpoint depend on."""
+    graph, session = settings.graph, settings.session
+    return [int(graph.half_life), graph.max_degree, int(session.gap), session.length]
+
+
+def save(store: Store, engine: Engine, offsets: Mapping[Place, int]) -> int:
     """Write graph and sessions with the offsets they stand for; returns the rows written.
 
     Only what changed since the last checkpoint is written, in one batch with the pointer, so that
     there is no state between two checkpoints.
     """
-    now = Pointer(engine.clock.time, engine.clock.landmark, offsets)
+    now = Pointer(
+        engine.clock.time,
+        engine.clock.landmark,
+        engine.round_number,
+        {place_name(place): offset for place, offset in offsets.items()},
+        scale(engine.settings),
+    )
     nodes, sessions = _nodes(store, engine), _sessions(engine)
-    meta: list[Entry] = [(POINTER, msgspec.msgpack.encode(now))]
+    meta: list[Entry] = [(POINTER, msgspec.msgpack.encode(now)), applied_now()]
     store.write_entries({"graph": nodes, "sessions": sessions, "meta": meta})
     engine.graph.changed[:] = False
     engine.sessions.changed[:] = False
@@ -88,11 +110,11 @@ def _stored_slots(store: Store) -> int:
     return 0 if last is None else int(_SLOT.unpack(last)[0]) + 1
 
 
-def set_offsets(store: Store, offsets: dict[str, int]) -> None:
+def set_offsets(store: Store, offsets: Mapping[Place, int]) -> None:
     """Say which offsets the graph that is in the folder stands for."""
     now = pointer(store)
     if now is not None:
-        now.offsets = offsets
+        now.offsets = {place_name(place): offset for place, offset in offsets.items()}
         store.set_meta({POINTER: msgspec.msgpack.encode(now)})
 
 
@@ -107,11 +129,21 @@ def size(store: Store) -> tuple[int, int]:
 
 
 def load(store: Store, engine: Engine) -> dict[str, int] | None:
-    """Give graph and sessions to an empty engine; returns the offsets they stand for, if any."""
+    """Give graph and sessions to an empty engine; returns the offsets they stand for.
+
+    None, and nothing given, if there is no checkpoint, or one that other settings made: that one is
+    deleted.
+    """
     saved = pointer(store)
     if saved is None:
         return None
+    if saved.scale != scale(engine.settings):
+        log.warning("graph.* or session.* has changed: the graph is folded from the clicks anew")
+        old = {family: [(key, None) for key, _ in store.scan(family)] for family in FOLDED}
+        store.write_entries(old | {"meta": [(POINTER, None)]})
+        return None
     engine.clock.time, engine.clock.landmark = saved.time, saved.landmark
+    engine.round_number = saved.round_number
     nodes: list[tuple[int, str, int, bytes]] = []
     for slot, value in store.scan("graph"):
         length, seen = _NODE.unpack_from(value)

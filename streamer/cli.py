@@ -67,6 +67,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 def main() -> None:
     """Entry point. Exits with the code of the error, 130 when interrupted."""
+    # Small products gain nothing from more BLAS threads, and sums must not depend on their number.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app(prog_name="walkstream")
     except WalkstreamError as error:
@@ -122,14 +124,13 @@ def worker(
     """Learn from clicks and publish vectors, until stopped.
 
     Stop it with SIGTERM or Ctrl-C: it commits and leaves. After a crash, start it again: it
-    continues where it committed. Workers that share the load have one app.name and different
-    app.instance, state.dir and metrics.port.
+    continues where it committed. One worker at a time runs for an app.name.
 
     **Examples**
 
     $ walkstream worker --set kafka.bootstrap.servers=broker:9092
 
-    $ walkstream worker --set app.instance=1 --set state.dir=/data/1 --set metrics.port=9471
+    $ walkstream worker --set app.name=music --set state.dir=/data/music --set metrics.port=9471
     """
     from streamer import worker as module
 
@@ -144,6 +145,10 @@ def replay(
         Literal["last", "all"],
         typer.Option(help="Write the last vector of each item, or every one that was published."),
     ] = "last",
+    items: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A catalogue: attributes of the items, for all of them."),
+    ] = None,
     columns: Columns = None,
     time: Time = "ms",
     config: ConfigFile = None,
@@ -155,7 +160,7 @@ def replay(
 
     **Examples**
 
-    $ walkstream replay clicks.jsonl.gz --out run1
+    $ walkstream replay clicks.jsonl.gz --items catalogue.csv --out run1
 
     $ walkstream replay log.tsv --columns user_id,ts,item_id --time s --out run2 --set model.dim=128
     """
@@ -163,7 +168,7 @@ def replay(
     from streamer import replay as module
 
     source = readers.Source(files, _names(columns), time)
-    module.run(_config(config, overrides), source, out, publish == "all")
+    module.run(_config(config, overrides), source, items, out, publish == "all")
 
 
 @app.command()

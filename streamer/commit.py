@@ -16,29 +16,33 @@ ahead of Kafka.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaException, Message, Producer, TopicPartition
 
 from core.engine import Engine
 from core.rounds import Changes
 from core.rows import to_values
-from streamer import checkpoint, records
+from streamer import checkpoint, deadletter, records
 from streamer.config import Config
 from streamer.deadletter import Headers
-from streamer.kafka import CALL_SECONDS, failure
+from streamer.events import Reason
+from streamer.group import Group
+from streamer.kafka import CALL_SECONDS, Place, failure, place_of
 from streamer.metrics import Metrics
 from streamer.records import Progress, Space
 from streamer.store import Store
 
 log = logging.getLogger(__name__)
 
-Place = tuple[str, int]
-
 ANY = -1
 """The partition that the partitioner chooses."""
+
+MAX_BYTES = 900_000
+"""Key and value of a dead letter together: brokers take a million bytes with headers by default."""
 
 
 @dataclass
@@ -48,6 +52,20 @@ class DeadLetter:
     key: bytes | None
     value: bytes | None
     headers: Headers
+
+    @classmethod
+    def of(cls, message: Message, reason: Reason, text: str) -> Self:
+        """The message with the reason. What is too long for a record of its own is cut."""
+        topic, partition = place_of(message)
+        _, timestamp = message.timestamp()
+        offset, key, value = message.offset() or 0, message.key(), message.value()
+        headers = deadletter.headers(topic, partition, offset, timestamp, reason, text)
+        size = len(key or b"") + len(value or b"")
+        if size > MAX_BYTES:
+            headers.append(("source.bytes", str(size).encode()))
+            key = key and key[: MAX_BYTES // 2]
+            value = value and value[: MAX_BYTES // 2]
+        return cls(key, value, headers)
 
 
 @dataclass
@@ -62,9 +80,21 @@ class Batch:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     described: dict[str, bool] = field(default_factory=dict)
     """Items whose attributes were taken in, and whether they were retired."""
+    items: dict[Place, int] = field(default_factory=dict)
+    """Next offset of the items partitions, where attributes were taken in."""
 
     def progress(self, place: Place) -> Progress:
         return Progress(self.offsets[place], self.changes.time, self.number, self.round_number)
+
+
+class Send(NamedTuple):
+    """A record of the transaction."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int = ANY
+    headers: Headers | None = None
 
 
 class Committer:
@@ -72,27 +102,27 @@ class Committer:
 
     def __init__(
         self, config: Config, space: Space, store: Store, engine: Engine, producer: Producer,
-        consumer: Consumer, metrics: Metrics, serve_rebalance: Callable[[], None],
+        group: Group, metrics: Metrics,
     ) -> None:  # fmt: skip
-        self.serve_rebalance = serve_rebalance
         self.config, self.space, self.metrics = config, space, metrics
         self.store, self.engine = store, engine
-        self.producer, self.consumer = producer, consumer
+        self.producer, self.group = producer, group
         self.checkpointed = time.monotonic()
 
     def run(self, batch: Batch) -> None:
         """Steps 1 to 6. WalkstreamError, which ends the worker, when the outcome is not sure."""
         with self.metrics.timed("commit"), self.metrics.commit_seconds.time():
+            sends = list(self.sends(batch))
             try:
-                self.transact(batch)
+                self.transact(batch, sends)
             except KafkaException as error:
                 if not error.args[0].txn_requires_abort():
                     raise failure(error.args[0], "commit") from error
                 log.warning("transaction aborted (%s): trying once more", error.args[0].str())
                 self.abort()
-                self.serve_rebalance()
+                self.group.serve_rebalance(batch.offsets)
                 try:
-                    self.transact(batch)
+                    self.transact(batch, sends)
                 except KafkaException as again:
                     raise failure(again.args[0], "commit, second try") from again
         self.metrics.transactions_total.labels("committed").inc()
@@ -104,11 +134,11 @@ class Committer:
             with self.metrics.timed("checkpoint"):
                 self.checkpoint(batch)
 
-    def transact(self, batch: Batch) -> None:
-        self.begin(batch)
-        self.produce(batch)
+    def transact(self, batch: Batch, sends: list[Send]) -> None:
+        self.begin()
+        self.produce(sends)
         self.offsets(batch)
-        self.commit(batch)
+        self.commit()
 
     def abort(self) -> None:
         self.metrics.transactions_total.labels("aborted").inc()
@@ -117,39 +147,49 @@ class Committer:
         except KafkaException as error:
             raise failure(error.args[0], "abort") from error
 
-    def begin(self, batch: Batch) -> None:
-        self.producer.begin_transaction()
-
-    def produce(self, batch: Batch) -> None:
+    def sends(self, batch: Batch) -> Iterator[Send]:
+        """All records of the commit, encoded before the transaction's time begins to run."""
         topics, changes = self.config.topics, batch.changes
         state, encode = topics.model_state, msgspec.msgpack.encode
-        for key, partition, row in zip(
-            changes.keys, changes.partitions.tolist(), to_values(changes.rows), strict=True
-        ):
-            self._send(state, key, row, partition)
+        rows = zip(changes.keys, to_values(changes.rows), changes.partitions.tolist(), strict=True)
+        for key, row, partition in rows:
+            yield Send(state, key, row, partition)
         for gone in changes.gone:
             version: Headers = [(records.VERSION_HEADER, str(gone.version).encode())]
-            self._send(state, gone.key, None, gone.partition, version)
-        for key, vector in records.vectors(changes, self.space.name, self.config.publish.format):
-            self._send(topics.item_vectors, key, vector)
-        for letter in batch.dead_letters:
-            self._send(topics.dead_letters, letter.key, letter.value, headers=letter.headers)
+            yield Send(state, gone.key, None, gone.partition, version)
+        # A version record stands behind all rows of its commit: readers rely on it.
         for partition, counter in changes.versions.items():
-            self._send(state, records.version_key(partition), encode(counter), partition)
+            yield Send(state, records.version_key(partition), encode(counter), partition)
         if changes.placement is not None:
-            self._send(state, records.PLACEMENT, records.pack_placement(changes.placement), 0)
-        for place in batch.offsets:
-            key = records.progress_key(*place)
-            self._send(state, key, encode(batch.progress(place)), place[1] % self.space.partitions)
+            yield Send(state, records.PLACEMENT, records.pack_placement(changes.placement), 0)
+        for key, value in self.progress(batch).items():
+            yield Send(state, key, value, records.progress_place(key)[1] % self.space.partitions)
+        for key, vector in records.vectors(changes, self.space.name, self.config.publish.format):
+            yield Send(topics.item_vectors, key, vector)
+        for letter in batch.dead_letters:
+            yield Send(topics.dead_letters, letter.key, letter.value, headers=letter.headers)
+
+    def progress(self, batch: Batch) -> dict[bytes, bytes]:
+        """The progress records of the commit: of all clicks, and of items that were taken in."""
+        encode = msgspec.msgpack.encode
+        clicks = {records.progress_key(*p): encode(batch.progress(p)) for p in batch.offsets}
+        return clicks | {records.items_key(*p): encode(o) for p, o in batch.items.items()}
+
+    def begin(self) -> None:
+        self.producer.begin_transaction()
+
+    def produce(self, sends: list[Send]) -> None:
+        for send in sends:
+            self._send(send)
 
     def offsets(self, batch: Batch) -> None:
         self.producer.send_offsets_to_transaction(
             [TopicPartition(t, p, offset) for (t, p), offset in batch.offsets.items()],
-            self.consumer.consumer_group_metadata(),
+            self.group.consumer.consumer_group_metadata(),
             CALL_SECONDS,
         )
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self) -> None:
         deadline = time.monotonic() + CALL_SECONDS
         while True:
             try:
@@ -161,26 +201,19 @@ class Committer:
                     raise
 
     def apply(self, batch: Batch) -> None:
-        encode = msgspec.msgpack.encode
-        meta = {
-            records.progress_key(*place): encode(batch.progress(place)) for place in batch.offsets
-        }
-        self.store.write_changes(batch.changes, meta, batch.described)
+        self.store.write_changes(batch.changes, self.progress(batch), batch.described, batch.items)
 
     def checkpoint(self, batch: Batch) -> None:
-        offsets = {f"{t}/{p}": offset for (t, p), offset in batch.offsets.items()}
-        written = checkpoint.save(self.store, self.engine, offsets)
+        written = checkpoint.save(self.store, self.engine, batch.offsets)
         self.checkpointed = time.monotonic()
         log.debug("checkpoint of %d rows", written)
 
-    def _send(
-        self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None,
-        headers: Headers | None = None,
-    ) -> None:  # fmt: skip
-        to = ANY if partition is None else partition
+    def _send(self, send: Send) -> None:
         while True:
             try:
-                self.producer.produce(topic, value, key, to, headers=headers or [])
+                self.producer.produce(
+                    send.topic, send.value, send.key, send.partition, headers=send.headers or []
+                )
                 return
             except BufferError:
                 self.producer.poll(0.1)

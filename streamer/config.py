@@ -38,9 +38,9 @@ _DAY = Duration(DAY_MS)
 @dataclass(frozen=True)
 class AppSettings:
     name: str = "walkstream"
-    """Consumer group id; workers of one name share the partitions."""
+    """Names the model: consumer group id, and first part of `transactional.id`."""
     instance: str = "0"
-    """What tells the workers of one name apart; it must stay the same over restarts."""
+    """Names the worker; it must stay the same over restarts."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from streamer.errors import Fenced, WalkstreamError
 
 log = logging.getLogger(__name__)
 
+Place = tuple[str, int]
+"""A topic and the number of a partition of it."""
+
 CALL_SECONDS = 30.0
 """How long a call to the brokers may take before the worker gives up and is restarted."""
 
@@ -107,6 +110,15 @@ def _log_error(error: KafkaError) -> None:
     log.warning("kafka: %s", error.str())
 
 
+def place_of(message: Message) -> Place:
+    return message.topic() or "", message.partition() or 0
+
+
+def place_name(place: Place) -> str:
+    """How a partition is named in stored offsets."""
+    return f"{place[0]}/{place[1]}"
+
+
 def checked(message: Message) -> Message:
     """The message, if it is one. Errors end the worker; the end of a partition is no error."""
     error = message.error()
@@ -147,7 +159,7 @@ def other_members(client: AdminClient, config: Config) -> list[str]:
     return [f"{m.group_instance_id} on {m.host}" for m in members if m.group_instance_id != me]
 
 
-def ends(client: AdminClient, where: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+def ends(client: AdminClient, where: Iterable[Place]) -> dict[Place, int]:
     """The end of each partition's log, open transactions included.
 
     The consumer's watermark call stops at the last stable offset, which a transaction that a killed
@@ -157,15 +169,13 @@ def ends(client: AdminClient, where: Iterable[tuple[str, int]]) -> dict[tuple[st
     return _offsets(client, asked)
 
 
-def begins(client: AdminClient, where: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+def begins(client: AdminClient, where: Iterable[Place]) -> dict[Place, int]:
     """The first offset that retention left in each partition."""
     asked = {TopicPartition(t, p): OffsetSpec.earliest() for t, p in where}  # type: ignore[no-untyped-call]
     return _offsets(client, asked)
 
 
-def _offsets(
-    client: AdminClient, asked: dict[TopicPartition, OffsetSpec]
-) -> dict[tuple[str, int], int]:
+def _offsets(client: AdminClient, asked: dict[TopicPartition, OffsetSpec]) -> dict[Place, int]:
     if not asked:
         return {}
     futures = client.list_offsets(

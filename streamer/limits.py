@@ -52,6 +52,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "metrics.port": (0, 65535),
 }
 
+MOST_CENTROID_BYTES = 900_000
+"""Brokers take records of a million bytes by default."""
+
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
@@ -73,6 +76,9 @@ def problems(config: "Config") -> Iterator[tuple[str, str]]:
         yield "lsh.bits", f"must be from 1 to {most_bits} for the {config.lsh.family} family"
     if config.clusters.min_items < config.clusters.count:
         yield "clusters.min_items", "must be at least clusters.count"
+    if 4 * dim * config.clusters.count > MOST_CENTROID_BYTES:
+        most = MOST_CENTROID_BYTES // (4 * dim)
+        yield "clusters.count", f"must be at most {most} with model.dim {dim}: one record holds all"
     if config.topics.min_insync_replicas > config.topics.replication:
         yield "topics.min_insync_replicas", "must be at most topics.replication"
     for event_type, weight in config.events.weights.items():

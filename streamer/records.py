@@ -1,7 +1,8 @@
 """What the topics and the state folder hold, byte for byte.
 
 Keys of `model-state` that start with 0xFF are reserved: `space` (the header of the vector space),
-`placement` (centre and centroids), `progress/<topic>/<partition>` (how far clicks were processed)
+`placement` (centre and centroids), `progress/<topic>/<partition>` (how far clicks were processed),
+`items/<topic>/<partition>` (the offset up to which attributes were taken in)
 and `version/<partition>` (the version counter of an item partition). All other keys are items, and
 attributes under `core.vocabulary.ATTRIBUTE`; their values are packed rows (`core.rows`).
 """
@@ -22,6 +23,7 @@ from streamer.errors import Refused
 SPACE = b"\xffspace"
 PLACEMENT = b"\xffplacement"
 PROGRESS = b"\xffprogress/"
+ITEMS = b"\xffitems/"
 VERSION = b"\xffversion/"
 
 VERSION_HEADER = "version"
@@ -129,9 +131,13 @@ def progress_key(topic: str, partition: int) -> bytes:
     return PROGRESS + f"{topic}/{partition}".encode()
 
 
+def items_key(topic: str, partition: int) -> bytes:
+    return ITEMS + f"{topic}/{partition}".encode()
+
+
 def progress_place(key: bytes) -> tuple[str, int]:
-    """The clicks partition that a progress key is of."""
-    topic, _, partition = key.removeprefix(PROGRESS).decode().rpartition("/")
+    """The partition that a progress key, or an items key, is of."""
+    topic, _, partition = key.removeprefix(PROGRESS).removeprefix(ITEMS).decode().rpartition("/")
     return topic, int(partition)
 
 

@@ -21,10 +21,10 @@ from streamer import checkpoint, records
 from streamer import store as stores
 from streamer.config import Config
 from streamer.deadletter import as_json_line
-from streamer.errors import ConfigError
-from streamer.events import decode_batch
+from streamer.errors import ConfigError, WalkstreamError
+from streamer.events import Invalid, attribute_tokens, decode_batch, decode_item
 from streamer.metrics import STAGES, Metrics
-from streamer.readers import Record, Source, read_clicks
+from streamer.readers import Record, Source, read_clicks, read_items
 from streamer.records import Space
 from streamer.store import Store
 
@@ -33,12 +33,14 @@ PARTITIONS = 1
 
 DIRECTORY = "state"
 
+STAGE_SECONDS = "walkstream_stage_seconds_total"
+
 ROUNDS_PER_COMMIT = 8
 """Rounds of a commit where `commit.rounds` does not say: no clock may decide it here."""
 
 
-def run(config: Config, source: Source, out: Path, publish_all: bool) -> None:
-    """Take the clicks of `source` through the engine into `out`.
+def run(config: Config, source: Source, items: Path | None, out: Path, publish_all: bool) -> None:
+    """Take the clicks of `source`, and the catalogue `items`, through the engine into `out`.
 
     Writes `vectors.jsonl` (the last record of each item, or all in order), `dead-letters.jsonl` and
     `state/`. ConfigError if `out` holds something already.
@@ -46,7 +48,10 @@ def run(config: Config, source: Source, out: Path, publish_all: bool) -> None:
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"--out {out}: is not empty. Name a new folder, or delete that one")
     out.mkdir(parents=True, exist_ok=True)
-    Replay(config, source, out, publish_all).run()
+    replay = Replay(config, source, out, publish_all)
+    if items is not None:
+        replay.describe(items)
+    replay.run()
 
 
 class Replay:
@@ -55,15 +60,35 @@ class Replay:
     def __init__(self, config: Config, source: Source, out: Path, publish_all: bool) -> None:
         self.config, self.out, self.publish_all = config, out, publish_all
         self.reader = read_clicks(source)
-        self.metrics = Metrics(CollectorRegistry())
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry)
         self.engine = Engine(config.engine_settings, PARTITIONS, self.metrics.timed)
         self.space = Space.of(config.engine_settings, PARTITIONS)
         self.store = Store(out / DIRECTORY)
         self.store.set_meta(
             {records.SPACE: msgspec.msgpack.encode(self.space), stores.ORIGIN: stores.REPLAY}
         )
+        self.engine.load_rows(*self.store.all_rows(), self._tokens)
         self.last: dict[bytes, bytes] = {}
+        self.attributes: list[tuple[str, list[str] | None]] = []
         self.taken = self.events = self.published = self.dead = 0
+
+    def describe(self, catalogue: Path) -> None:
+        """Take attributes in; the first round learns them. WalkstreamError for a bad record."""
+        stored: dict[bytes, bytes | None] = {}
+        for key, value in read_items(Source([catalogue])):
+            try:
+                item = decode_item(key, value)
+            except Invalid as error:
+                raise WalkstreamError(f"{catalogue}: {error.reason}: {error}") from None
+            attributes = item.attributes or {}
+            stored[item.id.encode()] = msgspec.json.encode(attributes)
+            tokens = attribute_tokens(attributes, self.config.items.use)
+            self.attributes.append((item.id, tokens))
+        self.store.write(attributes=stored)
+
+    def _tokens(self, item: str) -> list[str]:
+        return attribute_tokens(self.store.attributes(item.encode()), self.config.items.use)
 
     def run(self) -> None:
         """Take all records, the unfinished round at the end included."""
@@ -112,7 +137,8 @@ class Replay:
         self.taken += len(chunk)
         self.events += len(clicks)
         self.dead += len(bad)
-        changes = self.engine.step(Inputs(clicks, (), closes)).changes
+        changes = self.engine.step(Inputs(clicks, self.attributes, closes)).changes
+        self.attributes = []
         if changes is not None:
             with self.metrics.timed("commit"):
                 self._publish(changes)
@@ -120,7 +146,7 @@ class Replay:
                 self.store.write_changes(changes, {})
 
     def _publish(self, changes: Changes) -> None:
-        for key, value in records.vectors(changes, self.space.name, self.config.publish.format):
+        for key, value in records.vectors(changes, self.space.name, "json"):
             self.published += 1
             if self.publish_all:
                 self.vectors.write((value or tombstone(key)) + b"\n")
@@ -137,7 +163,8 @@ class Replay:
             f"{self.published:,} vectors published, {self.engine.round_number:,} rounds"
         )
         spent = {
-            stage: self.metrics.stage_seconds_total.labels(stage)._value.get() for stage in STAGES
+            stage: self.registry.get_sample_value(STAGE_SECONDS, {"stage": stage}) or 0.0
+            for stage in STAGES
         }
         shares = (f"{stage} {s / seconds:.0%}" for stage, s in spent.items() if s > 0)
         print(f"time: {', '.join(shares)}")

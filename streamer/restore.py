@@ -9,12 +9,12 @@ With no folder all of it comes from Kafka: every row, and the clicks of one hori
 
 import logging
 import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
@@ -25,13 +25,13 @@ from streamer import store as stores
 from streamer.config import Config
 from streamer.errors import Refused
 from streamer.events import Invalid, attribute_tokens, decode_item
-from streamer.kafka import CALL_SECONDS, checked
+from streamer.group import Group
+from streamer.kafka import CALL_SECONDS, Place, checked, place_name
 from streamer.records import Space
 from streamer.store import Store
 
 log = logging.getLogger(__name__)
 
-Place = tuple[str, int]
 Attributes = list[tuple[str, Sequence[str] | None]]
 
 
@@ -59,12 +59,21 @@ def open_store(config: Config, admin: AdminClient) -> Store:
             "state.dir to a new folder: it is rebuilt from Kafka"
         )
     limit = topics.DELETE_RETENTION_MS / 2000
-    if store.age() > limit:
+    # A folder of `replay` is no cache as long as no worker has published it.
+    if store.progress() and store.age() > limit:
         log.warning("%s: older than %.0f s, deletions may be missing: rebuilding", path, limit)
         store.close()
         shutil.rmtree(path)
         return open_store(config, admin)
     return store
+
+
+class Described(NamedTuple):
+    """What a record of `items` says of one item: JSON of its attributes, None if it is retired."""
+
+    value: bytes | None
+    partition: int
+    offset: int
 
 
 class Tail:
@@ -113,7 +122,7 @@ class Tail:
         rows: dict[bytes, bytes] = {}
         gone: dict[bytes, int] = {}
         meta: dict[bytes, bytes | None] = {}
-        described: dict[bytes, bytes | None] = {}
+        described: dict[bytes, Described] = {}
         out: Attributes = []
         messages = self.consumer.consume(10_000, timeout)
         # A version record lies behind all rows of its commit, so what it covers was applied. But
@@ -128,7 +137,7 @@ class Tail:
             self.offsets[place] = offset + 1
             key, value = message.key(), message.value()
             if place[0] == self.config.topics.items:
-                out += self._describe(key, value, described, f"{place[0]}[{place[1]}]@{offset}")
+                out += self._describe(message, described)
             elif key is None:
                 continue
             elif not stores.is_row(key):
@@ -148,18 +157,23 @@ class Tail:
 
     def _apply(
         self, rows: dict[bytes, bytes], gone: dict[bytes, int],
-        described: dict[bytes, bytes | None], meta: dict[bytes, bytes | None],
+        described: dict[bytes, Described], meta: dict[bytes, bytes | None],
     ) -> None:  # fmt: skip
         if records.SPACE in meta:
             self.store.write(meta={records.SPACE: meta.pop(records.SPACE)})
-        meta[stores.APPLIED_AT] = msgspec.msgpack.encode(time.time())
+        meta |= dict([stores.applied_now()])
         for (topic, partition), offset in self.offsets.items():
             key = stores.TAIL + f"{topic}/{partition}".encode()
             meta[key] = msgspec.msgpack.encode(offset)
-        meta |= {stores.DESCRIBED + item: b"" for item in described}
+        for item, news in described.items():
+            meta[stores.DESCRIBED + item] = msgspec.msgpack.encode((news.partition, news.offset))
         packed = from_values(list(rows.values()), self.store.dtype) if rows else None
         self.store.write(
-            keys=list(rows), rows=packed, gone=list(gone.items()), attributes=described, meta=meta
+            keys=list(rows),
+            rows=packed,
+            gone=list(gone.items()),
+            meta=meta,
+            attributes={item: news.value for item, news in described.items()},
         )
 
     def _is_behind(self, key: bytes, value: bytes) -> bool:
@@ -167,24 +181,24 @@ class Tail:
         stored = self.store.meta(key)
         return stored is not None and _order(key, value) <= _order(key, stored)
 
-    def _describe(
-        self,
-        key: bytes | None,
-        value: bytes | None,
-        described: dict[bytes, bytes | None],
-        where: str,
-    ) -> Attributes:
+    def _describe(self, message: Message, described: dict[bytes, Described]) -> Attributes:
+        offset, partition = message.offset() or 0, message.partition() or 0
         try:
-            item = decode_item(key, value)
+            item = decode_item(message.key(), message.value())
         except Invalid as error:
+            where = f"{message.topic()}[{partition}]@{offset}"
             log.warning("%s: skipped: %s: %s", where, error.reason, error)
             return []
-        name = item.id.encode()
-        if item.attributes is None:
-            described[name] = None
-            return [(item.id, None)]
-        described[name] = msgspec.json.encode(item.attributes)
-        return [(item.id, attribute_tokens(item.attributes, self.config.items.use))]
+        tokens, value = None, None
+        if item.attributes is not None:
+            tokens = attribute_tokens(item.attributes, self.config.items.use)
+            value = msgspec.json.encode(item.attributes)
+        described[item.id.encode()] = Described(value, partition, offset)
+        return [(item.id, tokens)]
+
+    def items_offsets(self) -> dict[Place, int]:
+        """Next offset of each partition of `items`: what is before it was returned by `poll`."""
+        return {p: o for p, o in self.offsets.items() if p[0] == self.config.topics.items}
 
     def tokens(self, item: str) -> list[str]:
         """Attribute tokens of an item, as last read."""
@@ -192,10 +206,11 @@ class Tail:
 
     def pending(self) -> Attributes:
         """Items whose attributes were read before a restart, and no commit has taken in."""
-        use = self.config.items.use
+        taken, use = self.store.items_taken(), self.config.items.use
         return [
             (item, None if attributes is None else attribute_tokens(attributes, use))
-            for item, attributes in self.store.described()
+            for item, attributes, partition, offset in self.store.described()
+            if offset >= taken.get((self.config.topics.items, partition), 0)
         ]
 
 
@@ -213,7 +228,7 @@ def _order(key: bytes, value: bytes) -> int:
         return msgspec.msgpack.decode(value, type=records.Progress).commit
     if key == records.PLACEMENT:
         return records.unpack_placement(value, 1).epoch
-    if key.startswith(records.VERSION):
+    if key.startswith((records.VERSION, records.ITEMS)):
         return msgspec.msgpack.decode(value, type=int)
     return 0
 
@@ -254,49 +269,45 @@ def adopt(store: Store, engine: Engine, first: dict[Place, int]) -> bool:
     origin = store.meta(stores.ORIGIN)
     if origin is None or store.progress():
         return False
-    checkpoint.set_offsets(store, {f"{t}/{p}": offset for (t, p), offset in first.items()})
+    checkpoint.set_offsets(store, first)
     store.set_meta({stores.ORIGIN: stores.ADOPTED})
     engine.publish_all()
     return True
 
 
 def starts(
-    config: Config, store: Store, consumer: Consumer, admin: AdminClient,
-    places: list[Place], accept_loss: bool,
-) -> dict[Place, int]:  # fmt: skip
+    config: Config, store: Store, group: Group, admin: AdminClient, accept_loss: bool
+) -> dict[Place, int]:
     """The next offset to learn from of each clicks partition.
 
     Refused where clicks that were not processed are gone, or where group and progress disagree.
     """
-    begins, ends, progress = (
-        kafka.begins(admin, places),
-        kafka.ends(admin, places),
-        store.progress(),
-    )
-    try:
-        asked = consumer.committed([TopicPartition(t, p) for t, p in places], CALL_SECONDS)
-    except KafkaException as error:
-        raise kafka.failure(error.args[0], "committed offsets") from None
+    places = sorted(place for place in group.assigned if place[0] == config.topics.clicks)
+    begins, ends = kafka.begins(admin, places), kafka.ends(admin, places)
+    asked = group.consumer.committed([TopicPartition(*place) for place in places], CALL_SECONDS)
     committed = {(tp.topic, tp.partition): tp.offset for tp in asked}
+    progress = store.progress()
     out: dict[Place, int] = {}
     for place in places:
         name = f"{place[0]}[{place[1]}]"
-        known, group = progress.get(place), committed[place]
+        known, offset = progress.get(place), committed[place]
         if known is None:
-            if group >= 0:
+            if offset >= 0:
                 raise Refused(
-                    f"{name}: group {config.app.name} has offset {group}, and model-state has no "
+                    f"{name}: group {config.app.name} has offset {offset}, and model-state has no "
                     "progress. Another program uses this group id, or model-state was emptied: "
                     "choose another app.name"
                 )
-            first = config.start.position == "earliest"
+            # A partition that was added to a running app is read whole.
+            first = config.start.position == "earliest" or bool(progress)
             out[place] = begins[place] if first else ends[place]
             continue
-        if group >= 0 and group != known.offset:
+        if offset >= 0 and offset != known.offset:
             raise Refused(
-                f"{name}: group {config.app.name} is at offset {group}, and model-state says "
-                f"{known.offset}. Somebody moved the group's offsets: set them back to "
-                f"{known.offset}, or choose another app.name"
+                f"{name}: group {config.app.name} is at offset {offset}, and model-state says that "
+                f"clicks before {known.offset} are in the model. Somebody moved the group's "
+                "offsets: delete them (kafka-consumer-groups --delete-offsets), and the worker "
+                "takes those of model-state, or choose another app.name"
             )
         if known.offset > ends[place]:
             raise Refused(
@@ -319,18 +330,9 @@ def _reachable(name: str, offset: int, begin: int, accept_loss: bool) -> int:
     return begin
 
 
-def load_model(store: Store, engine: Engine, tokens: Callable[[str], Sequence[str]]) -> None:
-    """Give rows, placement and versions to an engine whose graph is restored."""
-    engine.load_rows(*store.all_rows(), tokens)
-    placement = store.meta(records.PLACEMENT)
-    if placement:
-        engine.placement = records.unpack_placement(placement, engine.settings.model.dim)
-    engine.versions.update(store.versions())
-
-
 def fold_from(
-    config: Config, engine: Engine, store: Store, consumer: Consumer, admin: AdminClient,
-    until: dict[Place, int], accept_loss: bool,
+    config: Config, engine: Engine, store: Store, group: Group, admin: AdminClient,
+    until: Mapping[Place, int], accept_loss: bool,
 ) -> dict[Place, int]:  # fmt: skip
     """Load the checkpoint; returns where folding has to begin so that it ends at `until`.
 
@@ -342,18 +344,34 @@ def fold_from(
         return dict(until)
     newest = max(p.time for p in progress.values())
     since = max(0, newest - config.graph.horizon_ms - DAY_MS)
-    asked = [TopicPartition(t, p, since) for t, p in until]
-    by_time = {
-        (tp.topic, tp.partition): tp.offset
-        for tp in consumer.offsets_for_times(asked, CALL_SECONDS)
-    }
+    asked = [TopicPartition(*place, since) for place in until]
+    by_time = {}
+    for found in group.consumer.offsets_for_times(asked, CALL_SECONDS):
+        if found.error is not None:
+            raise kafka.failure(found.error, f"{found.topic}[{found.partition}]")
+        by_time[found.topic, found.partition] = found.offset
     out: dict[Place, int] = {}
     for place, end in until.items():
-        folded = (saved or {}).get(f"{place[0]}/{place[1]}")
-        if saved is not None and folded is not None:
-            out[place] = _reachable(f"{place[0]}[{place[1]}]", folded, begins[place], accept_loss)
+        folded = None if saved is None else saved.get(place_name(place))
+        if folded is not None:
+            begin = _reachable(f"{place[0]}[{place[1]}]", folded, begins[place], accept_loss)
         else:
-            found = by_time[place]
-            out[place] = max(found if found >= 0 else end, begins[place])
-        out[place] = min(out[place], end)
+            begin = max(by_time[place] if by_time[place] >= 0 else end, begins[place])
+        out[place] = min(begin, end)
     return out
+
+
+def load_model(store: Store, engine: Engine, tokens: Callable[[str], Sequence[str]]) -> int:
+    """Give rows, placement, versions and times to an engine whose graph is restored.
+
+    Returns the number of the last commit.
+    """
+    engine.load_rows(*store.all_rows(), tokens)
+    placement = store.meta(records.PLACEMENT)
+    if placement:
+        engine.placement = records.unpack_placement(placement, engine.settings.model.dim)
+    engine.versions.update(store.versions())
+    progress = store.progress().values()
+    engine.round_number = max([engine.round_number, *(p.round for p in progress)])
+    engine.clock.time = max([engine.clock.time, *(p.time for p in progress)])
+    return max((p.commit for p in progress), default=0)

@@ -37,6 +37,8 @@ from streamer.records import Progress, Space
 FAMILIES = ("rows", "clusters", "postings", "attributes", "graph", "sessions", "meta")
 RESERVED = b"\xff"
 
+Attributes = dict[str, str | list[str]]
+
 Entry = tuple[bytes, bytes | None]
 """Key and value; None for a key that is deleted."""
 
@@ -137,6 +139,13 @@ class Store:
             for key, value in self.scan("meta", records.PROGRESS)
         }
 
+    def items_taken(self) -> dict[tuple[str, int], int]:
+        """Offset of each partition of `items` up to which commits have taken attributes in."""
+        return {
+            records.progress_place(key): msgspec.msgpack.decode(value, type=int)
+            for key, value in self.scan("meta", records.ITEMS)
+        }
+
     def versions(self) -> dict[int, int]:
         return {
             int(key.removeprefix(records.VERSION)): msgspec.msgpack.decode(value, type=int)
@@ -213,16 +222,20 @@ class Store:
             sizes[cluster] = sizes.get(cluster, 0) + 1
         return sizes
 
-    def attributes(self, item: bytes) -> dict[str, str | list[str]]:
+    def attributes(self, item: bytes) -> Attributes:
         value = self._cf["attributes"].get(item)
         return msgspec.json.decode(value) if value else {}
 
-    def described(self) -> Iterator[tuple[str, dict[str, str | list[str]] | None]]:
-        """Items whose attributes no commit has taken in yet; None for one that was retired."""
-        for key, _ in self.scan("meta", DESCRIBED):
+    def described(self) -> Iterator[tuple[str, Attributes | None, int, int]]:
+        """Items whose attributes no commit of this folder has taken in yet.
+
+        Id, attributes (None for an item that was retired), partition and offset of the record.
+        """
+        for key, place in self.scan("meta", DESCRIBED):
             item = key.removeprefix(DESCRIBED)
             value = self._cf["attributes"].get(item)
-            yield item.decode(), msgspec.json.decode(value) if value else None
+            partition, offset = msgspec.msgpack.decode(place, type=tuple[int, int])
+            yield item.decode(), msgspec.json.decode(value) if value else None, partition, offset
 
     def count(self, family: str) -> int:
         return sum(1 for _ in self.scan(family))
@@ -332,21 +345,38 @@ class Store:
                 batch.delete(entry, handle)
 
     def write_changes(
-        self, changes: Changes, meta: Mapping[bytes, bytes], described: Iterable[str] = ()
-    ) -> None:
-        """Apply what a commit changed; `described` names the items whose attributes it took in."""
-        entries: dict[bytes, bytes | None] = {**meta, APPLIED_AT: _WRITE(time.time())}
+        self, changes: Changes, meta: Mapping[bytes, bytes], described: Iterable[str] = (),
+        taken: Mapping[tuple[str, int], int] | None = None,
+    ) -> None:  # fmt: skip
+        """Apply what a commit changed, with its reserved records in `meta`.
+
+        `described` names the items whose attributes it took in, of records of the items topic
+        before the offsets `taken`; newer news of an item keeps waiting.
+        """
+        entries: dict[bytes, bytes | None] = dict([*meta.items(), applied_now()])
         if changes.placement is not None:
             entries[records.PLACEMENT] = records.pack_placement(changes.placement)
         for partition, version in changes.versions.items():
             entries[records.version_key(partition)] = _WRITE(version)
-        entries |= dict.fromkeys((DESCRIBED + item.encode() for item in described), None)
+        ends = {partition: offset for (_, partition), offset in (taken or {}).items()}
+        for item in described:
+            key = DESCRIBED + item.encode()
+            place = self.meta(key)
+            if place is not None:
+                partition, offset = msgspec.msgpack.decode(place, type=tuple[int, int])
+                if offset < ends.get(partition, 0):
+                    entries[key] = None
         self.write(
             keys=changes.keys,
             rows=changes.rows,
             gone=[(g.key, g.version) for g in changes.gone],
             meta=entries,
         )
+
+
+def applied_now() -> Entry:
+    """The entry that says that the folder is level with Kafka now."""
+    return APPLIED_AT, _WRITE(time.time())
 
 
 def is_item(key: bytes) -> bool:
@@ -375,7 +405,7 @@ def guarded(path: Path) -> Iterator[None]:
             ) from error
         if "No space left" in text:
             raise WalkstreamError(f"{path}: the disk is full. Make room and restart") from error
-        broken = any(word in text for word in ("Corruption", "checksum", "IO error"))
+        broken = any(word in text for word in ("Corruption", "checksum", "No such file"))
         if not broken and not isinstance(error, Ahead):
             raise
         aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}")

@@ -53,6 +53,7 @@ DETERMINISTIC: dict[str, object] = {
     "graph.half_life": "10m",
     "graph.horizon": "40m",
     "major.every": "1h",
+    "model.attribute_slots": 1,
 }
 """Rounds and commits by count, a checkpoint after each commit, and enough event time at one click
 in two seconds for expiry, for moved clusters and for sessions that end."""
@@ -203,6 +204,10 @@ class App:
         """Send key and value of clicks, all acknowledged."""
         publish(self.servers, self.config.topics.clicks, clicks)
 
+    def describe(self, items: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Send key and value of items, all acknowledged; None retires one."""
+        publish(self.servers, self.config.topics.items, items)
+
     def read(self, topic: str) -> list[Message]:
         """All that a consumer with read_committed gets, partition by partition."""
         ends = self.ends(topic)
@@ -253,7 +258,7 @@ class App:
         }
 
 
-def publish(servers: str, topic: str, clicks: Iterable[tuple[bytes, bytes]]) -> None:
+def publish(servers: str, topic: str, clicks: Iterable[tuple[bytes, bytes | None]]) -> None:
     producer = Producer(
         {"bootstrap.servers": servers, "linger.ms": 5, "partitioner": "murmur2_random"}
     )

@@ -17,7 +17,6 @@ from streamer import cli, restore
 from streamer.commit import Committer
 from streamer.restore import Tail
 from streamer.store import Store
-from streamer.worker import Worker
 
 PLAN = json.loads(os.environ["CHAOS_PLAN"])
 SENDS = 20
@@ -30,7 +29,7 @@ POINTS: dict[str, tuple[Any, str]] = {
     for step in ("begin", "produce", "offsets", "commit", "apply", "checkpoint")
 } | {
     "tail": (Tail, "_apply"),
-    "fold": (Worker, "_fold_to_progress"),
+    "fold": (restore, "load_model"),
     "space": (restore, "settle_space"),
     "adopt": (restore, "adopt"),
 }

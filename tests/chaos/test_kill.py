@@ -57,6 +57,12 @@ def log_of(clicks: int, seed: int, rate: float) -> list[tuple[bytes, bytes]]:
     return out
 
 
+def catalogue(seed: int) -> list[tuple[bytes, bytes | None]]:
+    """A shop's items; two of them were retired, and will be clicked all the same."""
+    items = [(i["item_id"].encode(), msgspec.json.encode(i)) for i in Shop(seed).items()]
+    return [*items, *((key, None) for key, _ in items[:2])]
+
+
 def kill_at(app: App, point: str, when: str, call: int) -> None:
     """One life of a worker, that ends exactly there."""
     marker = app.folder / f"{app.name}-{point}-{when}-{time.monotonic_ns()}"
@@ -86,10 +92,13 @@ class Outcome:
 
 def outcome(app: App) -> Outcome:
     topics = app.config.topics
+    model = told(app.read(topics.model_state), but=records.SPACE)
+    named = topics.items.encode()
     return Outcome(
         app.group_offsets(),
         told(app.read(topics.item_vectors)),
-        told(app.read(topics.model_state), but=records.SPACE),
+        # Apps have items topics of their own, and reserved keys name them.
+        [(key and key.replace(named, b"items"), value, more) for key, value, more in model],
         told(app.read(topics.dead_letters)),
         contents(app.config),
     )
@@ -110,6 +119,7 @@ def uninterrupted(kafka: str, folder: Path) -> Iterator[tuple[str, Outcome]]:
     port = free_port()
     with App(kafka, folder, {**DETERMINISTIC, "metrics.port": port}) as app:
         log, end = log_of(clicks=9000, seed=7, rate=0.5), 8400
+        app.describe(catalogue(seed=7))
         app.publish(log[:end])
         worker = app.worker()
 
@@ -188,6 +198,7 @@ def test_killed_workers_leave_byte_for_byte_what_an_uninterrupted_one_leaves(
     clicks, wanted = uninterrupted
     changed = {"topics.clicks": clicks, "checkpoint.seconds": checkpoint_seconds}
     with App(kafka, folder, {**DETERMINISTIC, **changed}) as app:
+        app.describe(catalogue(seed=7))
         for number, (point, when, call) in enumerate(schedule):
             if number == without_folder:
                 shutil.rmtree(app.state)

@@ -225,7 +225,7 @@ def test_group_offsets_that_somebody_moved_are_refused_and_missing_ones_are_no_l
     worker = app.worker()
     assert worker.wait() == 3, worker.output
     assert f"{place.topic}[0]: group {app.name} is at offset 700" in worker.output
-    assert "model-state says 1600" in worker.output
+    assert "clicks before 1600 are in the model" in worker.output
 
     wait_until(lambda: has_no_members(app), "the end of the refused worker's session")
     for future in app.admin.delete_consumer_groups([app.name]).values():

@@ -47,7 +47,7 @@ def written(tmp_path: Path) -> tuple[Path, Engine]:
     meta = {records.progress_key("clicks", p): msgspec.msgpack.encode(done[p]) for p in (0, 1)}
     meta[stores.TAIL + b"model-state/1"] = msgspec.msgpack.encode(321)
     store.write_changes(outputs.changes, meta)
-    checkpoint.save(store, engine, {"clicks/0": 1800, "clicks/1": 2000})
+    checkpoint.save(store, engine, {("clicks", 0): 1800, ("clicks", 1): 2000})
     store.close()
     return tmp_path / "state", engine
 

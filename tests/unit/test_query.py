@@ -39,7 +39,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log.write_text("\n".join(json.dumps(c) for c in islice(SHOP.clicks(START_MS), 8000)))
     settings = ["model.dim=32", "clusters.count=8", "clusters.min_items=40"]
     settings += ["round.max_events=500", "engine.threads=1"]
-    replay.run(config.load(None, settings, {}), Source([log]), folder / "out", False)
+    replay.run(config.load(None, settings, {}), Source([log]), None, folder / "out", False)
     state = folder / "out" / replay.DIRECTORY
     store = Store(state)
     store.write(

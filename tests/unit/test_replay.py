@@ -42,7 +42,9 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(log: Path, out: Path, publish_all: bool = False, *overrides: str) -> list[dict[str, Any]]:
     """The records of vectors.jsonl."""
-    replay.run(config.load(None, [*SETTINGS, *overrides], {}), Source([log]), out, publish_all)
+    replay.run(
+        config.load(None, [*SETTINGS, *overrides], {}), Source([log]), None, out, publish_all
+    )
     return [json.loads(line) for line in (out / "vectors.jsonl").read_text().splitlines()]
 
 

@@ -210,11 +210,19 @@ def test_attributes_come_back_until_the_item_is_retired(store: Store) -> None:
 
 
 def test_attributes_wait_for_the_commit_that_takes_them_in(store: Store) -> None:
-    news = {DESCRIBED + b"a": b"", DESCRIBED + b"b": b""}
-    store.write(attributes={b"a": b'{"name":"A"}', b"b": None}, meta=news)
-    assert dict(store.described()) == {"a": {"name": "A"}, "b": None}
-    store.write(meta={DESCRIBED + b"b": None})
-    assert dict(store.described()) == {"a": {"name": "A"}}
+    news = {DESCRIBED + b"a": (0, 7), DESCRIBED + b"b": (1, 3), DESCRIBED + b"c": (1, 9)}
+    meta = {key: msgspec.msgpack.encode(place) for key, place in news.items()}
+    store.write(attributes={b"a": b'{"name":"A"}', b"b": None}, meta=meta)
+    assert list(store.described()) == [
+        ("a", {"name": "A"}, 0, 7),
+        ("b", None, 1, 3),
+        ("c", None, 1, 9),
+    ]
+    changes = Engine(SETTINGS, 1).step(Inputs(Clicks.empty())).changes
+    assert changes is not None
+    taken = {("items", 0): 8, ("items", 1): 4}
+    store.write_changes(changes, {}, ["a", "b", "c"], taken)
+    assert list(store.described()) == [("c", None, 1, 9)], "its news is newer than the commit"
 
 
 def test_offsets_come_back_by_topic_and_partition(store: Store) -> None:
@@ -268,11 +276,11 @@ def test_a_checkpoint_gives_back_graph_sessions_and_offsets(store: Store, step: 
     wrote = []
     for n, clicks in enumerate(batches(16)):
         step(engine, clicks)
-        wrote.append(checkpoint.save(store, engine, {"clicks/0": n}))
+        wrote.append(checkpoint.save(store, engine, {("clicks", 0): n}))
         loaded = Engine(SETTINGS, 1)
         assert checkpoint.load(store, loaded) == {"clicks/0": n}
         assert remembered(loaded) == remembered(engine)
-    assert checkpoint.save(store, engine, {"clicks/0": 99}) == 0, "nothing changed since"
+    assert checkpoint.save(store, engine, {("clicks", 0): 99}) == 0, "nothing changed since"
     assert checkpoint.load(store, Engine(SETTINGS, 1)) == {"clicks/0": 99}
     assert min(wrote) > 0
 
@@ -298,7 +306,7 @@ def test_a_checkpoint_can_be_told_other_offsets(store: Store) -> None:
     (clicks,) = batches(1)
     engine.fold(clicks)
     checkpoint.save(store, engine, {})
-    checkpoint.set_offsets(store, {"clicks/0": 5})
+    checkpoint.set_offsets(store, {("clicks", 0): 5})
     loaded = Engine(SETTINGS, 1)
     assert checkpoint.load(store, loaded) == {"clicks/0": 5}
     assert remembered(loaded) == remembered(engine)
