@@ -198,7 +198,18 @@ def _context(h, outs, acc, weight, centres, used, rate, score, step, grad):  # t
     """
     d = h.shape[0]
     mean_square = _square(h)
-    for j in range(used):
+    # Four rows at a time: one load of h serves four sums, which also hide each other's latency.
+    whole = used - used % 4
+    for j in range(0, whole, 4):
+        s0 = s1 = s2 = s3 = np.float32(0.0)
+        for i in range(d):
+            x = h[i]
+            s0 += x * outs[j, i]
+            s1 += x * outs[j + 1, i]
+            s2 += x * outs[j + 2, i]
+            s3 += x * outs[j + 3, i]
+        score[j], score[j + 1], score[j + 2], score[j + 3] = s0, s1, s2, s3
+    for j in range(whole, used):
         score[j] = _dot(h, outs, j)
     for j in range(used):
         label = np.float32(1.0) if j < centres else np.float32(0.0)
@@ -210,12 +221,12 @@ def _context(h, outs, acc, weight, centres, used, rate, score, step, grad):  # t
         grad[i] = 0.0
     for j in range(0, used - 1, 2):
         g0, g1 = score[j], score[j + 1]
-        s0, s1 = step[j], step[j + 1]
+        t0, t1 = step[j], step[j + 1]
         for i in range(d):
             o0, o1, x = outs[j, i], outs[j + 1, i], h[i]
             grad[i] += g0 * o0 + g1 * o1
-            outs[j, i] = o0 + s0 * x
-            outs[j + 1, i] = o1 + s1 * x
+            outs[j, i] = o0 + t0 * x
+            outs[j + 1, i] = o1 + t1 * x
     if used % 2:
         j = used - 1
         for i in range(d):
