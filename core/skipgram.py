@@ -29,6 +29,13 @@ CLIP = np.float32(12.0)
 """Scores are clipped to this before exp: past it the gradient is below float32's noise."""
 
 
+KERNEL = nb.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
+INLINED = nb.njit(inline="always")
+"""Part of a kernel. It must not be a function of its own: of a function's copies in several kernels
+the one that was loaded first serves all, and under fastmath copies differ in the last bit, so that
+a process that compiles would not repeat one that finds its kernels in the cache."""
+
+
 @dataclass
 class Rows:
     """The learned rows, by slot, n of them.
@@ -48,7 +55,7 @@ class Rows:
     dirty: NDArray[np.bool_]
 
 
-@nb.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
+@INLINED
 def _dot(h, table, row):  # type: ignore[no-untyped-def]
     """h . table[row], both of length d."""
     s = np.float32(0.0)
@@ -57,7 +64,7 @@ def _dot(h, table, row):  # type: ignore[no-untyped-def]
     return s
 
 
-@nb.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
+@INLINED
 def _square(h):  # type: ignore[no-untyped-def]
     """The mean square of h."""
     s = np.float32(0.0)
@@ -66,7 +73,7 @@ def _square(h):  # type: ignore[no-untyped-def]
     return s / np.float32(h.shape[0])
 
 
-@nb.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
+@INLINED
 def _sigmoid(x):  # type: ignore[no-untyped-def]
     """1 / (1 + exp(-x)) as (1 + tanh(x / 2)) / 2, tanh by the rational minimax fit that Eigen uses.
 
@@ -86,7 +93,7 @@ def _sigmoid(x):  # type: ignore[no-untyped-def]
     return np.float32(0.5) + np.float32(0.5) * x * p / q
 
 
-@nb.njit(error_model="numpy", cache=True, nogil=True)
+@INLINED
 def _shares(slot, mix, attrs, shares):  # type: ignore[no-untyped-def]
     """softmax(a) over the item's own row and the attributes that it has, into shares [1 + S].
 
@@ -108,7 +115,7 @@ def _shares(slot, mix, attrs, shares):  # type: ignore[no-untyped-def]
         shares[s] /= total
 
 
-@nb.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
+@INLINED
 def _gather(slot, v, mix, attrs, shares, h):  # type: ignore[no-untyped-def]
     """The hidden vector of an item into h [d]."""
     _shares(slot, mix, attrs, shares)
@@ -121,7 +128,7 @@ def _gather(slot, v, mix, attrs, shares, h):  # type: ignore[no-untyped-def]
                 h[i] += shares[s] * v[row, i]
 
 
-@nb.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
+@INLINED
 def _move(table, acc, row, rate, scale, g):  # type: ignore[no-untyped-def]
     """One Adagrad step of table[row] along scale * g."""
     acc[row] += scale * scale * _square(g)
@@ -130,7 +137,7 @@ def _move(table, acc, row, rate, scale, g):  # type: ignore[no-untyped-def]
         table[row, i] += step * g[i]
 
 
-@nb.njit(error_model="numpy", cache=True, nogil=True)
+@INLINED
 def _scatter(slot, g, scale, rate, v, acc_v, mix, attrs, shares, h, dirty):  # type: ignore[no-untyped-def]
     """Move what the hidden vector of `slot` was made of along scale * g (g is d objective / d h).
 
@@ -152,7 +159,7 @@ def _scatter(slot, g, scale, rate, v, acc_v, mix, attrs, shares, h, dirty):  # t
             dirty[row] = True
 
 
-@nb.njit(error_model="numpy", cache=True, nogil=True)
+@INLINED
 def _draw(state, pool, accept, alias):  # type: ignore[no-untyped-def]
     """One negative from the alias table; takes two states from `state` on."""
     i = below(state, len(pool))
@@ -161,7 +168,7 @@ def _draw(state, pool, accept, alias):  # type: ignore[no-untyped-def]
     return alias[i]
 
 
-@nb.njit(error_model="numpy", cache=True, nogil=True)
+@INLINED
 def _hardest(state, pool, accept, alias, draws, h, u):  # type: ignore[no-untyped-def]
     """The best scored of `draws` negatives against h. Returns (slot, state)."""
     best = _draw(state, pool, accept, alias)
@@ -177,7 +184,7 @@ def _hardest(state, pool, accept, alias, draws, h, u):  # type: ignore[no-untype
     return best, state
 
 
-@nb.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
+@INLINED
 def _pair(h, mean_square, outs, acc, row, rate, label, weight, grad):  # type: ignore[no-untyped-def]
     """One pair of h and outs[row]: adds to grad [d], the gradient at h, and moves the row."""
     g = weight * (label - _sigmoid(_dot(h, outs, row)))
@@ -189,7 +196,7 @@ def _pair(h, mean_square, outs, acc, row, rate, label, weight, grad):  # type: i
         outs[row, i] = o + step * h[i]
 
 
-@nb.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
+@INLINED
 def _context(h, outs, acc, weight, centres, used, rate, score, step, grad):  # type: ignore[no-untyped-def]
     """All pairs of one context with the rows of a block, by the same rules as `_pair`.
 
@@ -235,7 +242,7 @@ def _context(h, outs, acc, weight, centres, used, rate, score, step, grad):  # t
             outs[j, i] = o + step[j] * h[i]
 
 
-@nb.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
+@KERNEL
 def _learn_walks(  # type: ignore[no-untyped-def]
     walks, first, seed, round_number, window, k, block, draws, rate, pool, accept, alias,
     v, u, acc_v, acc_u, mix, attrs, dirty,
@@ -316,7 +323,7 @@ def _learn_walks(  # type: ignore[no-untyped-def]
                         u[slot, i] += outs[j, i]
 
 
-@nb.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
+@KERNEL
 def _learn_sessions(  # type: ignore[no-untyped-def]
     history, target, seed, round_number, passes, decay, k, draws, rate, pool, accept, alias,
     v, u, acc_v, acc_u, mix, attrs, dirty,
@@ -391,7 +398,7 @@ def _learn_sessions(  # type: ignore[no-untyped-def]
             _scatter(goal, grad, np.float32(1.0), rate, v, acc_v, mix, attrs, shares, h, dirty)
 
 
-@nb.njit(error_model="numpy", cache=True, nogil=True)
+@KERNEL
 def _hidden(slots, v, mix, attrs, out):  # type: ignore[no-untyped-def]
     shares = np.empty(mix.shape[1], np.float32)
     for i in range(len(slots)):

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -64,6 +67,20 @@ def test_two_replays_are_byte_for_byte_the_same(log: Path, last: Path, tmp_path:
     run(log, tmp_path)
     for name in ("vectors.jsonl", "dead-letters.jsonl"):
         assert (tmp_path / name).read_bytes() == (last / name).read_bytes()
+
+
+def test_a_process_that_compiles_repeats_one_that_finds_its_kernels_compiled(
+    log: Path, tmp_path: Path
+) -> None:
+    environ = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    outputs = []
+    for name in ("compiles", "finds"):
+        command = [sys.executable, "-m", "streamer.cli", "replay", str(log), "--out", name]
+        subprocess.run([*command, *settings], cwd=tmp_path, env=environ, check=True)
+        outputs.append((tmp_path / name / "vectors.jsonl").read_bytes())
+    assert any((tmp_path / "kernels").rglob("*.nbc")), "nothing was compiled"
+    assert outputs[0] == outputs[1]
 
 
 def test_another_seed_gives_other_vectors(log: Path, last: Path, tmp_path: Path) -> None:
