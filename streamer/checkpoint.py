@@ -15,8 +15,9 @@ from core.engine import Engine
 from core.graph import NEVER
 from core.settings import Settings
 from core.vocabulary import decode, encode
+from streamer.errors import Refused
 from streamer.kafka import Place, place_name
-from streamer.store import Entry, Store, applied_now
+from streamer.store import ORIGIN, Entry, Store, applied_now
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Pointer(msgspec.Struct):
     round_number: int
     offsets: dict[str, int]
     """Next offset to fold, by `topic/partition`, of every clicks partition ever held."""
-    scale: list[int]
+    scale: dict[str, int]
     """The settings by which it was folded: with others its weights mean something else."""
 
 
@@ -48,10 +49,30 @@ def pointer(store: Store) -> Pointer | None:
     return msgspec.msgpack.decode(value, type=Pointer) if value else None
 
 
-def scale(settings: Settings) -> list[int]:
+def scale(settings: Settings) -> dict[str, int]:
     """Settings that graph and sessions of a checkpoint depend on."""
-    graph, session = settings.graph, settings.session
-    return [int(graph.half_life), graph.max_degree, int(session.gap), session.length]
+    return {
+        "graph.half_life": int(settings.graph.half_life),
+        "graph.max_degree": settings.graph.max_degree,
+        "session.gap": int(settings.session.gap),
+        "session.length": settings.session.length,
+    }
+
+
+def check_scale(store: Store, settings: Settings) -> None:
+    """Refused if the checkpoint was made with other settings than these."""
+    saved, wanted = pointer(store), scale(settings)
+    if saved is not None and saved.scale != wanted:
+        differs = [
+            f"{key} was {saved.scale.get(key)} and is {value}"
+            for key, value in wanted.items()
+            if saved.scale.get(key) != value
+        ]
+        raise Refused(
+            f"{store.path}: its graph is that of a replay with other settings "
+            f"({'; '.join(differs)}; durations in ms), and cannot be folded anew: its clicks "
+            "were never in Kafka. Use the settings of the replay"
+        )
 
 
 def save(store: Store, engine: Engine, offsets: Mapping[Place, int]) -> int:
@@ -138,6 +159,8 @@ def load(store: Store, engine: Engine) -> dict[str, int] | None:
     if saved is None:
         return None
     if saved.scale != scale(engine.settings):
+        if store.meta(ORIGIN) is not None:
+            check_scale(store, engine.settings)
         log.warning("graph.* or session.* has changed: the graph is folded from the clicks anew")
         old = {family: [(key, None) for key, _ in store.scan(family)] for family in FOLDED}
         store.write_entries(old | {"meta": [(POINTER, None)]})

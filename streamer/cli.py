@@ -271,8 +271,8 @@ def create_topics(config: ConfigFile = None, overrides: Overrides = None) -> Non
     from streamer import topics
 
     admin, specs = _admin_and_specs(_config(config, overrides))
-    for name in topics.create(admin, specs):
-        print(name)
+    made = topics.create(admin, specs)
+    print(f"made {', '.join(made)}" if made else "all topics are there already")
 
 
 @topics_app.command("check")
@@ -289,21 +289,16 @@ def check_topics(config: ConfigFile = None, overrides: Overrides = None) -> None
     mismatches = topics.check(admin, specs)
     for mismatch in mismatches:
         print(mismatch)
-    if mismatches:
+    if not mismatches:
+        print(f"{len(specs)} topics, all fit")
+    else:
         raise typer.Exit(Refused.exit_code)
 
 
 def _admin_and_specs(config: "Config") -> "tuple[AdminClient, list[TopicSpec]]":
-    from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient
+    from streamer import kafka, topics
 
-    from streamer import topics
-
-    try:
-        admin = AdminClient(config.kafka)
-    except KafkaException as error:
-        raise ConfigError(f"kafka: {error.args[0].str()}") from None
-    return admin, topics.specs(config.topics, config.graph.horizon_ms)
+    return kafka.admin(config), topics.specs(config.topics, config.graph.horizon_ms)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ class EventSettings:
 @dataclass(frozen=True)
 class ItemSettings:
     use: tuple[str, ...] = ("category", "tags")
-    """Attributes that the model learns from."""
+    """Attributes that the model learns from, if `model.attribute_slots` is above 0."""
 
 
 @dataclass(frozen=True)

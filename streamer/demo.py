@@ -4,7 +4,9 @@ The worker is `walkstream worker` in a process of its own. What is shown comes f
 would take it: vectors from `item-vectors`, figures from `/metrics`.
 """
 
+import shutil
 import signal
+import sys
 import tempfile
 import time
 from contextlib import ExitStack, closing
@@ -84,11 +86,13 @@ def run(seconds: float) -> None:
         vectors.read_to_end()
     _print_findings(vectors, catalogue)
     state = folder / "state"
+    # The script of the environment that runs this, which need not be on the PATH.
+    command = shutil.which("walkstream") or Path(sys.executable).with_name("walkstream")
     print(
         "\nThe worker has stopped and its state folder is still there. What to try next:\n"
-        f"  walkstream inspect --state {state}\n"
-        f"  walkstream query {vectors.most_learned()[0]} --state {state}\n"
-        "  walkstream replay or worker, for your own clicks from files or from Kafka: README.md"
+        f"  {command} inspect --state {state}\n"
+        f"  {command} query {vectors.most_learned()[0]} --state {state}\n"
+        "  replay or worker, for your own clicks from files or from Kafka: README.md"
     )
 
 

@@ -125,7 +125,9 @@ def _figures(state: Path, found: Contents) -> Table:
         "space": f"{found.space}: {h.dim} dimensions, seed {h.seed}, {hashed}",
         "items": f"{found.items:,}, {found.with_vector:,} of them with a vector",
         "attribute rows": f"{found.attribute_rows:,}",
-        "graph": f"{found.nodes:,} nodes, {found.arcs:,} arcs, as of the checkpoint",
+        "graph": f"{found.nodes:,} nodes, {found.arcs:,} arcs, as of the checkpoint"
+        if found.checkpoint is not None
+        else "no checkpoint yet",
         "sessions": f"{found.sessions:,}",
         "clusters": _clusters(found),
         "buckets": f"{found.buckets:,}, the largest of {found.largest_bucket:,} items",

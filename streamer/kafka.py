@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 from confluent_kafka import (
     Consumer,
@@ -15,12 +16,15 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streamer.config import Config, KafkaValue
-from streamer.errors import Fenced, WalkstreamError
+from streamer.errors import ConfigError, Fenced, WalkstreamError
 
 log = logging.getLogger(__name__)
 
 Place = tuple[str, int]
 """A topic and the number of a partition of it."""
+
+PROBE_SECONDS = 10.0
+"""How long the first call waits for a cluster at all."""
 
 CALL_SECONDS = 30.0
 """How long a call to the brokers may take before the worker gives up and is restarted."""
@@ -38,13 +42,40 @@ TAKEN_OVER = frozenset(
 )
 
 
+def _log_error(error: KafkaError) -> None:
+    """Report what a client complains of; it repeats itself several times a second."""
+    global _last_error
+    if error.str() != _last_error:
+        _last_error = error.str()
+        log.warning("kafka: %s", error.str())
+
+
+_last_error = ""
+
+COMMON: dict[str, Any] = {"log_level": 2, "error_cb": _log_error}
+"""librdkafka's own lines are left out: what matters of them comes as an error."""
+
+
 def identity(config: Config) -> str:
     """`group.instance.id` and `transactional.id` of this worker."""
     return f"{config.app.name}-{config.app.instance}"
 
 
 def admin(config: Config) -> AdminClient:
-    return AdminClient(dict(config.kafka))
+    """A client of a cluster that answers; WalkstreamError soon if it does not."""
+    try:
+        client = AdminClient(COMMON | config.kafka)
+    except KafkaException as error:
+        raise ConfigError(f"kafka: {error.args[0].str()}") from None
+    try:
+        client.list_topics(timeout=PROBE_SECONDS)
+    except KafkaException as error:
+        servers = config.kafka.get("bootstrap.servers")
+        raise WalkstreamError(
+            f"no Kafka answered at {servers} within {PROBE_SECONDS:g} s ({error.args[0].str()}): "
+            "check kafka.bootstrap.servers, and that it runs"
+        ) from None
+    return client
 
 
 def producer(config: Config) -> Producer:
@@ -57,12 +88,12 @@ def producer(config: Config) -> Producer:
         "queue.buffering.max.kbytes": 1_048_576,
     }
     return Producer(
-        defaults
+        COMMON
+        | defaults
         | config.kafka
         | {
             "transactional.id": identity(config),
             "partitioner": "murmur2_random",
-            "error_cb": _log_error,
         }
     )
 
@@ -71,7 +102,8 @@ def group_consumer(config: Config) -> Consumer:
     """Reads `clicks` and `vector-deltas` as a static member of the group."""
     defaults: dict[str, KafkaValue] = {"session.timeout.ms": 20_000, "fetch.wait.max.ms": 100}
     return Consumer(
-        defaults
+        COMMON
+        | defaults
         | config.kafka
         | {
             "group.id": config.app.name,
@@ -83,7 +115,6 @@ def group_consumer(config: Config) -> Consumer:
             "auto.offset.reset": "error",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
-            "error_cb": _log_error,
         }
     )
 
@@ -91,7 +122,8 @@ def group_consumer(config: Config) -> Consumer:
 def tail_consumer(config: Config) -> Consumer:
     """Reads every partition of `items` and `model-state`; its offsets live in the state folder."""
     return Consumer(
-        {"fetch.wait.max.ms": 100}
+        COMMON
+        | {"fetch.wait.max.ms": 100}
         | config.kafka
         | {
             # A group id is asked for even where no group is joined; nothing is stored under it.
@@ -101,13 +133,8 @@ def tail_consumer(config: Config) -> Consumer:
             "auto.offset.reset": "error",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
-            "error_cb": _log_error,
         }
     )
-
-
-def _log_error(error: KafkaError) -> None:
-    log.warning("kafka: %s", error.str())
 
 
 def place_of(message: Message) -> Place:

@@ -17,7 +17,14 @@ from rich.progress import (
 
 from streamer.config import Config
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.readers import Reader, Record, Source, read_clicks, read_items
+from streamer.readers import (
+    Reader,
+    Record,
+    Source,
+    read_clicks,
+    read_items,
+    refuse_unreadable,
+)
 
 METADATA_SECONDS = 15.0
 INTERRUPT_SECONDS = 10.0
@@ -55,6 +62,8 @@ def run(
     try:
         with _Display(topic, reader.total_bytes) as display:
             for batch, begin, end in _positions(batches, reader):
+                if not items and begin == 0:
+                    refuse_unreadable(batch)
                 for number, record in enumerate(batch):
                     while (seconds := wait(record[2])) > SHORTEST_SLEEP:
                         producer.poll(min(seconds, SHOW_SECONDS))

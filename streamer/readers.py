@@ -31,6 +31,8 @@ Blocks = Iterator[bytes]
 T = TypeVar("T")
 
 STDIN = Path("-")
+FEW = 20
+"""Fewer lines than this may all be bad."""
 BLOCK_BYTES = 1 << 18
 """Bytes that make one batch: some 5,000 clicks."""
 
@@ -124,6 +126,15 @@ def read_clicks(source: Source) -> Reader[list[Record]]:
     its raw bytes without a time; blank lines are skipped.
     """
     return Reader(source, _clicks)
+
+
+def refuse_unreadable(batch: list[Record]) -> None:
+    """ConfigError if no line at the beginning of a file could be made into a click."""
+    if len(batch) >= FEW and all(key is None and time is None for key, _, time in batch):
+        raise ConfigError(
+            f"none of the first {len(batch)} lines could be read: is --time right (ms, s, iso or "
+            "order), and are the columns?"
+        )
 
 
 def read_items(source: Source) -> Reader[tuple[bytes, bytes]]:

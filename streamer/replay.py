@@ -22,7 +22,7 @@ from streamer import store as stores
 from streamer.config import Config
 from streamer.deadletter import as_json_line
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.events import Invalid, attribute_tokens, decode_batch, decode_item
+from streamer.events import Invalid, Reason, attribute_tokens, decode_batch, decode_item
 from streamer.metrics import STAGES, Metrics
 from streamer.readers import Record, Source, read_clicks, read_items
 from streamer.records import Space
@@ -71,7 +71,9 @@ class Replay:
         self.engine.load_rows(*self.store.all_rows(), self._tokens)
         self.last: dict[bytes, bytes] = {}
         self.attributes: list[tuple[str, list[str] | None]] = []
-        self.taken = self.events = self.published = self.dead = 0
+        self.taken = self.events = self.published = 0
+        self.dead: dict[Reason, tuple[int, str]] = {}
+        """Dead letters of each class, and what was wrong with the first."""
 
     def describe(self, catalogue: Path) -> None:
         """Take attributes in; the first round learns them. WalkstreamError for a bad record."""
@@ -131,12 +133,13 @@ class Replay:
         topic = self.config.topics.clicks
         for at, reason, text in bad:
             key, value, _ = chunk[at]
+            count, first = self.dead.get(reason, (0, text))
+            self.dead[reason] = count + 1, first
             self.dead_letters.write(
                 as_json_line(topic, 0, self.taken + at, -1, reason, text, key, value)
             )
         self.taken += len(chunk)
         self.events += len(clicks)
-        self.dead += len(bad)
         changes = self.engine.step(Inputs(clicks, self.attributes, closes)).changes
         self.attributes = []
         if changes is not None:
@@ -158,7 +161,7 @@ class Replay:
     def _report(self, seconds: float) -> None:
         print(
             f"{self.events:,} clicks of {self.taken:,} records in {seconds:.1f} s "
-            f"({self.taken / seconds:,.0f}/s), {self.dead:,} dead letters\n"
+            f"({self.taken / seconds:,.0f}/s), {self.taken - self.events:,} dead letters\n"
             f"{len(self.engine.items):,} items, {self.engine.graph.arcs:,} arcs, "
             f"{self.published:,} vectors published, {self.engine.round_number:,} rounds"
         )
@@ -168,6 +171,13 @@ class Replay:
         }
         shares = (f"{stage} {s / seconds:.0%}" for stage, s in spent.items() if s > 0)
         print(f"time: {', '.join(shares)}")
+        for reason, (count, first) in self.dead.items():
+            print(f"{count:,} dead letters of class {reason.value}, first: {first}")
+        if self.taken and not self.events:
+            raise WalkstreamError(
+                f"nothing was learned: all records are in {self.out / 'dead-letters.jsonl'}. See "
+                "--columns and --time, and events.weights for types of events"
+            )
         print(f"try: walkstream query ITEM --state {self.out / DIRECTORY}")
 
 

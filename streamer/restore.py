@@ -46,7 +46,15 @@ def open_store(config: Config, admin: AdminClient) -> Store:
     now = topics.identity(admin, config.topics) if config.topics.check else {}
     before = store.meta(stores.IDENTITY)
     if before is None:
-        store.set_meta({stores.IDENTITY: msgspec.msgpack.encode(now)})
+        entries = {stores.IDENTITY: msgspec.msgpack.encode(now)}
+        if store.meta(stores.ORIGIN) == stores.REPLAY:
+            try:
+                _check_replay(config, store, admin)
+            except Refused:
+                store.close()
+                raise
+            entries[stores.ORIGIN] = stores.ADOPTED
+        store.set_meta(entries)
         return store
     known = msgspec.msgpack.decode(before, type=dict[str, str])
     changed = [name for name in now if known.get(name, now[name]) != now[name]]
@@ -66,6 +74,24 @@ def open_store(config: Config, admin: AdminClient) -> Store:
         shutil.rmtree(path)
         return open_store(config, admin)
     return store
+
+
+def _check_replay(config: Config, store: Store, admin: AdminClient) -> None:
+    """Refused if this folder of `replay` cannot become the state of this worker.
+
+    Nothing is written before this is sure: the folder may be all there is of a backfill.
+    """
+    topic = config.topics.model_state
+    where = [(topic, p) for p in admin.list_topics(topic, CALL_SECONDS).topics[topic].partitions]
+    if kafka.begins(admin, where) != kafka.ends(admin, where):
+        raise Refused(
+            f"{store.path}: this folder comes from `walkstream replay`, and {topic} already has "
+            "the model of a worker. Point state.dir to a new folder, or use new topics"
+        )
+    space = store.space
+    assert space is not None, "replay writes the header first"
+    space.check(Space.of(config.engine_settings, space.partitions), str(store.path))
+    checkpoint.check_scale(store, config.engine_settings)
 
 
 class Described(NamedTuple):
@@ -236,21 +262,12 @@ def _order(key: bytes, value: bytes) -> int:
 def settle_space(config: Config, store: Store, producer: Producer, partitions: int) -> Space:
     """The vector space of the app: the one in `model-state`, or else a new one, written there.
 
-    Refused if it does not fit the configuration, or if the folder comes from `replay` and the
-    topics already have a model of their own.
+    Refused if it does not fit the configuration.
     """
     wanted = Space.of(config.engine_settings, partitions)
-    space, origin = store.space, store.meta(stores.ORIGIN)
-    if origin == stores.REPLAY:
-        if store.progress():
-            raise Refused(
-                f"{store.path}: this folder comes from `walkstream replay`, and model-state "
-                "already has the model of a worker. Point state.dir to a new folder, or use new "
-                "topics"
-            )
-        assert space is not None, "replay writes the header first"
-        space.check(Space.of(config.engine_settings, space.partitions), str(store.path))
-    elif space is not None:
+    space = store.space
+    adopts = store.meta(stores.ORIGIN) is not None and not store.progress()
+    if space is not None and not adopts:
         space.check(wanted, "the model-state topic")
         return space
     encoded = msgspec.msgpack.encode(wanted)
@@ -266,11 +283,9 @@ def adopt(store: Store, engine: Engine, first: dict[Place, int]) -> bool:
 
     Returns whether there is such a commit to make. `first` is where the worker begins in `clicks`.
     """
-    origin = store.meta(stores.ORIGIN)
-    if origin is None or store.progress():
+    if store.meta(stores.ORIGIN) is None or store.progress():
         return False
     checkpoint.set_offsets(store, first)
-    store.set_meta({stores.ORIGIN: stores.ADOPTED})
     engine.publish_all()
     return True
 

@@ -400,8 +400,8 @@ def guarded(path: Path) -> Iterator[None]:
         text = str(error)
         if "/LOCK:" in text:  # a block that is corrupt must not be taken for a lock
             raise WalkstreamError(
-                f"{path}: another process has this state folder open. Give each worker its own "
-                "state.dir, or stop the other one"
+                f"{path}: another process has this state folder open: is a worker of this app "
+                "running already? There is one for an app.name"
             ) from error
         if "No space left" in text:
             raise WalkstreamError(f"{path}: the disk is full. Make room and restart") from error

@@ -30,6 +30,10 @@ from streamer.store import guarded
 log = logging.getLogger(__name__)
 
 
+SAY_SECONDS = 60.0
+"""Time between lines of the log that say how far the worker is."""
+
+
 def run(config: Config, accept_loss: bool) -> None:
     """Run one worker until SIGTERM or SIGINT. Returns after a clean stop, raises otherwise."""
     stop = Stop()
@@ -99,6 +103,8 @@ class Worker:
         self.offsets: dict[Place, int] = {}
         """Next click of each partition: all before it are in the engine."""
         self.pending = Pending()
+        self.complained: set[Reason] = set()
+        self.said = time.monotonic()
         self.attributes: restore.Attributes = []
 
     # -- start -----------------------------------------------------------------------------------
@@ -155,6 +161,8 @@ class Worker:
             self._round([], closes=True)
         self.metrics.restore_progress.set(1)
         self._gauges()
+        if len(self.engine.items) and not self.engine.graph.arcs:
+            log.warning("the clicks that made the vectors are not in Kafka: the graph begins empty")
         self.health.state = "running"
         log.info(
             "running: %d items, %d arcs, %d commits so far",
@@ -223,6 +231,9 @@ class Worker:
             pending.since = time.monotonic()
         for at, reason, text in bad:
             pending.dead_letters.append(DeadLetter.of(messages[at], reason, text))
+            if reason not in self.complained:
+                self.complained.add(reason)
+                log.warning("first dead letter of class %s: %s", reason.value, text)
             self.metrics.dead_letters_total.labels(reason.value).inc()
         for message in messages:
             self.offsets[place_of(message)] = (message.offset() or 0) + 1
@@ -255,6 +266,13 @@ class Worker:
         metrics.bucket_moves_total.inc(changes.bucket_moves)
         self._gauges()
         self.pending = Pending()
+        if time.monotonic() - self.said >= SAY_SECONDS:
+            self.said = time.monotonic()
+            log.info(
+                "commit %d: %d items, %d arcs, %d clicks behind",
+                self.commits, len(self.engine.items), self.engine.graph.arcs,
+                sum(lag for _, lag in self.group.lag(self.offsets)),
+            )  # fmt: skip
 
     def _gauges(self) -> None:
         self.metrics.items.set(len(self.engine.items))

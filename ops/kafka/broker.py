@@ -219,7 +219,10 @@ def main() -> None:
     """Runs a broker on the port that the first argument names (9092) until interrupted."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
-        broker = Broker(int(sys.argv[1]) if len(sys.argv) > 1 else 9092)
+        port = sys.argv[1] if len(sys.argv) > 1 else "9092"
+        if not port.isdigit():
+            sys.exit("ops/kafka/run [PORT]: a real Kafka of one node until Ctrl-C, 9092 by default")
+        broker = Broker(int(port))
     except Unavailable as error:
         sys.exit(f"{error}: install it, or use a Kafka of your own")
     with broker:
