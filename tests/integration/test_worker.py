@@ -14,8 +14,10 @@ import msgspec
 import pytest
 from broker import free_port
 from confluent_kafka import Producer
+from confluent_kafka.admin import NewTopic
 
 from streamer.shop import Shop
+from streamer.store import FAMILIES, Store
 from tests.support import DETERMINISTIC, START_MS, App, as_records, contents, wait_until
 
 SHOP = Shop(5, products=60, users=40)
@@ -211,3 +213,31 @@ def test_a_replayed_folder_starts_a_worker_even_if_its_first_commit_is_killed(
     shutil.rmtree(counted.state)
     counted.worker().running().stop()
     assert contents(counted.config).rows == rows
+
+
+def test_a_refused_start_leaves_a_replayed_folder_as_it_was(counted: App, tmp_path: Path) -> None:
+    counted.publish(CLICKS)
+    counted.run_to_end()
+    log = write_log(tmp_path / "clicks.jsonl.gz", CLICKS[:600])
+    replay = counted.command("replay", str(log), "--out", str(tmp_path / "out"))
+    assert replay.wait() == 0, replay.output
+    folder = tmp_path / "out" / "state"
+
+    def held() -> dict[str, dict[bytes, bytes]]:
+        store = Store(folder)
+        families = {name: store.everything(name) for name in FAMILIES}
+        store.close()
+        return families
+
+    before = held()
+    taken = counted.worker(state__dir=folder)
+    assert taken.wait() == 3, "the topics have a model already"
+    assert "already has the model of a worker" in taken.output
+    assert held() == before
+    fresh = {"topics__model_state": f"{counted.name}-other", "state__dir": folder}
+    topic = NewTopic(f"{counted.name}-other", 1, config={"cleanup.policy": "compact"})
+    counted.admin.create_topics([topic])[topic.topic].result()
+    other = counted.worker(**fresh, topics__check=False, graph__half_life="1h")
+    assert other.wait() == 3, "the graph of the replay has another scale"
+    assert "graph.half_life was" in other.output
+    assert held() == before
