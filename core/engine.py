@@ -102,7 +102,7 @@ class Engine:
         if inputs.closes_commit or major:
             with self.timed("place"):
                 changes = self._close(major)
-        return Outputs(self.round_number, len(inputs.clicks), int((walks >= 0).sum()), changes)
+        return Outputs(self.round_number, len(inputs.clicks), changes)
 
     def fold(self, clicks: Clicks) -> Folded:
         """Take clicks into sessions and graph, and no further.

@@ -235,13 +235,6 @@ class Graph:
     def arcs(self) -> int:
         return int(self.degree.sum())
 
-    @property
-    def nbytes(self) -> int:
-        return sum(
-            a.nbytes
-            for a in (self.start, self.size_class, self.degree, self.last_seen, self.nbr, self.wgt)
-        )
-
     def row(self, slot: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Views of the neighbours of a slot and their scaled weights."""
         begin = int(self.start[slot]) * UNIT

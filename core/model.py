@@ -79,10 +79,6 @@ class Model:
                     grown = np.zeros((more, *old.shape[1:]), old.dtype)
                     setattr(table, f.name, np.concatenate([old, grown]))
 
-    @property
-    def nbytes(self) -> int:
-        return sum(getattr(t, f.name).nbytes for t in (self.rows, self.columns) for f in fields(t))
-
     def first_rows(
         self, slots: NDArray[np.int32], partitions: NDArray[np.int32], hashes: NDArray[np.uint64]
     ) -> None:

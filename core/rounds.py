@@ -62,7 +62,6 @@ class Outputs:
 
     round_number: int
     events: int
-    walk_tokens: int
     changes: Changes | None
 
 
