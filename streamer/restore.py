@@ -270,6 +270,9 @@ def settle_space(config: Config, store: Store, producer: Producer, partitions: i
     if space is not None and not adopts:
         space.check(wanted, "the model-state topic")
         return space
+    if space is not None:
+        # The worker spreads a replay's items over its own partitions; all else must fit.
+        space.check(Space.of(config.engine_settings, space.partitions), str(store.path))
     encoded = msgspec.msgpack.encode(wanted)
     producer.begin_transaction()
     producer.produce(config.topics.model_state, encoded, records.SPACE, partition=0)
