@@ -16,6 +16,10 @@ class SessionSettings:
     """Two clicks of a user further apart than this belong to different sessions."""
     length: int = 5
     """How many last items of a session are remembered, and predict the next one."""
+    max_events: int = 500
+    """Clicks of a session past this many add no evidence: who goes on for so long is a bot."""
+    event_ids: int = 8
+    """How many last event ids of a user are remembered, to leave out what comes twice."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,13 @@ class PublishSettings:
 
 
 @dataclass(frozen=True)
+class QualitySettings:
+    sample: int = 32
+    """Transitions of a round that are ranked before it is learned, for the quality metrics; fewer
+    where there are many items. 0: none."""
+
+
+@dataclass(frozen=True)
 class EngineSettings:
     threads: int = 1
     """Threads of the learning kernels. More than 1 gives up byte-for-byte repeatability."""
@@ -126,4 +137,5 @@ class Settings:
     lsh: LshSettings = field(default_factory=LshSettings)
     major: MajorSettings = field(default_factory=MajorSettings)
     publish: PublishSettings = field(default_factory=PublishSettings)
+    quality: QualitySettings = field(default_factory=QualitySettings)
     engine: EngineSettings = field(default_factory=EngineSettings)

@@ -27,13 +27,13 @@ from core.engine import Engine
 from core.rounds import Changes
 from core.rows import to_values
 from streamer import checkpoint, deadletter, records
-from streamer.config import Config
 from streamer.deadletter import Headers
 from streamer.events import Reason
 from streamer.group import Group
 from streamer.kafka import CALL_SECONDS, Place, failure, place_of
 from streamer.metrics import Metrics
 from streamer.records import Progress, Space
+from streamer.settings import Config
 from streamer.store import Store
 
 log = logging.getLogger(__name__)

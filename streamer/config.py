@@ -1,184 +1,33 @@
-"""Configuration: `walkstream.toml`, then environment variables, then `--set`; the later wins.
-
-The sections that change vectors are defined in `core.settings`, the others here.
-"""
+"""Configuration: `walkstream.toml`, then environment variables, then `--set`; the later wins."""
 
 import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
 import msgspec
 
-from core.settings import (
-    DAY_MS,
-    ClusterSettings,
-    Duration,
-    EngineSettings,
-    GraphSettings,
-    LshSettings,
-    MajorSettings,
-    ModelSettings,
-    PublishSettings,
-    SessionSettings,
-    Settings,
-    WalkSettings,
-)
+from core.settings import DAY_MS, Duration
 from streamer import limits
 from streamer.errors import ConfigError
+from streamer.settings import ClickSettings, Config, KafkaValue
 
 DEFAULT_FILE = Path("walkstream.toml")
-KafkaValue = str | int | float | bool
-_DAY = Duration(DAY_MS)
-
-
-@dataclass(frozen=True)
-class AppSettings:
-    name: str = "walkstream"
-    """Names the model: consumer group id, and first part of `transactional.id`."""
-    instance: str = "0"
-    """Names the worker; it must stay the same over restarts."""
-
-
-@dataclass(frozen=True)
-class TopicSettings:
-    clicks: str = "clicks"
-    """Clicks come in here."""
-    items: str = "items"
-    """Attributes of items come in here."""
-    item_vectors: str = "item-vectors"
-    """Vectors go out here."""
-    model_state: str = "model-state"
-    """Internal: model rows and progress, which a worker restores from."""
-    vector_deltas: str = "vector-deltas"
-    """Internal: updates between workers."""
-    dead_letters: str = "clicks.dlq"
-    """Records that could not be used go out here."""
-    partitions: int = 8
-    """Partitions of each topic that is created."""
-    replication: int = 1
-    """Replicas of each topic that is created; 3 in production."""
-    min_insync_replicas: int = 1
-    """Replicas that must have a record before it counts; 2 in production."""
-    check: bool = True
-    """A worker refuses to start on topics whose settings would lose clicks or vectors."""
-
-
-@dataclass(frozen=True)
-class EventSettings:
-    weights: dict[str, float] = field(
-        default_factory=lambda: {"click": 1.0, "view": 1.0, "cart": 2.0, "purchase": 3.0}
-    )
-    """Weight of each event type, added to the defaults; `"*"` is the weight of any other type."""
-    max_ahead: Duration = _DAY
-    """A click dated further ahead of its record timestamp than this is a dead letter."""
-
-
-@dataclass(frozen=True)
-class ItemSettings:
-    use: tuple[str, ...] = ("category", "tags")
-    """Attributes that the model learns from, if `model.attribute_slots` is above 0."""
-
-
-@dataclass(frozen=True)
-class RoundSettings:
-    max_events: int = 2000
-    """Records of a round at most. Smaller rounds learn a little better, larger ones faster."""
-    max_seconds: float = 0.25
-    """A round closes after this time even if it is not full; 0 closes rounds by count only."""
-
-
-@dataclass(frozen=True)
-class CommitSettings:
-    seconds: float = 1.0
-    """A commit closes after this time."""
-    rounds: int = 0
-    """A commit closes after this many rounds; 0 leaves it to `seconds`."""
-
-
-@dataclass(frozen=True)
-class CheckpointSettings:
-    seconds: float = 60.0
-    """Time between checkpoints of graph and sessions; a restart folds the clicks since the last."""
-
-
-@dataclass(frozen=True)
-class StateSettings:
-    dir: str = "./state"
-    """Folder of RocksDB. Deleting it loses nothing: a restart rebuilds it from Kafka."""
-
-
-@dataclass(frozen=True)
-class StartSettings:
-    position: Literal["earliest", "latest"] = "earliest"
-    """Where the first start of all begins in `clicks`."""
-
-
-@dataclass(frozen=True)
-class MetricsSettings:
-    host: str = "127.0.0.1"
-    """Address that serves them."""
-    port: int = 9470
-    """Serves /metrics and /healthz; 0 serves nothing."""
-
-
-@dataclass(frozen=True)
-class LogSettings:
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe messages that are printed."""
-    format: Literal["text", "json"] = "text"
-    """`json` prints one object a line."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """Everything a process is told. `kafka` is left out of `repr`, as it may hold passwords."""
-
-    app: AppSettings = field(default_factory=AppSettings)
-    kafka: dict[str, KafkaValue] = field(
-        default_factory=lambda: {"bootstrap.servers": "localhost:9092"}, repr=False
-    )
-    topics: TopicSettings = field(default_factory=TopicSettings)
-    events: EventSettings = field(default_factory=EventSettings)
-    items: ItemSettings = field(default_factory=ItemSettings)
-    session: SessionSettings = field(default_factory=SessionSettings)
-    graph: GraphSettings = field(default_factory=GraphSettings)
-    walks: WalkSettings = field(default_factory=WalkSettings)
-    model: ModelSettings = field(default_factory=ModelSettings)
-    clusters: ClusterSettings = field(default_factory=ClusterSettings)
-    lsh: LshSettings = field(default_factory=LshSettings)
-    major: MajorSettings = field(default_factory=MajorSettings)
-    publish: PublishSettings = field(default_factory=PublishSettings)
-    engine: EngineSettings = field(default_factory=EngineSettings)
-    round: RoundSettings = field(default_factory=RoundSettings)
-    commit: CommitSettings = field(default_factory=CommitSettings)
-    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
-    state: StateSettings = field(default_factory=StateSettings)
-    start: StartSettings = field(default_factory=StartSettings)
-    metrics: MetricsSettings = field(default_factory=MetricsSettings)
-    log: LogSettings = field(default_factory=LogSettings)
-
-    def __post_init__(self) -> None:
-        if self.round.max_seconds == 0 and self.commit.rounds == 0:
-            # Rounds that close by count would be pointless if a clock closed the commits.
-            object.__setattr__(self, "commit", replace(self.commit, rounds=1))
-
-    @property
-    def engine_settings(self) -> Settings:
-        return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
 
 
 _SECTIONS: dict[str, Any] = get_type_hints(Config)
+_PASSED_ON = ("kafka", "registry")
+"""Sections whose keys are those of a library."""
 _TYPES: dict[str, Any] = {
     f"{section}.{key}": type_
     for section, cls in _SECTIONS.items()
-    if section != "kafka"
+    if section not in _PASSED_ON
     for key, type_ in get_type_hints(cls).items()
 }
-_WEIGHTS = "events.weights"
+_WEIGHTS, _FIELDS = "events.weights", "clicks.fields"
+_TYPES |= {f"{_FIELDS}.{name}": str for name in ClickSettings().fields}
 
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": DAY_MS, "w": 7 * DAY_MS}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
@@ -227,21 +76,27 @@ def load(file: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
             values[leaf], origins[leaf] = leaf_value, origin
 
     defaults = Config()
-    kafka, weights = dict(defaults.kafka), dict(defaults.events.weights)
-    sections: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
+    tables: dict[str, dict[str, Any]] = {
+        "kafka": dict(defaults.kafka),
+        "registry": dict(defaults.registry),
+        _WEIGHTS: dict(defaults.events.weights),
+        _FIELDS: dict(defaults.clicks.fields),
+    }
+    sections: dict[str, dict[str, Any]] = {
+        section: {} for section in _SECTIONS if section not in _PASSED_ON
+    }
     for key, value in values.items():
-        section, _, name = key.partition(".")
         converted = _converted(key, value, origins[key])
-        if section == "kafka":
-            kafka[name] = converted
-        elif key.startswith(_WEIGHTS + "."):
-            weights[key.removeprefix(_WEIGHTS + ".")] = converted
+        table = next((name for name in tables if key.startswith(name + ".")), None)
+        if table is not None:
+            tables[table][key.removeprefix(table + ".")] = converted
         else:
+            section, _, name = key.partition(".")
             sections[section][name] = converted
-    sections["events"]["weights"] = weights
-    del sections["kafka"]
+    sections["events"]["weights"] = tables[_WEIGHTS]
+    sections["clicks"]["fields"] = tables[_FIELDS]
     built = {section: _SECTIONS[section](**given) for section, given in sections.items()}
-    config = Config(kafka=kafka, **built)
+    config = Config(kafka=tables["kafka"], registry=tables["registry"], **built)
     for key, problem in limits.problems(config):
         raise ConfigError(f"{key}: {problem}{_source(origins.get(key))}")
     return config
@@ -268,7 +123,7 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
         if not variable.startswith("WALKSTREAM_") or "__" not in variable:
             continue
         section, _, name = variable.removeprefix("WALKSTREAM_").lower().partition("__")
-        name = name.replace("_", ".") if section == "kafka" else name.replace("__", ".")
+        name = name.replace("_", ".") if section in _PASSED_ON else name.replace("__", ".")
         yield f"{section}.{name}", _Text(text), variable
 
 
@@ -306,7 +161,7 @@ def _flatten(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _type_of(key: str) -> Any:
-    if key.startswith("kafka."):
+    if key.partition(".")[0] in _PASSED_ON:
         return KafkaValue
     return float if key.startswith(_WEIGHTS + ".") else _TYPES.get(key)
 

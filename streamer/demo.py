@@ -23,8 +23,8 @@ from rich.live import Live
 from rich.table import Table
 
 from streamer import kafka
-from streamer.config import TopicSettings
 from streamer.embedded import QUIET, EmbeddedBroker, Figures, WorkerProcess
+from streamer.settings import TopicSettings
 from streamer.shop import Shop
 
 CLICKS_PER_SECOND = 400.0

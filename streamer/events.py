@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from core.clicks import Clicks
-from streamer.config import EventSettings
+from streamer.settings import EventSettings
 
 MAX_ID_BYTES = 512
 MAX_TIME = 253_402_300_799_999

@@ -12,9 +12,9 @@ from confluent_kafka import OFFSET_END, Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streamer import kafka
-from streamer.config import Config
 from streamer.errors import Fenced, Refused, WalkstreamError
 from streamer.kafka import CALL_SECONDS, Place, checked, place_of
+from streamer.settings import Config
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from streamer.config import Config, KafkaValue
 from streamer.errors import ConfigError, Fenced, WalkstreamError
+from streamer.settings import Config, KafkaValue
 
 log = logging.getLogger(__name__)
 

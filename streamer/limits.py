@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from streamer.config import Config
+    from streamer.settings import Config
 
 _ANY = sys.float_info.max
 _POSITIVE = (math.nextafter(0.0, 1.0), _ANY)
@@ -17,6 +17,14 @@ _RANGES: dict[str, tuple[float, float]] = {
     "topics.replication": _FROM_1,
     "topics.min_insync_replicas": _FROM_1,
     "events.max_ahead": _FROM_0,
+    "events.max_bytes": _FROM_1,
+    "dlq.alarm_ratio": (_POSITIVE[0], 1),
+    "dlq.stop_ratio": (0, 1),
+    "dlq.window": _FROM_1,
+    "session.max_events": _FROM_1,
+    "session.event_ids": (0, 64),
+    "quality.sample": (0, 10_000),
+    "ready.max_lag": _POSITIVE,
     "session.gap": _POSITIVE,
     "session.length": (1, 64),
     "graph.half_life": _POSITIVE,

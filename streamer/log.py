@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from streamer.config import LogSettings
+from streamer.settings import LogSettings
 
 _STANDARD_FIELDS = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 

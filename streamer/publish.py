@@ -15,7 +15,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from streamer.config import Config
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.readers import (
     Reader,
@@ -25,6 +24,7 @@ from streamer.readers import (
     read_items,
     refuse_unreadable,
 )
+from streamer.settings import Config
 
 METADATA_SECONDS = 15.0
 INTERRUPT_SECONDS = 10.0

@@ -19,13 +19,13 @@ from core.engine import Engine
 from core.rounds import Changes, Inputs
 from streamer import checkpoint, records
 from streamer import store as stores
-from streamer.config import Config
 from streamer.deadletter import as_json_line
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.events import Invalid, Reason, attribute_tokens, decode_batch, decode_item
 from streamer.metrics import STAGES, Metrics
 from streamer.readers import Record, Source, read_clicks, read_items
 from streamer.records import Space
+from streamer.settings import Config
 from streamer.store import Store
 
 PARTITIONS = 1

@@ -22,12 +22,12 @@ from core.rows import from_values, version_of
 from core.settings import DAY_MS
 from streamer import checkpoint, kafka, records, topics
 from streamer import store as stores
-from streamer.config import Config
 from streamer.errors import Refused
 from streamer.events import Invalid, attribute_tokens, decode_item
 from streamer.group import Group
 from streamer.kafka import CALL_SECONDS, Place, checked, place_name
 from streamer.records import Space
+from streamer.settings import Config
 from streamer.store import Store
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from confluent_kafka.admin import (
 )
 
 from core.settings import DAY_MS
-from streamer.config import TopicSettings
 from streamer.errors import Refused, WalkstreamError
+from streamer.settings import TopicSettings
 
 DELETE_RETENTION_MS = DAY_MS
 """Tombstones stay at least this long. A store away for longer may have missed some."""

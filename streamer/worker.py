@@ -17,7 +17,6 @@ from core.engine import Engine
 from core.rounds import Changes, Inputs
 from streamer import checkpoint, kafka, restore, topics
 from streamer.commit import Batch, Committer, DeadLetter
-from streamer.config import Config
 from streamer.errors import Refused, WalkstreamError
 from streamer.events import Reason, decode_batch
 from streamer.group import Group
@@ -25,6 +24,7 @@ from streamer.health import Health
 from streamer.kafka import CALL_SECONDS, Place, failure, place_of
 from streamer.metrics import Metrics
 from streamer.restore import Tail
+from streamer.settings import Config
 from streamer.store import guarded
 
 log = logging.getLogger(__name__)

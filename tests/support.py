@@ -22,8 +22,8 @@ from confluent_kafka.admin import AdminClient
 from core.engine import Engine
 from streamer import checkpoint, kafka, records, topics
 from streamer import config as configs
-from streamer.config import Config
 from streamer.records import Progress
+from streamer.settings import Config
 from streamer.store import Store, bucket_prefix, cluster_prefix
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,10 +19,10 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from streamer.config import Config, TopicSettings
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.publish import run
 from streamer.readers import Source
+from streamer.settings import Config, TopicSettings
 
 PARTITIONS = 3
 TSV = b"user_id\titem_id\tts\n" + b"".join(
@@ -191,7 +191,7 @@ def test_an_interrupt_tells_the_number_of_records_in_the_topic(
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from streamer.config import Config, TopicSettings\n"
+        "from streamer.settings import Config, TopicSettings\n"
         "from streamer.publish import run\n"
         "from streamer.readers import Source\n"
         "servers, topic, path = sys.argv[1:]\n"

@@ -16,8 +16,8 @@ from confluent_kafka.admin import (
 
 from core.settings import DAY_MS
 from streamer import topics
-from streamer.config import TopicSettings
 from streamer.errors import Refused
+from streamer.settings import TopicSettings
 
 HORIZON_MS = 56 * DAY_MS
 

@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.config import EventSettings
 from streamer.events import Invalid, Item, Reason, decode_batch, decode_item
+from streamer.settings import EventSettings
 
 SETTINGS = EventSettings()
 

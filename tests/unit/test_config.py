@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from core.settings import Duration, Settings
-from streamer.config import CommitSettings, Config, RoundSettings, duration, load
+from streamer.config import duration, load
 from streamer.errors import ConfigError
+from streamer.settings import CommitSettings, Config, RoundSettings
 
 ROOT = Path(__file__).parents[2]
 MINUTE = 60_000

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from core.settings import Duration
-from streamer.config import EventSettings
 from streamer.deadletter import as_json_line, headers
 from streamer.events import Invalid, Item, Reason, attribute_tokens, decode_batch, decode_item
+from streamer.settings import EventSettings
 
 NOW = 1_700_000_000_000
 SETTINGS = EventSettings(max_ahead=Duration(1000))

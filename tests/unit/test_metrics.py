@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from streamer.config import LogSettings
 from streamer.errors import ConfigError
 from streamer.events import Reason
 from streamer.health import Health
 from streamer.log import setup
 from streamer.metrics import Metrics
+from streamer.settings import LogSettings
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:

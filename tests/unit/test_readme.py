@@ -8,8 +8,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from core.settings import Duration
-from streamer.config import Config
 from streamer.metrics import Metrics
+from streamer.settings import Config
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,7 +24,7 @@ def section(name: str) -> list[str]:
 def docstrings() -> dict[tuple[str, str], str]:
     """The text below each field of the settings classes, by class and field."""
     out = {}
-    for path in ("core/settings.py", "streamer/config.py"):
+    for path in ("core/settings.py", "streamer/settings.py"):
         for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef):
                 for field, text in zip(node.body, node.body[1:], strict=False):
@@ -43,7 +43,8 @@ def shown(value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(f'"{v}"' for v in value) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k} = {v:g}" for k, v in value.items()) + "}"
+        pairs = (f"{k} = {v if isinstance(v, str) else f'{v:g}'}" for k, v in value.items())
+        return "{" + ", ".join(pairs) + "}"
     return f'"{value}"' if isinstance(value, str) else f"{value:g}"
 
 
@@ -53,7 +54,7 @@ def settings_rows() -> list[str]:
         f"| `{section.name}.{field.name}` | `{shown(getattr(part, field.name))}` "
         f"| {said[type(part).__name__, field.name]} |"
         for section in fields(Config)
-        if section.name != "kafka"
+        if section.name not in ("kafka", "registry")
         for part in [getattr(config, section.name)]
         for field in fields(part)
     ]

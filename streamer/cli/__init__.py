@@ -1,0 +1,60 @@
+"""The command line. Commands only parse; what does the work is imported when they run."""
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from streamer.cli import looking, running, upkeep
+from streamer.errors import WalkstreamError
+
+app = typer.Typer(
+    help="Item embeddings that follow a stream of clicks, from Kafka to Kafka.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for command in (
+    running.demo,
+    running.worker,
+    running.publish,
+    running.replay,
+    looking.query,
+    looking.inspect,
+):
+    app.command()(command)
+app.add_typer(upkeep.topics, name="topics")
+
+
+def main() -> None:
+    """Entry point. Exits with the code of the error, 130 when interrupted."""
+    # Small products gain nothing from more BLAS threads, and sums must not depend on their number.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        app(prog_name="walkstream")
+    except WalkstreamError as error:
+        print(f"walkstream: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        try:
+            print(f"walkstream {version('walkstream')}")
+        except PackageNotFoundError:
+            print("walkstream, not installed as a package")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass

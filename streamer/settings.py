@@ -1,0 +1,202 @@
+"""The settings of everything around the engine, section by section as in `walkstream.toml`.
+
+The sections that change vectors are in `core.settings`; `Config` holds them all.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
+
+from core.settings import (
+    DAY_MS,
+    ClusterSettings,
+    Duration,
+    EngineSettings,
+    GraphSettings,
+    LshSettings,
+    MajorSettings,
+    ModelSettings,
+    PublishSettings,
+    QualitySettings,
+    SessionSettings,
+    Settings,
+    WalkSettings,
+)
+
+KafkaValue = str | int | float | bool
+_DAY = Duration(DAY_MS)
+_MINUTE = Duration(60_000)
+
+
+@dataclass(frozen=True)
+class AppSettings:
+    name: str = "walkstream"
+    """Names the model: consumer group id, and first part of `transactional.id`."""
+    instance: str = "0"
+    """Names the worker; it must stay the same over restarts."""
+
+
+@dataclass(frozen=True)
+class TopicSettings:
+    clicks: str = "clicks"
+    """Clicks come in here."""
+    items: str = "items"
+    """Attributes of items come in here."""
+    item_vectors: str = "item-vectors"
+    """Vectors go out here."""
+    model_state: str = "model-state"
+    """Internal: model rows and progress, which a worker restores from."""
+    vector_deltas: str = "vector-deltas"
+    """Internal: updates between workers."""
+    dead_letters: str = "clicks.dlq"
+    """Records that could not be used go out here."""
+    partitions: int = 8
+    """Partitions of each topic that is created."""
+    replication: int = 1
+    """Replicas of each topic that is created; 3 in production."""
+    min_insync_replicas: int = 1
+    """Replicas that must have a record before it counts; 2 in production."""
+    check: bool = True
+    """A worker refuses to start on topics whose settings would lose clicks or vectors."""
+
+
+@dataclass(frozen=True)
+class ClickSettings:
+    format: Literal["json", "msgpack", "avro", "json-schema"] = "json"
+    """How clicks are written. The last two ask a schema registry (section `[registry]`)."""
+    fields: dict[str, str] = field(
+        default_factory=lambda: {
+            name: name for name in ("user_id", "item_id", "ts", "event_type", "weight", "event_id")
+        }
+    )
+    """Where each field of a click is: a name, or a path such as `product.sku`. `@key` is the
+    record's key, `@timestamp` its timestamp in ms."""
+    time_unit: Literal["ms", "s", "us", "ns", "iso"] = "ms"
+    """Unit of `ts`; `iso` is text such as 2026-01-31T12:00:00Z."""
+
+
+@dataclass(frozen=True)
+class EventSettings:
+    weights: dict[str, float] = field(
+        default_factory=lambda: {"click": 1.0, "view": 1.0, "cart": 2.0, "purchase": 3.0}
+    )
+    """Weight of each event type, added to the defaults; `"*"` is the weight of any other type."""
+    max_ahead: Duration = _DAY
+    """A click dated further ahead of its record timestamp than this is a dead letter."""
+    max_bytes: int = 1_000_000
+    """A record longer than this is a dead letter."""
+
+
+@dataclass(frozen=True)
+class DeadLetterSettings:
+    alarm_ratio: float = 0.1
+    """From this share of dead letters among the last records on, the worker is not ready."""
+    stop_ratio: float = 0.0
+    """From this share on, the worker stops instead of going on; 0: never."""
+    window: int = 10_000
+    """Over about how many records the share is taken."""
+
+
+@dataclass(frozen=True)
+class ItemSettings:
+    use: tuple[str, ...] = ("category", "tags")
+    """Attributes that the model learns from, if `model.attribute_slots` is above 0."""
+
+
+@dataclass(frozen=True)
+class RoundSettings:
+    max_events: int = 2000
+    """Records of a round at most. Smaller rounds learn a little better, larger ones faster."""
+    max_seconds: float = 0.25
+    """A round closes after this time even if it is not full; 0 closes rounds by count only."""
+
+
+@dataclass(frozen=True)
+class CommitSettings:
+    seconds: float = 1.0
+    """A commit closes after this time."""
+    rounds: int = 0
+    """A commit closes after this many rounds; 0 leaves it to `seconds`."""
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    seconds: float = 60.0
+    """Time between checkpoints of graph and sessions; a restart folds the clicks since the last."""
+
+
+@dataclass(frozen=True)
+class StateSettings:
+    dir: str = "./state"
+    """Folder of RocksDB. Deleting it loses nothing: a restart rebuilds it from Kafka."""
+
+
+@dataclass(frozen=True)
+class StartSettings:
+    position: str = "earliest"
+    """Where the first start of all begins in `clicks`: `earliest`, `latest`, or a time such as
+    2026-01-31T12:00:00Z."""
+
+
+@dataclass(frozen=True)
+class ReadySettings:
+    max_lag: Duration = _MINUTE
+    """/readyz answers 503 while the oldest click not yet learned waits for longer than this."""
+
+
+@dataclass(frozen=True)
+class MetricsSettings:
+    host: str = "127.0.0.1"
+    """Address that serves them."""
+    port: int = 9470
+    """Serves /metrics, /healthz and /readyz; 0 serves nothing."""
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe messages that are printed."""
+    format: Literal["text", "json"] = "text"
+    """`json` prints one object a line."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a process is told. What may hold passwords is left out of `repr`."""
+
+    app: AppSettings = field(default_factory=AppSettings)
+    kafka: dict[str, KafkaValue] = field(
+        default_factory=lambda: {"bootstrap.servers": "localhost:9092"}, repr=False
+    )
+    topics: TopicSettings = field(default_factory=TopicSettings)
+    registry: dict[str, KafkaValue] = field(default_factory=dict, repr=False)
+    clicks: ClickSettings = field(default_factory=ClickSettings)
+    events: EventSettings = field(default_factory=EventSettings)
+    dlq: DeadLetterSettings = field(default_factory=DeadLetterSettings)
+    items: ItemSettings = field(default_factory=ItemSettings)
+    session: SessionSettings = field(default_factory=SessionSettings)
+    graph: GraphSettings = field(default_factory=GraphSettings)
+    walks: WalkSettings = field(default_factory=WalkSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    clusters: ClusterSettings = field(default_factory=ClusterSettings)
+    lsh: LshSettings = field(default_factory=LshSettings)
+    major: MajorSettings = field(default_factory=MajorSettings)
+    publish: PublishSettings = field(default_factory=PublishSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    round: RoundSettings = field(default_factory=RoundSettings)
+    commit: CommitSettings = field(default_factory=CommitSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    state: StateSettings = field(default_factory=StateSettings)
+    start: StartSettings = field(default_factory=StartSettings)
+    quality: QualitySettings = field(default_factory=QualitySettings)
+    ready: ReadySettings = field(default_factory=ReadySettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+
+    def __post_init__(self) -> None:
+        if self.round.max_seconds == 0 and self.commit.rounds == 0:
+            # Rounds that close by count would be pointless if a clock closed the commits.
+            object.__setattr__(self, "commit", replace(self.commit, rounds=1))
+
+    @property
+    def engine_settings(self) -> Settings:
+        return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
