@@ -17,9 +17,20 @@ class Clicks:
     """Shape (n,): decay time in ms since the epoch."""
     weights: NDArray[np.float32]
     """Shape (n,): more than 0 and finite."""
+    event_ids: NDArray[np.uint64] | None = None
+    """Shape (n,): hashes of the event ids, 0 for a click without one; None if no click has one."""
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def parts(self, size: int) -> list[Self]:
+        """The clicks in order, at most `size` in each part; at least one part."""
+        edges = range(0, max(len(self), 1), size)
+        return [self._part(slice(begin, begin + size)) for begin in edges]
+
+    def _part(self, at: slice) -> Self:
+        ids = None if self.event_ids is None else self.event_ids[at]
+        return type(self)(self.users[at], self.items[at], self.times[at], self.weights[at], ids)
 
     @classmethod
     def empty(cls) -> Self:

@@ -7,7 +7,7 @@ birth; so an engine restored from its rows, sessions and graph goes on bit for b
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,11 @@ from core.graph import NEVER, Graph
 from core.hashing import hash_keys
 from core.model import Model
 from core.placement import Placement, Placer
+from core.quality import measure
 from core.rounds import Changes, Folded, Gone, Inputs, Outputs
 from core.sessions import Sessions
 from core.settings import Settings
-from core.vocabulary import Vocabulary, attribute_key, decode, encode, is_attribute
+from core.vocabulary import ID_BYTES, Vocabulary, attribute_key, decode, encode, is_attribute
 from core.walks import walk
 
 SWEEPS = 64
@@ -37,21 +38,17 @@ class Clock:
     landmark: int = NEVER
 
 
-def _untimed(stage: str) -> AbstractContextManager[None]:
-    return nullcontext()
-
-
 @dataclass
 class Engine:
     """The state of one worker and the steps on it.
 
     `partitions` is how many partitions items are spread over (those of `model-state`). `timed` is
-    entered around each stage with its name: fold, walk, learn, place.
+    entered around each stage with its name: rank, fold, walk, learn, place.
     """
 
     settings: Settings
     partitions: int = 1
-    timed: Callable[[str], AbstractContextManager[None]] = _untimed
+    timed: Callable[[str], AbstractContextManager[object]] = nullcontext
     round_number: int = 0
     clock: Clock = field(default_factory=Clock)
     placement: Placement = field(default_factory=Placement.empty)
@@ -60,7 +57,7 @@ class Engine:
 
     def __post_init__(self) -> None:
         s = self.settings
-        self.sessions = Sessions(s.session.length)
+        self.sessions = Sessions(s.session.length, s.session.event_ids)
         self.graph = Graph(s.graph.max_degree)
         self.model = Model(s)
         self.placer = Placer(s)
@@ -80,16 +77,23 @@ class Engine:
         self.round_number += 1
         self._born = 0
         self._describe(inputs.attributes)
+        with self.timed("rank"):
+            quality = measure(
+                inputs.clicks, self.sessions, self.vocabulary, self.model, self.graph, self.items,
+                s, self.round_number,
+            )  # fmt: skip
         with self.timed("fold"):
             folded = self.fold(inputs.clicks)
-            self._give_birth(folded.slots)
-            np.add.at(self.model.columns.count, folded.slots, folded.amounts)
-            self.model.rows.dirty[folded.slots] = True
+            kept = folded.fate == graphs.KEPT
+            slots = folded.slots[kept]
+            self._give_birth(slots)
+            np.add.at(self.model.columns.count, slots, folded.amounts[kept])
+            self.model.rows.dirty[slots] = True
         continued = folded.target >= 0
         history, target = folded.history[continued], folded.target[continued]
-        major = self.placement.due(self.clock.time, s.major)
+        major = inputs.may_close and self.placement.due(self.clock.time, s.major)
         with self.timed("walk"):
-            touched = np.unique(np.concatenate([folded.slots, history[:, 0]]))
+            touched = np.unique(np.concatenate([slots, history[:, 0]]))
             self._first_vectors(touched[self.model.columns.updates[touched] == 0])
             walks = walk(
                 self.graph, self._starts(self.items if major else touched), s.walks.length,
@@ -102,61 +106,22 @@ class Engine:
         if inputs.closes_commit or major:
             with self.timed("place"):
                 changes = self._close(major)
-        return Outputs(self.round_number, len(inputs.clicks), changes)
-
-    def fold(self, clicks: Clicks) -> Folded:
-        """Take clicks into sessions and graph, and no further.
-
-        Folding in one batch or in many gives bitwise the same state, which is how a restart from a
-        checkpoint arrives where the worker was.
-        """
-        s = self.settings
-        n = len(clicks)
-        slots = self.vocabulary.intern(clicks.items)
-        users = self.sessions.intern(clicks.users)
-        self._reserve()
-        amounts = np.zeros(n, np.float32)
-        history = np.full((n, s.session.length), -1, np.int32)
-        target = np.full(n, -1, np.int32)
-        half_life, horizon = int(s.graph.half_life), s.graph.horizon_ms
-        tick = max(int(s.session.gap), horizon // SWEEPS, 1)
-        at, g, ses, clock = 0, self.graph, self.sessions, self.clock
-        if n and clock.landmark == NEVER:
-            first = int(clicks.times[0])
-            clock.landmark = first // half_life * half_life
-            # Items that came with attributes before any click begin to age now.
-            g.last_seen[self.items] = first
-            self.model.rows.dirty[self.items] = True
-        while at < n:
-            at, why, clock.time = graphs.fold(
-                at, users, slots, clicks.times, clicks.weights, clock.time, tick, clock.landmark,
-                half_life, int(s.session.gap), g.max_degree, ses.time, ses.items, ses.size,
-                ses.changed, g.start, g.size_class, g.degree, g.last_seen, g.changed, g.nbr, g.wgt,
-                g.heads, amounts, history, target,
-            )  # fmt: skip
-            if why == graphs.FULL:
-                g.grow_pool()
-            elif why == graphs.TICK:
-                clock.time = int(clicks.times[at]) // tick * tick
-                self._sweep(clock.time, horizon)
-            elif why == graphs.MOVE:
-                moved = (int(clicks.times[at]) - clock.landmark) // half_life
-                self._move_landmark(moved)
-                np.ldexp(amounts, -moved, out=amounts)
-        ses.collect()
-        return Folded(slots, amounts, history, target)
+        return Outputs(
+            round_number=self.round_number,
+            events=len(slots),
+            duplicates=int((folded.fate == graphs.DUPLICATE).sum()),
+            too_long=int((folded.fate == graphs.TOO_LONG).sum()),
+            quality=quality,
+            changes=changes,
+        )
 
     def _describe(self, attributes: Sequence[tuple[str, Sequence[str] | None]]) -> None:
         """Give items their attributes; an unknown item is born with them, a retired one leaves."""
         width = self.settings.model.attribute_slots
         latest = dict(attributes)
-        known = {item: self.vocabulary.get(item) for item in latest}
         c, g, r = self.model.columns, self.graph, self.model.rows
-        retired = [
-            slot
-            for item, slot in known.items()
-            if latest[item] is None and slot is not None and c.alive[slot]
-        ]
+        slots = [self.vocabulary.get(item) for item, told in latest.items() if told is None]
+        retired = [slot for slot in slots if slot is not None]
         if retired:
             dead = np.zeros(len(g.degree), np.bool_)
             dead[retired] = True
@@ -171,32 +136,88 @@ class Engine:
         self._reserve()
         self._give_birth(born)
         for item, tokens in described.items():
-            slots = self.vocabulary.intern([item, *map(attribute_key, tokens)]).tolist()
-            self._set_attributes(slots[0], slots[1:])
-            c.stale[slots[0]] = r.dirty[slots[0]] = True
-            if g.last_seen[slots[0]] == NEVER:
-                g.last_seen[slots[0]] = self.clock.time
-
-    def _recall(self, slots: NDArray[np.integer]) -> None:
-        """Give items the attributes that they had before they left, or before a restart."""
-        width = self.settings.model.attribute_slots
-        if width == 0:
-            return
-        for slot in slots[self.model.columns.is_item[slots]].tolist():
-            tokens = self._attributes(self.vocabulary.keys[slot] or "")[:width]
-            known = [self.vocabulary.get(attribute_key(token)) for token in tokens]
-            self._set_attributes(slot, [a for a in known if a is not None])
+            slot, *rest = self.vocabulary.intern([item, *map(attribute_key, tokens)]).tolist()
+            self._set_attributes(slot, rest)
+            c.stale[slot] = r.dirty[slot] = True
+            if g.last_seen[slot] == NEVER:
+                g.last_seen[slot] = self.clock.time
 
     def _set_attributes(self, slot: int, attributes: Sequence[int]) -> None:
         self.model.rows.attrs[slot] = -1
         self.model.rows.attrs[slot, : len(attributes)] = attributes
 
-    def _give_birth(self, slots: NDArray[np.int32]) -> NDArray[np.int32]:
-        """First rows for slots without one; returns those slots, ascending."""
+    def fold(self, clicks: Clicks) -> Folded:
+        """Take clicks into sessions and graph, and no further.
+
+        Folding in one batch or in many gives bitwise the same state, which is how a restart from a
+        checkpoint arrives where the worker was. An item whose clicks do not count gets no slot.
+        """
+        s = self.settings
+        n, known = len(clicks), len(self.vocabulary)
+        slots = self.vocabulary.intern(clicks.items)
+        born = np.full(len(self.vocabulary) - known, -1, np.int32)
+        users = self.sessions.intern(clicks.users)
+        self._reserve()
+        event_ids = clicks.event_ids if s.session.event_ids else None
+        fate = np.zeros(n, np.int8)
+        amounts = np.zeros(n, np.float32)
+        history = np.full((n, s.session.length), -1, np.int32)
+        target = np.full(n, -1, np.int32)
+        half_life, horizon = int(s.graph.half_life), s.graph.horizon_ms
+        tick = max(int(s.session.gap), horizon // SWEEPS, 1)
+        at, g, ses, clock = 0, self.graph, self.sessions, self.clock
+        if n and clock.landmark == NEVER:
+            first = int(clicks.times[0])
+            clock.landmark = first // half_life * half_life
+            # Items that came with attributes before any click begin to age now.
+            g.last_seen[self.items] = first
+            self.model.rows.dirty[self.items] = True
+        while at < n:
+            at, why, clock.time = graphs.fold(
+                at, users, slots, event_ids, clicks.times, clicks.weights, clock.time, tick,
+                clock.landmark, half_life, int(s.session.gap), s.session.max_events, g.max_degree,
+                ses.time, ses.items, ses.size, ses.clicks, ses.event_ids, ses.changed, g.start,
+                g.size_class, g.degree, g.last_seen, g.changed, g.nbr, g.wgt, g.heads, known, born,
+                fate, amounts, history, target,
+            )  # fmt: skip
+            if why == graphs.FULL:
+                g.grow_pool()
+            elif why == graphs.TICK:
+                clock.time = int(clicks.times[at]) // tick * tick
+                self._sweep(clock.time, horizon)
+            elif why == graphs.MOVE:
+                moved = (int(clicks.times[at]) - clock.landmark) // half_life
+                g.shift(moved)
+                for scaled in (amounts, self.model.columns.count):
+                    np.ldexp(scaled, -moved, out=scaled)
+                clock.landmark += moved * half_life
+        ses.collect()
+        self._number(known, born)
+        return Folded(fate, slots, amounts, history, target)
+
+    def _number(self, known: int, born: NDArray[np.int32]) -> None:
+        """Give the items after the first `known` the slots `born`, and forget those with -1."""
+        if (born == np.arange(known, len(self.vocabulary))).all():
+            return
+        order = np.argsort(born)[(born < 0).sum() :]
+        names = self.vocabulary.names(known + order)
+        self.vocabulary.cut(known)
+        self.vocabulary.intern(names)
+
+    def _sweep(self, now: int, horizon: int) -> None:
+        """Forget sessions that are over, and nodes that nobody clicked for the horizon."""
+        last_seen = self.graph.last_seen
+        dead = (last_seen != NEVER) & (last_seen < now - horizon)
+        self.sessions.end(now - int(self.settings.session.gap), dead)
+        if dead.any():
+            self.graph.drop(dead)
+
+    def _give_birth(self, slots: NDArray[np.int32]) -> None:
+        """First rows for slots without one."""
         c = self.model.columns
         new = np.unique(slots[~c.alive[slots]])
         if len(new):
-            names = [self.vocabulary.keys[slot] or "" for slot in new]
+            names = self.vocabulary.names(new)
             self.model.first_rows(new, *hash_keys([encode(k) for k in names], self.partitions))
             c.is_item[new] = [not is_attribute(k) for k in names]
             c.born_round[new] = self.round_number
@@ -207,7 +228,17 @@ class Engine:
             self._born += len(new)
             self._list_items()
             self._recall(new)
-        return new
+
+    def _recall(self, slots: NDArray[np.integer]) -> None:
+        """Give items the attributes that they had before they left, or before a restart."""
+        width = self.settings.model.attribute_slots
+        if width == 0:
+            return
+        items = slots[self.model.columns.is_item[slots]]
+        for slot, name in zip(items.tolist(), self.vocabulary.names(items), strict=True):
+            tokens = self._attributes(name)[:width]
+            known = [self.vocabulary.get(attribute_key(token)) for token in tokens]
+            self._set_attributes(slot, [a for a in known if a is not None])
 
     def _first_vectors(self, new: NDArray[np.int32]) -> None:
         """Move both vectors of items never learned to the weighted mean of their neighbours'."""
@@ -254,14 +285,6 @@ class Engine:
         c.updates[: len(seen)] += seen
         np.add.at(c.updates, target, 1)
 
-    def _sweep(self, now: int, horizon: int) -> None:
-        """Forget sessions that are over, and nodes that nobody clicked for the horizon."""
-        last_seen = self.graph.last_seen
-        dead = (last_seen != NEVER) & (last_seen < now - horizon)
-        self.sessions.end(now - int(self.settings.session.gap), dead)
-        if dead.any():
-            self.graph.drop(dead)
-
     def _expire(self) -> None:
         """Rows of items that are no node any more leave."""
         left = self.items[self.graph.last_seen[self.items] == NEVER]
@@ -270,8 +293,7 @@ class Engine:
 
     def _remove(self, slots: NDArray[np.integer]) -> None:
         c = self.model.columns
-        for slot in slots.tolist():
-            self._gone[self.vocabulary.keys[slot] or ""] = slot
+        self._gone.update(zip(self.vocabulary.names(slots), slots.tolist(), strict=True))
         c.alive[slots] = False
         self.model.rows.dirty[slots] = False
         self.vocabulary.forget(slots.tolist())
@@ -297,12 +319,13 @@ class Engine:
         c.version[slots] = version_of[c.partition[slots]]
         placed = self.placer.place(self.placement, self.model, slots)
         changes = Changes(
-            keys=[encode(self.vocabulary.keys[slot] or "") for slot in slots],
+            keys=[encode(name) for name in self.vocabulary.names(slots)],
             partitions=c.partition[slots],
             rows=self.model.pack(slots, self.clock.landmark, self.graph.last_seen),
             published=placed.published,
             vectors=placed.vectors,
             contexts=placed.contexts,
+            drift=placed.drift,
             gone=[
                 Gone(
                     encode(name), p := int(c.partition[at]), self.versions[p], bool(c.published[at])
@@ -331,6 +354,16 @@ class Engine:
         columns.stale[self.items] = True
         self._placement_changed = self.placement.epoch > 0
 
+    def table_bytes(self) -> dict[str, int]:
+        """Bytes of memory of each table: vectors, graph, sessions, ids (a close estimate)."""
+        tables = (self.model.rows, self.model.columns)
+        return {
+            "vectors": sum(int(getattr(t, f.name).nbytes) for t in tables for f in fields(t)),
+            "graph": self.graph.nbytes,
+            "sessions": self.sessions.nbytes,
+            "ids": ID_BYTES * (self.vocabulary.known + len(self.sessions.users)),
+        }
+
     # -- slots -----------------------------------------------------------------------------------
 
     def _reserve(self) -> None:
@@ -340,12 +373,6 @@ class Engine:
     def _list_items(self) -> None:
         c = self.model.columns
         self.items = np.flatnonzero(c.alive & c.is_item).astype(np.int32)
-
-    def _move_landmark(self, half_lives: int) -> None:
-        self.graph.shift(half_lives)
-        count = self.model.columns.count
-        np.ldexp(count, -half_lives, out=count)
-        self.clock.landmark += half_lives * int(self.settings.graph.half_life)
 
     def _relabel(self, order: NDArray[np.int64]) -> None:
         """Renumber all slots: old slot `order[i]` becomes i, the others are dropped."""

@@ -27,6 +27,9 @@ NEVER = np.iinfo(np.int64).min
 DONE, FULL, TICK, MOVE = 0, 1, 2, 3
 """Why `fold` stopped: all done; the pool must grow; time for a sweep; time to move the landmark."""
 
+KEPT, DUPLICATE, TOO_LONG = 0, 1, 2
+"""What became of a click: it counts; its event id came before; its session has too many clicks."""
+
 
 @nb.njit(cache=True, nogil=True)
 def scaled(weight, time, landmark, half_life):  # type: ignore[no-untyped-def]
@@ -98,53 +101,104 @@ def _add(a, b, w, max_degree, start, size_class, degree, nbr, wgt, heads):  # ty
 
 
 @nb.njit(cache=True, nogil=True)
+def _is_repeat(event_id, ids, u):  # type: ignore[no-untyped-def]
+    if event_id != 0:
+        for j in range(ids.shape[1]):
+            if ids[u, j] == event_id:
+                return True
+    return False
+
+
+@nb.njit(cache=True, nogil=True)
+def _remember(event_id, ids, u):  # type: ignore[no-untyped-def]
+    if event_id != 0:
+        for j in range(ids.shape[1] - 1, 0, -1):
+            ids[u, j] = ids[u, j - 1]
+        ids[u, 0] = event_id
+
+
+@nb.njit(cache=True, nogil=True)
 def fold(  # type: ignore[no-untyped-def]
-    begin, users, items, times, weights, clock, tick, landmark, half_life, gap,
-    max_degree, s_time, s_items, s_size, s_changed, start, size_class, degree, last_seen,
-    changed, nbr, wgt, heads, amounts, history, target,
+    begin, users, items, event_ids, times, weights, clock, tick, landmark, half_life, gap,
+    max_events, max_degree, s_time, s_items, s_size, s_clicks, s_ids, s_changed, start, size_class,
+    degree, last_seen, changed, nbr, wgt, heads, known, born, fate, amounts, history, target,
 ):  # fmt: skip
     """Fold clicks `begin:` in order, one at a time, into the sessions and the graph.
 
-    users, items int32 [n] are rows and slots; times int64 [n] ms; weights float32 [n]. Writes
-    amounts float32 [n] (scaled weights), and for each click that continues a session its history
-    int32 [n, length] (newest first, -1 past the end) and target int32 [n] (-1 where it does not).
-    Returns (clicks folded, reason to stop, clock).
+    users, items int32 [n] are rows and slots; event_ids uint64 [n] hashes, 0 for none, or None if
+    nobody looks; times int64 [n] ms; weights float32 [n]. The m items without a slot come as
+    `known` (the number of slots), `known` + 1, ...; the first kept click of one gives it the next
+    slot, written to its entry of `born`, int32 [m], -1 until then.
+
+    Writes for each click its fate int8 [n]; items: its slot, or -1 if it was not kept; amounts
+    float32 [n]: the scaled weight, if it was kept; and if it continues a session with another item,
+    history int32 [n, length] (newest first, -1 past the end) and target int32 [n], else -1.
+    Returns (clicks folded so far, those before `begin` included, reason to stop, clock).
     """
     length = s_items.shape[1]
+    free = known
+    for j in range(len(born)):
+        if born[j] >= 0:
+            free += 1
     for k in range(begin, len(items)):
+        u = users[k]
+        target[k] = -1
+        # A test for None alone is settled when this is compiled, and costs nothing.
+        if event_ids is not None:  # noqa: SIM102
+            if s_size[u] > 0 and _is_repeat(event_ids[k], s_ids, u):
+                fate[k] = DUPLICATE
+                items[k] = -1
+                continue
         t = times[k]
         if clock != NEVER and t // tick > clock // tick:
             return k, TICK, clock
         if (t - landmark) // half_life >= REBASE:
             return k, MOVE, clock
-        u = users[k]
-        item = items[k]
-        w = scaled(weights[k], t, landmark, half_life)
-        target[k] = -1
-        if s_size[u] > 0 and abs(t - s_time[u]) <= gap:
-            last = s_items[u, 0]
-            if last != item:
-                if (heads[-1] + 2 * max_degree // UNIT) * UNIT > len(nbr):
-                    return k, FULL, clock
-                _add(last, item, w, max_degree, start, size_class, degree, nbr, wgt, heads)
-                _add(item, last, w, max_degree, start, size_class, degree, nbr, wgt, heads)
-                changed[last] = True
-                n = s_size[u]
-                for j in range(length):
-                    history[k, j] = s_items[u, j] if j < n else -1
-                target[k] = item
-                for j in range(min(n, length - 1), 0, -1):
-                    s_items[u, j] = s_items[u, j - 1]
-                s_items[u, 0] = item
-                s_size[u] = min(n + 1, length)
+        continues = s_size[u] > 0 and abs(t - s_time[u]) <= gap
+        if continues and s_clicks[u] >= max_events:
+            fate[k] = TOO_LONG
+            items[k] = -1
         else:
-            s_items[u, 0] = item
-            s_size[u] = 1
+            item = items[k]
+            if item >= known:
+                if born[item - known] < 0:
+                    born[item - known] = free
+                    free += 1
+                item = born[item - known]
+            w = scaled(weights[k], t, landmark, half_life)
+            if continues:
+                last = s_items[u, 0]
+                if last != item:
+                    if (heads[-1] + 2 * max_degree // UNIT) * UNIT > len(nbr):
+                        return k, FULL, clock
+                    _add(last, item, w, max_degree, start, size_class, degree, nbr, wgt, heads)
+                    _add(item, last, w, max_degree, start, size_class, degree, nbr, wgt, heads)
+                    changed[last] = True
+                    n = s_size[u]
+                    for j in range(length):
+                        history[k, j] = s_items[u, j] if j < n else -1
+                    target[k] = item
+                    for j in range(min(n, length - 1), 0, -1):
+                        s_items[u, j] = s_items[u, j - 1]
+                    s_items[u, 0] = item
+                    s_size[u] = min(n + 1, length)
+                s_clicks[u] += 1
+            else:
+                if s_size[u] == 0:
+                    for j in range(s_ids.shape[1]):
+                        s_ids[u, j] = 0
+                s_items[u, 0] = item
+                s_size[u] = 1
+                s_clicks[u] = 1
+            fate[k] = KEPT
+            items[k] = item
+            amounts[k] = w
+            last_seen[item] = max(last_seen[item], t)
+            changed[item] = True
+        if event_ids is not None:
+            _remember(event_ids[k], s_ids, u)
         s_time[u] = t
         s_changed[u] = True
-        last_seen[item] = max(last_seen[item], t)
-        changed[item] = True
-        amounts[k] = w
         clock = max(clock, t)
     return len(items), DONE, clock
 
@@ -234,6 +288,11 @@ class Graph:
     @property
     def arcs(self) -> int:
         return int(self.degree.sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays, free slabs included."""
+        return sum(a.nbytes for a in vars(self).values() if isinstance(a, np.ndarray))
 
     def row(self, slot: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Views of the neighbours of a slot and their scaled weights."""

@@ -42,13 +42,16 @@ class Placement:
 
 @dataclass(frozen=True)
 class Placed:
-    """The outcome of `Placer.place`."""
+    """The outcome of `Placer.place`; arrays are those of `core.rounds.Changes`."""
 
     published: NDArray[np.int64]
     vectors: NDArray[np.float32]
     contexts: NDArray[np.float32]
+    drift: NDArray[np.float32]
     cluster_moves: int
+    """Items published before whose cluster is another."""
     bucket_moves: int
+    """Buckets that items published before left for others, one for each table."""
 
 
 def features(vectors: NDArray[np.float32], contexts: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -109,10 +112,9 @@ class Placer:
         buckets = self.lsh.keys(x, c.buckets[rows], rehash)
         drift = np.maximum(_drift(vectors, c.pub_v[rows]), _drift(contexts, c.pub_u[rows]))
         moved_cluster = known & (cluster != c.cluster[rows])
-        moved_bucket = known & (buckets != c.buckets[rows]).any(axis=1)
-        leaves = (
-            ~known | c.stale[rows] | moved_cluster | moved_bucket | (drift >= s.publish.min_drift)
-        )  # fmt: skip
+        moved_buckets = known[:, None] & (buckets != c.buckets[rows])
+        moved = moved_cluster | moved_buckets.any(axis=1)
+        leaves = ~known | c.stale[rows] | moved | (drift >= s.publish.min_drift)
         out, published = rows[leaves], at[leaves]
         c.cluster[out], c.buckets[out] = cluster[leaves], buckets[leaves]
         c.epoch[rows] = placement.epoch
@@ -123,6 +125,7 @@ class Placer:
             published,
             vectors[leaves],
             contexts[leaves],
+            drift[leaves & known],
             int(moved_cluster.sum()),
-            int(moved_bucket.sum()),
+            int(moved_buckets.sum()),
         )

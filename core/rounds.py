@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from core.clicks import Clicks
 from core.placement import Placement
+from core.quality import Quality
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Inputs:
     """Items with their attribute tokens, or None for an item that was retired."""
     closes_commit: bool = True
     """Whether the rows changed since the last commit leave with this round."""
+    may_close: bool = True
+    """Whether a major update that is due may close a commit of its own; if not, it waits."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ class Changes:
     """[len(published), dim] unit rows of the items' hidden vectors V."""
     contexts: NDArray[np.float32]
     """[len(published), dim] unit rows of the context vectors U."""
+    drift: NDArray[np.float32]
+    """Of each item published again, shape (at most len(published),): the cosine distance from its
+    last published vectors, of V or of U, whichever moved further."""
     gone: list[Gone]
     versions: dict[int, int]
     """The new version of each item partition that changed."""
@@ -62,14 +68,26 @@ class Outputs:
 
     round_number: int
     events: int
+    """Clicks that count."""
+    duplicates: int
+    """Clicks left out because the user's event id came before."""
+    too_long: int
+    """Clicks left out because their session has more than `session.max_events`."""
+    quality: Quality
     changes: Changes | None
 
 
 @dataclass
 class Folded:
-    """What `Engine.fold` learned about a batch of clicks."""
+    """What `Engine.fold` learned about a batch of n clicks: shapes (n,), history (n, length)."""
 
+    fate: NDArray[np.int8]
+    """KEPT, DUPLICATE or TOO_LONG of `core.graph`; what follows is of use for kept clicks only."""
     slots: NDArray[np.int32]
+    """The item, -1 if the click was not kept."""
     amounts: NDArray[np.float32]
+    """Scaled weights, 0 if not kept."""
     history: NDArray[np.int32]
+    """The last items of the session that the click continues, newest first, -1 past the end."""
     target: NDArray[np.int32]
+    """The item, if the click continues a session with another one, else -1."""

@@ -10,16 +10,20 @@ class Sessions:
     """Open sessions, one row a user.
 
     `time` int64 [n] is the decay time of the last click in ms; `items` int32 [n, length] the last
-    items, newest first; `size` int32 [n] how many of them count; `changed` bool [n] marks rows not
-    yet in a checkpoint. A row with size 0 is free.
+    items, newest first; `size` int32 [n] how many of them count; `clicks` int32 [n] how many clicks
+    the session has, up to `session.max_events`; `event_ids` uint64 [n, width] the hashes of the
+    user's last event ids, newest first, 0 past the end; `changed` bool [n] marks rows not yet in a
+    checkpoint. A row with size 0 is free: nothing else in it counts.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, width: int) -> None:
         self.users: dict[str, int] = {}
         self.names: list[str | None] = []
         self.time = np.zeros(0, np.int64)
         self.items = np.zeros((0, length), np.int32)
         self.size = np.zeros(0, np.int32)
+        self.clicks = np.zeros(0, np.int32)
+        self.event_ids = np.zeros((0, width), np.uint64)
         self.changed = np.zeros(0, np.bool_)
         self.ended: list[str] = []
         """Users whose sessions were forgotten since the last checkpoint."""
@@ -42,11 +46,10 @@ class Sessions:
         return np.fromiter(map(rows.__getitem__, users), np.int32, len(users))
 
     def _grow(self, n: int) -> None:
-        grown = n - len(self.time)
-        self.time = np.concatenate([self.time, np.zeros(grown, np.int64)])
-        self.items = np.concatenate([self.items, np.zeros((grown, self.items.shape[1]), np.int32)])
-        self.size = np.concatenate([self.size, np.zeros(grown, np.int32)])
-        self.changed = np.concatenate([self.changed, np.zeros(grown, np.bool_)])
+        for name in _COLUMNS:
+            old = getattr(self, name)
+            grown = np.zeros((n - len(old), *old.shape[1:]), old.dtype)
+            setattr(self, name, np.concatenate([old, grown]))
 
     def end(self, before: int, dead: NDArray[np.bool_]) -> None:
         """End sessions whose last click is older than `before` (ms), or that name a dead slot."""
@@ -68,13 +71,22 @@ class Sessions:
                 self.changed[row] = False
                 self.ended.append(user)
 
-    def load(self, users: Sequence[str], time: NDArray[np.int64], items: list[list[int]]) -> None:
-        """Take sessions from a checkpoint; `items` are slots, newest first."""
+    def load(
+        self, users: Sequence[str], time: NDArray[np.int64], clicks: NDArray[np.int32],
+        items: list[list[int]], event_ids: list[NDArray[np.uint64]],
+    ) -> None:  # fmt: skip
+        """Take sessions from a checkpoint; `items` are slots, and both lists newest first."""
         rows = self.intern(users)
-        self.time[rows] = time
-        for row, slots in zip(rows, items, strict=True):
+        self.time[rows], self.clicks[rows], self.event_ids[rows] = time, clicks, 0
+        for row, slots, ids in zip(rows, items, event_ids, strict=True):
             self.items[row, : len(slots)] = slots
             self.size[row] = len(slots)
+            self.event_ids[row, : len(ids)] = ids
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the columns."""
+        return sum(int(getattr(self, name).nbytes) for name in _COLUMNS)
 
     def relabel(self, new: NDArray[np.int32]) -> None:
         """Follow the vocabulary's new order; `new[old slot]` is the new slot or -1."""
@@ -85,3 +97,6 @@ class Sessions:
         self.items[:n] = np.maximum(moved, 0)
         self.changed[:n] = self.size[:n] > 0
         self.collect()
+
+
+_COLUMNS = ("time", "items", "size", "clicks", "event_ids", "changed")

@@ -8,6 +8,10 @@ from numpy.typing import NDArray
 ATTRIBUTE = b"\xffattr/"
 """Keys that start with 0xFF are no UTF-8, so no item id can be one of them."""
 
+ID_BYTES = 180
+"""Bytes of memory of an id of some ten characters: its text, its number, and its place in a dict
+and in a list."""
+
 _ATTRIBUTE_TEXT = ATTRIBUTE.decode("utf-8", "surrogateescape")
 
 
@@ -51,6 +55,11 @@ class Vocabulary:
     def get(self, key: str) -> int | None:
         return self._slots.get(key)
 
+    def names(self, slots: NDArray[np.integer]) -> list[str]:
+        """The ids of slots, "" for an empty one."""
+        keys = self.keys
+        return [keys[slot] or "" for slot in slots.tolist()]
+
     def intern(self, keys: Sequence[str]) -> NDArray[np.int32]:
         """The slot of each key, int32 [len(keys)]; a key not seen before gets the next free one."""
         slots = self._slots
@@ -67,6 +76,11 @@ class Vocabulary:
             if key is not None:
                 del self._slots[key]
                 self.keys[slot] = None
+
+    def cut(self, n: int) -> None:
+        """Take back the slots from n on; their ids get new ones if they come back."""
+        self.forget(range(n, len(self.keys)))
+        del self.keys[n:]
 
     def reorder(self, order: NDArray[np.int64]) -> None:
         """Make slot `order[i]` slot i; slots not in `order` are dropped."""

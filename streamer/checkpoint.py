@@ -28,7 +28,9 @@ ARC_BYTES = 8
 _SLOT = struct.Struct(">I")
 _NODE = struct.Struct("<Hq")
 """Length of the id and time last seen, ahead of the id, the neighbours' slots and the weights."""
-_TIME = struct.Struct("<q")
+_SESSION = struct.Struct("<qiH")
+"""Time, clicks and number of event ids, ahead of the hashes of those and the slots of the items."""
+_ID_BYTES = 8
 
 
 class Pointer(msgspec.Struct):
@@ -56,6 +58,8 @@ def scale(settings: Settings) -> dict[str, int]:
         "graph.max_degree": settings.graph.max_degree,
         "session.gap": int(settings.session.gap),
         "session.length": settings.session.length,
+        "session.max_events": settings.session.max_events,
+        "session.event_ids": settings.session.event_ids,
     }
 
 
@@ -120,9 +124,13 @@ def _sessions(engine: Engine) -> list[Entry]:
     # A user whose session ended may have begun another: that one is written after the deletion.
     out: list[Entry] = [(user.encode(), None) for user in sessions.ended]
     for row in np.flatnonzero(sessions.changed & (sessions.size > 0)).tolist():
-        items = sessions.items[row, : sessions.size[row]].astype("<i4").tobytes()
+        items = sessions.items[row, : sessions.size[row]]
+        ids = sessions.event_ids[row]
+        ids = ids[ids != 0]
+        head = _SESSION.pack(int(sessions.time[row]), int(sessions.clicks[row]), len(ids))
         user = sessions.names[row] or ""
-        out.append((user.encode(), _TIME.pack(int(sessions.time[row])) + items))
+        value = head + ids.astype("<u8").tobytes() + items.astype("<i4").tobytes()
+        out.append((user.encode(), value))
     return out
 
 
@@ -182,10 +190,16 @@ def load(store: Store, engine: Engine) -> dict[str, int] | None:
         nbr = np.frombuffer(arcs, "<i4", degree)
         wgt = np.frombuffer(arcs, "<f4", degree, 4 * degree)
         engine.graph.put_row(slot, new[nbr], wgt, seen)
-    users, times, items = [], [], []
+    users, times, clicks, items, event_ids = [], [], [], [], []
     for user, value in store.scan("sessions"):
+        time, count, ids = _SESSION.unpack_from(value)
         users.append(user.decode())
-        times.append(_TIME.unpack_from(value)[0])
-        items.append(new[np.frombuffer(value, "<i4", offset=_TIME.size)].tolist())
-    engine.sessions.load(users, np.array(times, np.int64), items)
+        times.append(time)
+        clicks.append(count)
+        event_ids.append(np.frombuffer(value, "<u8", ids, _SESSION.size))
+        slots_at = _SESSION.size + ids * _ID_BYTES
+        items.append(new[np.frombuffer(value, "<i4", offset=slots_at)].tolist())
+    engine.sessions.load(
+        users, np.array(times, np.int64), np.array(clicks, np.int32), items, event_ids
+    )
     return saved.offsets

@@ -18,19 +18,18 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import msgspec
-from confluent_kafka import KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaException, Producer, TopicPartition
 
 from core.engine import Engine
 from core.rounds import Changes
 from core.rows import to_values
-from streamer import checkpoint, deadletter, records
-from streamer.deadletter import Headers
-from streamer.events import Reason
+from streamer import checkpoint, records
+from streamer.deadletter import DeadLetter, Headers
 from streamer.group import Group
-from streamer.kafka import CALL_SECONDS, Place, failure, place_of
+from streamer.kafka import CALL_SECONDS, Place, failure
 from streamer.metrics import Metrics
 from streamer.records import Progress, Space
 from streamer.settings import Config
@@ -40,32 +39,6 @@ log = logging.getLogger(__name__)
 
 ANY = -1
 """The partition that the partitioner chooses."""
-
-MAX_BYTES = 900_000
-"""Key and value of a dead letter together: brokers take a million bytes with headers by default."""
-
-
-@dataclass
-class DeadLetter:
-    """A record that could not be folded, as it came, with headers that say why."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-
-    @classmethod
-    def of(cls, message: Message, reason: Reason, text: str) -> Self:
-        """The message with the reason. What is too long for a record of its own is cut."""
-        topic, partition = place_of(message)
-        _, timestamp = message.timestamp()
-        offset, key, value = message.offset() or 0, message.key(), message.value()
-        headers = deadletter.headers(topic, partition, offset, timestamp, reason, text)
-        size = len(key or b"") + len(value or b"")
-        if size > MAX_BYTES:
-            headers.append(("source.bytes", str(size).encode()))
-            key = key and key[: MAX_BYTES // 2]
-            value = value and value[: MAX_BYTES // 2]
-        return cls(key, value, headers)
 
 
 @dataclass

@@ -4,6 +4,8 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
@@ -16,7 +18,6 @@ from streamer.settings import ClickSettings, Config, KafkaValue
 
 DEFAULT_FILE = Path("walkstream.toml")
 
-
 _SECTIONS: dict[str, Any] = get_type_hints(Config)
 _PASSED_ON = ("kafka", "registry")
 """Sections whose keys are those of a library."""
@@ -28,10 +29,12 @@ _TYPES: dict[str, Any] = {
 }
 _WEIGHTS, _FIELDS = "events.weights", "clicks.fields"
 _TYPES |= {f"{_FIELDS}.{name}": str for name in ClickSettings().fields}
+_TABLES = {*_SECTIONS, _WEIGHTS, _FIELDS}
 
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": DAY_MS, "w": 7 * DAY_MS}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
 _LONGEST_MS = 36_525 * DAY_MS
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def duration(value: object) -> Duration:
@@ -55,6 +58,33 @@ def duration(value: object) -> Duration:
     return Duration(round(ms))
 
 
+def spelled(span: Duration) -> str:
+    """What `duration` reads as this span, in the largest unit up to days: "90s", "7d", "0"."""
+    units = ((unit, _UNITS_MS[unit]) for unit in ("d", "h", "m", "s", "ms"))
+    return next((f"{span // ms}{unit}" for unit, ms in units if span and span % ms == 0), "0")
+
+
+def start_time(position: str) -> int | None:
+    """`start.position` in ms since the epoch; None for `earliest` and `latest`.
+
+    A time without a zone is in UTC. Raises ValueError for anything else, and for times before 1970.
+    """
+    if position in ("earliest", "latest"):
+        return None
+    try:
+        moment = datetime.fromisoformat(position)
+    except ValueError:
+        raise ValueError(
+            f"{position!r} is neither earliest, latest nor a time such as 2026-01-31T12:00:00Z"
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    ms = (moment - _EPOCH) // timedelta(milliseconds=1)
+    if ms < 0:
+        raise ValueError(f"{position!r} is before 1970")
+    return ms
+
+
 class _Text(str):
     """A value from the environment or `--set`, whose TOML type is not known yet."""
 
@@ -64,6 +94,16 @@ def load(file: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
 
     Without `file`, `walkstream.toml` in the working directory is read if there is one.
     Raises ConfigError that names the key and where it was set.
+    """
+    return load_with_origins(file, overrides, environ)[0]
+
+
+def load_with_origins(
+    file: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
+) -> tuple[Config, dict[str, str]]:
+    """What `load` returns, and by key where it was set: the file, a variable, or `--set`.
+
+    The keys are those of `leaves`; one without an origin has its default.
     """
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -99,7 +139,20 @@ def load(file: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
     config = Config(kafka=tables["kafka"], registry=tables["registry"], **built)
     for key, problem in limits.problems(config):
         raise ConfigError(f"{key}: {problem}{_source(origins.get(key))}")
-    return config
+    if config.commit != built["commit"]:
+        origins["commit.rounds"] = "round.max_seconds"
+    return config, origins
+
+
+def leaves(config: Config) -> dict[str, Any]:
+    """Every value by its key, `kafka.bootstrap.servers` and `events.weights.*` among them."""
+    out: dict[str, Any] = {}
+    for section in fields(config):
+        part = getattr(config, section.name)
+        if not isinstance(part, dict):
+            part = {field.name: getattr(part, field.name) for field in fields(part)}
+        out |= _flatten(section.name, part)
+    return out
 
 
 def _from_file(file: Path | None) -> Iterator[tuple[str, Any, str]]:
@@ -153,7 +206,8 @@ def _typed(key: str, value: Any) -> Any:
 
 
 def _flatten(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
+    # An empty table of a wrong name is kept, so that it is refused like any unknown key.
+    if isinstance(value, dict) and (value or key in _TABLES):
         for name, inner in value.items():
             yield from _flatten(f"{key}.{name}", inner)
     else:
@@ -161,32 +215,45 @@ def _flatten(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _type_of(key: str) -> Any:
-    if key.partition(".")[0] in _PASSED_ON:
-        return KafkaValue
+    section, _, name = key.partition(".")
+    if section in _PASSED_ON:
+        return KafkaValue if name else None
     return float if key.startswith(_WEIGHTS + ".") else _TYPES.get(key)
 
 
 def _converted(key: str, value: Any, origin: str) -> Any:
     type_ = _type_of(key)
     if type_ is None:
-        raise ConfigError(f"{key}: there is no such setting{_nearest(key)}{_source(origin)}")
+        raise ConfigError(f"{key}: there is no such setting{_hint(key)}{_source(origin)}")
     if get_origin(type_) is Literal and value not in type_.__args__:
         choices = ", ".join(type_.__args__)
         raise ConfigError(f"{key}: {value!r} is none of {choices}{_source(origin)}")
+    if type_ is str and isinstance(value, date):
+        value = value.isoformat()  # TOML has dates and times of its own
     try:
         # Strict for Kafka: a password such as "007" must stay the text it is.
         strict = type_ is KafkaValue
-        return msgspec.convert(value, type_, strict=strict, dec_hook=lambda _, v: duration(v))
-    except msgspec.ValidationError as error:
+        value = msgspec.convert(value, type_, strict=strict, dec_hook=lambda _, v: duration(v))
+        if key == "start.position":
+            start_time(value)
+        return value
+    except (msgspec.ValidationError, ValueError) as error:
         raise ConfigError(f"{key}: {error}{_source(origin)}") from None
 
 
-def _nearest(key: str) -> str:
+def _hint(key: str) -> str:
+    """The nearest known key, or what there is to choose from."""
+    section, _, name = key.partition(".")
+    if key.rstrip(".") in _SECTIONS:
+        return f"; it is a section: write {section}.name = value"
+    if section not in _SECTIONS and (near := difflib.get_close_matches(section, _PASSED_ON, n=1)):
+        return f"; did you mean {near[0]}.{name}?"
     same_name = [known for known in _TYPES if known.endswith("." + key.rpartition(".")[2])]
     nearest = difflib.get_close_matches(key, _TYPES, n=1, cutoff=0.7) or same_name
-    if nearest:
-        return f"; did you mean {nearest[0]}?"
-    return f"; the sections are {', '.join(_SECTIONS)}"
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    if key.startswith(_FIELDS + "."):
+        return f"{hint}; the fields of a click are {', '.join(ClickSettings().fields)}"
+    return hint or f"; the sections are {', '.join(_SECTIONS)}"
 
 
 def _source(origin: str | None) -> str:

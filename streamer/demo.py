@@ -4,6 +4,7 @@ The worker is `walkstream worker` in a process of its own. What is shown comes f
 would take it: vectors from `item-vectors`, figures from `/metrics`.
 """
 
+import importlib.util
 import shutil
 import signal
 import sys
@@ -12,36 +13,46 @@ import time
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
-from typing import Self
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
 from streamer import kafka
-from streamer.embedded import QUIET, EmbeddedBroker, Figures, WorkerProcess
+from streamer.delivery import Pace
+from streamer.demo_view import (
+    RANKERS,
+    SAMPLE_SECONDS,
+    History,
+    Near,
+    Newcomer,
+    View,
+    listed,
+)
+from streamer.embedded import QUIET, EmbeddedBroker, WorkerProcess
 from streamer.settings import TopicSettings
-from streamer.shop import Shop
+from streamer.shop import Record, Shop
 
 CLICKS_PER_SECOND = 400.0
 FIRST_CLICKS = 400
 """Sent at once, so that all kernels are compiled when the seconds begin to count."""
 USERS = 1000
+BOTS, MALFORMED, DRIFT = 0.03, 0.01, 0.005
+ARRIVAL = 1 / 3
+"""When in the run a new product arrives."""
 SETTINGS = (
     "session.gap=2s",  # a user of this shop clicks every 0.6 s, and is back 9 s after leaving
+    "session.max_events=50",  # a visit here has 8 at most
     "graph.half_life=30s",
     "clusters.count=15",
     "clusters.min_items=150",
 )
 TOP = 10
-SHOWN_PRODUCTS, SHOWN_NEIGHBOURS = 5, 5
+SHOWN_PRODUCTS, SHOWN_NEIGHBOURS, SHOWN_NEAREST = 5, 5, 3
 TICK_SECONDS = 0.05
-SHOW_SECONDS = 0.5
-LINE_SECONDS = 5.0
+
+Catalogue = dict[str, dict[str, str]]
 
 
 def run(seconds: float) -> None:
@@ -52,8 +63,12 @@ def run(seconds: float) -> None:
     # As Ctrl-C does, so that the worker never outlives the demo.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="walkstream-demo-"))
-    topics, shop = TopicSettings(), Shop(seed=1, users=USERS)
-    catalogue: dict[str, dict[str, str]] = {i["item_id"]: i["attributes"] for i in shop.items()}
+    topics = TopicSettings()
+    shop = Shop(
+        seed=1, users=USERS, drift=DRIFT, bots=BOTS, malformed=MALFORMED,
+        held_back=1, arrive_every=FIRST_CLICKS + round(ARRIVAL * seconds * CLICKS_PER_SECOND),
+    )  # fmt: skip
+    catalogue: Catalogue = {i["item_id"]: i["attributes"] for i in shop.items()}
     with ExitStack() as stack:
         broker = stack.enter_context(EmbeddedBroker())
         broker.create(
@@ -62,7 +77,9 @@ def run(seconds: float) -> None:
         )  # fmt: skip
         worker = stack.enter_context(WorkerProcess(broker.bootstrap, folder, SETTINGS))
         vectors = stack.enter_context(closing(_Vectors(broker.bootstrap, topics.item_vectors)))
-        visitors = stack.enter_context(closing(_Visitors(broker.bootstrap, topics, shop)))
+        visitors = stack.enter_context(
+            closing(_Visitors(broker.bootstrap, topics, shop, catalogue))
+        )
         print(
             f"A shop of {len(catalogue)} products and {USERS} users, a broker in this process, and "
             f"one worker; its log is {worker.log}\n"
@@ -70,36 +87,40 @@ def run(seconds: float) -> None:
             flush=True,
         )
         visitors.send_first()
-        begin = worker.wait_until_learning()
-        with _Display() as display:
+        history = History(worker.wait_until_learning())
+        with View(history) as view:
+            visitors.open()
             started = time.monotonic()
-            elapsed = 0.0
+            elapsed = sampled = 0.0
             while elapsed < seconds:
-                visitors.send_due()
+                newcomer = visitors.send_due(elapsed)
                 vectors.read(TICK_SECONDS)
                 elapsed = time.monotonic() - started
-                if display.is_due() or elapsed >= seconds:
-                    share, chance = _same_category(vectors, catalogue)
-                    shown = _shown(elapsed, visitors.sent, begin, worker.figures() or begin)
-                    display.show({**shown, "same category": f"{share:.0%} (chance {chance:.0%})"})
+                if newcomer is not None:
+                    newcomer.see(_nearest(vectors, visitors.newcomer_id, catalogue), elapsed)
+                last = elapsed >= seconds
+                if elapsed - sampled >= SAMPLE_SECONDS or last:
+                    sampled = elapsed
+                    if (now := worker.figures()) is not None:
+                        history.add(elapsed, now)
+                    view.show(elapsed, newcomer, last)
         worker.stop()
         vectors.read_to_end()
     _print_findings(vectors, catalogue)
-    state = folder / "state"
-    # The script of the environment that runs this, which need not be on the PATH.
-    command = shutil.which("walkstream") or Path(sys.executable).with_name("walkstream")
-    print(
-        "\nThe worker has stopped and its state folder is still there. What to try next:\n"
-        f"  {command} inspect --state {state}\n"
-        f"  {command} query {vectors.most_learned()[0]} --state {state}\n"
-        "  replay or worker, for your own clicks from files or from Kafka: README.md"
-    )
+    _print_quality(history)
+    if newcomer is not None:
+        _print_arrival(newcomer)
+    dead = history.by_label("dead_letters_total")
+    print(f"\nBroken records among the clicks, by the reason in their dead letter: {listed(dead)}")
+    _print_next_steps(folder / "state", vectors.most_learned()[0])
 
 
 class _Visitors:
-    """Sends the shop's items when created, and then its clicks."""
+    """Sends the shop's products when created, and then its clicks."""
 
-    def __init__(self, bootstrap: str, topics: TopicSettings, shop: Shop) -> None:
+    def __init__(
+        self, bootstrap: str, topics: TopicSettings, shop: Shop, catalogue: Catalogue
+    ) -> None:
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -109,32 +130,38 @@ class _Visitors:
                 "log_level": QUIET,
             }
         )
-        self._topic = topics.clicks
-        self._clicks = shop.clicks(0, CLICKS_PER_SECOND)
-        self.sent = 0
-        for item in shop.items():
-            self._producer.produce(topics.items, msgspec.json.encode(item), item["item_id"])
+        self._topics = {"items": topics.items, "clicks": topics.clicks}
+        self._records = shop.records(lambda: int(time.time() * 1000))
+        self._catalogue = catalogue
+        self._newcomer: Newcomer | None = None
+        self.newcomer_id = ""
+        for record in islice(self._records, shop.opening):
+            self._send(record)
 
     def send_first(self) -> None:
-        for click in islice(self._clicks, FIRST_CLICKS):
-            self._send(click)
+        for record in islice(self._records, FIRST_CLICKS):
+            self._send(record)
         self._producer.flush()
-        self._next = next(self._clicks)
-        self._opened = 0.0
 
-    def send_due(self) -> None:
-        """Send the clicks whose time has come since the first call."""
-        now = time.monotonic()
-        self._opened = self._opened or now - self._next["ts"] / 1000
-        while self._next["ts"] / 1000 <= now - self._opened:
-            self._send(self._next)
-            self._next = next(self._clicks)
+    def open(self) -> None:
+        """From now on clicks are due."""
+        self._pace = Pace(CLICKS_PER_SECOND)
+
+    def send_due(self, elapsed: float) -> Newcomer | None:
+        """Send the records whose time has come. Returns the product that arrived, if one has."""
+        for record in islice(self._records, self._pace.due()):
+            self._send(record)
+            if record.topic == "items":
+                self.newcomer_id = record.key.decode()
+                attributes = self._catalogue[self.newcomer_id]
+                self._newcomer = Newcomer(attributes["name"], attributes["category"], elapsed)
+            elif self._newcomer and f'"{self.newcomer_id}"'.encode() in (record.value or b""):
+                self._newcomer.click(elapsed)
         self._producer.poll(0)
+        return self._newcomer
 
-    def _send(self, click: dict[str, str | int]) -> None:
-        value = msgspec.json.encode({**click, "ts": int(time.time() * 1000)})
-        self._producer.produce(self._topic, value, str(click["user_id"]))
-        self.sent += 1
+    def _send(self, record: Record) -> None:
+        self._producer.produce(self._topics[record.topic], record.value, record.key)
 
     def close(self) -> None:
         self._producer.close()
@@ -192,20 +219,39 @@ class _Vectors:
         """Items by how many updates their vectors had, most first."""
         return sorted(self._of, key=lambda item: -self._of[item].updates)
 
+    def near(self, item: str, top: int) -> list[tuple[float, str]]:
+        """Cosine and id of the items nearest to one, the nearest first; none without a vector."""
+        if item not in self._of:
+            return []
+        vectors = self._units()
+        cosines = vectors @ vectors[self.items().index(item)]
+        found = [(float(c), i) for c, i in zip(cosines, self._of, strict=True) if i != item]
+        return sorted(found, reverse=True)[:top]
+
     def nearest(self, top: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
         """Places in `items()` of the nearest `top` other items, and their cosines; (items, top)."""
-        vectors = np.array([record.vector for record in self._of.values()])
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = self._units()
         cosines = vectors @ vectors.T
         np.fill_diagonal(cosines, -np.inf)
         order = np.argsort(-cosines, axis=1)[:, :top]
         return order, np.take_along_axis(cosines, order, axis=1)
 
+    def _units(self) -> npt.NDArray[np.float64]:
+        vectors = np.array([record.vector for record in self._of.values()])
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
     def close(self) -> None:
         self._consumer.close()
 
 
-def _same_category(vectors: _Vectors, catalogue: dict[str, dict[str, str]]) -> tuple[float, float]:
+def _nearest(vectors: _Vectors, item: str, catalogue: Catalogue) -> tuple[Near, ...]:
+    return tuple(
+        (cosine, catalogue[other]["name"], catalogue[other]["category"])
+        for cosine, other in vectors.near(item, SHOWN_NEAREST)
+    )
+
+
+def _same_category(vectors: _Vectors, catalogue: Catalogue) -> tuple[float, float]:
     """Share of the nearest TOP of all items that are of their category, and what chance gives."""
     items = vectors.items()
     if len(items) <= TOP:
@@ -220,64 +266,7 @@ def _same_category(vectors: _Vectors, catalogue: dict[str, dict[str, str]]) -> t
     )
 
 
-def _median_staleness(begin: Figures, now: Figures) -> str:
-    """Interpolated between the bounds of the histogram's buckets."""
-    counts = {
-        key[1]: count - begin.get(key, 0.0)
-        for key, count in now.items()
-        if key[0] == "staleness_seconds_bucket"
-    }
-    total = counts.pop("+Inf")
-    bounds = [0.0, *map(float, counts)]
-    return f"{np.interp(total / 2, [0.0, *counts.values()], bounds):.2f} s" if total else "-"
-
-
-def _shown(elapsed: float, sent: int, begin: Figures, now: Figures) -> dict[str, str]:
-    learned = now[("events_total",)] - begin[("events_total",)]
-    return {
-        "seconds": f"{elapsed:.0f}",
-        "clicks sent": f"{sent:,}",
-        "clicks learned": f"{now[('events_total',)]:,.0f} ({learned / max(elapsed, 1):,.0f}/s)",
-        "staleness p50": _median_staleness(begin, now),
-        "items": f"{now[('items',)]:,.0f}",
-        "arcs": f"{now[('arcs',)]:,.0f}",
-        "vectors published": f"{now[('published_vectors_total',)]:,.0f}",
-        "commits": f"{now[('transactions_total', 'committed')]:,.0f}",
-    }
-
-
-class _Display:
-    """A table that stays in place on a terminal, else a line now and then."""
-
-    def __init__(self) -> None:
-        self._console = Console()
-        self._live = Live(console=self._console, auto_refresh=False)
-        self._interval = SHOW_SECONDS if self._console.is_terminal else LINE_SECONDS
-        self._next = time.monotonic() + self._interval
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def is_due(self) -> bool:
-        return time.monotonic() >= self._next
-
-    def show(self, figures: dict[str, str]) -> None:
-        self._next = time.monotonic() + self._interval
-        if not self._console.is_terminal:
-            print(", ".join(f"{name} {value}" for name, value in figures.items()), flush=True)
-            return
-        table = Table.grid(padding=(0, 2))
-        for name, value in figures.items():
-            table.add_row(name, f"[bold]{value}")
-        self._live.update(table, refresh=True)
-
-
-def _print_findings(vectors: _Vectors, catalogue: dict[str, dict[str, str]]) -> None:
+def _print_findings(vectors: _Vectors, catalogue: Catalogue) -> None:
     """Neighbours of the most clicked product of some categories, and the share over all."""
     items = vectors.items()
     order, cosines = vectors.nearest(TOP)
@@ -294,4 +283,48 @@ def _print_findings(vectors: _Vectors, catalogue: dict[str, dict[str, str]]) -> 
     print(
         f"\nOf the {TOP} nearest of each of {len(items)} products, {share:.1%} are of the same "
         f"category; chance gives {chance:.1%}: {share / chance:.1f} times chance"
+    )
+
+
+def _print_quality(history: History) -> None:
+    rates, trials = history.overall()
+    if rates:
+        print(
+            f"\nOf {trials:,.0f} next clicks, each ranked before it was learned, these had it "
+            "among their first 20: "
+            + ", ".join(f"{name} {rates[ranker]:.0%}" for ranker, name in RANKERS.items())
+        )
+
+
+def _print_arrival(newcomer: Newcomer) -> None:
+    vector, home = map(newcomer.since_click, (newcomer.first_vector, newcomer.at_home))
+    if vector is None:
+        return
+    found = f", after {home:.1f} s its nearest were of its category" if home is not None else ""
+    print(
+        f"\n{newcomer.name} ({newcomer.category}) was new after {newcomer.arrived:.0f} s. "
+        f"{vector:.1f} s after its first click it had a vector{found}; in the end they are"
+    )
+    for cosine, name, category in newcomer.nearest:
+        print(f"  {cosine:.2f}  {name} ({category})")
+
+
+def _print_next_steps(state: Path, item: str) -> None:
+    # The script of the environment that runs this, which need not be on the PATH.
+    command = shutil.which("walkstream") or Path(sys.executable).with_name("walkstream")
+    kafka_script = Path(__file__).resolve().parents[1] / "ops/kafka/run"
+    print(
+        "\nThe worker has stopped and its state folder is still there. What to try next:\n"
+        f"  {command} inspect --state {state}\n"
+        f"  {command} query {item} --state {state}"
+    )
+    if importlib.util.find_spec("plotly"):
+        print(f"  {command} plot --state {state} --out map.html")
+    print("\nThe same on a real Kafka, each in a terminal of its own:")
+    if kafka_script.exists():
+        print(f"  {kafka_script}    (needs Java 17 and Maven; or have a Kafka at localhost:9092)")
+    print(
+        f"  {command} topics create && {command} worker\n"
+        f"  {command} publish --synthetic\n"
+        "Your own clicks, from files or from Kafka: README.md"
     )

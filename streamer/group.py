@@ -160,10 +160,15 @@ class Group:
         self.begin(offsets)
 
     def lag(self, offsets: Mapping[Place, int]) -> Iterator[tuple[Place, int]]:
-        """Records behind these offsets in each partition, as far as the consumer knows."""
-        for where, offset in offsets.items():
+        """Records behind these offsets in each partition, as far as the consumer knows.
+
+        All that was consumed must be before the offsets: then the consumer's position, which also
+        gets past the markers of transactions, is as far as they are.
+        """
+        for tp in self.consumer.position([TopicPartition(*where) for where in offsets]):
+            where = tp.topic, tp.partition
             _, end = self.consumer.get_watermark_offsets(TopicPartition(*where), cached=True)
-            yield where, max(0, end - offset)
+            yield where, max(0, end - max(offsets[where], tp.offset))
 
 
 def _named(partitions: list[TopicPartition]) -> str:

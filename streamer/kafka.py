@@ -29,6 +29,9 @@ PROBE_SECONDS = 10.0
 CALL_SECONDS = 30.0
 """How long a call to the brokers may take before the worker gives up and is restarted."""
 
+SESSION_MS = 20_000
+"""How long the group keeps the place of a worker that died."""
+
 TAKEN_OVER = frozenset(
     {
         KafkaError.FENCED_INSTANCE_ID,
@@ -100,7 +103,10 @@ def producer(config: Config) -> Producer:
 
 def group_consumer(config: Config) -> Consumer:
     """Reads `clicks` and `vector-deltas` as a static member of the group."""
-    defaults: dict[str, KafkaValue] = {"session.timeout.ms": 20_000, "fetch.wait.max.ms": 100}
+    defaults: dict[str, KafkaValue] = {
+        "session.timeout.ms": SESSION_MS,
+        "fetch.wait.max.ms": 100,
+    }
     return Consumer(
         COMMON
         | defaults
@@ -200,6 +206,18 @@ def begins(client: AdminClient, where: Iterable[Place]) -> dict[Place, int]:
     """The first offset that retention left in each partition."""
     asked = {TopicPartition(t, p): OffsetSpec.earliest() for t, p in where}  # type: ignore[no-untyped-call]
     return _offsets(client, asked)
+
+
+def offsets_at(consumer: Consumer, where: Iterable[Place], time: int) -> dict[Place, int]:
+    """The first offset of a record at or after `time` (ms) of each partition that has one."""
+    asked = [TopicPartition(*place, time) for place in where]
+    out = {}
+    for found in consumer.offsets_for_times(asked, CALL_SECONDS) if asked else []:
+        if found.error is not None:
+            raise failure(found.error, f"{found.topic}[{found.partition}]")
+        if found.offset >= 0:
+            out[found.topic, found.partition] = found.offset
+    return out
 
 
 def _offsets(client: AdminClient, asked: dict[TopicPartition, OffsetSpec]) -> dict[Place, int]:

@@ -65,6 +65,9 @@ MOST_CENTROID_BYTES = 900_000
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
+_SPECIAL_PATHS = {"@key": ("user_id", "item_id"), "@timestamp": ("ts",)}
+"""What stands for a part of the record around the value, and the fields that may be there."""
+
 
 def problems(config: "Config") -> Iterator[tuple[str, str]]:
     """Keys whose values would break a worker later, each with what it must be."""
@@ -92,7 +95,29 @@ def problems(config: "Config") -> Iterator[tuple[str, str]]:
     for event_type, weight in config.events.weights.items():
         if not 1e-6 <= weight <= 1e6:
             yield f"events.weights.{event_type}", f"is {weight}, and must be from 1e-6 to 1e6"
+    alarm = config.dlq.alarm_ratio
+    if 0 < config.dlq.stop_ratio < alarm:
+        # The worker would stop without an alert before.
+        yield "dlq.stop_ratio", f"must be 0 (never) or at least dlq.alarm_ratio, which is {alarm:g}"
+    yield from _click_problems(config)
     yield from _name_problems(config)
+
+
+def _click_problems(config: "Config") -> Iterator[tuple[str, str]]:
+    for name, path in config.clicks.fields.items():
+        key = f"clicks.fields.{name}"
+        if not path:
+            if name in ("user_id", "item_id", "ts"):
+                yield key, "must not be empty: no click is without it"
+        elif path in _SPECIAL_PATHS:
+            if name not in _SPECIAL_PATHS[path]:
+                yield key, f"cannot be {path}, which is for {' and '.join(_SPECIAL_PATHS[path])}"
+        elif path.startswith("@"):
+            yield key, f"is {path!r}; with @ there are only {' and '.join(_SPECIAL_PATHS)}"
+        elif not all(path.split(".")):
+            yield key, f"is {path!r}, and must be a name, or names with a dot between: product.sku"
+    if config.clicks.format in ("avro", "json-schema") and not config.registry.get("url"):
+        yield "registry.url", f"is needed for clicks.format = {config.clicks.format}"
 
 
 def _name_problems(config: "Config") -> Iterator[tuple[str, str]]:

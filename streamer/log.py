@@ -9,6 +9,9 @@ import msgspec
 
 from streamer.settings import LogSettings
 
+context: dict[str, str | int] = {}
+"""What every JSON line carries. A worker keeps its name, round and commit in it."""
+
 _STANDARD_FIELDS = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 
 
@@ -25,16 +28,34 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        line: dict[str, Any] = {
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "msg": record.getMessage(),
-            **_extra(record),
         }
+        line = {**line, **context, **_extra(record), **line}
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        if record.stack_info:
+            line["stack"] = self.formatStack(record.stack_info)
+        try:
+            return msgspec.json.encode(line, enc_hook=str).decode()
+        except Exception:
+            # A dict with odd keys, a list within itself, half a surrogate pair: as Python shows it.
+            return msgspec.json.encode({k: _shown(v) for k, v in line.items()}).decode()
+
+
+def _shown(value: object) -> object:
+    """The value if JSON has it for sure, else text that it has."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, bool | int):
+        return value
+    try:
+        return ascii(value)
+    except Exception as error:
+        return f"a {type(value).__name__} that cannot be shown: {type(error).__name__}"
 
 
 class _TextFormatter(logging.Formatter):

@@ -45,6 +45,8 @@ class Neighbour(msgspec.Struct, frozen=True):
     item: str
     score: float
     cluster: int | None
+    updates: int
+    """Times it was learned from, since it came."""
     attributes: Attributes
 
 
@@ -74,17 +76,17 @@ class Index:
         model = ModelSettings(dim=space.dim, seed=space.seed)
         self.lsh = Placer(Settings(model=model, lsh=hashing)).lsh
 
-    def neighbours(self, item: str, k: int, mode: Mode) -> Answer:
-        """The k items that score best, fewer only if there are no more.
+    def neighbours(self, item: str, k: int, mode: Mode, min_updates: int = 0) -> Answer:
+        """The k items that score best, of those with so many updates; fewer only if there are none.
 
         With unit rows V^ and U^, "similar" scores V^a.V^b, "next" V^a.V^b + V^a.U^b + U^a.V^b.
         WalkstreamError if the item is unknown or has no vector yet.
         """
         key = encode(item)
         row = self._row(item, key)
-        keys, rows = self._candidates(key, row, k)
-        (vector,), (context,) = _published(row)
-        vectors, contexts = _published(rows)
+        keys, rows = self._candidates(key, row, k, min_updates)
+        (vector,), (context,) = published(row)
+        vectors, contexts = published(rows)
         if mode == "similar":
             score = vectors @ vector
         else:
@@ -95,6 +97,7 @@ class Index:
                 keys[at].decode(),
                 float(score[at]),
                 int(rows["cluster"][at]) if rows["cluster"][at] != NONE else None,
+                int(rows["updates"][at]),
                 self.store.attributes(keys[at]),
             )
             for at in order
@@ -118,10 +121,13 @@ class Index:
         )
 
     def _candidates(
-        self, key: bytes, row: NDArray[np.void], k: int
+        self, key: bytes, row: NDArray[np.void], k: int, min_updates: int
     ) -> tuple[list[bytes], NDArray[np.void]]:
-        """Items in the buckets around the item, itself left out, with their rows."""
-        x = features(*_published(row))
+        """Items in the buckets around the item, with their rows.
+
+        Left out are the item itself and those with fewer updates.
+        """
+        x = features(*published(row))
         if len(centre := self._placement().centre):
             x = x - centre
         probes = self.lsh.probes(x[0], PROBES[-1] - 1)
@@ -136,16 +142,21 @@ class Index:
             done = width
             # The item itself is among them.
             if len(found) > max(k, ENOUGH) or (len(found) > k and width >= PROBES[-2]):
-                return self._with_rows(sorted(found - {key}))
+                keys, rows = self._with_rows(sorted(found - {key}), min_updates)
+                if len(keys) >= k:
+                    return keys, rows
         keys, rows = self.store.all_rows()
-        return _chosen(keys, rows, [is_item(other) and other != key for other in keys])
+        others = [is_item(other) and other != key for other in keys]
+        return _chosen(keys, rows, others, min_updates)
 
-    def _with_rows(self, keys: list[bytes]) -> tuple[list[bytes], NDArray[np.void]]:
+    def _with_rows(
+        self, keys: list[bytes], min_updates: int
+    ) -> tuple[list[bytes], NDArray[np.void]]:
         values = self.store.rows(keys)
         there = [value is not None for value in values]
         rows = np.zeros(len(keys), self.store.dtype)
         rows[there] = from_values([v for v in values if v is not None], self.store.dtype)
-        return _chosen(keys, rows, there)
+        return _chosen(keys, rows, there, min_updates)
 
     def _placement(self) -> Placement:
         value = self.store.meta(records.PLACEMENT)
@@ -153,24 +164,26 @@ class Index:
 
 
 def _chosen(
-    keys: list[bytes], rows: NDArray[np.void], wanted: Sequence[bool]
+    keys: list[bytes], rows: NDArray[np.void], wanted: Sequence[bool], min_updates: int
 ) -> tuple[list[bytes], NDArray[np.void]]:
-    at = np.flatnonzero(np.array(wanted, np.bool_) & (rows["published"] > 0))
+    enough = (rows["published"] > 0) & (rows["updates"] >= min_updates)
+    at = np.flatnonzero(np.array(wanted, np.bool_) & enough)
     return [keys[i] for i in at], rows[at]
 
 
-def _published(rows: NDArray[np.void]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """V^ and U^ as they were published, float32 [n, d] each."""
+def published(rows: NDArray[np.void]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """V^ and U^ of rows as they were published, float32 [n, d] each."""
     vectors, contexts = (unit_rows(rows[name].astype(np.float32)) for name in ("pub_v", "pub_u"))
     return vectors, contexts
 
 
-def run(state: Path, item: str, k: int, mode: Mode, as_json: bool) -> None:
+def run(state: Path, item: str, k: int, mode: Mode, min_updates: int, as_json: bool) -> None:
     """Print the neighbours of an item. WalkstreamError if there is no such folder or item."""
     with tempfile.TemporaryDirectory(prefix="walkstream-") as scratch:
         store = open_for_reading(state, Path(scratch))
         try:
-            answer, items = Index(store).neighbours(item, k, mode), store.placed()
+            answer = Index(store).neighbours(item, k, mode, min_updates)
+            items = store.placed()
         finally:
             store.close()
     if as_json:
@@ -189,10 +202,13 @@ def run(state: Path, item: str, k: int, mode: Mode, as_json: bool) -> None:
 
 def _table(answer: Answer) -> Table:
     title = "Items like" if answer.mode == "similar" else "Items clicked after"
-    table = Table("#", "item", "name", "score", "cluster", title=f"{title} {escape(answer.item)}")
+    table = Table(title=f"{title} {escape(answer.item)}")
+    for column in ("#", "item", "name", "score", "cluster", "updates"):
+        table.add_column(column, justify="left" if column in ("item", "name") else "right")
     for rank, found in enumerate(answer.neighbours, 1):
         name = found.attributes.get("name", found.attributes.get("title", ""))
         cluster = "" if found.cluster is None else str(found.cluster)
         text = name if isinstance(name, str) else ", ".join(name)
-        table.add_row(str(rank), escape(found.item), escape(text), f"{found.score:.3f}", cluster)
+        score, updates = f"{found.score:.3f}", f"{found.updates:,}"
+        table.add_row(str(rank), escape(found.item), escape(text), score, cluster, updates)
     return table

@@ -68,6 +68,13 @@ class Source:
     files: list[Path]
     columns: list[str] | None = None
     time: Literal["ms", "s", "iso", "order"] = "ms"
+    foreign: bool = False
+    """JSON lines are not in Walkstream's own format: they pass as they are."""
+
+    @property
+    def is_json(self) -> bool:
+        """Whether all of it is JSON lines, as far as names tell."""
+        return all(path == STDIN or _FORMATS.get(_suffix(path)) == "jsonl" for path in self.files)
 
 
 class Reader(Generic[T]):
@@ -184,8 +191,12 @@ def _whole_lines(blocks: Blocks) -> Blocks:
         yield rest
 
 
+def _suffix(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
 def _format(path: Path, first: bytes) -> Format:
-    by_name = _FORMATS.get(Path(path.name.removesuffix(".gz")).suffix.lower())
+    by_name = _FORMATS.get(_suffix(path))
     if by_name:
         return by_name
     if first.startswith(b"{"):
@@ -277,6 +288,8 @@ def _clicks(blocks: Blocks, path: Path, source: Source) -> Iterator[list[Record]
     if form == "jsonl":
         _refuse_columns(path, source)
         convert = _pass_click if source.time == "ms" else _convert_click(_TO_MS[source.time])
+        if source.foreign:
+            convert = _as_it_is
         for block in chain([first], blocks):
             yield [convert(line) for line in block.split(b"\n") if line.strip()]
         return
@@ -324,6 +337,10 @@ def _table_clicks(
             if line.strip():
                 records.append((None, _bytes(line), None))
     return records
+
+
+def _as_it_is(line: bytes) -> Record:
+    return None, line, None
 
 
 def _pass_click(line: bytes) -> Record:

@@ -2,9 +2,10 @@
 
 Keys of `model-state` that start with 0xFF are reserved: `space` (the header of the vector space),
 `placement` (centre and centroids), `progress/<topic>/<partition>` (how far clicks were processed),
-`items/<topic>/<partition>` (the offset up to which attributes were taken in)
-and `version/<partition>` (the version counter of an item partition). All other keys are items, and
-attributes under `core.vocabulary.ATTRIBUTE`; their values are packed rows (`core.rows`).
+`items/<topic>/<partition>` (the offset up to which attributes were taken in), `forgotten/<hash>`
+(a user whose clicks do not count) and `version/<partition>` (the version counter of an item
+partition). All other keys are items, and attributes under `core.vocabulary.ATTRIBUTE`; their values
+are packed rows (`core.rows`).
 """
 
 import hashlib
@@ -25,6 +26,7 @@ PLACEMENT = b"\xffplacement"
 PROGRESS = b"\xffprogress/"
 ITEMS = b"\xffitems/"
 VERSION = b"\xffversion/"
+FORGOTTEN = b"\xffforgotten/"
 
 VERSION_HEADER = "version"
 """Header of a tombstone in `model-state`: the version that the deletion has."""

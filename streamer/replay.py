@@ -1,7 +1,9 @@
 """The same engine, rounds and commits on files instead of Kafka: for backfill and try-outs."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -21,11 +23,11 @@ from streamer import checkpoint, records
 from streamer import store as stores
 from streamer.deadletter import as_json_line
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.events import Invalid, Reason, attribute_tokens, decode_batch, decode_item
+from streamer.events import Decoder, Invalid, Reason, attribute_tokens, decode_item
 from streamer.metrics import STAGES, Metrics
 from streamer.readers import Record, Source, read_clicks, read_items
 from streamer.records import Space
-from streamer.settings import Config
+from streamer.settings import ClickSettings, Config
 from streamer.store import Store
 
 PARTITIONS = 1
@@ -59,7 +61,12 @@ class Replay:
 
     def __init__(self, config: Config, source: Source, out: Path, publish_all: bool) -> None:
         self.config, self.out, self.publish_all = config, out, publish_all
-        self.reader = read_clicks(source)
+        # JSON lines are as in the topic that [clicks] describes, tables as the command line says.
+        foreign = config.clicks != ClickSettings() and source.is_json
+        self.decoder = Decoder(
+            config.clicks if foreign else ClickSettings(), config.events, config.registry
+        )
+        self.reader = read_clicks(replace(source, foreign=foreign))
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
         self.engine = Engine(config.engine_settings, PARTITIONS, self.metrics.timed)
@@ -71,7 +78,9 @@ class Replay:
         self.engine.load_rows(*self.store.all_rows(), self._tokens)
         self.last: dict[bytes, bytes] = {}
         self.attributes: list[tuple[str, list[str] | None]] = []
-        self.taken = self.events = self.published = 0
+        self.taken = self.events = self.ignored = self.published = self.trials = 0
+        self.hits: Counter[str] = Counter()
+        """Trials whose item was among the first 20, by ranker."""
         self.dead: dict[Reason, tuple[int, str]] = {}
         """Dead letters of each class, and what was wrong with the first."""
 
@@ -127,21 +136,27 @@ class Replay:
         yield held, True
 
     def _round(self, chunk: list[Record], closes: bool) -> None:
-        clicks, bad = decode_batch(
-            [value for _, value, _ in chunk], [-1] * len(chunk), self.config.events
-        )
-        topic = self.config.topics.clicks
-        for at, reason, text in bad:
-            key, value, _ = chunk[at]
-            count, first = self.dead.get(reason, (0, text))
-            self.dead[reason] = count + 1, first
-            self.dead_letters.write(
-                as_json_line(topic, 0, self.taken + at, -1, reason, text, key, value)
+        with self.metrics.timed("decode"):
+            decoded = self.decoder(
+                [key for key, _, _ in chunk], [value for _, value, _ in chunk], [-1] * len(chunk)
             )
+        topic = self.config.topics.clicks
+        for bad in decoded.bad:
+            count, first = self.dead.get(bad.reason, (0, bad.message))
+            self.dead[bad.reason] = count + 1, first
+            place = topic, 0, self.taken + bad.record
+            self.dead_letters.write(as_json_line(*place, -1, chunk[bad.record][0], bad))
         self.taken += len(chunk)
-        self.events += len(clicks)
-        changes = self.engine.step(Inputs(clicks, self.attributes, closes)).changes
-        self.attributes = []
+        parts = decoded.clicks.parts(self.config.round.max_events)
+        for number, clicks in enumerate(parts, 1):
+            last = number == len(parts)
+            outputs = self.engine.step(Inputs(clicks, self.attributes, closes and last, last))
+            self.attributes = []
+            self.events += outputs.events
+            self.ignored += outputs.duplicates + outputs.too_long
+            self.trials += outputs.quality.trials
+            self.hits.update(outputs.quality.hits)
+        changes = outputs.changes
         if changes is not None:
             with self.metrics.timed("commit"):
                 self._publish(changes)
@@ -159,9 +174,11 @@ class Replay:
                 self.last[key] = value
 
     def _report(self, seconds: float) -> None:
+        dead = sum(count for count, _ in self.dead.values())
         print(
             f"{self.events:,} clicks of {self.taken:,} records in {seconds:.1f} s "
-            f"({self.taken / seconds:,.0f}/s), {self.taken - self.events:,} dead letters\n"
+            f"({self.taken / seconds:,.0f}/s), {dead:,} dead letters, {self.ignored:,} left out "
+            "(sent twice, or bots)\n"
             f"{len(self.engine.items):,} items, {self.engine.graph.arcs:,} arcs, "
             f"{self.published:,} vectors published, {self.engine.round_number:,} rounds"
         )
@@ -171,6 +188,9 @@ class Replay:
         }
         shares = (f"{stage} {s / seconds:.0%}" for stage, s in spent.items() if s > 0)
         print(f"time: {', '.join(shares)}")
+        if self.trials:
+            rates = (f"{ranker} {hits / self.trials:.3f}" for ranker, hits in self.hits.items())
+            print(f"next item in the first 20, of {self.trials:,} transitions: {', '.join(rates)}")
         for reason, (count, first) in self.dead.items():
             print(f"{count:,} dead letters of class {reason.value}, first: {first}")
         if self.taken and not self.events:

@@ -22,10 +22,12 @@ from core.rows import from_values, version_of
 from core.settings import DAY_MS
 from streamer import checkpoint, kafka, records, topics
 from streamer import store as stores
+from streamer.config import start_time
+from streamer.deadletter import DeadLetter
 from streamer.errors import Refused
-from streamer.events import Invalid, attribute_tokens, decode_item
+from streamer.events import Bad, Invalid, attribute_tokens, decode_item
 from streamer.group import Group
-from streamer.kafka import CALL_SECONDS, Place, checked, place_name
+from streamer.kafka import CALL_SECONDS, Place, checked, place_name, place_of
 from streamer.records import Space
 from streamer.settings import Config
 from streamer.store import Store
@@ -111,6 +113,10 @@ class Tail:
         self.places = [(t, p) for t in watched for p in kafka.partitions(consumer, t)]
         self.offsets = dict.fromkeys(self.places, 0)
         self.reached = dict.fromkeys(self.places, -1)
+        self.forgotten: set[bytes] = set()
+        """Keys of the users whose clicks do not count."""
+        self.bad: list[tuple[Place, int, DeadLetter]] = []
+        """Place and offset of records of `items` that could not be used."""
 
     @property
     def partitions(self) -> int:
@@ -120,8 +126,11 @@ class Tail:
     def start(self, admin: AdminClient) -> None:
         stored, begins = self.store.tail_offsets(), kafka.begins(admin, self.places)
         ends = kafka.ends(admin, self.places)
+        taken, self.forgotten = self.store.items_taken(), self.store.forgotten()
         for place in self.places:
             self.offsets[place] = stored.get(place, begins[place])
+            # What no commit has taken in may hold bad records; reading twice does no harm.
+            self.offsets[place] = min(self.offsets[place], taken.get(place, self.offsets[place]))
             if self.offsets[place] > ends[place]:
                 raise stores.Ahead(
                     f"it holds {place[0]}[{place[1]}] up to offset {self.offsets[place]}, and the "
@@ -166,6 +175,9 @@ class Tail:
                 out += self._describe(message, described)
             elif key is None:
                 continue
+            elif key.startswith(records.FORGOTTEN):
+                meta[key] = value
+                (self.forgotten.add if value is not None else self.forgotten.discard)(key)
             elif not stores.is_row(key):
                 if value is not None and not self._is_behind(key, value):
                     meta[key] = value
@@ -212,8 +224,8 @@ class Tail:
         try:
             item = decode_item(message.key(), message.value())
         except Invalid as error:
-            where = f"{message.topic()}[{partition}]@{offset}"
-            log.warning("%s: skipped: %s: %s", where, error.reason, error)
+            bad = Bad(0, None, message.value(), error.reason, error.message)
+            self.bad.append((place_of(message), offset, DeadLetter.of(message, bad)))
             return []
         tokens, value = None, None
         if item.attributes is not None:
@@ -221,6 +233,13 @@ class Tail:
             value = msgspec.json.encode(item.attributes)
         described[item.id.encode()] = Described(value, partition, offset)
         return [(item.id, tokens)]
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Those of records that could not be used and that no commit has passed on; each once."""
+        taken = self.store.items_taken() if self.bad else {}
+        out = [letter for place, offset, letter in self.bad if offset >= taken.get(place, 0)]
+        self.bad = []
+        return out
 
     def items_offsets(self) -> dict[Place, int]:
         """Next offset of each partition of `items`: what is before it was returned by `poll`."""
@@ -305,6 +324,7 @@ def starts(
     asked = group.consumer.committed([TopicPartition(*place) for place in places], CALL_SECONDS)
     committed = {(tp.topic, tp.partition): tp.offset for tp in asked}
     progress = store.progress()
+    first = first_offsets(config, group.consumer, begins, ends)
     out: dict[Place, int] = {}
     for place in places:
         name = f"{place[0]}[{place[1]}]"
@@ -317,8 +337,7 @@ def starts(
                     "choose another app.name"
                 )
             # A partition that was added to a running app is read whole.
-            first = config.start.position == "earliest" or bool(progress)
-            out[place] = begins[place] if first else ends[place]
+            out[place] = begins[place] if progress else first[place]
             continue
         if offset >= 0 and offset != known.offset:
             raise Refused(
@@ -334,6 +353,16 @@ def starts(
             )
         out[place] = _reachable(name, known.offset, begins[place], accept_loss)
     return out
+
+
+def first_offsets(
+    config: Config, consumer: Consumer, begins: dict[Place, int], ends: dict[Place, int]
+) -> dict[Place, int]:
+    """Where `start.position` lets each partition begin that was never read."""
+    time = start_time(config.start.position)
+    if time is None:
+        return begins if config.start.position == "earliest" else ends
+    return ends | kafka.offsets_at(consumer, begins, time)
 
 
 def _reachable(name: str, offset: int, begin: int, accept_loss: bool) -> int:
@@ -362,19 +391,14 @@ def fold_from(
         return dict(until)
     newest = max(p.time for p in progress.values())
     since = max(0, newest - config.graph.horizon_ms - DAY_MS)
-    asked = [TopicPartition(*place, since) for place in until]
-    by_time = {}
-    for found in group.consumer.offsets_for_times(asked, CALL_SECONDS):
-        if found.error is not None:
-            raise kafka.failure(found.error, f"{found.topic}[{found.partition}]")
-        by_time[found.topic, found.partition] = found.offset
+    by_time = kafka.offsets_at(group.consumer, until, since)
     out: dict[Place, int] = {}
     for place, end in until.items():
         folded = None if saved is None else saved.get(place_name(place))
         if folded is not None:
             begin = _reachable(f"{place[0]}[{place[1]}]", folded, begins[place], accept_loss)
         else:
-            begin = max(by_time[place] if by_time[place] >= 0 else end, begins[place])
+            begin = max(by_time.get(place, end), begins[place])
         out[place] = min(begin, end)
     return out
 

@@ -167,8 +167,10 @@ class Config:
     kafka: dict[str, KafkaValue] = field(
         default_factory=lambda: {"bootstrap.servers": "localhost:9092"}, repr=False
     )
+    """Any property of librdkafka, passed on to its clients."""
     topics: TopicSettings = field(default_factory=TopicSettings)
     registry: dict[str, KafkaValue] = field(default_factory=dict, repr=False)
+    """Any property of confluent-kafka's SchemaRegistryClient, for clicks in Avro or JSON-Schema."""
     clicks: ClickSettings = field(default_factory=ClickSettings)
     events: EventSettings = field(default_factory=EventSettings)
     dlq: DeadLetterSettings = field(default_factory=DeadLetterSettings)

@@ -10,7 +10,7 @@ Column families:
   postings  table (1 byte), bucket (uint64, big-endian), item -> nothing
   attributes  item -> JSON of its attributes
   graph     slot (uint32, big-endian) -> id, time last seen and neighbours, as of the checkpoint
-  sessions  user -> time and last items, as of the checkpoint
+  sessions  user -> time, number of clicks, last items and event ids, as of the checkpoint
   meta      reserved keys of `streamer.records`, offsets, ids, and the checkpoint
 """
 
@@ -144,6 +144,24 @@ class Store:
         return {
             records.progress_place(key): msgspec.msgpack.decode(value, type=int)
             for key, value in self.scan("meta", records.ITEMS)
+        }
+
+    def forgotten(self) -> set[bytes]:
+        """Keys of the users whose clicks do not count (`streamer.forget`)."""
+        return {key for key, _ in self.scan("meta", records.FORGOTTEN)}
+
+    def bytes_used(self) -> dict[str, int]:
+        """What RocksDB holds: in files, and in memory for writes and for reads."""
+
+        def total(name: str) -> int:
+            return sum(cf.property_int_value(f"rocksdb.{name}") or 0 for cf in self._cf.values())
+
+        # The block cache is shared by all families.
+        cache = self._cf["meta"].property_int_value("rocksdb.block-cache-usage") or 0
+        return {
+            "files": total("total-sst-files-size"),
+            "memtables": total("cur-size-all-mem-tables"),
+            "cache": cache,
         }
 
     def versions(self) -> dict[int, int]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -156,6 +156,41 @@ def create(admin: AdminClient, specs: Iterable[TopicSpec]) -> list[str]:
             )
         time.sleep(0.1)
     return created
+
+
+def recreate(admin: AdminClient, specs: Iterable[TopicSpec]) -> None:
+    """Deletes those topics that exist, and creates all of them, empty.
+
+    Partitions and replicas stay as many as they were; settings become those of `specs`. Raises
+    WalkstreamError when the cluster refuses, or still shows an old topic after a while.
+    """
+    specs = list(specs)
+    old = _describe(admin, [spec.name for spec in specs])
+    new = [_as_large_as(spec, old[spec.name]) if spec.name in old else spec for spec in specs]
+    if old:
+        futures = admin.delete_topics(list(old), request_timeout=REQUEST_SECONDS)
+        for name, future in futures.items():
+            _unless(future, KafkaError.UNKNOWN_TOPIC_OR_PART, f"delete topic {name}")
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while True:
+        # A broker that has not heard of the deletion still shows the old topic, under its old id.
+        create(admin, new)
+        there = _describe(admin, [spec.name for spec in specs])
+        late = [n for n, was in old.items() if n in there and there[n].topic_id == was.topic_id]
+        if not late and len(there) == len(specs):
+            return
+        if time.monotonic() > deadline:
+            raise WalkstreamError(
+                f"topics {late} were deleted, but brokers still show them after "
+                f"{REQUEST_SECONDS:g} s: look at the health of the Kafka controller, then do it "
+                "again"
+            )
+        time.sleep(0.2)
+
+
+def _as_large_as(spec: TopicSpec, there: TopicDescription) -> TopicSpec:
+    replicas = min(len(partition.replicas) for partition in there.partitions)
+    return replace(spec, partitions=len(there.partitions), replication=replicas)
 
 
 def check(admin: AdminClient, specs: Iterable[TopicSpec]) -> list[str]:

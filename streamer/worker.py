@@ -10,17 +10,19 @@ from types import FrameType
 
 import numpy as np
 from confluent_kafka import KafkaException, Message
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from core.clicks import Clicks
 from core.engine import Engine
-from core.rounds import Changes, Inputs
-from streamer import checkpoint, kafka, restore, topics
-from streamer.commit import Batch, Committer, DeadLetter
+from core.rounds import Changes, Inputs, Outputs
+from streamer import checkpoint, forget, kafka, restore, topics
+from streamer import log as logs
+from streamer.commit import Batch, Committer
+from streamer.deadletter import DeadLetter
 from streamer.errors import Refused, WalkstreamError
-from streamer.events import Reason, decode_batch
+from streamer.events import Decoded, Decoder
 from streamer.group import Group
-from streamer.health import Health
+from streamer.health import Health, Lag
 from streamer.kafka import CALL_SECONDS, Place, failure, place_of
 from streamer.metrics import Metrics
 from streamer.restore import Tail
@@ -30,6 +32,8 @@ from streamer.store import guarded
 log = logging.getLogger(__name__)
 
 
+GAUGE_SECONDS = 1.0
+"""Time between looks at what the gauges show."""
 SAY_SECONDS = 60.0
 """Time between lines of the log that say how far the worker is."""
 
@@ -82,6 +86,9 @@ class Pending:
     rounds: int = 0
     events: int = 0
     sent: list[int] = field(default_factory=list)
+    """Record timestamps, ms."""
+    clicked: list[NDArray[np.int64]] = field(default_factory=list)
+    """Times of the clicks, ms."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
     described: dict[str, bool] = field(default_factory=dict)
     items: dict[Place, int] = field(default_factory=dict)
@@ -95,17 +102,24 @@ class Worker:
         self.config, self.stop, self.stack = config, stop, stack
         registry = CollectorRegistry()
         self.metrics = Metrics(registry)
-        self.health = Health(registry)
+        self.health = Health(registry, config)
+        self.metrics.follow(self.health)
+        logs.context.update(worker=kafka.identity(config), round=0, commit=0)
+        stack.callback(self.health.stop)
         if config.metrics.port:
             self.health.start(config.metrics.host, config.metrics.port)
-            stack.callback(self.health.stop)
         self.by_count = config.round.max_seconds == 0
         self.offsets: dict[Place, int] = {}
         """Next click of each partition: all before it are in the engine."""
         self.pending = Pending()
-        self.complained: set[Reason] = set()
-        self.said = time.monotonic()
+        self.decoder = Decoder(config.clicks, config.events, config.registry)
+        self.complained: set[str] = set()
+        self.said = self.looked = time.monotonic()
         self.attributes: restore.Attributes = []
+        self.newest: dict[Place, int] = {}
+        """Record timestamp, ms, of the last click taken from each partition."""
+        self.level_at: dict[Place, int] = {}
+        """When nothing was left to read in a partition the last time, ms since the epoch."""
 
     # -- start -----------------------------------------------------------------------------------
 
@@ -113,7 +127,6 @@ class Worker:
         """Restore, join the group, and be ready to learn from the first unprocessed click."""
         config, stack = self.config, self.stack
         self.health.state = "restoring"
-        self.metrics.restore_progress.set(0)
         admin = kafka.admin(config)
         if config.topics.check:
             specs = topics.specs(config.topics, config.graph.horizon_ms)
@@ -149,8 +162,7 @@ class Worker:
             config, self.engine, self.store, self.group, admin, self.offsets, accept_loss
         )
         for messages in self.group.between(begin, self.offsets):
-            clicks, _ = self._decode(messages)
-            self.engine.fold(clicks)
+            self.engine.fold(self._decode(messages).clicks)
         self.commits = restore.load_model(self.store, self.engine, self.tail.tokens)
         self.group.begin(self.offsets)
         self.committer = Committer(
@@ -159,7 +171,8 @@ class Worker:
         self.attributes = self.tail.pending()
         if restore.adopt(self.store, self.engine, self.offsets):
             self._round([], closes=True)
-        self.metrics.restore_progress.set(1)
+        self.health.restored = 1.0
+        self.metrics.identify(kafka.identity(config), self.space.name)
         self._gauges()
         if len(self.engine.items) and not self.engine.graph.arcs:
             log.warning("the clicks that made the vectors are not in Kafka: the graph begins empty")
@@ -170,7 +183,7 @@ class Worker:
         )  # fmt: skip
 
     def _told(self, share: float) -> None:
-        self.metrics.restore_progress.set(share)
+        self.health.restored = share
         self.health.beat()
         if self.stop.asked:
             raise Stopped
@@ -186,8 +199,10 @@ class Worker:
                 self.attributes += self.tail.poll()
             if collected is None:
                 return
-            if collected or self.attributes or self.pending.rounds:
+            if collected or self.attributes or self.tail.bad or self.pending.rounds:
                 self._round(collected, self._closes())
+            if time.monotonic() - self.looked >= GAUGE_SECONDS:
+                self._gauges()
 
     def finish(self) -> None:
         """Commit what is learned, unless commits close by count, and write a checkpoint."""
@@ -213,9 +228,16 @@ class Worker:
             out += self.group.consume(limit - len(out), min(left, 0.1))
         return out
 
-    def _decode(self, messages: list[Message]) -> tuple[Clicks, list[tuple[int, Reason, str]]]:
-        values, timestamps = [m.value() for m in messages], [m.timestamp()[1] for m in messages]
-        return decode_batch(values, timestamps, self.config.events)
+    def _decode(self, messages: list[Message]) -> Decoded:
+        """The clicks of these records, without those of users that are forgotten."""
+        decoded = self.decoder(
+            [m.key() for m in messages], [m.value() for m in messages],
+            [m.timestamp()[1] for m in messages],
+        )  # fmt: skip
+        clicks = forget.leave_out(decoded.clicks, self.config.app.name, self.tail.forgotten)
+        left_out = len(decoded.clicks) - len(clicks)
+        self.metrics.ignored_clicks_total.labels("forgotten").inc(left_out)
+        return Decoded(clicks, decoded.bad)
 
     def _closes(self) -> bool:
         settings, pending = self.config.commit, self.pending
@@ -224,33 +246,69 @@ class Worker:
         return not self.by_count and time.monotonic() - pending.since >= settings.seconds
 
     def _round(self, messages: list[Message], closes: bool) -> None:
-        """One round, and the commit if it closes one."""
-        clicks, bad = self._decode(messages)
+        """One round, and the commit if it closes one.
+
+        Records that carry many clicks make several rounds; no commit may close between them, as
+        offsets count records.
+        """
+        with self.metrics.timed("decode"):
+            decoded = self._decode(messages)
         pending = self.pending
         if not pending.rounds:
             pending.since = time.monotonic()
-        for at, reason, text in bad:
-            pending.dead_letters.append(DeadLetter.of(messages[at], reason, text))
-            if reason not in self.complained:
-                self.complained.add(reason)
-                log.warning("first dead letter of class %s: %s", reason.value, text)
-            self.metrics.dead_letters_total.labels(reason.value).inc()
+        self._bury(messages, decoded)
         for message in messages:
-            self.offsets[place_of(message)] = (message.offset() or 0) + 1
-        pending.sent += [m.timestamp()[1] for m in messages if m.timestamp()[1] > 0]
-        pending.rounds += 1
-        pending.events += len(clicks)
-        outputs = self.engine.step(Inputs(clicks, self.attributes, closes))
-        if self.attributes:
-            pending.described |= {item: tokens is None for item, tokens in self.attributes}
-            pending.items = self.tail.items_offsets()
-            self.attributes = []
-        self.metrics.rounds_total.inc()
+            place, sent = place_of(message), message.timestamp()[1]
+            self.offsets[place] = (message.offset() or 0) + 1
+            if sent > 0:
+                pending.sent.append(sent)
+                self.newest[place] = sent
+        pending.clicked.append(decoded.clicks.times)
+        parts = decoded.clicks.parts(self.config.round.max_events)
+        for number, clicks in enumerate(parts, 1):
+            last = number == len(parts)
+            outputs = self.engine.step(Inputs(clicks, self.attributes, closes and last, last))
+            if self.attributes or self.tail.bad:
+                pending.described |= {item: tokens is None for item, tokens in self.attributes}
+                pending.dead_letters += self.tail.dead_letters()
+                pending.items = self.tail.items_offsets()
+                self.attributes = []
+            pending.rounds += 1
+            pending.events += outputs.events
+            self._count(outputs)
         if outputs.changes is not None:
             self._commit(outputs.changes)
 
+    def _bury(self, messages: list[Message], decoded: Decoded) -> None:
+        """Take note of the dead letters. Refused if there are more than `dlq.stop_ratio` allows."""
+        for bad in decoded.bad:
+            self.pending.dead_letters.append(DeadLetter.of(messages[bad.record], bad))
+            if bad.reason not in self.complained:
+                self.complained.add(bad.reason)
+                log.warning("first dead letter of class %s: %s", bad.reason.value, bad.message)
+            self.metrics.dead_letters_total.labels(bad.reason.value).inc()
+        letters, bound = self.health.dead_letters, self.config.dlq.stop_ratio
+        letters.add(len(decoded.clicks) + len(decoded.bad), len(decoded.bad))
+        if bound and letters.share >= bound and decoded.bad:
+            raise Refused(
+                f"{letters.share:.0%} of the last {letters.records} records are dead letters, and "
+                f"dlq.stop_ratio is {bound:g}. The last one: {decoded.bad[-1].message}. Those "
+                "since the last commit are still in the clicks topic: mend the producer or section "
+                "[clicks], or raise dlq.stop_ratio, and start again"
+            )
+
+    def _count(self, outputs: Outputs) -> None:
+        metrics = self.metrics
+        metrics.rounds_total.inc()
+        metrics.ignored_clicks_total.labels("duplicate").inc(outputs.duplicates)
+        metrics.ignored_clicks_total.labels("too_long").inc(outputs.too_long)
+        metrics.quality_trials_total.inc(outputs.quality.trials)
+        for ranker, hits in outputs.quality.hits.items():
+            metrics.quality_hits_total.labels(ranker).inc(hits)
+
     def _commit(self, changes: Changes) -> None:
         self.commits += 1
+        logs.context.update(round=self.engine.round_number, commit=self.commits)
         pending, metrics = self.pending, self.metrics
         self.committer.run(
             Batch(
@@ -258,13 +316,18 @@ class Worker:
                 pending.dead_letters, pending.described, pending.items,
             )
         )  # fmt: skip
-        metrics.staleness_seconds.observe(time.time() - np.array(pending.sent) / 1000.0)
+        now = time.time()
+        metrics.staleness_seconds.observe(now - np.array(pending.sent) / 1000.0)
+        for times in pending.clicked:
+            metrics.click_staleness_seconds.observe(now - times / 1000.0)
+        if pending.sent:
+            metrics.newest_click_timestamp_seconds.set(max(self.newest.values()) / 1000.0)
         metrics.events_total.inc(pending.events)
         metrics.published_vectors_total.inc(len(changes.published))
         metrics.row_writes_total.inc(len(changes.keys))
         metrics.cluster_moves_total.inc(changes.cluster_moves)
         metrics.bucket_moves_total.inc(changes.bucket_moves)
-        self._gauges()
+        metrics.drift.observe(changes.drift)
         self.pending = Pending()
         if time.monotonic() - self.said >= SAY_SECONDS:
             self.said = time.monotonic()
@@ -275,7 +338,21 @@ class Worker:
             )  # fmt: skip
 
     def _gauges(self) -> None:
-        self.metrics.items.set(len(self.engine.items))
-        self.metrics.arcs.set(self.engine.graph.arcs)
-        for (topic, partition), lag in self.group.lag(self.offsets):
-            self.metrics.lag.labels(topic, partition).set(lag)
+        self.looked = time.monotonic()
+        metrics, engine = self.metrics, self.engine
+        metrics.items.set(len(engine.items))
+        metrics.arcs.set(engine.graph.arcs)
+        metrics.sessions.set(len(engine.sessions.users))
+        for table, size in engine.table_bytes().items():
+            metrics.table_bytes.labels(table).set(size)
+        for kind, size in self.store.bytes_used().items():
+            metrics.store_bytes.labels(kind).set(size)
+        lags: dict[Place, Lag] = {}
+        for place, behind in self.group.lag(self.offsets):
+            if not behind or place not in self.level_at:
+                self.level_at[place] = int(1000 * time.time())
+            # What waits came after the partition was read to its end, and after what was read last.
+            oldest = max(self.level_at[place], self.newest.get(place, 0))
+            lags[place] = Lag(behind, oldest)
+        self.health.lags = lags
+        metrics.show_lags(lags)

@@ -200,7 +200,7 @@ class App:
     def ends(self, topic: str) -> dict[tuple[str, int], int]:
         return kafka.ends(self.admin, self.places(topic))
 
-    def publish(self, clicks: Iterable[tuple[bytes, bytes]]) -> None:
+    def publish(self, clicks: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Send key and value of clicks, all acknowledged."""
         publish(self.servers, self.config.topics.clicks, clicks)
 
@@ -260,7 +260,12 @@ class App:
 
 def publish(servers: str, topic: str, clicks: Iterable[tuple[bytes, bytes | None]]) -> None:
     producer = Producer(
-        {"bootstrap.servers": servers, "linger.ms": 5, "partitioner": "murmur2_random"}
+        {
+            "bootstrap.servers": servers,
+            "linger.ms": 5,
+            "partitioner": "murmur2_random",
+            "queue.buffering.max.messages": 1_000_000,
+        }
     )
     for key, value in clicks:
         producer.produce(topic, value, key)

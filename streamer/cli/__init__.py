@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from streamer.cli import looking, running, upkeep
+from streamer.cli import looking, running, setup, upkeep
 from streamer.errors import WalkstreamError
 
 app = typer.Typer(
@@ -18,14 +18,21 @@ app = typer.Typer(
 )
 for command in (
     running.demo,
+    setup.init,
+    setup.config,
     running.worker,
     running.publish,
     running.replay,
     looking.query,
+    looking.plot,
     looking.inspect,
+    upkeep.reset,
+    upkeep.forget,
 ):
     app.command()(command)
+app.command("check-topic")(looking.check_topic)
 app.add_typer(upkeep.topics, name="topics")
+app.add_typer(upkeep.dlq, name="dlq")
 
 
 def main() -> None:

@@ -1,25 +1,36 @@
-"""Commands that look and change nothing: query, inspect."""
+"""Commands that look and change nothing: query, inspect, plot, check-topic."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from streamer.cli.options import (
-    AsJson,
-    State,
-)
+from streamer.cli.options import AsJson, ConfigFile, Overrides, load
+
+State = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="State folder of a worker, running or stopped. Default: state.dir of the "
+        "configuration.",
+    ),
+]
 
 
 def query(
     item: Annotated[str, typer.Argument(metavar="ITEM", help="Item id.")],
-    state: State = Path("state"),
+    state: State = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
     mode: Annotated[
         Literal["similar", "next"],
         typer.Option(help="Items like it, or items that are clicked after it."),
     ] = "similar",
+    min_updates: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Leave out items with fewer updates.")
+    ] = 0,
     as_json: AsJson = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
 ) -> None:
     """Neighbours of an item, from the state folder of a worker, also while it runs.
 
@@ -28,13 +39,20 @@ def query(
     $ walkstream query 42
 
     $ walkstream query 42 --mode next -k 20 --json
+
+    $ walkstream query 42 --min-updates 100
     """
     from streamer import query as module
 
-    module.run(state, item, k, mode, as_json)
+    module.run(_folder(state, config, overrides), item, k, mode, min_updates, as_json)
 
 
-def inspect(state: State = Path("state"), as_json: AsJson = False) -> None:
+def inspect(
+    state: State = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
     """What a state folder holds: items, clusters, offsets, space.
 
     **Examples**
@@ -43,4 +61,66 @@ def inspect(state: State = Path("state"), as_json: AsJson = False) -> None:
     """
     from streamer import inspection as module
 
-    module.run(state, as_json)
+    module.run(_folder(state, config, overrides), as_json)
+
+
+def plot(
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="A name that ends in .png, or in .html.")
+    ],
+    state: State = None,
+    by: Annotated[
+        str, typer.Option(metavar="ATTRIBUTE", help="The attribute that names the clusters.")
+    ] = "category",
+    labels: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Name the N items with most updates.")
+    ] = 30,
+    projection: Annotated[
+        Literal["auto", "pca", "umap"],
+        typer.Option(help="How vectors become a plane; auto takes UMAP if it is installed."),
+    ] = "auto",
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Draw a map of the items, coloured by cluster, also while the worker runs.
+
+    It needs `pip install "walkstream[plot]"`.
+
+    **Examples**
+
+    $ walkstream plot --out map.png
+
+    $ walkstream plot --state /data/1 --out map.html --by brand --labels 100
+    """
+    from streamer import plot as module
+
+    module.run(_folder(state, config, overrides), out, by, labels, projection)
+
+
+def check_topic(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="A topic that holds clicks.")],
+    sample: Annotated[
+        int, typer.Option(min=1, max=1_000_000, metavar="N", help="Read the last N records.")
+    ] = 1000,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Read a sample of an existing topic, and print the settings that make clicks of it.
+
+    Nothing is changed, in Kafka or here. Exits with 3 if no record of the sample is a click.
+
+    **Examples**
+
+    $ walkstream check-topic web.events --set kafka.bootstrap.servers=broker:9092
+
+    $ walkstream check-topic orders --config shop.toml --sample 10000
+    """
+    from streamer import check_topic as module
+
+    module.run(load(config, overrides), topic, sample, as_json)
+
+
+def _folder(state: Path | None, config: Path | None, overrides: list[str] | None) -> Path:
+    """`--state`, or else the folder of the configuration."""
+    return state or Path(load(config, overrides).state.dir)

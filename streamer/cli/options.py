@@ -42,9 +42,6 @@ Time = Annotated[
     Literal["ms", "s", "iso", "order"],
     typer.Option(help="Unit of ts; order numbers the clicks, a second apart."),
 ]
-State = Annotated[
-    Path, typer.Option(metavar="DIR", help="State folder of a worker, running or stopped.")
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

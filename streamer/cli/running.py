@@ -1,7 +1,7 @@
 """Commands that take clicks: worker, replay, publish, demo."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -27,6 +27,10 @@ def worker(
             help="Go on although clicks that were not read yet fell below retention.",
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print where it would begin, and what the clicks are."),
+    ] = False,
 ) -> None:
     """Learn from clicks and publish vectors, until stopped.
 
@@ -38,10 +42,18 @@ def worker(
     $ walkstream worker --set kafka.bootstrap.servers=broker:9092
 
     $ walkstream worker --set app.name=music --set state.dir=/data/music --set metrics.port=9471
+
+    $ walkstream worker --dry-run
     """
+    settings = load(config, overrides)
+    if dry_run:
+        from streamer import dry_run as rehearsal
+
+        rehearsal.run(settings)
+        return
     from streamer import worker as module
 
-    module.run(load(config, overrides), accept_loss)
+    module.run(settings, accept_loss)
 
 
 def replay(
@@ -53,7 +65,10 @@ def replay(
     ] = "last",
     items: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A catalogue: attributes of the items, for all of them."),
+        typer.Option(
+            metavar="FILE",
+            help="A catalogue: JSONL, CSV or TSV with item_id; each other column is an attribute.",
+        ),
     ] = None,
     columns: Columns = None,
     time: Time = "ms",
@@ -62,7 +77,11 @@ def replay(
 ) -> None:
     """Learn from files instead of Kafka: the same rounds, the same vectors.
 
-    Use it to try settings on yesterday's clicks before a worker gets them.
+    Use it to try settings on yesterday's clicks before a worker gets them. Clicks have the columns
+    user_id, item_id and ts, and if you like event_type (click if there is none), weight (1) and
+    event_id. A catalogue has item_id, and each other column is an attribute: name or title is what
+    `query` shows, a|b is a list. Lines of JSON have the same names, and a catalogue's attributes in
+    an object of that name.
 
     **Examples**
 
@@ -78,45 +97,157 @@ def replay(
 
 
 def publish(
-    files: Files,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE",
+            help="JSONL, CSV or TSV, also gzipped; - is standard input.",
+            allow_dash=True,
+        ),
+    ] = None,
     items: Annotated[
         bool, typer.Option("--items", help="The files hold items with attributes, not clicks.")
     ] = False,
     columns: Columns = None,
     time: Time = "ms",
     rate: Annotated[
-        float | None, typer.Option(min=0.001, metavar="N", help="At most N records a second.")
+        float | None,
+        typer.Option(
+            min=0.001, metavar="N", help="At most N records a second; 200 with --synthetic."
+        ),
     ] = None,
     speed: Annotated[
         float | None,
         typer.Option(min=0.001, metavar="X", help="X times as fast as the clicks once came."),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Read it all, print what is in it and what a worker would refuse; send nothing.",
+        ),
+    ] = False,
+    synthetic: Annotated[
+        bool,
+        typer.Option(
+            "--synthetic",
+            help="Instead of files: the products of an invented shop, and clicks on them without "
+            "end, with the time as it is now. Tastes change, and products arrive.",
+        ),
+    ] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="N", help="Synthetic: stop after so long, not at Ctrl-C."),
+    ] = None,
+    products: Annotated[
+        int | None,
+        typer.Option(min=15, max=7500, metavar="N", help="Synthetic: products; 300 if not given."),
+    ] = None,
+    users: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100_000_000,
+            metavar="N",
+            help="Synthetic: users; if not given, as many as session.gap and --rate ask for.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Synthetic: another shop for each; 1 if not given."),
+    ] = None,
+    bots: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, metavar="SHARE", help="Synthetic: clicks of bots, 0.05 for 5%."
+        ),
+    ] = None,
+    malformed: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, metavar="SHARE", help="Synthetic: records that are no clicks."
+        ),
+    ] = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Send clicks or items from files to Kafka.
+    """Send clicks or items from files, or clicks of an invented shop, to Kafka.
+
+    A file of clicks has the columns user_id, item_id and ts, and if you like event_type (click if
+    there is none), weight (1) and event_id; a file of items has item_id, and each other column is
+    an attribute (a|b is a list). Lines of JSON have the same names, and a catalogue's attributes
+    in an object of that name. Other columns of clicks are ignored.
 
     **Examples**
 
     $ walkstream publish clicks.csv --time iso --rate 5000
 
+    $ walkstream publish clicks.csv --time iso --dry-run
+
     $ walkstream publish catalogue.jsonl --items
 
     $ zcat old.jsonl.gz | walkstream publish - --speed 60
+
+    $ walkstream publish --synthetic --rate 1000 --malformed 0.01 --bots 0.02
     """
+    shop = {
+        "seconds": seconds,
+        "products": products,
+        "users": users,
+        "seed": seed,
+        "bots": bots,
+        "malformed": malformed,
+    }
+    given: dict[str, Any] = {name: value for name, value in shop.items() if value is not None}
+    if synthetic:
+        from streamer import synthetic as shop_module
+
+        _refuse_with_synthetic(
+            {
+                "FILE": files,
+                "--items": items,
+                "--columns": columns,
+                "--time": time != "ms",
+                "--speed": speed,
+                "--dry-run": dry_run,
+            }
+        )
+        if rate:
+            given["rate"] = rate
+        shop_module.run(load(config, overrides), **given)
+        return
+
     from streamer import publish as module
     from streamer import readers
 
+    if given:
+        raise ConfigError(f"{', '.join(f'--{name}' for name in given)}: only with --synthetic")
+    if not files:
+        raise ConfigError("name files to publish, or give --synthetic for an invented shop")
     if rate and speed:
         raise ConfigError("--rate and --speed: give only one of them")
     source = readers.Source(files, names(columns), time)
-    module.run(load(config, overrides), source, items, rate, speed)
+    if dry_run:
+        module.dry_run(load(config, overrides), source, items)
+    else:
+        module.run(load(config, overrides), source, items, rate, speed)
+
+
+def _refuse_with_synthetic(options: dict[str, object]) -> None:
+    if given := [name for name, value in options.items() if value]:
+        raise ConfigError(
+            f"{', '.join(given)} and --synthetic exclude each other: the shop makes its own records"
+        )
 
 
 def demo(
     seconds: Annotated[float, typer.Option(min=1.0, metavar="N", help="How long it runs.")] = 30.0,
 ) -> None:
     """Watch it learn: an invented shop, a broker inside this process, nothing to set up.
+
+    It shows how fresh the vectors are, how often the next click is among the first 20 that the
+    model names, beside popularity and co-visitation, and how a new product finds its neighbours. A
+    bot and broken records are among the clicks.
 
     **Examples**
 

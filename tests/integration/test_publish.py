@@ -8,23 +8,33 @@ import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import (
     TIMESTAMP_CREATE_TIME,
     Consumer,
+    KafkaError,
     KafkaException,
     Message,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from streamer import synthetic
+from streamer.cli import running
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.publish import run
+from streamer.events import Decoder
+from streamer.publish import dry_run, run
 from streamer.readers import Source
-from streamer.settings import Config, TopicSettings
+from streamer.settings import ClickSettings, Config, TopicSettings
 
 PARTITIONS = 3
+NO_LEADER = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
 TSV = b"user_id\titem_id\tts\n" + b"".join(
     b"u%d\ti%d\t%d\n" % (n % 7, n, 1000 * n) for n in range(100)
 )
@@ -54,7 +64,7 @@ def end_of(consumer: Consumer, where: TopicPartition) -> int:
         try:
             return int(consumer.get_watermark_offsets(where, timeout=10)[1])
         except KafkaException as error:
-            if not error.args[0].retriable():
+            if error.args[0].code() not in NO_LEADER:
                 raise
             time.sleep(0.1)
     raise AssertionError(f"{where} has no leader")
@@ -236,3 +246,191 @@ def test_a_pace_that_makes_no_sense_is_refused(
 def test_missing_bootstrap_servers_are_refused() -> None:
     with pytest.raises(ConfigError, match=r'kafka\."bootstrap\.servers" is missing'):
         run(Config(kafka={}), Source([]), False, None, None)
+
+
+# -- dry run -------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_tells_what_is_in_the_clicks_and_sends_nothing(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "c.tsv.gz", TSV + b"broken line\nu1\t\t99\n")
+    more = write(tmp_path / "c.jsonl", b'{"user_id": "u9", "item_id": "i1", "ts": -1}\n')
+    dry_run(config, Source([path, more]), items=False)
+    out = capsys.readouterr().out
+    assert "103 records: 7 users, 100 items" in out
+    assert "1970-01-01 00:00:00 UTC to 1970-01-01 00:01:39 UTC. Nothing was sent" in out
+    assert "3 records could not be used" in out
+    assert "2 undecodable" in out
+    assert "record 101: undecodable" in out
+    assert "broken line" in out
+    assert "record 103: bad_time" in out
+    assert read(config, config.topics.clicks, PARTITIONS) == []
+
+
+def test_a_dry_run_tells_what_is_in_the_items_and_sends_nothing(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        b'{"item_id": "a", "attributes": {"name": "Lamp", "tags": ["x"]}}',
+        b'{"item_id": "b", "attributes": {"name": "Mug"}}',
+        b'{"item_id": "c", "attributes": ["no", "object"]}',
+    ]
+    dry_run(config, Source([write(tmp_path / "i.jsonl", b"\n".join(lines))]), items=True)
+    out = capsys.readouterr().out
+    assert "3 records: 2 items; attributes: name (2), tags (1). Nothing was sent" in out
+    assert "record 3: bad_field: attributes must be an object" in out
+    assert read(config, config.topics.items, 1) == []
+
+
+def test_a_dry_run_needs_no_kafka(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dry_run(Config(kafka={}), Source([write(tmp_path / "c.tsv", TSV)]), items=False)
+    out = capsys.readouterr().out
+    assert "100 records: 7 users, 100 items" in out
+    assert "could not be used" not in out
+
+
+def test_a_dry_run_refuses_files_that_no_line_can_be_read_of(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.tsv", TSV)
+    with pytest.raises(ConfigError, match="is --time right"):
+        dry_run(Config(), Source([path], columns=["ts", "item_id", "user_id"]), items=False)
+
+
+# -- the synthetic shop --------------------------------------------------------------------------
+
+
+def test_a_synthetic_stream_has_the_items_and_clicks_as_they_are_now(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began_ms = time.time() * 1000
+    synthetic.run(config, rate=400, seconds=3, products=100, malformed=0.1, bots=0.1)
+    items = read(config, config.topics.items, 1)
+    # A tenth is held back for later.
+    assert len({message.key() for message in items}) == 90
+    clicks = read(config, config.topics.clicks, PARTITIONS)
+    assert len(clicks) == pytest.approx(1200, rel=0.15)
+    decoded = Decoder(config.clicks, config.events)(
+        [m.key() for m in clicks], [m.value() for m in clicks], [m.timestamp()[1] for m in clicks]
+    )
+    assert len(decoded.bad) / len(clicks) == pytest.approx(0.1, abs=0.04)
+    bots = sum(user.startswith("bot-") for user in decoded.clicks.users)
+    assert bots / len(decoded.clicks) == pytest.approx(0.1, abs=0.04)
+    assert set(decoded.clicks.items) <= {(message.key() or b"").decode() for message in items}
+    assert decoded.clicks.times.min() >= began_ms
+    assert decoded.clicks.times.max() <= time.time() * 1000
+    assert decoded.clicks.times.max() - decoded.clicks.times.min() > 2500
+    out = capsys.readouterr().out
+    assert f"{len(items) + len(clicks):,} records delivered" in out
+    assert "0 failed" in out
+
+
+def test_no_synthetic_user_is_back_before_the_session_gap(config: Config) -> None:
+    synthetic.run(config, rate=1000, seconds=3)
+    visits: dict[str, set[str]] = {}
+    for message in read(config, config.topics.clicks, PARTITIONS):
+        click = json.loads(message.value() or b"")
+        visits.setdefault(click["user_id"], set()).add(click["item_id"])
+    assert max(map(len, visits.values())) <= 8
+
+
+def test_too_few_synthetic_users_are_told(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    synthetic.run(config, rate=50, seconds=0.1, users=100)
+    assert "100 users are back before session.gap (1800 s) has passed" in capsys.readouterr().err
+
+
+def test_a_high_synthetic_rate_is_reached(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    synthetic.run(config, rate=5000, seconds=2)
+    assert len(read(config, config.topics.clicks, PARTITIONS)) > 7000
+    assert "1800 s" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_synthetic_stream_that_is_stopped_tells_what_was_delivered(
+    config: Config, stop: signal.Signals
+) -> None:
+    program = (
+        "import sys\n"
+        "from streamer import synthetic\n"
+        "from streamer.settings import Config, TopicSettings\n"
+        "servers, clicks, items = sys.argv[1:]\n"
+        "topics = TopicSettings(clicks=clicks, items=items)\n"
+        "synthetic.run(Config(kafka={'bootstrap.servers': servers}, topics=topics))\n"
+    )
+    servers = str(config.kafka["bootstrap.servers"])
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, servers, config.topics.clicks, config.topics.items],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 30
+    while not read(config, config.topics.clicks, PARTITIONS):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(stop)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    sent = len(read(config, config.topics.clicks, PARTITIONS))
+    sent += len(read(config, config.topics.items, 1))
+    assert f"{sent:,} records delivered" in out
+
+
+def test_a_synthetic_stream_needs_both_topics(config: Config) -> None:
+    topics = replace(config.topics, items="no-such-topic")
+    with pytest.raises(ConfigError, match="topic no-such-topic does not exist"):
+        synthetic.run(replace(config, topics=topics), seconds=0.1)
+    assert read(config, config.topics.clicks, PARTITIONS) == []
+
+
+def test_a_shop_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ConfigError, match="hold 15 to 7500 products, not 8000"):
+        synthetic.run(Config(kafka={}), products=8000)
+
+
+# -- refusals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "clicks",
+    [
+        ClickSettings(format="avro"),
+        ClickSettings(fields={**ClickSettings().fields, "item_id": "product.sku"}),
+        ClickSettings(time_unit="s"),
+    ],
+)
+def test_clicks_are_not_published_to_a_topic_of_another_format(
+    clicks: ClickSettings, tmp_path: Path
+) -> None:
+    config, source = Config(clicks=clicks), Source([write(tmp_path / "c.tsv", TSV)])
+    (changed,) = (
+        name for name, value in vars(clicks).items() if value != vars(ClickSettings())[name]
+    )
+    message = rf"Walkstream's own format.*clicks\.{changed}\b"
+    with pytest.raises(ConfigError, match=message):
+        run(config, source, items=False, rate=None, speed=None)
+    with pytest.raises(ConfigError, match=message):
+        dry_run(config, source, items=False)
+    with pytest.raises(ConfigError, match=message):
+        synthetic.run(config)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "name files to publish, or give --synthetic"),
+        ({"files": [Path("c.csv")], "synthetic": True}, "FILE and --synthetic exclude each other"),
+        ({"items": True, "synthetic": True}, "--items and --synthetic exclude each other"),
+        ({"speed": 2.0, "synthetic": True}, "--speed and --synthetic exclude each other"),
+        ({"dry_run": True, "synthetic": True}, "--dry-run and --synthetic exclude each other"),
+        ({"files": [Path("c.csv")], "bots": 0.1, "seed": 2}, "--seed, --bots: only with --synth"),
+        ({"files": [Path("c.csv")], "rate": 1.0, "speed": 1.0}, "--rate and --speed"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(
+    arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        running.publish(**arguments)

@@ -61,7 +61,7 @@ def test_a_click_becomes_a_vector_and_a_bad_record_a_dead_letter(app: App) -> No
     assert headers["error.class"] == b"undecodable"
     assert headers["source.topic"] == app.config.topics.clicks.encode()
     wait_until(lambda: worker.metric(port, "events_total") == 1000, "metrics of the last commit")
-    assert worker.metric(port, "items") == len(clicked)
+    wait_until(lambda: worker.metric(port, "items") == len(clicked), "the gauges of a second later")
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
         assert json.load(answer)["state"] == "running"
     worker.stop()

@@ -24,15 +24,21 @@ HALF_LIFE = 1000
 GAP = 500
 HORIZON = 8 * HALF_LIFE
 
-Click = tuple[str, str, int, float]
+Click = tuple[str, str, int, float, int]
+"""User, item, time, weight, hash of the event id or 0."""
 
 LEAPS = [GAP, GAP + 1, 2 * HALF_LIFE, HORIZON, 64 * HALF_LIFE, 200 * HALF_LIFE]
 """Steps of event time past a session, a sweep, a horizon or a landmark."""
 
 
-def small_settings(*, horizon: int = HORIZON, max_degree: int = 4, **model: Any) -> Settings:
+def small_settings(
+    *, horizon: int = HORIZON, max_degree: int = 4, max_events: int = 500, event_ids: int = 2,
+    **model: Any,
+) -> Settings:  # fmt: skip
     return Settings(
-        session=SessionSettings(gap=Duration(GAP), length=3),
+        session=SessionSettings(
+            gap=Duration(GAP), length=3, max_events=max_events, event_ids=event_ids
+        ),
         graph=GraphSettings(
             half_life=Duration(HALF_LIFE), horizon=Duration(horizon), max_degree=max_degree
         ),
@@ -46,9 +52,17 @@ def small_settings(*, horizon: int = HORIZON, max_degree: int = 4, **model: Any)
 
 @st.composite
 def click_lists(
-    draw: st.DrawFn, *, users: int = 4, items: int = 9, size: int = 60, late: int = 0
+    draw: st.DrawFn,
+    *,
+    users: int = 4,
+    items: int = 9,
+    size: int = 60,
+    late: int = 0,
+    with_ids: bool = False,
 ) -> list[Click]:
     """Clicks in the order of arrival; each may be up to `late` ms older than the ones before.
+
+    `with_ids` gives some of them event ids, of so few that many come again.
 
     They follow from a seed, so that long lists are as likely as short ones.
     """
@@ -59,14 +73,18 @@ def click_lists(
         now += rng.choice(LEAPS) if rng.random() < leap else rng.choice([0, 0, 1, 20, 100])
         lag = rng.choice([0, 0, 0, late // 10, late])
         user, item = rng.randrange(users), rng.randrange(items)
-        out.append((f"u{user}", f"i{item}", now - lag, rng.choice([1.0, 1.0, 0.25, 3.7])))
+        weight = rng.choice([1.0, 1.0, 0.25, 3.7])
+        event_id = rng.choice([0, 0, 1, 2, 3, 2**64 - 1]) if with_ids else 0
+        out.append((f"u{user}", f"i{item}", now - lag, weight, event_id))
     return out
 
 
 def to_clicks(rows: list[Click]) -> Clicks:
+    ids = [event_id for _, _, _, _, event_id in rows]
     return Clicks(
-        [user for user, _, _, _ in rows],
-        [item for _, item, _, _ in rows],
-        np.array([time for _, _, time, _ in rows], np.int64),
-        np.array([weight for _, _, _, weight in rows], np.float32),
+        [user for user, _, _, _, _ in rows],
+        [item for _, item, _, _, _ in rows],
+        np.array([time for _, _, time, _, _ in rows], np.int64),
+        np.array([weight for _, _, _, weight, _ in rows], np.float32),
+        np.array(ids, np.uint64) if any(ids) else None,
     )

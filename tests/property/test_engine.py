@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from core.engine import Engine
+from core.quality import Quality
 from core.rounds import Changes, Inputs
 from core.rows import from_values, to_values
 from core.settings import Settings
@@ -34,6 +35,8 @@ class Node:
     engine: Engine
     catalogue: dict[str, list[str]] = field(default_factory=dict)
     rows: dict[bytes, bytes] = field(default_factory=dict)
+    quality: Quality | None = None
+    """Of the last round."""
 
     def tokens(self, item: str) -> list[str]:
         return self.catalogue.get(item, [])
@@ -47,6 +50,7 @@ class Node:
             self.catalogue[item] = list(tokens or [])
         clicks = to_clicks(work.clicks)
         out = self.engine.step(Inputs(clicks, work.described, work.closes_commit))
+        self.quality = out.quality
         if out.changes is not None:
             self.rows |= zip(out.changes.keys, to_values(out.changes.rows), strict=True)
             for gone in out.changes.gone:
@@ -75,12 +79,12 @@ def plain(changes: Changes | None) -> Any:
 
 
 def run(node: Node, rounds: list[Round]) -> list[Any]:
-    return [plain(node.step(work)) for work in rounds]
+    return [(plain(node.step(work)), node.quality) for work in rounds]
 
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Round]:
-    rows = draw(click_lists(late=1000, size=300))
+    rows = draw(click_lists(late=1000, size=300, with_ids=draw(st.booleans())))
     size = draw(st.integers(1, 30))
     item = st.integers(0, 10).map("i{}".format)
     tokens = st.lists(st.sampled_from(["c=a", "c=b", "c=c"]), max_size=3)
@@ -92,7 +96,11 @@ def histories(draw: st.DrawFn) -> list[Round]:
 
 
 models = st.fixed_dictionaries(
-    {"attribute_slots": st.sampled_from([0, 2]), "alpha": st.sampled_from([0.0, 0.5])}
+    {
+        "attribute_slots": st.sampled_from([0, 2]),
+        "alpha": st.sampled_from([0.0, 0.5]),
+        "max_events": st.sampled_from([4, 500]),
+    }
 )
 
 

@@ -1,16 +1,29 @@
-"""Whatever is in the clicks topic, each record is either a click or a dead letter with a reason."""
+"""Whatever is in the clicks topic, each click is either used or a dead letter with a reason."""
 
 import json
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.events import Invalid, Item, Reason, decode_batch, decode_item
-from streamer.settings import EventSettings
+from streamer.events import Decoded, Decoder, Invalid, Item, Reason, decode_item
+from streamer.settings import ClickSettings, EventSettings
 
-SETTINGS = EventSettings()
+Format = Literal["json", "msgpack"]
+NESTED = {"user_id": "ctx.user", "item_id": "@key", "ts": "at", "event_id": "ctx.id"}
+JSON = Decoder(ClickSettings(), EventSettings())
+DECODERS = [
+    JSON,
+    Decoder(ClickSettings(format="msgpack"), EventSettings()),
+    Decoder(ClickSettings(fields=NESTED, time_unit="s"), EventSettings()),
+    Decoder(ClickSettings(format="msgpack", fields=NESTED, time_unit="ns"), EventSettings()),
+    Decoder(ClickSettings(fields={"ts": "@timestamp", "weight": ""}), EventSettings()),
+    Decoder(ClickSettings(time_unit="iso"), EventSettings()),
+    Decoder(ClickSettings(time_unit="us", fields={"event_id": "user_id"}), EventSettings()),
+]
 
 numbers = st.integers() | st.floats() | st.integers(0, 2 * 10**12)
 text = st.text(st.characters(exclude_categories=()), max_size=20)
@@ -32,55 +45,138 @@ damaged_clicks = st.builds(
     st.sampled_from(["user_id", "item_id", "ts", "event_type", "weight"]),
     structures,
 )
-values = (
-    st.none()
-    | st.binary()
-    | st.builds(
-        lambda value, ascii_only: json.dumps(value, ensure_ascii=ascii_only).encode(
-            errors="surrogatepass"
-        ),
-        structures | near_clicks | damaged_clicks,
-        st.booleans(),
-    )
+
+
+def as_json(value: object, ascii_only: bool) -> bytes:
+    return json.dumps(value, ensure_ascii=ascii_only).encode(errors="surrogatepass")
+
+
+def as_msgpack(value: object) -> bytes:
+    """Of a value of JSON; what MessagePack cannot spell is null in it."""
+
+    def spelt(inner: Any) -> Any:
+        if isinstance(inner, dict):
+            return {str(spelt(name)): spelt(entry) for name, entry in inner.items()}
+        if isinstance(inner, list):
+            return [spelt(entry) for entry in inner]
+        if isinstance(inner, str):
+            return inner if inner.isprintable() else None
+        if isinstance(inner, int) and not -(2**63) <= inner < 2**64:
+            return None
+        return inner
+
+    return msgspec.msgpack.encode(spelt(value))
+
+
+clicks = near_clicks | damaged_clicks
+nested_clicks = st.fixed_dictionaries(
+    {
+        "ctx": structures | st.fixed_dictionaries({"user": scalars, "id": scalars}),
+        "at": numbers | text,
+    }
 )
+documents = structures | clicks | nested_clicks | st.lists(clicks | structures, max_size=4)
+in_json = st.builds(as_json, documents, st.booleans())
+in_lines = st.lists(in_json | st.binary(max_size=5), max_size=4).map(b"\n".join)
+in_msgpack = st.builds(as_msgpack, documents)
+broken = st.builds(lambda value, at: value[:at], in_json | in_msgpack, st.integers(0, 60))
+values = st.none() | st.binary() | in_json | in_lines | in_msgpack | broken
+keys = st.none() | st.binary(max_size=6) | st.binary(min_size=510, max_size=515)
 timestamps = st.just(-1) | st.integers(0, 2 * 10**12)
 
 
-@settings(derandomize=True, max_examples=400, deadline=None)
-@given(st.lists(st.tuples(values, timestamps), max_size=8))
-def test_every_record_ends_once_as_a_click_or_as_a_reasoned_dead_letter(
-    records: list[tuple[bytes | None, int]],
-) -> None:
-    clicks, bad = decode_batch([v for v, _ in records], [t for _, t in records], SETTINGS)
-    places = [index for index, _, _ in bad]
-    assert places == sorted(set(places) & set(range(len(records))))
-    assert len(clicks) + len(bad) == len(records)
-    assert len(clicks.items) == len(clicks.times) == len(clicks.weights) == len(clicks)
-    assert all(isinstance(reason, Reason) and message for _, reason, message in bad)
+def decode(decoder: Decoder, *records: tuple[bytes | None, bytes | None, int]) -> Decoded:
+    return decoder([r[0] for r in records], [r[1] for r in records], [r[2] for r in records])
 
-    accepted = [record for index, record in enumerate(records) if index not in set(places)]
+
+def assert_sound(decoded: Decoded, n: int) -> None:
+    """What holds of every batch of n records, whatever is in them."""
+    clicks, bad = decoded.clicks, decoded.bad
+    assert len(clicks) == len(clicks.items) == len(clicks.times) == len(clicks.weights)
+    assert clicks.event_ids is None or len(clicks.event_ids) == len(clicks)
+    assert all(0 < len(name.encode()) <= 512 for name in clicks.users + clicks.items)
+    assert bool(np.all(np.isfinite(clicks.weights) & (clicks.weights > 0)))
+    assert bool(np.all((clicks.times >= 0) & (clicks.times <= 253_402_300_799_999)))
+    places = [(b.record, -1 if b.part is None else b.part) for b in bad]
+    assert places == sorted(set(places))
+    assert all(0 <= record < n for record, _ in places)
+    assert all(isinstance(b.reason, Reason) and b.message for b in bad)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(records=st.lists(st.tuples(keys, values, timestamps), max_size=6))
+def test_no_input_stops_a_decoder_or_makes_an_impossible_click(
+    decoder: Decoder, records: list[tuple[bytes | None, bytes | None, int]]
+) -> None:
+    together = decode(decoder, *records)
+    assert_sound(together, len(records))
+    alone = [decode(decoder, record) for record in records]
+    # The verdict on a record does not depend on the rest of its batch.
+    assert together.clicks.users == [user for one in alone for user in one.clicks.users]
+    assert together.clicks.items == [item for one in alone for item in one.clicks.items]
+    assert together.clicks.times.tolist() == [t for one in alone for t in one.clicks.times.tolist()]
+    assert together.bad == [
+        b._replace(record=record) for record, one in enumerate(alone) for b in one.bad
+    ]
+    for one in alone:
+        assert len(one.clicks) + len(one.bad) >= 1
+
+
+@settings(derandomize=True, max_examples=400, deadline=None)
+@given(st.lists(st.tuples(st.builds(as_json, clicks, st.booleans()), timestamps), max_size=8))
+def test_every_record_of_one_click_ends_once_as_that_click_or_as_a_dead_letter(
+    records: list[tuple[bytes, int]],
+) -> None:
+    decoded = decode(JSON, *((None, value, timestamp) for value, timestamp in records))
+    bad = {b.record for b in decoded.bad}
+    assert len(decoded.clicks) + len(decoded.bad) == len(records)
+    assert all((b.part, b.value) == (None, records[b.record][0]) for b in decoded.bad)
+    used = [record for index, record in enumerate(records) if index not in bad]
     for user, item, time, (value, timestamp) in zip(
-        clicks.users, clicks.items, clicks.times.tolist(), accepted, strict=True
+        decoded.clicks.users, decoded.clicks.items, decoded.clicks.times.tolist(), used, strict=True
     ):
-        assert value is not None
         source = json.loads(value)
         assert (user, item) == (str(source["user_id"]), str(source["item_id"]))
-        assert 0 < len(user.encode()) <= 512
-        assert 0 < len(item.encode()) <= 512
         assert time == (min(source["ts"], timestamp) if timestamp >= 0 else source["ts"])
-    assert bool(np.all(np.isfinite(clicks.weights) & (clicks.weights > 0)))
+
+
+@pytest.mark.parametrize("form", ["array", "lines", "msgpack"])
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(parts=st.lists(clicks | st.just({}) | st.just({"item_id": 1}), min_size=1, max_size=6))
+def test_each_click_of_a_record_of_many_meets_the_fate_it_meets_alone(
+    form: str, parts: list[dict[str, Any]]
+) -> None:
+    decoder = DECODERS[form == "msgpack"]
+    encoded = [as_msgpack(part) if form == "msgpack" else as_json(part, True) for part in parts]
+    good: dict[str, Any] = {"user_id": "z", "item_id": "z", "ts": 5}
+    last = as_msgpack(good) if form == "msgpack" else as_json(good, True)
+    whole = {
+        "array": b"[" + b", ".join([*encoded, last]) + b"]",
+        "lines": b"\n".join([*encoded, last]),
+        "msgpack": bytes([0x90 + len(parts) + 1]) + b"".join([*encoded, last]),
+    }[form]
+    together = decode(decoder, (None, whole, -1))
+    alone = decode(decoder, *((None, value, -1) for value in [*encoded, last]))
+    assert together.clicks.users == alone.clicks.users
+    assert together.clicks.times.tolist() == alone.clicks.times.tolist()
+    assert together.clicks.weights.tolist() == alone.clicks.weights.tolist()
+    assert together.bad == [b._replace(record=0, part=b.record) for b in alone.bad]
+    assert len(together.clicks) + len(together.bad) == len(parts) + 1
 
 
 @settings(derandomize=True, max_examples=200, deadline=None)
-@given(near_clicks, timestamps)
-def test_a_verdict_does_not_depend_on_the_rest_of_the_batch(
-    fields: dict[str, Any], timestamp: int
-) -> None:
-    value = json.dumps(fields).encode()
-    alone, bad = decode_batch([value], [timestamp], SETTINGS)
-    among, bad_among = decode_batch([b"?", value, None], [0, timestamp, 0], SETTINGS)
-    assert among.users == alone.users
-    assert bad_among[1:-1] == [(1, reason, message) for _, reason, message in bad]
+@given(st.lists(st.integers(0, 2**63 - 1) | text, min_size=1, max_size=6))
+def test_equal_event_ids_and_only_they_have_equal_hashes(ids: list[int | str]) -> None:
+    good: dict[str, Any] = {"user_id": "z", "item_id": "z", "ts": 5}
+    records = [(None, as_json(good | {"event_id": event_id}, True), -1) for event_id in ids]
+    hashes = decode(JSON, *records).clicks.event_ids
+    if hashes is None:
+        assert set(ids) == {""}
+        return
+    for name, value in zip(map(str, ids), hashes.tolist(), strict=True):
+        assert (value == 0) == (name == "")
+        assert [value == other for other in hashes.tolist()] == [name == str(o) for o in ids]
 
 
 @settings(derandomize=True, max_examples=200, deadline=None)

@@ -1,13 +1,18 @@
 """Folding clicks into sessions and graph, for any clicks."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from core.engine import Engine
-from core.graph import NEVER, UNIT, Graph
+from core.graph import KEPT, NEVER, UNIT, Graph
+from streamer import checkpoint
+from streamer.store import Store
 from tests.property.strategies import (
     GAP,
     HALF_LIFE,
@@ -20,6 +25,9 @@ from tests.property.strategies import (
 
 degrees = st.sampled_from([4, 8])
 horizons = st.sampled_from([1000, 8000, 500_000])
+limits = st.fixed_dictionaries(
+    {"max_events": st.sampled_from([1, 3, 500]), "event_ids": st.sampled_from([0, 1, 2])}
+)
 
 
 def graph_of(engine: Engine) -> dict[str, tuple[int, list[str], bytes]]:
@@ -34,12 +42,14 @@ def graph_of(engine: Engine) -> dict[str, tuple[int, list[str], bytes]]:
     return out
 
 
-def sessions_of(engine: Engine) -> dict[str, tuple[int, list[str]]]:
-    """By user: the time of the last click, and the last items."""
+def sessions_of(engine: Engine) -> dict[str, tuple[int, int, list[int], list[str]]]:
+    """By user: the time of the last click, how many there were, the last event ids and items."""
     sessions, names = engine.sessions, engine.vocabulary.keys
     return {
         user: (
             int(sessions.time[row]),
+            int(sessions.clicks[row]),
+            sessions.event_ids[row].tolist(),
             [str(names[item]) for item in sessions.items[row, : sessions.size[row]]],
         )
         for user, row in sessions.users.items()
@@ -64,18 +74,18 @@ def check_pool(graph: Graph) -> None:
     assert (used == 1).all()
 
 
-@given(click_lists(late=3000), st.data(), degrees, horizons)
+@given(click_lists(late=3000, with_ids=True), st.data(), degrees, horizons, limits)
 @settings(max_examples=300, deadline=None)
 def test_folding_in_two_parts_is_bitwise_folding_at_once(
-    rows: list[Click], data: st.DataObject, degree: int, horizon: int
+    rows: list[Click], data: st.DataObject, degree: int, horizon: int, limit: dict[str, int]
 ) -> None:
     cut = data.draw(st.integers(0, len(rows)))
-    chosen = small_settings(max_degree=degree, horizon=horizon)
+    chosen = small_settings(max_degree=degree, horizon=horizon, **limit)
     whole, parts = Engine(chosen), Engine(chosen)
     folded = whole.fold(to_clicks(rows))
     one, two = parts.fold(to_clicks(rows[:cut])), parts.fold(to_clicks(rows[cut:]))
     assert state_of(parts) == state_of(whole)
-    for name in ("slots", "history", "target"):
+    for name in ("fate", "slots", "history", "target"):
         both = np.concatenate([getattr(one, name), getattr(two, name)])
         assert np.array_equal(both, getattr(folded, name))
 
@@ -86,7 +96,7 @@ def test_a_landmark_moved_by_half_lives_is_bitwise_one_that_was_always_there(
     rows: list[Click], half_lives: int
 ) -> None:
     # 20 half-lives in all, so that float32 neither overflows nor goes below its normal numbers.
-    near = [(u, i, START_MS + (t - START_MS) % (20 * HALF_LIFE), w) for u, i, t, w in rows]
+    near = [(u, i, START_MS + (t - START_MS) % (20 * HALF_LIFE), w, e) for u, i, t, w, e in rows]
     chosen = small_settings(horizon=100_000)
     here, there = Engine(chosen), Engine(chosen)
     here.clock.landmark = START_MS
@@ -127,11 +137,11 @@ def test_a_full_row_gives_the_place_of_its_weakest_neighbour_away(
     rows: list[Click], degree: int
 ) -> None:
     # One session a user and one moment, so that weights are plain and ties happen.
-    now = [(user, item, START_MS, weight) for user, item, _, weight in rows]
+    now = [(user, item, START_MS, weight, 0) for user, item, _, weight, _ in rows]
     engine, expected = Engine(small_settings(max_degree=degree)), Model(degree)
     last: dict[str, str] = {}
     engine.fold(to_clicks(now))
-    for user, item, _, weight in now:
+    for user, item, _, weight, _ in now:
         if user in last and last[user] != item:
             scaled = np.float32(weight * 2.0 ** (START_MS % HALF_LIFE / HALF_LIFE))
             expected.add(last[user], item, scaled)
@@ -142,6 +152,62 @@ def test_a_full_row_gives_the_place_of_its_weakest_neighbour_away(
         _, neighbours, weights = arcs[name]
         assert neighbours == [b for b, _ in row]
         assert np.frombuffer(weights, np.float32).tolist() == [w for _, w in row]
+
+
+@given(
+    st.lists(click_lists(late=3000, size=30, with_ids=True), min_size=2, max_size=4),
+    st.data(), degrees, horizons, limits,
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_folding_on_from_a_checkpoint_is_bitwise_folding_on(
+    batches: list[list[Click]], data: st.DataObject, degree: int, horizon: int,
+    limit: dict[str, int],
+) -> None:  # fmt: skip
+    chosen = small_settings(max_degree=degree, horizon=horizon, **limit)
+    live, restored = Engine(chosen), Engine(chosen)
+    stop = data.draw(st.integers(1, len(batches) - 1))
+    with TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "state")
+        for rows in batches[:stop]:
+            live.fold(to_clicks(rows))
+            checkpoint.save(store, live, {})
+        checkpoint.load(store, restored)
+        store.close()
+    assert state_of(restored) == state_of(live)
+    for rows in batches[stop:]:
+        assert live.fold(to_clicks(rows)).fate.tolist() == (
+            restored.fold(to_clicks(rows)).fate.tolist()
+        )
+    assert state_of(restored) == state_of(live)
+
+
+def kept(rows: list[Click], fate: NDArray[np.int8]) -> list[Click]:
+    return [row for row, what in zip(rows, fate.tolist(), strict=True) if what == KEPT]
+
+
+@given(click_lists(late=3000, with_ids=True), degrees, horizons)
+@settings(max_examples=200, deadline=None)
+def test_duplicates_change_nothing_at_all(rows: list[Click], degree: int, horizon: int) -> None:
+    chosen = small_settings(max_degree=degree, horizon=horizon)
+    given_all, given_kept = Engine(chosen), Engine(chosen)
+    fate = given_all.fold(to_clicks(rows)).fate
+    given_kept.fold(to_clicks(kept(rows, fate)))
+    assert state_of(given_all) == state_of(given_kept)
+
+
+@given(st.lists(click_lists(items=40, with_ids=True), min_size=1, max_size=3), limits)
+@settings(max_examples=200, deadline=None)
+def test_items_get_slots_in_the_order_of_their_first_clicks_that_count(
+    batches: list[list[Click]], limit: dict[str, int]
+) -> None:
+    engine, expected = Engine(small_settings(**limit)), dict[str, None]()
+    for rows in batches:
+        folded = engine.fold(to_clicks(rows))
+        expected |= dict.fromkeys(item for _, item, _, _, _ in kept(rows, folded.fate))
+        assert engine.vocabulary.keys == list(expected)
+        assert engine.vocabulary.known == len(expected)
+        names = [engine.vocabulary.keys[slot] for slot in folded.slots if slot >= 0]
+        assert names == [item for _, item, _, _, _ in kept(rows, folded.fate)]
 
 
 @given(st.lists(click_lists(items=14, size=40), min_size=1, max_size=4), degrees, st.data())
@@ -170,8 +236,8 @@ def test_slabs_never_overlap_and_none_is_lost(
 @given(click_lists(late=2 * GAP, size=60))
 @example(
     # The jump ends on a sweep to the millisecond.
-    [("u0", "i0", START_MS + t, 1.0) for t in (0, 200 * HALF_LIFE)]
-    + [("u0", "i1", START_MS + 200 * HALF_LIFE, 1.0)]
+    [("u0", "i0", START_MS + t, 1.0, 0) for t in (0, 200 * HALF_LIFE)]
+    + [("u0", "i1", START_MS + 200 * HALF_LIFE, 1.0, 0)]
 )
 @settings(max_examples=100, deadline=None)
 def test_the_clock_is_the_greatest_time_and_weights_stay_finite(rows: list[Click]) -> None:
@@ -180,5 +246,5 @@ def test_the_clock_is_the_greatest_time_and_weights_stay_finite(rows: list[Click
     for _, _, data in graph_of(engine).values():
         assert np.isfinite(np.frombuffer(data, np.float32)).all()
     if rows:
-        assert engine.clock.time == max(time for _, _, time, _ in rows)
+        assert engine.clock.time == max(time for _, _, time, _, _ in rows)
         assert (engine.clock.time - engine.clock.landmark) // HALF_LIFE < 64

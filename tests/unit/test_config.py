@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.settings import Duration, Settings
-from streamer.config import duration, load
+from streamer.config import duration, leaves, load, load_with_origins, spelled, start_time
 from streamer.errors import ConfigError
 from streamer.settings import CommitSettings, Config, RoundSettings
 
@@ -118,6 +118,38 @@ def test_what_is_no_duration_is_refused(value: object) -> None:
         duration(value)
 
 
+@pytest.mark.parametrize("text", ["0", "1ms", "1501ms", "90s", "90m", "36h", "7d", "400d"])
+def test_a_spelled_duration_reads_as_the_same(text: str) -> None:
+    assert spelled(duration(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("position", "ms"),
+    [
+        ("earliest", None),
+        ("latest", None),
+        ("1970-01-01", 0),
+        ("2026-01-31T12:00:00Z", 1_769_860_800_000),
+        ("2026-01-31T12:00:00", 1_769_860_800_000),
+        ("2026-01-31 13:00:00.250+01:00", 1_769_860_800_250),
+        ("9999-12-31T23:59:59-23:59", 253_402_387_139_000),
+    ],
+)
+def test_start_times(position: str, ms: int | None) -> None:
+    assert start_time(position) == ms
+
+
+@pytest.mark.parametrize("position", ["", "now", "1769860800000", "12:00:00", "1969-12-31", "-1"])
+def test_what_is_no_start_time_is_refused(position: str) -> None:
+    with pytest.raises(ValueError, match=r"neither earliest, latest|before 1970"):
+        start_time(position)
+
+
+def test_a_start_time_may_be_a_time_of_toml(tmp_path: Path) -> None:
+    file = written(tmp_path, "[start]\nposition = 2026-01-31T12:00:00Z\n")
+    assert start_time(load(file, [], {}).start.position) == 1_769_860_800_000
+
+
 def test_a_duration_is_read_from_each_source(tmp_path: Path) -> None:
     file = written(tmp_path, "[graph]\nhalf_life = '2d'\n[session]\ngap = 60\n")
     config = load(file, ["graph.horizon=20d"], {"WALKSTREAM_MAJOR__EVERY": "1h"})
@@ -157,6 +189,25 @@ def test_a_duration_is_read_from_each_source(tmp_path: Path) -> None:
         ("topics.min_insync_replicas=2", r"^topics\.min_insync_replicas: "),
         ("app.name=", r"^app\.name: must not be empty"),
         ("metrics.port=70000", r"^metrics\.port: "),
+        ("dlq.stop_rate=0.5", r"did you mean dlq\.stop_ratio\?"),
+        ("dlq.stop_ratio=0.05", r"^dlq\.stop_ratio: .*at least dlq\.alarm_ratio, which is 0\.1"),
+        ("start.position=now", r"^start\.position: 'now' is neither .* \(from --set\)"),
+        ("kafka=b:9092", r"^kafka: .*it is a section: write kafka\.name = value"),
+        ("registry.=x", r"^registry\.: .*it is a section"),
+        ("registy.url=http://r", r"did you mean registry\.url\?"),
+        ("clicks.format=avro", r"^registry\.url: is needed for clicks\.format = avro"),
+        ("clicks.user_id=uid", r"did you mean clicks\.fields\.user_id\?"),
+        (
+            "clicks.fields.user=uid",
+            r"did you mean clicks\.fields\.user_id\?; the fields of a click are user_id, item_id",
+        ),
+        ("clicks.fields.xyz=uid", r"^clicks\.fields\.xyz: .*; the fields of a click are user_id"),
+        ("clicks.fields.ts=", r"^clicks\.fields\.ts: must not be empty"),
+        ("clicks.fields.item_id=product..sku", r"^clicks\.fields\.item_id: .*product\.sku"),
+        ("clicks.fields.item_id=.sku", r"^clicks\.fields\.item_id: .*names with a dot between"),
+        ("clicks.fields.ts=@key", r"^clicks\.fields\.ts: cannot be @key, .*user_id and item_id"),
+        ("clicks.fields.weight=@timestamp", r"^clicks\.fields\.weight: .*which is for ts"),
+        ("clicks.fields.user_id=@header", r"^clicks\.fields\.user_id: .*only @key and @timestamp"),
     ],
 )
 def test_an_error_names_the_key(tmp_path: Path, override: str, message: str) -> None:
@@ -169,6 +220,56 @@ def test_an_error_tells_which_variable_or_file_was_wrong(tmp_path: Path) -> None
         load(written(tmp_path, ""), [], {"WALKSTREAM_MODEL__DIM": "7"})
     with pytest.raises(ConfigError, match=r"some\.toml"):
         load(written(tmp_path, "[model]\ndim = 7\n"), [], {})
+
+
+def test_an_empty_section_of_a_wrong_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^grahp: there is no such setting.*some\.toml"):
+        load(written(tmp_path, "[grahp]\n# half_life = '7d'\n[clicks.fields]\n"), [], {})
+
+
+def test_fields_of_a_foreign_topic_are_mapped_one_by_one(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        "[clicks]\nformat = 'avro'\n[registry]\nurl = 'http://r'\n[clicks.fields]\n"
+        "user_id = '@key'\nitem_id = 'product.sku'\nts = '@timestamp'\nweight = ''\n",
+    )
+    environ = {"WALKSTREAM_CLICKS__FIELDS__EVENT_TYPE": "kind"}
+    assert load(file, [], environ).clicks.fields == {
+        "user_id": "@key",
+        "item_id": "product.sku",
+        "ts": "@timestamp",
+        "event_type": "kind",
+        "weight": "",
+        "event_id": "event_id",
+    }
+
+
+def test_origins_tell_what_set_a_value_last(tmp_path: Path) -> None:
+    file = written(tmp_path, "[model]\ndim = 32\nwindow = 3\n[events.weights]\nrent = 2\n")
+    environ = {"WALKSTREAM_MODEL__WINDOW": "4", "WALKSTREAM_KAFKA__CLIENT_ID": "a"}
+    config, origins = load_with_origins(file, ["lsh.tables=4", "round.max_seconds=0"], environ)
+    assert origins == {
+        "model.dim": str(file),
+        "model.window": "WALKSTREAM_MODEL__WINDOW",
+        "events.weights.rent": str(file),
+        "kafka.client.id": "WALKSTREAM_KAFKA__CLIENT_ID",
+        "lsh.tables": "--set",
+        "round.max_seconds": "--set",
+        "commit.rounds": "round.max_seconds",
+    }
+    assert leaves(config)["commit.rounds"] == 1
+
+
+def test_every_leaf_can_be_set_by_its_key(tmp_path: Path) -> None:
+    tokens = {
+        key: spelled(value) if isinstance(value, Duration) else str(value).lower()
+        for key, value in leaves(Config()).items()
+        if not isinstance(value, tuple)
+    }
+    overrides = [f"{key}={token}" for key, token in tokens.items()]
+    config, origins = load_with_origins(written(tmp_path, ""), overrides, {})
+    assert config == Config()
+    assert set(origins) == set(tokens)
 
 
 def test_p_stable_codes_have_fewer_bits(tmp_path: Path) -> None:
@@ -203,7 +304,8 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["worker", "replay", "publish", "query", "inspect", "demo", "topics create"]
+    "name",
+    ["worker", "replay", "publish", "query", "inspect", "demo", "topics create", "config", "init"],
 )
 def test_help_shows_how_to_call_each_command(name: str) -> None:
     done = command(*name.split(), "--help")

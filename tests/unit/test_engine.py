@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -203,6 +204,32 @@ def test_an_item_that_taught_nothing_new_is_not_published_again() -> None:
     assert published(changes) == set()
 
 
+def test_drift_is_how_far_vectors_moved_that_are_published_again() -> None:
+    engine = Engine(settings())
+    first = step(engine, visits(1, at=0))
+    assert len(first.published) == 3 * GROUP
+    assert len(first.drift) == 0
+    names = group(0) + group(1) + group(2)
+    before = {name: (vectors(engine, [name])[0], context_of(engine, name)) for name in names}
+    changes = step(engine, [("w", "i0", 10), ("w", "fresh", 10), *visits(2, at=10)])
+    again = [name for at in changes.published if (name := changes.keys[at].decode()) in before]
+    assert 0 < len(again) < len(changes.published)
+    expected = [
+        max(
+            1 - before[name][0] @ vectors(engine, [name])[0],
+            1 - before[name][1] @ context_of(engine, name),
+        )
+        for name in again
+    ]
+    assert changes.drift.dtype == np.float32
+    assert changes.drift == pytest.approx(expected, abs=1e-3)
+    assert changes.drift.max() > 0.01
+
+
+def context_of(engine: Engine, item: str) -> NDArray[np.float32]:
+    return unit_rows(engine.model.rows.u[[engine.vocabulary.get(item) or 0]])[0]
+
+
 # -- clusters ------------------------------------------------------------------------------------
 
 
@@ -233,6 +260,71 @@ def test_a_major_update_closes_a_commit() -> None:
     out = engine.step(Inputs(clicks(visits(99, at=10_000)), closes_commit=False))
     assert out.changes is not None
     assert out.changes.placement is not None
+
+
+def test_a_major_update_that_may_not_close_a_commit_waits() -> None:
+    engine = trained(settings(major=2000))
+    late = clicks(visits(99, at=10_000))
+    assert engine.step(Inputs(late, closes_commit=False, may_close=False)).changes is None
+    changes = engine.step(Inputs(late, closes_commit=False)).changes
+    assert changes is not None
+    assert changes.placement is not None
+
+
+def test_moves_count_items_that_changed_cluster_and_buckets_that_they_changed() -> None:
+    engine = trained(settings())
+    c, rng = engine.model.columns, np.random.default_rng(1)
+    items = engine.items
+    before = c.cluster[items], c.buckets[items]
+    engine.model.rows.v[:] = rng.standard_normal(engine.model.rows.v.shape)
+    changes = step(engine, [*visits(99, at=1200), ("w", "new", 1200)])
+    moved = before[1] != c.buckets[items]
+    assert moved.all(axis=1).any()
+    assert changes.bucket_moves == moved.sum()
+    assert changes.cluster_moves == (before[0] != c.cluster[items]).sum() > 0
+
+
+# -- clicks that do not count --------------------------------------------------------------------
+
+
+def test_clicks_that_do_not_count_are_counted_apart_and_teach_nothing() -> None:
+    chosen = replace(settings(), session=SessionSettings(Duration(GAP), 3, 2, 4))
+    rows = [("u", "a", 0), ("u", "a", 0), ("u", "b", 0), ("u", "c", 0), ("v", "d", 0)]
+    ids = np.array([1, 1, 2, 3, 0], np.uint64)
+    noisy, quiet = Engine(chosen), Engine(chosen)
+    out = noisy.step(Inputs(replace(clicks(rows), event_ids=ids)))
+    assert (out.events, out.duplicates, out.too_long) == (3, 1, 1)
+    assert out.changes is not None
+    assert out.changes.keys == [b"a", b"b", b"d"]
+    step(quiet, [rows[0], rows[2], rows[4]])
+    for name in ("v", "u"):
+        assert np.array_equal(getattr(noisy.model.rows, name), getattr(quiet.model.rows, name))
+    assert np.array_equal(noisy.model.columns.count, quiet.model.columns.count)
+
+
+def test_parts_of_clicks_are_the_clicks_in_order() -> None:
+    ids = np.arange(5, dtype=np.uint64)
+    whole = replace(clicks([(f"u{n}", f"i{n}", n) for n in range(5)]), event_ids=ids)
+    parts = whole.parts(2)
+    assert [len(part) for part in parts] == [2, 2, 1]
+    assert [user for part in parts for user in part.users] == whole.users
+    assert [item for part in parts for item in part.items] == whole.items
+    for name in ("times", "weights", "event_ids"):
+        both = np.concatenate([getattr(part, name) for part in parts])
+        assert np.array_equal(both, getattr(whole, name))
+    assert [len(part) for part in clicks([]).parts(2)] == [0]
+
+
+# -- sizes ---------------------------------------------------------------------------------------
+
+
+def test_table_bytes_grow_with_what_the_tables_hold() -> None:
+    small, large = Engine(settings()), Engine(settings())
+    step(small, visits(1, at=0))
+    step(large, [(f"u{n}", f"i{n}-{k}", 0) for n in range(3000) for k in range(3)])
+    few, many = small.table_bytes(), large.table_bytes()
+    assert few.keys() == many.keys() == {"vectors", "graph", "sessions", "ids"}
+    assert all(0 < few[table] < many[table] for table in few)
 
 
 # -- coming and going ----------------------------------------------------------------------------

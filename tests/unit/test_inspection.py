@@ -5,12 +5,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from core.clicks import Clicks
 from core.engine import Engine
 from core.rounds import Inputs
 from streamer import checkpoint, config, inspection, records
 from streamer import store as stores
+from streamer.cli import app
 from streamer.errors import WalkstreamError
 from streamer.records import Progress, Space
 from streamer.shop import Shop
@@ -133,3 +135,18 @@ def test_no_folder_and_no_space_are_errors_that_name_the_folder(tmp_path: Path) 
     Store(tmp_path / "state").close()
     with pytest.raises(WalkstreamError, match=r"state: nothing was learned yet"):
         inspection.run(tmp_path / "state", True)
+
+
+def test_the_folder_of_the_configuration_is_looked_at_unless_another_is_named(
+    written: tuple[Path, Engine], tmp_path: Path
+) -> None:
+    path, engine = written
+    Store(tmp_path / "other").close()
+    configured = ["--set", f"state.dir={path}"]
+    told = CliRunner().invoke(app, ["inspect", "--json", *configured])
+    assert json.loads(told.stdout)["items"] == len(engine.items)
+    other = CliRunner().invoke(app, ["inspect", "--state", str(tmp_path / "other"), *configured])
+    assert "other: nothing was learned yet" in str(other.exception)
+    item = engine.vocabulary.keys[engine.items[0]]
+    asked = CliRunner().invoke(app, ["query", str(item), "--json", *configured])
+    assert json.loads(asked.stdout)["item"] == item

@@ -142,17 +142,33 @@ def test_neighbours_carry_cluster_and_attributes(store: Store) -> None:
         assert found.item.encode() in store.members(found.cluster)
 
 
+@MODES
+def test_items_with_few_updates_are_left_out_on_request(store: Store, mode: Mode) -> None:
+    keys, rows = store.all_rows()
+    updates = {key.decode(): int(row["updates"]) for key, row in zip(keys, rows, strict=True)}
+    item = tables(store)[0][3]
+    least = int(np.median(list(updates.values())))
+    others = [other for other, n in updates.items() if n >= least and other != item]
+    index = Index(store)
+    found = index.neighbours(item, 10, mode, least).neighbours
+    assert len(found) == 10
+    assert all(n.updates == updates[n.item] >= least for n in found)
+    every = index.neighbours(item, len(updates), mode, least).neighbours
+    assert sorted(n.item for n in every) == sorted(others)
+
+
 def test_a_table_shows_names_and_how_many_were_looked_at(
     learned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    query.run(learned, "sku-0000", 3, "similar", False)
+    query.run(learned, "sku-0000", 3, "similar", 0, False)
     out = capsys.readouterr().out
-    query.run(learned, "sku-0000", 3, "similar", True)
+    query.run(learned, "sku-0000", 3, "similar", 0, True)
     told = json.loads(capsys.readouterr().out)
     assert set(told) == {"item", "mode", "candidates", "items", "neighbours"}
     assert (told["item"], told["mode"], len(told["neighbours"])) == ("sku-0000", "similar", 3)
     for found in told["neighbours"]:
-        assert set(found) == {"item", "score", "cluster", "attributes"}
+        assert set(found) == {"item", "score", "cluster", "updates", "attributes"}
+        assert f"{found['updates']:,}" in out
         assert found["item"] in out
         assert f"{found['score']:.3f}" in out
         assert found["attributes"]["name"].split()[-1] in out
@@ -192,24 +208,24 @@ def test_another_process_reads_beside_the_one_that_writes(learned: Path, tmp_pat
 def test_an_unknown_item_is_told_apart_from_one_without_a_vector(learned: Path) -> None:
     for unknown in ("sku-9999", "", "\udcffattr/category=garden", "\udcffspace"):
         with pytest.raises(WalkstreamError, match="there is no item"):
-            query.run(learned, unknown, 10, "similar", False)
+            query.run(learned, unknown, 10, "similar", 0, False)
     store = Store(learned)
     store.write(attributes={b"sku-new": b'{"name": "New"}'})
     store.close()
     with pytest.raises(WalkstreamError, match="no vector yet"):
-        query.run(learned, "sku-new", 10, "similar", False)
+        query.run(learned, "sku-new", 10, "similar", 0, False)
 
 
 def test_a_folder_that_is_none_is_named_and_not_created(tmp_path: Path) -> None:
     with pytest.raises(WalkstreamError, match=r"nowhere: there is no state folder"):
-        query.run(tmp_path / "nowhere", "1", 10, "similar", False)
+        query.run(tmp_path / "nowhere", "1", 10, "similar", 0, False)
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_folder_in_which_nothing_was_learned_says_so(tmp_path: Path) -> None:
     Store(tmp_path / "state").close()
     with pytest.raises(WalkstreamError, match="nothing was learned yet"):
-        query.run(tmp_path / "state", "1", 10, "similar", False)
+        query.run(tmp_path / "state", "1", 10, "similar", 0, False)
 
 
 # -- made catalogues -----------------------------------------------------------------------------

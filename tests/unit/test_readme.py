@@ -1,15 +1,15 @@
 """The README's reference tables say what the code says."""
 
-import ast
 import re
 from dataclasses import fields
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from core.settings import Duration
+from streamer.health import Lag
 from streamer.metrics import Metrics
 from streamer.settings import Config
+from streamer.settings_file import meanings, toml
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,40 +21,13 @@ def section(name: str) -> list[str]:
     return text.splitlines()[2:]
 
 
-def docstrings() -> dict[tuple[str, str], str]:
-    """The text below each field of the settings classes, by class and field."""
-    out = {}
-    for path in ("core/settings.py", "streamer/settings.py"):
-        for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef):
-                for field, text in zip(node.body, node.body[1:], strict=False):
-                    if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-                        said = ast.literal_eval(text.value)
-                        out[node.name, ast.unparse(field.target)] = " ".join(said.split())
-    return out
-
-
-def shown(value: object) -> str:
-    if isinstance(value, Duration):
-        units = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"))
-        return next((f"{value // ms}{u}" for ms, u in units if value and value % ms == 0), "0")
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return "[" + ", ".join(f'"{v}"' for v in value) + "]"
-    if isinstance(value, dict):
-        pairs = (f"{k} = {v if isinstance(v, str) else f'{v:g}'}" for k, v in value.items())
-        return "{" + ", ".join(pairs) + "}"
-    return f'"{value}"' if isinstance(value, str) else f"{value:g}"
-
-
 def settings_rows() -> list[str]:
-    config, said = Config(), docstrings()
+    config, said = Config(), meanings()
     return [
-        f"| `{section.name}.{field.name}` | `{shown(getattr(part, field.name))}` "
-        f"| {said[type(part).__name__, field.name]} |"
+        f"| `{section.name}.{field.name}` | `{toml(getattr(part, field.name))}` "
+        f"| {said[f'{section.name}.{field.name}']} |"
         for section in fields(Config)
-        if section.name not in ("kafka", "registry")
+        if section.name not in said
         for part in [getattr(config, section.name)]
         for field in fields(part)
     ]
@@ -62,7 +35,9 @@ def settings_rows() -> list[str]:
 
 def metrics_rows() -> list[str]:
     registry = CollectorRegistry()
-    Metrics(registry).lag.labels("clicks", "0")
+    metrics = Metrics(registry)
+    metrics.identify("shop-0", "walkstream-1")
+    metrics.show_lags({("clicks", 0): Lag(0, -1)})
     rows = []
     for family in registry.collect():
         if family.name.startswith("walkstream_"):

@@ -4,9 +4,10 @@ from core.sessions import Sessions
 
 
 def open_sessions() -> Sessions:
-    sessions = Sessions(3)
-    times = np.array([1000, 2000, 3000])
-    sessions.load(["ann", "bob", "cyd"], times, [[0], [1, 2], [2, 0, 1]])
+    sessions = Sessions(3, 2)
+    times, clicks = np.array([1000, 2000, 3000]), np.array([1, 7, 3], np.int32)
+    ids = [np.array(some, np.uint64) for some in ([], [9], [8, 7])]
+    sessions.load(["ann", "bob", "cyd"], times, clicks, [[0], [1, 2], [2, 0, 1]], ids)
     return sessions
 
 
@@ -35,6 +36,18 @@ def test_rows_of_sessions_that_ended_are_used_again_and_start_empty() -> None:
     assert sessions.size[row].tolist() == [0]
     assert len(sessions.names) == 3
     assert items_of(sessions, "bob") == [1, 2]
+
+
+def test_a_checkpoint_gives_back_clicks_and_event_ids_to_a_row_that_had_others() -> None:
+    sessions = open_sessions()
+    row = sessions.users["cyd"]
+    sessions.end(4000, np.zeros(3, np.bool_))
+    sessions.collect()
+    one, nothing = np.array([5], np.int32), np.zeros(0, np.uint64)
+    sessions.load(["eve"], np.array([5000]), one, [[1]], [nothing])
+    assert sessions.users == {"eve": row}
+    assert sessions.clicks[row] == 5
+    assert sessions.event_ids[row].tolist() == [0, 0]
 
 
 def test_renumbered_items_keep_sessions_unless_an_item_is_dropped() -> None:

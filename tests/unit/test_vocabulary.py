@@ -18,6 +18,22 @@ def test_an_id_that_comes_back_gets_a_new_slot() -> None:
     assert words.intern(["b", "a"]).tolist() == [1, 2]
 
 
+def test_a_cut_takes_back_the_newest_slots() -> None:
+    words = Vocabulary()
+    words.intern(["a", "b", "c", "d"])
+    words.forget([2])
+    words.cut(1)
+    assert (words.known, words.keys) == (1, ["a"])
+    assert words.intern(["d", "a", "b"]).tolist() == [1, 0, 2]
+
+
+def test_slots_have_the_names_they_were_given_and_empty_ones_have_none() -> None:
+    words = Vocabulary()
+    slots = words.intern(["a", "b", "c"])
+    words.forget([1])
+    assert words.names(slots[::-1]) == ["c", "", "a"]
+
+
 def test_reordering_keeps_the_ids_of_the_slots_it_keeps() -> None:
     words = Vocabulary()
     words.intern(["a", "b", "c"])

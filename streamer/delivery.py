@@ -1,0 +1,219 @@
+"""What `publish` sends through: a producer that counts what becomes of records, and a display."""
+
+import time
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from streamer.errors import ConfigError, WalkstreamError
+from streamer.settings import ClickSettings, Config
+
+METADATA_SECONDS = 15.0
+INTERRUPT_SECONDS = 10.0
+"""How long an interrupted publish waits for the broker's word on what is under way."""
+SHOW_SECONDS = 0.25
+LINE_SECONDS = 5.0
+STALL_SECONDS = 0.5
+
+
+def refuse_foreign_clicks(settings: ClickSettings) -> None:
+    """ConfigError if section [clicks] says anything else than what `publish` writes."""
+    own = ClickSettings()
+    changed = [name for name in vars(own) if getattr(settings, name) != getattr(own, name)]
+    if changed:
+        keys = ", ".join(f"clicks.{name}" for name in changed)
+        raise ConfigError(
+            "publish writes clicks in Walkstream's own format: JSON with user_id, item_id, ts in "
+            "ms, event_type, weight and event_id. The configuration says that the topic has "
+            f"another ({keys}), so a worker could not read them. Let publish have a topic of its "
+            "own, and a --config without section [clicks]"
+        )
+
+
+class Delivery:
+    """Sends records to `topics` and counts them.
+
+    A record is delivered when it was sent and neither failed nor awaits the broker's answer.
+    Record timestamps are left to the broker: old ones would be deleted by retention at once.
+    Raises `ConfigError` for settings that no producer takes and for topics that are not there,
+    `WalkstreamError` if Kafka does not answer.
+    """
+
+    def __init__(self, config: Config, *topics: str) -> None:
+        self.sent = 0
+        self._name = " and ".join(topics)
+        self._failed, self._first_failure, self._client_error = 0, "", ""
+        self._producer = self._connect(config)
+        self._require(topics)
+        self._started = time.monotonic()
+
+    def _connect(self, config: Config) -> Producer:
+        if not config.kafka.get("bootstrap.servers"):
+            raise ConfigError(
+                'kafka."bootstrap.servers" is missing: name a broker as host:port in section '
+                "[kafka]"
+            )
+        properties: dict[str, Any] = {
+            "compression.type": "lz4",
+            "linger.ms": 20,
+            **config.kafka,
+            # Repeats after a lost answer would count clicks twice.
+            "enable.idempotence": True,
+            # The partition of a user is the same for clients in every language.
+            "partitioner": "murmur2_random",
+            "delivery.report.only.error": True,
+            "on_delivery": self._on_delivery,
+            "error_cb": self._on_error,
+        }
+        try:
+            return Producer(properties)
+        except KafkaException as error:
+            raise ConfigError(f"section [kafka]: {error.args[0].str()}") from error
+
+    def _require(self, topics: tuple[str, ...]) -> None:
+        try:
+            # Asked for by name, a missing topic would be created by brokers that allow it.
+            there = self._producer.list_topics(timeout=METADATA_SECONDS).topics
+        except KafkaException as error:
+            self._producer.poll(0)
+            raise WalkstreamError(
+                f"no answer from Kafka within {METADATA_SECONDS:g} s: {error.args[0].str()}"
+                f"{self._client_error}. Look at section [kafka] and whether the broker runs"
+            ) from error
+        for topic in topics:
+            if topic not in there:
+                raise ConfigError(
+                    f"topic {topic} does not exist: run `walkstream topics create`, or name the "
+                    "right topic in section [topics]"
+                )
+
+    def _on_delivery(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            self._fail(error)
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._client_error = f" ({error.str()})"
+
+    def _fail(self, error: KafkaError) -> None:
+        self._failed += 1
+        self._first_failure = self._first_failure or error.str()
+
+    def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        """Waits while the queue is full. Raises `WalkstreamError` when the producer is broken."""
+        # Counted afterwards: Ctrl-C in between leaves a record uncounted, never one too many.
+        while True:
+            try:
+                self._producer.produce(topic, value, key)
+                self.sent += 1
+                return
+            except BufferError:
+                self._producer.poll(0.05)
+            except KafkaException as failure:
+                error: KafkaError = failure.args[0]
+                self.sent += 1
+                self._fail(error)
+                if error.fatal():
+                    raise WalkstreamError(f"the producer cannot go on: {error.str()}") from failure
+                return
+
+    def wait(self, seconds: float) -> None:
+        """Takes the broker's answers for so long."""
+        self._producer.poll(seconds)
+
+    def flush(self, seconds: float = -1.0) -> None:
+        """Waits for all answers, or for so long."""
+        self._producer.flush(seconds)
+
+    def summary(self) -> str:
+        seconds = time.monotonic() - self._started
+        unknown = len(self._producer)
+        delivered = self.sent - self._failed - unknown
+        text = (
+            f"{self._name}: {delivered:,} records delivered in {seconds:.1f} s "
+            f"({delivered / seconds:,.0f} a second), {self._failed:,} failed"
+        )
+        if unknown:
+            text += f", {unknown:,} without an answer from the broker: they may have arrived or not"
+        return text
+
+    def require_all(self) -> None:
+        """WalkstreamError if a record failed."""
+        if self._failed:
+            raise WalkstreamError(
+                f"{self._failed} of {self.sent} records were not delivered to {self._name}; "
+                f"the first because: {self._first_failure}"
+            )
+
+
+class Pace:
+    """How many records are due, at `rate` a second.
+
+    What is late by more than STALL_SECONDS is not made up for, so that a stall ends in no burst.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._owed, self._asked = 0.0, time.monotonic()
+
+    def due(self) -> int:
+        """Those since the last call."""
+        now = time.monotonic()
+        self._owed += min(now - self._asked, STALL_SECONDS) * self._rate
+        self._asked = now
+        count = int(self._owed)
+        self._owed -= count
+        return count
+
+
+class Display:
+    """A progress bar on a terminal, else a line now and then; both on standard error."""
+
+    def __init__(self, topic: str, total: int | None) -> None:
+        self._topic = topic
+        self._total = total
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[sent]:,} records, {task.fields[rate]:,.0f} a second"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(topic, total=total, sent=0, rate=0.0)
+        self._interval = SHOW_SECONDS if self._console.is_terminal else LINE_SECONDS
+        self._shown = (time.monotonic(), 0)
+
+    def __enter__(self) -> "Display":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, position: int, sent: int) -> None:
+        now = time.monotonic()
+        since, before = self._shown
+        if now - since < self._interval:
+            return
+        rate = (sent - before) / max(now - since, 1e-9)
+        self._shown = (now, sent)
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=position, sent=sent, rate=rate)
+        else:
+            share = f"{position / self._total:.0%}, " if self._total else ""
+            self._console.print(
+                f"{self._topic}: {share}{sent:,} records, {rate:,.0f} a second", highlight=False
+            )
+
+    def finish(self, position: int, sent: int) -> None:
+        self._bar.update(self._task, completed=position, sent=sent)

@@ -1,0 +1,230 @@
+"""One click, field by field: what it says, or the first reason why it is not used."""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from streamer.errors import ConfigError
+from streamer.formats import MAX_ID_BYTES, short
+from streamer.settings import ClickSettings, EventSettings
+
+AT_KEY = "@key"
+AT_TIMESTAMP = "@timestamp"
+_ANYWHERE = {AT_KEY: ("user_id", "item_id"), AT_TIMESTAMP: ("ts",)}
+"""Sources outside the value, and the fields that may be taken from them."""
+DEFAULT_TYPE = "click"
+
+MAX_TIME = 253_402_300_799_999
+"""The end of the year 9999 in ms. Later times are in another unit."""
+MIN_WEIGHT, MAX_WEIGHT = 1e-9, 1e9
+"""Sums of such weights, times years of decay, stay inside float32."""
+
+_EPOCH, _MS = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
+UNITS_PER_MS = {"ms": 1, "us": 1000, "ns": 1_000_000}
+_ABSENT = object()
+
+
+class Reason(StrEnum):
+    """Why a record is a dead letter; the header `error.class` and the metric carry it."""
+
+    UNDECODABLE = "undecodable"
+    OVERSIZED = "oversized"
+    BAD_FIELD = "bad_field"
+    BAD_ID = "bad_id"
+    BAD_WEIGHT = "bad_weight"
+    BAD_TIME = "bad_time"
+    UNKNOWN_TYPE = "unknown_type"
+
+
+class Invalid(Exception):
+    """A verdict on a record, which is not used; it never ends the process."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Row(NamedTuple):
+    """A good click."""
+
+    record: int
+    """Its record's number in the batch."""
+    user: str
+    item: str
+    time: int
+    """ms since the epoch, as the click has it."""
+    weight: float
+    """Times the weight of its type."""
+    event_id: str | int | None
+
+
+def paths_of(settings: ClickSettings) -> dict[str, str]:
+    """Where each field is, "" for one that is not used. ConfigError if that cannot be."""
+    paths = ClickSettings().fields | settings.fields
+    for name in ("user_id", "item_id", "ts"):
+        if not paths[name]:
+            raise ConfigError(f"clicks.fields.{name} is empty, and no click can do without")
+    for name, path in paths.items():
+        allowed = _ANYWHERE.get(path)
+        if allowed is not None and name not in allowed:
+            raise ConfigError(f"clicks.fields.{name}: {path} is for {' and '.join(allowed)} only")
+    return paths
+
+
+class Reader:
+    """Reads documents into clicks by a mapping."""
+
+    def __init__(self, paths: Mapping[str, str], unit: str, events: EventSettings) -> None:
+        self._paths, self._unit, self._events = paths, unit, events
+
+    def click(self, document: object, record: int, key: bytes | None, timestamp: int) -> Row:
+        """The click of a document. Raises `Invalid`."""
+        if not isinstance(document, dict):
+            raise Invalid(Reason.UNDECODABLE, f"must be an object, not {short(document)}")
+        user = self._id(document, "user_id", key)
+        item = self._id(document, "item_id", key)
+        time = self._time(document, timestamp)
+        weight = self._weight(document)
+        event_id = self._optional(document, "event_id", (str, int, UUID), "a string or an integer")
+        if isinstance(event_id, UUID):
+            event_id = str(event_id)
+        return Row(record, user, item, time, weight, event_id)
+
+    def _id(self, document: Mapping[Any, Any], name: str, key: bytes | None) -> str:
+        if self._paths[name] != AT_KEY:
+            return id_of(document, name, self._paths[name])
+        if key is None:
+            message = f"{name} is the record's key (clicks.fields.{name}), and it has none"
+            raise Invalid(Reason.BAD_FIELD, message)
+        return key_id(key)
+
+    def _time(self, document: Mapping[Any, Any], timestamp: int) -> int:
+        path, unit = self._paths["ts"], self._unit
+        if path == AT_TIMESTAMP:
+            if not 0 <= timestamp <= MAX_TIME:
+                message = f"ts is the record's timestamp (clicks.fields.ts), which is {timestamp}"
+                raise Invalid(Reason.BAD_TIME, message)
+            return timestamp
+        types: tuple[type, ...] = (str,) if unit == "iso" else (int, float)
+        wanted = "text (clicks.time_unit)" if unit == "iso" else f"a number of {unit}"
+        ts = field(document, "ts", path, (*types, datetime), wanted)
+        try:
+            ms = to_ms(ts, unit)
+        except ValueError as error:
+            raise Invalid(Reason.BAD_FIELD, f"{_label('ts', path)} must be {error}") from None
+        if not 0 <= ms <= MAX_TIME:
+            message = f"ts {short(ts)} is not between 1970 and 9999 in {unit} (clicks.time_unit)"
+            raise Invalid(Reason.BAD_TIME, message)
+        ahead, most = (ms - timestamp) / 1000, self._events.max_ahead
+        if timestamp >= 0 and ms > timestamp + most:
+            message = f"ts {short(ts)} is {ahead:.0f} s ahead of the record timestamp {timestamp}"
+            raise Invalid(Reason.BAD_TIME, f"{message}; events.max_ahead is {most / 1000:.0f} s")
+        return ms
+
+    def _weight(self, document: Mapping[Any, Any]) -> float:
+        type_weights = self._events.weights
+        event_type = self._optional(document, "event_type", (str,), "a string")
+        event_type = DEFAULT_TYPE if event_type is None else event_type
+        type_weight = type_weights.get(event_type, type_weights.get("*"))
+        if type_weight is None:
+            known = ", ".join(type_weights)
+            message = f"event_type {short(event_type)} is not in events.weights ({known})"
+            raise Invalid(Reason.UNKNOWN_TYPE, message)
+        given = self._optional(document, "weight", (int, float, Decimal), "a number")
+        # An integer of any size times a float may overflow; cut, it is still too large.
+        weight = 1.0 if given is None else float(min(given, 1e300))
+        if not weight > 0:
+            raise Invalid(Reason.BAD_WEIGHT, f"weight is {short(given)} and must be > 0")
+        if not MIN_WEIGHT <= weight * type_weight <= MAX_WEIGHT:
+            message = (
+                f"weight {short(given)} times {type_weight:g}, the weight of its type, "
+                f"is not between {MIN_WEIGHT:g} and {MAX_WEIGHT:g}"
+            )
+            raise Invalid(Reason.BAD_WEIGHT, message)
+        return weight * type_weight
+
+    def _optional(
+        self, document: Mapping[Any, Any], name: str, types: tuple[type, ...], wanted: str
+    ) -> Any:
+        """None where the field is not used, absent or null."""
+        path = self._paths[name]
+        if not path or _find(document, path) in (_ABSENT, None):
+            return None
+        return field(document, name, path, types, wanted)
+
+
+def to_ms(ts: str | float | datetime, unit: str) -> int:
+    """ms since the epoch, out of bounds or not. ValueError that says what `ts` must be."""
+    if isinstance(ts, str):
+        try:
+            ts = datetime.fromisoformat(ts)
+        except ValueError:
+            raise ValueError(f"a time such as 2026-01-31T12:00:00Z, not {short(ts)}") from None
+    if isinstance(ts, datetime):
+        return ((ts if ts.tzinfo else ts.replace(tzinfo=UTC)) - _EPOCH) // _MS
+    if isinstance(ts, float) and not math.isfinite(ts):
+        raise ValueError(f"a whole number of ms, not {ts}" if unit == "ms" else f"finite, not {ts}")
+    if unit == "s":
+        # So many seconds are out of bounds as ms already, and their product may overflow.
+        return int(ts) if abs(ts) > MAX_TIME else round(ts * 1000)
+    if unit == "ms" and ts != int(ts):
+        raise ValueError(f"a whole number of ms, not {ts}")
+    return int(ts // UNITS_PER_MS[unit])
+
+
+def id_of(document: Mapping[Any, Any], name: str, path: str) -> str:
+    """An id of a document. Raises `Invalid`."""
+    value = field(document, name, path, (str, int, UUID), "a string or an integer")
+    return checked_id(name, str(value))
+
+
+def key_id(key: bytes) -> str:
+    """The id that a record's key is. Raises `Invalid`."""
+    try:
+        return checked_id("the key", key.decode())
+    except UnicodeDecodeError:
+        raise Invalid(Reason.BAD_ID, f"the key {short(key)} is not UTF-8") from None
+
+
+def checked_id(name: str, text: str) -> str:
+    """`text`, if it may be an id. Raises `Invalid`."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise Invalid(Reason.BAD_ID, f"{name} {short(text)} is not encodable as UTF-8") from None
+    if not 0 < size <= MAX_ID_BYTES:
+        raise Invalid(Reason.BAD_ID, f"{name} has {size} bytes and must have 1 to {MAX_ID_BYTES}")
+    return text
+
+
+def field(
+    document: Mapping[Any, Any], name: str, path: str, types: tuple[type, ...], wanted: str
+) -> Any:
+    """The value at `path`, if it is of `types`. Raises `Invalid`."""
+    value = _find(document, path)
+    if value is _ABSENT:
+        raise Invalid(Reason.BAD_FIELD, f"{_label(name, path)} is missing")
+    if isinstance(value, bool) or not isinstance(value, types):
+        message = f"{_label(name, path)} must be {wanted}, not {short(value)}"
+        raise Invalid(Reason.BAD_FIELD, message)
+    return value
+
+
+def _find(document: Any, path: str) -> Any:
+    """The value of a key that has dots in it, or else at the end of the path."""
+    if path in document:
+        return document[path]
+    for name in path.split("."):
+        if not isinstance(document, dict) or name not in document:
+            return _ABSENT
+        document = document[name]
+    return document
+
+
+def _label(name: str, path: str) -> str:
+    return name if name == path else f"{name} ({short(path)})"

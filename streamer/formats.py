@@ -1,0 +1,396 @@
+"""Bytes of the clicks topic into values: fast into structs, or, for what is odd, part by part.
+
+`Layout` takes the usual record in one call of msgspec. What it does not take is read again by
+`json_parts`, `msgpack_parts` or `Registry.parts`, slower: they find the parts of a record that
+carries many clicks and raise ValueError with what is wrong. Only they decide what is bad.
+"""
+
+import json
+import logging
+import re
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+from streamer.errors import ConfigError, WalkstreamError
+from streamer.settings import KafkaValue
+
+UNREADABLE = (ValueError, TypeError, RecursionError)
+"""What decoders raise on bytes that are not theirs."""
+
+MAX_ID_BYTES = 512
+"""Longer ids are no ids."""
+
+_WIRE_BYTES = 5
+"""Confluent wire format begins with a zero byte and a schema id of four."""
+_MAX_SCHEMA_ID = 2**31 - 1
+_REGISTRY_DEFAULTS: dict[str, KafkaValue] = {"timeout": 5, "max.retries": 2}
+"""The client's own wait has no end."""
+_BLOCK = 200
+"""So many structs at a time stay in the processor's cache."""
+_NOT_THE_RECORD = frozenset({401, 403, 407, 408, 429})
+"""Refusals below 500 that say nothing about the schema that was asked for."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 76
+
+
+def short(value: object) -> str:
+    """`repr`, which keeps lone surrogates printable, cut in depth and to what fits in a message."""
+    return cut(_SHORT.repr(value), 80)
+
+
+def cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+class Part(NamedTuple):
+    """One click of a record, not yet looked at."""
+
+    number: int | None
+    """From 0 in a record that carries many clicks, else None."""
+    value: bytes
+    """Its own bytes."""
+    document: object
+    problem: str = ""
+    """Why there is no document."""
+
+
+def _integer(digits: str) -> int | float:
+    """Infinity for one that Python refuses to read for its length: a field not used may hold it."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
+
+
+_JSON = json.JSONDecoder(parse_int=_integer)
+
+
+def json_parts(value: bytes) -> list[Part]:
+    """A JSON document, the elements of an array, or the lines of NDJSON.
+
+    The standard library also reads NaN, infinities and surrogates, so that they get a reason of
+    their own. Raises ValueError.
+    """
+    try:
+        text = value.decode()
+        document = _JSON.decode(text)
+    except UNREADABLE as error:
+        parts = _lines(value)
+        if not parts:
+            raise ValueError(f"is not JSON in UTF-8: {error}{_hint(value)}") from None
+        return parts
+    return _elements(text) if isinstance(document, list) else [Part(None, value, document)]
+
+
+def _lines(value: bytes) -> list[Part]:
+    """Lines that are not blank, if one is a click to be; else a broken document over many lines."""
+    lines = [line for line in value.split(b"\n") if line.strip()]
+    parts = [_line(number, line) for number, line in enumerate(lines)] if len(lines) > 1 else []
+    if not any(part.document and isinstance(part.document, dict) for part in parts):
+        return []
+    opening = lines[0].strip()
+    is_cut_open = parts[0].problem and (opening.startswith(b"[") or opening == b"{")
+    return [] if is_cut_open else parts
+
+
+def _line(number: int, line: bytes) -> Part:
+    try:
+        return Part(number, line, _JSON.decode(line.decode()))
+    except UNREADABLE as error:
+        return Part(number, line, None, f"is not JSON in UTF-8: {error}")
+
+
+_space = re.compile(r"[ \t\n\r]*")
+
+
+def _elements(text: str) -> list[Part]:
+    """The elements of what is known to be a JSON array."""
+    parts: list[Part] = []
+    at = _skip_space(text, text.index("[") + 1)
+    while text[at] != "]":
+        document, end = _JSON.raw_decode(text, at)
+        parts.append(Part(len(parts), text[at:end].encode(), document))
+        at = _skip_space(text, end)
+        if text[at] == ",":
+            at = _skip_space(text, at + 1)
+    return parts
+
+
+def _skip_space(text: str, at: int) -> int:
+    found = _space.match(text, at)
+    return found.end() if found else at
+
+
+_raw_array = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+
+
+def msgpack_parts(value: bytes) -> list[Part]:
+    """A MessagePack document, or the elements of an array. Raises ValueError."""
+    try:
+        raws = _raw_array(value)
+    except msgspec.ValidationError:
+        part = _msgpack_part(None, value)
+        if part.problem:
+            raise ValueError(part.problem + _hint(value)) from None
+        return [part]
+    except UNREADABLE as error:
+        raise ValueError(f"is not MessagePack: {error}{_hint(value)}") from None
+    return [_msgpack_part(number, bytes(raw)) for number, raw in enumerate(raws)]
+
+
+def _msgpack_part(number: int | None, value: bytes) -> Part:
+    try:
+        return Part(number, value, msgspec.msgpack.decode(value))
+    except UNREADABLE as error:
+        return Part(number, value, None, f"is not MessagePack: {error}")
+
+
+def _hint(value: bytes) -> str:
+    if len(value) <= _WIRE_BYTES or value[0] != 0:
+        return ""
+    return '; it looks like Confluent wire format: clicks.format is then "json-schema" or "avro"'
+
+
+def _masked(text: str) -> str:
+    """The text with addresses that do not show a name and a password."""
+    return re.sub(r"[^\s/@,]*:[^\s/@,]*@", "", text)
+
+
+class Registry:
+    """Records in Confluent wire format, read by the deserialisers of confluent-kafka.
+
+    `config` goes to its SchemaRegistryClient. ConfigError if the extra or the address is missing.
+    """
+
+    def __init__(self, format: str, config: Mapping[str, KafkaValue]) -> None:
+        if "url" not in config:
+            raise ConfigError(
+                f"clicks.format is {format}, which asks a schema registry: set registry.url"
+            )
+        try:
+            from confluent_kafka.schema_registry import (
+                SchemaRegistryClient,
+                record_subject_name_strategy,
+            )
+            from confluent_kafka.schema_registry.avro import AvroDeserializer
+            from confluent_kafka.schema_registry.json_schema import JSONDeserializer
+        except ImportError as error:
+            raise ConfigError(
+                f"clicks.format is {format}, which needs more ({error}): "
+                'pip install "walkstream[registry]"'
+            ) from None
+        for library in ("httpx", "httpx2"):
+            # It tells of each request with the whole address.
+            logging.getLogger(library).setLevel(logging.WARNING)
+        try:
+            self._client = SchemaRegistryClient(_REGISTRY_DEFAULTS | dict(config))
+        except (ValueError, TypeError, OSError) as error:
+            raise ConfigError(f"registry: {_masked(str(error))}") from None
+        # A strategy that needs no topic: schemas are asked for by id alone.
+        options = {"subject.name.strategy": record_subject_name_strategy}
+        self._read: Any = (
+            AvroDeserializer(self._client, conf=options)
+            if format == "avro"
+            else JSONDeserializer(None, schema_registry_client=self._client, conf=options)
+        )
+        self._url = _masked(str(config["url"]))
+        self._known: set[int] = set()
+        self._unknown: set[int] = set()
+
+    def ask_again(self) -> None:
+        """Forget which ids are unknown: the registry may have learned them since."""
+        self._unknown.clear()
+
+    def parts(self, value: bytes) -> list[Part]:
+        """The record. ValueError if it is bad, WalkstreamError if the registry does not answer."""
+        if len(value) <= _WIRE_BYTES or value[0] != 0:
+            raise ValueError(
+                "is not in Confluent wire format (a zero byte, four of a schema id, the record): "
+                "set clicks.format to how it is written"
+            )
+        schema_id = int.from_bytes(value[1:_WIRE_BYTES], "big")
+        if schema_id not in self._known:
+            self._fetch(schema_id)
+        try:
+            document = self._read(value)
+        except Exception as error:  # fastavro and jsonschema raise anything on what does not fit
+            problem = cut(f"{type(error).__name__}: {error}", 200)
+            raise ValueError(f"does not fit its schema {schema_id}: {problem}") from None
+        return [Part(None, value, document)]
+
+    def _fetch(self, schema_id: int) -> None:
+        """All requests are made here, into the client's cache: what fails later is the record's."""
+        if schema_id <= _MAX_SCHEMA_ID and schema_id not in self._unknown:
+            try:
+                self._fetch_references(self._client.get_schema(schema_id))
+            except Exception as error:  # of the HTTP library, of the client, or of a wrong answer
+                status = getattr(error, "http_status_code", 0)
+                if not 400 <= status < 500 or status in _NOT_THE_RECORD:
+                    raise WalkstreamError(
+                        f"the schema registry at {self._url} did not give schema {schema_id} "
+                        f"({type(error).__name__}: {_masked(str(error))}): check registry.url "
+                        "and its credentials, and that it runs"
+                    ) from error
+                self._unknown.add(schema_id)
+            else:
+                self._known.add(schema_id)
+                return
+        raise ValueError(f"its schema {schema_id} is not in the registry at {self._url}")
+
+    def _fetch_references(self, schema: Any) -> None:
+        for reference in schema.references or ():
+            found = self._client.get_version(reference.subject, reference.version, True)
+            self._fetch_references(found.schema)
+
+
+class Layout:
+    """The usual records of a mapping, decoded by msgspec into structs made for it.
+
+    `paths` are the fields that are in the value, with their paths. A record that does not fit is
+    not bad yet: null parents and keys with dots in them, for two, are left to the slow way.
+    """
+
+    def __init__(self, format: str, paths: Mapping[str, str], is_iso: bool) -> None:
+        self._parents: dict[str, str] = {}
+        types = _TYPES | {"ts": str if is_iso else int | float}
+        # A literal key goes before a path of the same letters; a struct cannot choose.
+        literals = [path for path in paths.values() if "." in path]
+        struct = self._struct(_tree(paths), types, "", literals)
+        one_or_many = struct | list[struct]  # type: ignore[valid-type]
+        self._type = struct
+        self._decode: Any = (
+            msgspec.json.Decoder(one_or_many).decode
+            if format == "json"
+            else msgspec.msgpack.Decoder(one_or_many).decode
+        )
+        self._decode_lines = msgspec.json.Decoder(struct).decode_lines if format == "json" else None
+
+    def _struct(
+        self, tree: Mapping[str, Any], types: Mapping[str, Any], prefix: str, literals: list[str]
+    ) -> Any:
+        members: list[tuple[Any, ...]] = []
+        names: dict[str, str] = {}
+        for number, (name, inner) in enumerate(tree.items()):
+            if isinstance(inner, str):
+                attribute, type_ = inner, types[inner]
+                self._parents[inner] = prefix.removesuffix(".")
+                default = None if inner in _OPTIONAL else msgspec.NODEFAULT
+            else:
+                attribute = f"group_{number}"
+                type_ = self._struct(inner, types, f"{prefix}{attribute}.", [])
+                needed = any(field.required for field in msgspec.structs.fields(type_))
+                default = msgspec.NODEFAULT if needed else msgspec.field(default_factory=type_)
+            names[attribute] = name
+            members.append((attribute, type_, default))
+        for number, name in enumerate(literals):
+            names[f"literal_{number}"] = name
+            members.append((f"literal_{number}", msgspec.UnsetType, msgspec.UNSET))
+        members = [m[:2] if m[2] is msgspec.NODEFAULT else m for m in members]
+        return msgspec.defstruct("Click", members, rename=names, kw_only=True, gc=False)
+
+    def columns(
+        self, values: Sequence[bytes | None], max_bytes: int
+    ) -> tuple[dict[str, list[Any]], list[int], list[int]]:
+        """The fields of n clicks, None where an optional one is absent.
+
+        Then the number of the record of each, and the numbers of the records to read slowly.
+        """
+        columns: dict[str, list[Any]] = {field: [] for field in self._parents}
+        records: list[int] = []
+        left: list[int] = []
+        for begin in range(0, len(values), _BLOCK):
+            structs = self._structs(begin, values[begin : begin + _BLOCK], max_bytes, records, left)
+            for field, parent in self._parents.items():
+                holders = list(map(attrgetter(parent), structs)) if parent else structs
+                columns[field] += _FIELDS[field](holders)
+        return columns, records, left
+
+    def _structs(
+        self, begin: int, values: Sequence[bytes | None], max_bytes: int,
+        records: list[int], left: list[int],
+    ) -> list[Any]:  # fmt: skip
+        decode, type_ = self._decode, self._type
+        try:  # the usual block: a click a record
+            if max(map(len, values)) <= max_bytes:  # type: ignore[arg-type]  # TypeError
+                if self._decode_lines is not None:
+                    # msgspec does not look at text that it skips.
+                    b"\n".join(values).decode()  # type: ignore[arg-type]
+                structs = list(map(decode, values))
+                if set(map(type, structs)) == {type_}:
+                    records += range(begin, begin + len(structs))
+                    return structs
+        except UNREADABLE:
+            pass
+        structs = []
+        for record, value in enumerate(values, begin):
+            found = self._found(value) if value is not None and len(value) <= max_bytes else []
+            if type(found) is type_:
+                structs.append(found)
+                records.append(record)
+            elif found:
+                structs += found
+                records += [record] * len(found)
+            else:
+                left.append(record)
+        return structs
+
+    def _found(self, value: bytes) -> Any:
+        """A struct, the list of those of a record of many clicks, or an empty one."""
+        try:
+            if self._decode_lines is not None:
+                value.decode()
+            return self._decode(value)
+        except UnicodeDecodeError:
+            return []
+        except UNREADABLE:
+            if self._decode_lines is None:
+                return []
+        try:
+            lines: list[Any] = self._decode_lines(value)
+        except UNREADABLE:
+            return []
+        # msgspec also takes several documents on one line.
+        return lines if value.strip().count(b"\n") == len(lines) - 1 else []
+
+
+# An id that may be one, if it is ASCII. Integers of more than 64 bits are left to be measured.
+_ID = (
+    Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
+    | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+)
+_TYPES: dict[str, Any] = {
+    "user_id": _ID,
+    "item_id": _ID,
+    "event_type": str | None,
+    "weight": float | None,
+    "event_id": str | int | None,
+}
+_FIELDS: dict[str, Callable[[list[Any]], list[Any]]] = {  # the interpreter is quick at a fixed name
+    "user_id": lambda structs: [struct.user_id for struct in structs],
+    "item_id": lambda structs: [struct.item_id for struct in structs],
+    "ts": lambda structs: [struct.ts for struct in structs],
+    "event_type": lambda structs: [struct.event_type for struct in structs],
+    "weight": lambda structs: [struct.weight for struct in structs],
+    "event_id": lambda structs: [struct.event_id for struct in structs],
+}
+_OPTIONAL = frozenset({"event_type", "weight", "event_id"})
+
+
+def _tree(paths: Mapping[str, str]) -> dict[str, Any]:
+    """Paths as nested names with the fields as leaves. ValueError if two paths meet."""
+    tree: dict[str, Any] = {}
+    for field, path in paths.items():
+        *parents, leaf = path.split(".")
+        node: Any = tree
+        for name in parents:
+            node = node.setdefault(name, {})
+            if isinstance(node, str):
+                raise ValueError(f"{path} leads through another field")
+        if node.setdefault(leaf, field) != field:
+            raise ValueError(f"{path} is another field too")
+    return tree

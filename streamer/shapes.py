@@ -1,0 +1,132 @@
+"""How the records of a sample are written, and which fields their clicks have."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Literal
+from uuid import UUID
+
+from streamer.formats import Part, Registry, json_parts, msgpack_parts
+
+Click = dict[str, Any]
+Format = Literal["json", "msgpack", "avro", "json-schema"]
+
+WIRE_BYTES = 5
+"""Confluent wire format begins with a zero byte and a schema id of four."""
+DEEPEST = 8
+"""Levels of maps that are gone into."""
+
+
+class Form(StrEnum):
+    """How a record's value is written."""
+
+    OBJECT = "JSON object"
+    ARRAY = "JSON array of objects"
+    LINES = "JSON objects, one a line"
+    MSGPACK = "MessagePack map"
+    MSGPACK_ARRAY = "MessagePack array of maps"
+    FRAMED_JSON = "JSON in the Confluent wire format"
+    FRAMED = "binary in the Confluent wire format"
+    NULL = "null value"
+    UNKNOWN = "neither JSON, MessagePack nor the Confluent wire format"
+
+
+FORMATS: dict[Form, Format] = {
+    Form.OBJECT: "json",
+    Form.ARRAY: "json",
+    Form.LINES: "json",
+    Form.MSGPACK: "msgpack",
+    Form.MSGPACK_ARRAY: "msgpack",
+    Form.FRAMED_JSON: "json-schema",
+    Form.FRAMED: "avro",
+}
+"""`clicks.format` for each form that can hold clicks."""
+
+
+def parse(value: bytes | None, registry: Registry | None = None) -> tuple[Form, list[Click]]:
+    """The form of a value, and the objects in it.
+
+    A binary value of the Confluent wire format holds none without a registry. WalkstreamError if
+    the registry does not answer.
+    """
+    if value is None:
+        return Form.NULL, []
+    if len(value) > WIRE_BYTES and value[0] == 0:
+        if objects := _objects(json_parts, value[WIRE_BYTES:])[1]:
+            return Form.FRAMED_JSON, objects
+        return Form.FRAMED, _objects(registry.parts, value)[1] if registry else []
+    several, objects = _objects(json_parts, value)
+    if objects:
+        lines = not value.lstrip().startswith(b"[")
+        return (Form.LINES if lines else Form.ARRAY) if several else Form.OBJECT, objects
+    several, objects = _objects(msgpack_parts, value)
+    if objects:
+        return Form.MSGPACK_ARRAY if several else Form.MSGPACK, objects
+    return Form.UNKNOWN, []
+
+
+def _objects(read: Callable[[bytes], list[Part]], value: bytes) -> tuple[bool, list[Click]]:
+    """Whether the value is one of several parts, and those of its parts that are objects."""
+    try:
+        parts = read(value)
+    except ValueError:
+        return False, []
+    objects = [part.document for part in parts if isinstance(part.document, dict)]
+    return any(part.number is not None for part in parts), objects
+
+
+@dataclass
+class Field:
+    """The values that a path has in the sample, nulls left out."""
+
+    path: str
+    values: list[Any] = field(default_factory=list)
+
+    @property
+    def types(self) -> list[str]:
+        """Names of the types, the most common first."""
+        return [name for name, _ in Counter(type_name(v) for v in self.values).most_common()]
+
+    @property
+    def distinct(self) -> int:
+        return len(set(map(str, self.values)))
+
+    def all_are(self, *names: str) -> bool:
+        """Whether the values are of these types, but for one in twenty."""
+        fitting = sum(type_name(value) in names for value in self.values)
+        return fitting >= 0.95 * len(self.values) > 0
+
+
+def type_name(value: object) -> str:
+    for type_, name in (
+        (bool, "boolean"), (int, "integer"), (float | Decimal, "float"), (str, "string"),
+        (bytes, "bytes"), (list, "array"), (datetime, "time"), (UUID, "uuid"),
+    ):  # fmt: skip
+        if isinstance(value, type_):
+            return name
+    return type(value).__name__
+
+
+def fields(clicks: Iterable[Click]) -> dict[str, Field]:
+    """Every path of the sample with its values; maps are gone into, arrays are not."""
+    found: dict[str, Field] = {}
+    for click in clicks:
+        for path, value in _flat("", click):
+            seen = found.setdefault(path, Field(path))
+            if value is not None:
+                seen.values.append(value)
+    return found
+
+
+def _flat(prefix: str, value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, inner in value.items():
+        # MessagePack has names of other types; what cannot be printed cannot be configured.
+        if not isinstance(name, str) or not name or not name.isprintable():
+            continue
+        if not isinstance(inner, dict):
+            yield prefix + name, inner
+        elif prefix.count(".") < DEEPEST:
+            yield from _flat(f"{prefix}{name}.", inner)

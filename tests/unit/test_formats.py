@@ -1,0 +1,153 @@
+"""Clicks in each format, and many clicks in one record."""
+
+import json
+from typing import Any, Literal
+
+import msgspec
+import pytest
+
+from streamer.events import Decoded, Decoder, Reason
+from streamer.settings import ClickSettings, EventSettings
+
+NOW = 1_700_000_000_000
+Format = Literal["json", "msgpack"]
+
+
+def click(user: object = "u", **fields: Any) -> dict[str, Any]:
+    return {"user_id": user, "item_id": "i", "ts": NOW} | fields
+
+
+def decode(*values: bytes | None, format: Format = "json") -> Decoded:
+    decoder = Decoder(ClickSettings(format=format), EventSettings())
+    return decoder([None] * len(values), values, [-1] * len(values))
+
+
+def lines(*documents: Any) -> bytes:
+    return b"\n".join(json.dumps(document).encode() for document in documents)
+
+
+def pack(value: Any) -> bytes:
+    return msgspec.msgpack.encode(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        lines([click("a"), click("b")]),
+        lines(click("a"), click("b")),
+        lines(click("a"), click("b")) + b"\n",
+        b"\r\n\n" + lines(click("a")) + b"\r\n\r\n  \n" + lines(click("b")) + b"\r\n",
+        json.dumps([click("a"), click("b")], indent=2).encode(),
+        b" \n" + lines([click("a"), click("b")]),
+    ],
+)
+def test_a_record_of_json_may_carry_many_clicks(value: bytes) -> None:
+    decoded = decode(lines(click("z")), value, lines(click("c")))
+    assert decoded.bad == []
+    assert decoded.clicks.users == ["z", "a", "b", "c"]
+
+
+def test_a_record_of_messagepack_may_carry_many_clicks() -> None:
+    values = [pack(click("z")), pack([click("a"), click("b")]), pack(click("c"))]
+    decoded = decode(*values, format="msgpack")
+    assert decoded.bad == []
+    assert decoded.clicks.users == ["z", "a", "b", "c"]
+
+
+def test_a_click_printed_over_many_lines_is_one_click() -> None:
+    value = json.dumps(click("a", context={"page": "x"}), indent=2).encode()
+    decoded = decode(value)
+    assert (decoded.clicks.users, decoded.bad) == (["a"], [])
+
+
+def test_a_bad_click_printed_over_many_lines_is_one_dead_letter() -> None:
+    value = json.dumps(click("a", weight=-1, context={"page": "x"}), indent=2).encode()
+    (bad,) = decode(value).bad
+    assert (bad.part, bad.value, bad.reason) == (None, value, Reason.BAD_WEIGHT)
+
+
+def test_bad_elements_of_an_array_are_told_singly() -> None:
+    spaced = b' [ {"user_id":1 } ,' + lines(click("a")) + b", 7,\n" + lines(click("", s="\u00fc]"))
+    value = spaced + b',{"user_id":"b","item_id":"i","ts":1,"weight":NaN}] '
+    decoded = decode(value, lines(click("z")))
+    assert decoded.clicks.users == ["a", "z"]
+    assert [(b.record, b.part, b.value, b.reason) for b in decoded.bad] == [
+        (0, 0, b'{"user_id":1 }', Reason.BAD_FIELD),
+        (0, 2, b"7", Reason.UNDECODABLE),
+        (0, 3, lines(click("", s="\u00fc]")), Reason.BAD_ID),
+        (0, 4, b'{"user_id":"b","item_id":"i","ts":1,"weight":NaN}', Reason.BAD_WEIGHT),
+    ]
+
+
+def test_bad_lines_are_told_singly() -> None:
+    broken, foreign = b'{"user_id":"x', b'{"user_id":"\xff"}'
+    value = b"\n".join([broken, lines(click("a")), b"", b"[]", foreign, lines(click("b", ts=-1))])
+    decoded = decode(lines(click("z")), value)
+    assert decoded.clicks.users == ["z", "a"]
+    assert [(b.record, b.part, b.value, b.reason) for b in decoded.bad] == [
+        (1, 0, broken, Reason.UNDECODABLE),
+        (1, 2, b"[]", Reason.UNDECODABLE),
+        (1, 3, foreign, Reason.UNDECODABLE),
+        (1, 4, lines(click("b", ts=-1)), Reason.BAD_TIME),
+    ]
+
+
+def test_bad_elements_of_messagepack_are_told_singly() -> None:
+    bad_text = pack({"user_id": "x"}).replace(b"x", b"\xff")
+    value = b"\x94" + bad_text + pack(click("a")) + pack(7) + pack(click("b", weight=float("inf")))
+    decoded = decode(value, format="msgpack")
+    assert decoded.clicks.users == ["a"]
+    assert [(b.record, b.part, b.value, b.reason) for b in decoded.bad] == [
+        (0, 0, bad_text, Reason.UNDECODABLE),
+        (0, 2, pack(7), Reason.UNDECODABLE),
+        (0, 3, pack(click("b", weight=float("inf"))), Reason.BAD_WEIGHT),
+    ]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        lines([click("a"), click("b")])[:-1],
+        b"[" + lines(click("a")) + b",\n" + lines(click("b")),
+        b'{\n "user_id": "a",\n "context":\n {"a": 1}\n "item_id": "i"\n}',
+        b"{\n{\n",
+        lines(click("a")) + lines(click("b"))[:-1],
+        b"\xff" + lines(click("a")),
+    ],
+)
+def test_a_broken_document_is_one_dead_letter(value: bytes) -> None:
+    decoded = decode(value)
+    (bad,) = decoded.bad
+    assert len(decoded.clicks) == 0
+    assert (bad.part, bad.value, bad.reason) == (None, value, Reason.UNDECODABLE)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason", "message"),
+    [
+        (None, Reason.UNDECODABLE, "no value"),
+        (b"", Reason.UNDECODABLE, "not MessagePack"),
+        (b"\xc1", Reason.UNDECODABLE, "not MessagePack"),
+        (pack(click()) + b"\x00", Reason.UNDECODABLE, "not MessagePack"),
+        (pack([click(), click()])[:-1], Reason.UNDECODABLE, "not MessagePack"),
+        (b"\xdd\xff\xff\xff\xff", Reason.UNDECODABLE, "not MessagePack"),
+        (b"\x81" * 100_000, Reason.UNDECODABLE, "not MessagePack"),
+        (b"\x91" * 100_000, Reason.UNDECODABLE, "not MessagePack"),
+        (pack([]), Reason.UNDECODABLE, "no click in it"),
+        (pack("click"), Reason.UNDECODABLE, "must be an object"),
+        (pack({1: 2}), Reason.BAD_FIELD, "user_id is missing"),
+        (pack(click(b"u")), Reason.BAD_FIELD, "user_id must be"),
+        (pack(click(ts=float("nan"))), Reason.BAD_FIELD, "ts must be a whole number"),
+        (pack(click(weight=float("nan"))), Reason.BAD_WEIGHT, "weight is nan"),
+        (pack(click(weight=1.7e308, event_type="purchase")), Reason.BAD_WEIGHT, "not between"),
+        (b"\x00\x00\x00\x00\x07\x80", Reason.UNDECODABLE, "looks like Confluent wire format"),
+    ],
+)
+def test_each_bad_record_of_messagepack_says_why(
+    value: bytes | None, reason: Reason, message: str
+) -> None:
+    decoded = decode(value, format="msgpack")
+    bad = decoded.bad[0]
+    assert len(decoded.clicks) == 0
+    assert bad.reason is reason
+    assert message in bad.message
