@@ -15,11 +15,11 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from core.quality import RANKERS
-from streamer.events import Reason
+from streamer.decode.events import Reason
 
 if TYPE_CHECKING:
-    from streamer.health import Health, Lag
     from streamer.kafka import Place
+    from streamer.worker.health import Health, Lag
 
 STAGES = (
     *("collect", "decode", "rank", "fold", "walk", "learn", "place"),

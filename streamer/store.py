@@ -147,7 +147,7 @@ class Store:
         }
 
     def forgotten(self) -> set[bytes]:
-        """Keys of the users whose clicks do not count (`streamer.forget`)."""
+        """Keys of the users whose clicks do not count (`streamer.upkeep.forget`)."""
         return {key for key, _ in self.scan("meta", records.FORGOTTEN)}
 
     def bytes_used(self) -> dict[str, int]:

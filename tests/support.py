@@ -20,11 +20,12 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
-from streamer import checkpoint, kafka, records, topics
 from streamer import config as configs
+from streamer import kafka, records, topics
 from streamer.records import Progress
 from streamer.settings import Config
 from streamer.store import Store, bucket_prefix, cluster_prefix
+from streamer.worker import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 CHILD = Path(__file__).resolve().parent / "chaos" / "child.py"

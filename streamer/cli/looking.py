@@ -42,7 +42,7 @@ def query(
 
     $ walkstream query 42 --min-updates 100
     """
-    from streamer import query as module
+    from streamer.look import query as module
 
     module.run(_folder(state, config, overrides), item, k, mode, min_updates, as_json)
 
@@ -59,7 +59,7 @@ def inspect(
 
     $ walkstream inspect --state /data/1
     """
-    from streamer import inspection as module
+    from streamer.look import inspection as module
 
     module.run(_folder(state, config, overrides), as_json)
 
@@ -92,7 +92,7 @@ def plot(
 
     $ walkstream plot --state /data/1 --out map.html --by brand --labels 100
     """
-    from streamer import plot as module
+    from streamer.look import plot as module
 
     module.run(_folder(state, config, overrides), out, by, labels, projection)
 
@@ -116,7 +116,7 @@ def check_topic(
 
     $ walkstream check-topic orders --config shop.toml --sample 10000
     """
-    from streamer import check_topic as module
+    from streamer.look import check_topic as module
 
     module.run(load(config, overrides), topic, sample, as_json)
 

@@ -47,11 +47,11 @@ def worker(
     """
     settings = load(config, overrides)
     if dry_run:
-        from streamer import dry_run as rehearsal
+        from streamer.worker import dry_run as rehearsal
 
         rehearsal.run(settings)
         return
-    from streamer import worker as module
+    from streamer.worker import loop as module
 
     module.run(settings, accept_loss)
 
@@ -89,8 +89,8 @@ def replay(
 
     $ walkstream replay log.tsv --columns user_id,ts,item_id --time s --out run2 --set model.dim=128
     """
-    from streamer import readers
-    from streamer import replay as module
+    from streamer.files import readers
+    from streamer.files import replay as module
 
     source = readers.Source(files, names(columns), time)
     module.run(load(config, overrides), source, items, out, publish == "all")
@@ -200,7 +200,7 @@ def publish(
     }
     given: dict[str, Any] = {name: value for name, value in shop.items() if value is not None}
     if synthetic:
-        from streamer import synthetic as shop_module
+        from streamer.shop import synthetic as shop_module
 
         _refuse_with_synthetic(
             {
@@ -217,8 +217,8 @@ def publish(
         shop_module.run(load(config, overrides), **given)
         return
 
-    from streamer import publish as module
-    from streamer import readers
+    from streamer.files import publish as module
+    from streamer.files import readers
 
     if given:
         raise ConfigError(f"{', '.join(f'--{name}' for name in given)}: only with --synthetic")
@@ -253,6 +253,6 @@ def demo(
 
     $ walkstream demo --seconds 60
     """
-    from streamer import demo as module
+    from streamer.shop import demo as module
 
     module.run(seconds)

@@ -115,8 +115,8 @@ def list_letters(
 
     $ walkstream dlq list --reason bad_time --since 2h --json
     """
-    from streamer import dlq as module
-    from streamer.letters import Filter
+    from streamer.upkeep import dlq as module
+    from streamer.upkeep.letters import Filter
 
     wanted = Filter.of(reason or [], since, until, partition, match)
     module.show(load(config, overrides), wanted, limit, summary, as_json)
@@ -144,8 +144,8 @@ def replay_letters(
 
     $ walkstream dlq replay --since 2026-01-31T12:00:00Z --until 2026-01-31T13:00:00Z
     """
-    from streamer import dlq as module
-    from streamer.letters import Filter
+    from streamer.upkeep import dlq as module
+    from streamer.upkeep.letters import Filter
 
     wanted = Filter.of(reason or [], since, until, partition, match)
     module.resend(load(config, overrides), wanted, dry_run)
@@ -174,7 +174,7 @@ def reset(
 
     $ walkstream reset --topics --dry-run
     """
-    from streamer import reset as module
+    from streamer.upkeep import reset as module
 
     module.run(load(config, overrides), topics, dry_run, yes)
 
@@ -195,6 +195,6 @@ def forget(
 
     $ walkstream forget user-4711 user-4712
     """
-    from streamer import forget as module
+    from streamer.upkeep import forget as module
 
     module.run(load(config, overrides), users, undo)

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from streamer import cli, restore
-from streamer.commit import Committer
-from streamer.restore import Tail
+from streamer import cli
 from streamer.store import Store
+from streamer.worker import restore
+from streamer.worker.commit import Committer
+from streamer.worker.restore import Tail
 
 PLAN = json.loads(os.environ["CHAOS_PLAN"])
 SENDS = 20

@@ -18,7 +18,7 @@ from confluent_kafka import Message
 
 from streamer import records
 from streamer.records import Progress
-from streamer.shop import Shop
+from streamer.shop.shop import Shop
 from tests.support import (
     DETERMINISTIC,
     START_MS,

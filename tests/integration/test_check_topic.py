@@ -12,10 +12,11 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from streamer import check_topic, config, kafka, topic_report
+from streamer import config, kafka
 from streamer.errors import Refused
+from streamer.look import check_topic, topic_report
 from streamer.settings import Config
-from streamer.shop import Shop
+from streamer.shop.shop import Shop
 from tests.integration.test_foreign_topic import CLICKS, avro, foreign, registry
 
 PARTITIONS = 3

@@ -12,7 +12,7 @@ from broker import free_port
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from streamer.shop import Shop
+from streamer.shop.shop import Shop
 from tests.support import START_MS, App, Process, as_records, contents
 
 

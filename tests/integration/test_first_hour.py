@@ -11,7 +11,7 @@ import pytest
 from broker import free_port
 from confluent_kafka import Producer
 
-from streamer.shop import Shop
+from streamer.shop.shop import Shop
 from tests.support import START_MS, App, as_records, contents, wait_until
 
 CLICKS = list(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 1000))

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from broker import free_port
 
-from streamer.events import Decoder, Reason
-from streamer.malformed import MALFORMED
+from streamer.decode.events import Decoder, Reason
 from streamer.settings import ClickSettings, EventSettings
-from streamer.shop import Shop
+from streamer.shop.malformed import MALFORMED
+from streamer.shop.shop import Shop
 from tests.support import START_MS, App, as_records, wait_until
 
 FUZZED, GOOD = 100_000, 20_000

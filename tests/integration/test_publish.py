@@ -21,13 +21,13 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from streamer import synthetic
 from streamer.cli import running
+from streamer.decode.events import Decoder
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.events import Decoder
-from streamer.publish import dry_run, run
-from streamer.readers import Source
+from streamer.files.publish import dry_run, run
+from streamer.files.readers import Source
 from streamer.settings import ClickSettings, Config, TopicSettings
+from streamer.shop import synthetic
 
 PARTITIONS = 3
 NO_LEADER = (
@@ -202,8 +202,8 @@ def test_an_interrupt_tells_the_number_of_records_in_the_topic(
         "import sys\n"
         "from pathlib import Path\n"
         "from streamer.settings import Config, TopicSettings\n"
-        "from streamer.publish import run\n"
-        "from streamer.readers import Source\n"
+        "from streamer.files.publish import run\n"
+        "from streamer.files.readers import Source\n"
         "servers, topic, path = sys.argv[1:]\n"
         "topics = TopicSettings(clicks=topic)\n"
         "config = Config(kafka={'bootstrap.servers': servers}, topics=topics)\n"

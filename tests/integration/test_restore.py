@@ -22,9 +22,9 @@ from streamer import kafka as clients
 from streamer import records, topics
 from streamer import store as stores
 from streamer.records import Space
-from streamer.restore import Tail
-from streamer.shop import Shop
+from streamer.shop.shop import Shop
 from streamer.store import Store
+from streamer.worker.restore import Tail
 from tests.support import (
     DETERMINISTIC,
     START_MS,

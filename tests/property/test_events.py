@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.events import Decoded, Decoder, Invalid, Item, Reason, decode_item
+from streamer.decode.events import Decoded, Decoder, Invalid, Item, Reason, decode_item
 from streamer.settings import ClickSettings, EventSettings
 
 Format = Literal["json", "msgpack"]

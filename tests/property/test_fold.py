@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from core.engine import Engine
 from core.graph import KEPT, NEVER, UNIT, Graph
-from streamer import checkpoint
 from streamer.store import Store
+from streamer.worker import checkpoint
 from tests.property.strategies import (
     GAP,
     HALF_LIFE,

@@ -2,8 +2,8 @@ import json
 
 from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
 
-from streamer.deadletter import MAX_BYTES, DeadLetter, as_json_line, headers
-from streamer.events import Bad, Reason
+from streamer.decode.deadletter import MAX_BYTES, DeadLetter, as_json_line, headers
+from streamer.decode.events import Bad, Reason
 
 NOW = 1_700_000_000_000
 

@@ -13,9 +13,9 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from rich.console import Console
 
-from streamer.demo_view import History, Newcomer, line, picture
-from streamer.embedded import EmbeddedBroker, Figures
-from streamer.shop import Shop
+from streamer.shop.embedded import EmbeddedBroker, Figures
+from streamer.shop.shop import Shop
+from streamer.shop.view import History, Newcomer, line, picture
 
 ROOT = Path(__file__).resolve().parents[2]
 

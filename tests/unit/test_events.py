@@ -6,7 +6,7 @@ import pytest
 
 from core.hashing import hash_keys
 from core.settings import Duration
-from streamer.events import (
+from streamer.decode.events import (
     Decoded,
     Decoder,
     Invalid,

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
+from streamer.decode.events import Decoded, Decoder, Reason
 from streamer.errors import ConfigError
-from streamer.events import Decoded, Decoder, Reason
 from streamer.settings import ClickSettings, EventSettings
 
 NOW = 1_700_000_000_000

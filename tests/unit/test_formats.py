@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from streamer.events import Decoded, Decoder, Reason
+from streamer.decode.events import Decoded, Decoder, Reason
 from streamer.settings import ClickSettings, EventSettings
 
 NOW = 1_700_000_000_000

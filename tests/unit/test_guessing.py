@@ -5,9 +5,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from streamer import guessing, shapes
-from streamer.guessing import Guess
-from streamer.shapes import Form
+from streamer.look import guessing, shapes
+from streamer.look.guessing import Guess
+from streamer.look.shapes import Form
 
 NOW = 1_750_000_000_000
 N = 400

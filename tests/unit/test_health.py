@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from core.settings import Duration
 from streamer.errors import ConfigError
-from streamer.health import DeadLetterShare, Health, Lag
 from streamer.metrics import Metrics
 from streamer.settings import Config, DeadLetterSettings, ReadySettings
+from streamer.worker.health import DeadLetterShare, Health, Lag
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:
@@ -221,7 +221,7 @@ BLOCKS = """
 import ctypes, sys, time
 from prometheus_client import CollectorRegistry
 from streamer import log
-from streamer.health import Health
+from streamer.worker.health import Health
 from streamer.settings import Config, LogSettings
 
 def moves(seconds):

@@ -10,13 +10,15 @@ from typer.testing import CliRunner
 from core.clicks import Clicks
 from core.engine import Engine
 from core.rounds import Inputs
-from streamer import checkpoint, config, inspection, records
+from streamer import config, records
 from streamer import store as stores
 from streamer.cli import app
 from streamer.errors import WalkstreamError
+from streamer.look import inspection
 from streamer.records import Progress, Space
-from streamer.shop import Shop
+from streamer.shop.shop import Shop
 from streamer.store import Store
+from streamer.worker import checkpoint
 
 START_MS = 1_700_000_000_000
 SETTINGS = config.load(

@@ -7,10 +7,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from core.quality import RANKERS
-from streamer.events import Reason
-from streamer.health import Health, Lag
+from streamer.decode.events import Reason
 from streamer.metrics import IGNORED, OUTCOMES, STAGES, STORE_KINDS, TABLES, Metrics
 from streamer.settings import Config
+from streamer.worker.health import Health, Lag
 
 
 @pytest.fixture

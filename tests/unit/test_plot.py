@@ -12,11 +12,13 @@ import pytest
 from core.clusters import NONE
 from core.rows import FORMAT, row_dtype
 from core.settings import ModelSettings, Settings
-from streamer import config, plot, records, replay
+from streamer import config, records
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.readers import Source
+from streamer.files import replay
+from streamer.files.readers import Source
+from streamer.look import plot
 from streamer.records import Space
-from streamer.shop import Shop
+from streamer.shop.shop import Shop
 from streamer.store import Store
 
 START_MS = 1_700_000_000_000

@@ -16,12 +16,14 @@ from core.clusters import unit_rows
 from core.placement import Placement, Placer, features
 from core.rows import FORMAT, row_dtype
 from core.settings import LshSettings, ModelSettings, Settings
-from streamer import config, query, records, replay
+from streamer import config, records
 from streamer.errors import WalkstreamError
-from streamer.query import Answer, Index, Mode
-from streamer.readers import Source
+from streamer.files import replay
+from streamer.files.readers import Source
+from streamer.look import query
+from streamer.look.query import Answer, Index, Mode
 from streamer.records import Space
-from streamer.shop import Shop
+from streamer.shop.shop import Shop
 from streamer.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]

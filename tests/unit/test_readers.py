@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.readers import BLOCK_BYTES, Record, Source, read_clicks, read_items
+from streamer.files.readers import BLOCK_BYTES, Record, Source, read_clicks, read_items
 
 
 def write(path: Path, data: bytes) -> Path:

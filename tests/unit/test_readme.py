@@ -6,10 +6,10 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from streamer.health import Lag
 from streamer.metrics import Metrics
 from streamer.settings import Config
 from streamer.settings_file import meanings, toml
+from streamer.worker.health import Lag
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -16,8 +16,8 @@ from uuid import UUID
 import fastavro
 import pytest
 
+from streamer.decode.events import Decoded, Decoder, Reason
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.events import Decoded, Decoder, Reason
 from streamer.settings import ClickSettings, EventSettings, KafkaValue
 
 NOW = 1_700_000_000_000

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamer import config, replay
+from streamer import config
 from streamer.errors import ConfigError
-from streamer.readers import Source
-from streamer.shop import Shop
+from streamer.files import replay
+from streamer.files.readers import Source
+from streamer.shop.shop import Shop
 from streamer.store import Store
 
 START_MS = 1_700_000_000_000

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamer.events import Decoder
-from streamer.malformed import MALFORMED
+from streamer.decode.events import Decoder
 from streamer.settings import ClickSettings, EventSettings
-from streamer.shop import Record, Shop
+from streamer.shop.malformed import MALFORMED
+from streamer.shop.shop import Record, Shop
 
 START_MS = 1_700_000_000_000
 

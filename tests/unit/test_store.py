@@ -13,10 +13,10 @@ from core.engine import Engine
 from core.rounds import Inputs
 from core.rows import FORMAT, row_dtype
 from core.vocabulary import ATTRIBUTE
-from streamer import checkpoint, config, records
+from streamer import config, records
 from streamer.errors import CorruptState, WalkstreamError
 from streamer.records import Progress, Space
-from streamer.shop import Shop
+from streamer.shop.shop import Shop
 from streamer.store import (
     DESCRIBED,
     Store,
@@ -25,6 +25,7 @@ from streamer.store import (
     guarded,
     open_for_reading,
 )
+from streamer.worker import checkpoint
 
 START_MS = 1_700_000_000_000
 SETTINGS = config.load(

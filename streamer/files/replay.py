@@ -19,16 +19,17 @@ from rich.progress import (
 
 from core.engine import Engine
 from core.rounds import Changes, Inputs
-from streamer import checkpoint, records
+from streamer import records
 from streamer import store as stores
-from streamer.deadletter import as_json_line
+from streamer.decode.deadletter import as_json_line
+from streamer.decode.events import Decoder, Invalid, Reason, attribute_tokens, decode_item
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.events import Decoder, Invalid, Reason, attribute_tokens, decode_item
+from streamer.files.readers import Record, Source, read_clicks, read_items
 from streamer.metrics import STAGES, Metrics
-from streamer.readers import Record, Source, read_clicks, read_items
 from streamer.records import Space
 from streamer.settings import ClickSettings, Config
 from streamer.store import Store
+from streamer.worker import checkpoint
 
 PARTITIONS = 1
 """Item partitions of a replayed folder; a worker that adopts it spreads the items over its own."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from core.clicks import Clicks
 from core.hashing import hash_keys
-from streamer.fields import (
+from streamer.decode.fields import (
     AT_KEY,
     AT_TIMESTAMP,
     DEFAULT_TYPE,
@@ -33,7 +33,7 @@ from streamer.fields import (
     paths_of,
     to_ms,
 )
-from streamer.formats import (
+from streamer.decode.formats import (
     MAX_ID_BYTES,
     UNREADABLE,
     Layout,

@@ -11,10 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.placement import Placement
-from streamer import checkpoint, records
+from streamer import records
 from streamer import store as stores
 from streamer.errors import WalkstreamError
 from streamer.store import Store, open_for_reading
+from streamer.worker import checkpoint
 
 
 class Contents(msgspec.Struct, frozen=True):

@@ -15,19 +15,21 @@ from prometheus_client import CollectorRegistry
 
 from core.engine import Engine
 from core.rounds import Changes, Inputs, Outputs
-from streamer import checkpoint, forget, kafka, restore, topics
+from streamer import kafka, topics
 from streamer import log as logs
-from streamer.commit import Batch, Committer
-from streamer.deadletter import DeadLetter
+from streamer.decode.deadletter import DeadLetter
+from streamer.decode.events import Decoded, Decoder
 from streamer.errors import Refused, WalkstreamError
-from streamer.events import Decoded, Decoder
-from streamer.group import Group
-from streamer.health import Health, Lag
 from streamer.kafka import CALL_SECONDS, Place, failure, place_of
 from streamer.metrics import Metrics
-from streamer.restore import Tail
 from streamer.settings import Config
 from streamer.store import guarded
+from streamer.upkeep import forget
+from streamer.worker import checkpoint, restore
+from streamer.worker.commit import Batch, Committer
+from streamer.worker.group import Group
+from streamer.worker.health import Health, Lag
+from streamer.worker.restore import Tail
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,11 @@ import numpy.typing as npt
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from streamer import kafka
-from streamer.delivery import Pace
-from streamer.demo_view import (
+from streamer.files.delivery import Pace
+from streamer.settings import TopicSettings
+from streamer.shop.embedded import QUIET, EmbeddedBroker, WorkerProcess
+from streamer.shop.shop import Record, Shop
+from streamer.shop.view import (
     RANKERS,
     SAMPLE_SECONDS,
     History,
@@ -30,9 +33,6 @@ from streamer.demo_view import (
     View,
     listed,
 )
-from streamer.embedded import QUIET, EmbeddedBroker, WorkerProcess
-from streamer.settings import TopicSettings
-from streamer.shop import Record, Shop
 
 CLICKS_PER_SECOND = 400.0
 FIRST_CLICKS = 400
@@ -312,7 +312,7 @@ def _print_arrival(newcomer: Newcomer) -> None:
 def _print_next_steps(state: Path, item: str) -> None:
     # The script of the environment that runs this, which need not be on the PATH.
     command = shutil.which("walkstream") or Path(sys.executable).with_name("walkstream")
-    kafka_script = Path(__file__).resolve().parents[1] / "ops/kafka/run"
+    kafka_script = Path(__file__).resolve().parents[2] / "ops/kafka/run"
     print(
         "\nThe worker has stopped and its state folder is still there. What to try next:\n"
         f"  {command} inspect --state {state}\n"

@@ -15,8 +15,8 @@ from rich.table import Table
 from streamer import kafka, topics
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import Place
+from streamer.look.topic_report import Report, examine
 from streamer.settings import Config
-from streamer.topic_report import Report, examine
 
 MOST_FIELDS = 40
 """Fields that people are shown at most, besides those that are used."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from core.clusters import NONE
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.query import published
+from streamer.look.query import published
 from streamer.store import Attributes, Store, is_item, open_for_reading
 
 Projection = Literal["auto", "pca", "umap"]

@@ -13,15 +13,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from streamer import checkpoint, kafka, topics
-from streamer.check_topic import newest
+from streamer import kafka, topics
+from streamer.decode.events import Decoder
 from streamer.errors import Refused
-from streamer.events import Decoder
 from streamer.kafka import CALL_SECONDS, Place, place_name
+from streamer.look.check_topic import newest
 from streamer.records import Space
-from streamer.restore import first_offsets
 from streamer.settings import Config
 from streamer.store import open_for_reading
+from streamer.worker import checkpoint
+from streamer.worker.restore import first_offsets
 
 SAMPLE = 2000
 """How many of the newest clicks are decoded."""

@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from streamer.decode.formats import MAX_ID_BYTES, short
 from streamer.errors import ConfigError
-from streamer.formats import MAX_ID_BYTES, short
 from streamer.settings import ClickSettings, EventSettings
 
 AT_KEY = "@key"

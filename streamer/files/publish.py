@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from streamer.delivery import (
+from streamer.decode.events import Decoder, Invalid, decode_item
+from streamer.errors import ConfigError, WalkstreamError
+from streamer.files.delivery import (
     INTERRUPT_SECONDS,
     SHOW_SECONDS,
     Delivery,
     Display,
     refuse_foreign_clicks,
 )
-from streamer.errors import ConfigError, WalkstreamError
-from streamer.events import Decoder, Invalid, decode_item
-from streamer.readers import (
+from streamer.files.readers import (
     Reader,
     Record,
     Source,

@@ -9,10 +9,16 @@ import sys
 import time
 from itertools import islice
 
-from streamer.delivery import INTERRUPT_SECONDS, Delivery, Display, Pace, refuse_foreign_clicks
 from streamer.errors import ConfigError, WalkstreamError
+from streamer.files.delivery import (
+    INTERRUPT_SECONDS,
+    Delivery,
+    Display,
+    Pace,
+    refuse_foreign_clicks,
+)
 from streamer.settings import Config
-from streamer.shop import CLICKS_A_VISIT, Shop
+from streamer.shop.shop import CLICKS_A_VISIT, Shop
 
 RATE = 200.0
 CLICK_SECONDS = 5.0

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field, replace
 import msgspec
 from confluent_kafka import Message
 
-from streamer import guessing, shapes
+from streamer.decode.events import Bad, Decoder
+from streamer.decode.formats import Registry, short
 from streamer.errors import ConfigError
-from streamer.events import Bad, Decoder
-from streamer.formats import Registry, short
-from streamer.guessing import Guess
+from streamer.look import guessing, shapes
+from streamer.look.guessing import Guess
+from streamer.look.shapes import FORMATS, Field, Form
 from streamer.settings import ClickSettings, Config, EventSettings
 from streamer.settings_file import toml
 from streamer.settings_view import masked
-from streamer.shapes import FORMATS, Field, Form
 
 OPTIONAL = ("event_type", "weight", "event_id")
 

@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from streamer import deadletter, kafka
+from streamer import kafka
+from streamer.decode import deadletter
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import CALL_SECONDS
-from streamer.letters import Filter, Letter, Log, iso, printable
 from streamer.settings import Config
+from streamer.upkeep.letters import Filter, Letter, Log, iso, printable
 
 REPLAYED_FROM = "replayed.from"
 """Header of a record that was sent back: the place of its dead letter."""

@@ -7,7 +7,7 @@ from typing import Self
 import msgspec
 from confluent_kafka import Message
 
-from streamer.events import Bad
+from streamer.decode.events import Bad
 
 Headers = list[tuple[str, str | bytes | None]]
 """Headers of a record, as confluent-kafka takes and gives them."""

@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from streamer import catalogue
-from streamer.catalogue import Product
-from streamer.malformed import MALFORMED, Click
+from streamer.shop import catalogue
+from streamer.shop.catalogue import Product
+from streamer.shop.malformed import MALFORMED, Click
 
 _NOISE = 0.1
 _SAME_KIND = 0.63

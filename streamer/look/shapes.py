@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Literal
 from uuid import UUID
 
-from streamer.formats import Part, Registry, json_parts, msgpack_parts
+from streamer.decode.formats import Part, Registry, json_parts, msgpack_parts
 
 Click = dict[str, Any]
 Format = Literal["json", "msgpack", "avro", "json-schema"]

@@ -26,14 +26,15 @@ from confluent_kafka import KafkaException, Producer, TopicPartition
 from core.engine import Engine
 from core.rounds import Changes
 from core.rows import to_values
-from streamer import checkpoint, records
-from streamer.deadletter import DeadLetter, Headers
-from streamer.group import Group
+from streamer import records
+from streamer.decode.deadletter import DeadLetter, Headers
 from streamer.kafka import CALL_SECONDS, Place, failure
 from streamer.metrics import Metrics
 from streamer.records import Progress, Space
 from streamer.settings import Config
 from streamer.store import Store
+from streamer.worker import checkpoint
+from streamer.worker.group import Group
 
 log = logging.getLogger(__name__)
 

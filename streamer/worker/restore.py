@@ -20,17 +20,18 @@ from confluent_kafka.admin import AdminClient
 from core.engine import Engine
 from core.rows import from_values, version_of
 from core.settings import DAY_MS
-from streamer import checkpoint, kafka, records, topics
+from streamer import kafka, records, topics
 from streamer import store as stores
 from streamer.config import start_time
-from streamer.deadletter import DeadLetter
+from streamer.decode.deadletter import DeadLetter
+from streamer.decode.events import Bad, Invalid, attribute_tokens, decode_item
 from streamer.errors import Refused
-from streamer.events import Bad, Invalid, attribute_tokens, decode_item
-from streamer.group import Group
 from streamer.kafka import CALL_SECONDS, Place, checked, place_name, place_of
 from streamer.records import Space
 from streamer.settings import Config
 from streamer.store import Store
+from streamer.worker import checkpoint
+from streamer.worker.group import Group
 
 log = logging.getLogger(__name__)
 

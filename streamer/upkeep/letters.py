@@ -12,10 +12,11 @@ from confluent_kafka import KafkaException, Message, TopicPartition
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from streamer import deadletter, kafka
+from streamer import kafka
 from streamer.config import duration
+from streamer.decode import deadletter
+from streamer.decode.events import Reason
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.events import Reason
 from streamer.kafka import CALL_SECONDS, Place, checked, place_of
 from streamer.settings import Config
 

@@ -11,8 +11,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
-from streamer.fields import AT_KEY, AT_TIMESTAMP
-from streamer.shapes import Field
+from streamer.decode.fields import AT_KEY, AT_TIMESTAMP
+from streamer.look.shapes import Field
 
 TimeUnit = Literal["ms", "s", "us", "ns", "iso"]
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from streamer.embedded import Figures
+from streamer.shop.embedded import Figures
 
 WINDOW_SECONDS = 5.0
 """Figures that change are those of so many last seconds."""

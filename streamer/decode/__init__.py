@@ -1,0 +1,1 @@
+"""Records of Kafka into clicks and items, or into dead letters."""

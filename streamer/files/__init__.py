@@ -1,0 +1,1 @@
+"""Clicks and catalogues in files: into Kafka, or straight through the engine."""

@@ -1,0 +1,1 @@
+"""An invented shop, and the demo that runs on it."""

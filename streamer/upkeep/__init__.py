@@ -1,0 +1,1 @@
+"""What whoever operates it needs now and then."""
