@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from streamer.decode.fields import AT_KEY, AT_TIMESTAMP
+
 if TYPE_CHECKING:
     from streamer.settings import Config
 
@@ -65,7 +67,7 @@ MOST_CENTROID_BYTES = 900_000
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
-_SPECIAL_PATHS = {"@key": ("user_id", "item_id"), "@timestamp": ("ts",)}
+_SPECIAL_PATHS = {AT_KEY: ("user_id", "item_id"), AT_TIMESTAMP: ("ts",)}
 """What stands for a part of the record around the value, and the fields that may be there."""
 
 
@@ -93,8 +95,9 @@ def problems(config: "Config") -> Iterator[tuple[str, str]]:
     if config.topics.min_insync_replicas > config.topics.replication:
         yield "topics.min_insync_replicas", "must be at most topics.replication"
     for event_type, weight in config.events.weights.items():
-        if not 1e-6 <= weight <= 1e6:
-            yield f"events.weights.{event_type}", f"is {weight}, and must be from 1e-6 to 1e6"
+        if weight != 0 and not 1e-6 <= weight <= 1e6:
+            key, bounds = f"events.weights.{event_type}", "from 1e-6 to 1e6, or 0 to leave it out"
+            yield key, f"is {weight}, and must be {bounds}"
     alarm = config.dlq.alarm_ratio
     if 0 < config.dlq.stop_ratio < alarm:
         # The worker would stop without an alert before.

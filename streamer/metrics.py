@@ -26,7 +26,7 @@ STAGES = (
     *("commit", "apply", "checkpoint"),
 )
 OUTCOMES = ("committed", "aborted")
-IGNORED = ("duplicate", "too_long", "forgotten")
+IGNORED = ("duplicate", "too_long", "forgotten", "unwanted")
 TABLES = ("vectors", "graph", "sessions", "ids")
 STORE_KINDS = ("files", "memtables", "cache")
 
@@ -93,8 +93,8 @@ class Metrics:
         )
         self.ignored_clicks_total = counter(
             "ignored_clicks_total",
-            "Good clicks that were not learned from: sent twice, in a session past "
-            "`session.max_events`, or of a user to forget.",
+            "Clicks that were left out and are no dead letters: sent twice, in a session past "
+            "`session.max_events`, of a user to forget, or of a type that weighs 0.",
             "reason",
         )
         self.dead_letters_total = counter(

@@ -79,7 +79,8 @@ class EventSettings:
     weights: dict[str, float] = field(
         default_factory=lambda: {"click": 1.0, "view": 1.0, "cart": 2.0, "purchase": 3.0}
     )
-    """Weight of each event type, added to the defaults; `"*"` is the weight of any other type."""
+    """Weight of each event type, added to the defaults; `"*"` is that of any other type. Clicks of
+    a type that weighs 0 are left out; of a type without a weight, they are dead letters."""
     max_ahead: Duration = _DAY
     """A click dated further ahead of its record timestamp than this is a dead letter."""
     max_bytes: int = 1_000_000

@@ -9,40 +9,43 @@ import json
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.clicks import Clicks
-from core.hashing import hash_keys
+from streamer.decode.columns import (
+    Columns,
+    TypeWeights,
+    as_ids,
+    as_times,
+    hashes_of,
+    key_text,
+    multiplied,
+)
 from streamer.decode.fields import (
     AT_KEY,
     AT_TIMESTAMP,
-    DEFAULT_TYPE,
     MAX_TIME,
     MAX_WEIGHT,
     MIN_WEIGHT,
-    UNITS_PER_MS,
     Invalid,
     Reader,
     Reason,
     Row,
     id_of,
     key_id,
-    paths_of,
-    to_ms,
 )
 from streamer.decode.formats import (
-    MAX_ID_BYTES,
     UNREADABLE,
     Layout,
     Part,
-    Registry,
     json_parts,
     msgpack_parts,
     short,
 )
+from streamer.decode.registry import Registry
 from streamer.settings import ClickSettings, EventSettings, KafkaValue
 
 __all__ = [
@@ -83,17 +86,19 @@ class Bad(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of a batch, both in the order of its records."""
+    """What became of a batch: clicks and what is bad, in the order of its records."""
 
     clicks: Clicks
     bad: list[Bad]
+    unwanted: int
+    """How many clicks are of types that weigh 0: they are neither."""
 
 
 class Decoder:
     """Reads the topic `clicks` as the settings say.
 
-    ConfigError if the settings cannot be, if a schema registry is asked for and has no address, or
-    if the extra that reads its formats is not installed.
+    The settings are as `limits` lets them pass. ConfigError if a schema registry is asked for and
+    has no address, or if the extra that reads its formats is not installed.
     """
 
     def __init__(
@@ -102,9 +107,10 @@ class Decoder:
         events: EventSettings,
         registry: Mapping[str, KafkaValue] | None = None,
     ) -> None:
-        self._paths, self._unit, self._events = paths_of(clicks), clicks.time_unit, events
+        self._paths, self._unit = ClickSettings().fields | clicks.fields, clicks.time_unit
+        self._events = events
         self._reader = Reader(self._paths, self._unit, events)
-        self._type_weights = _TypeWeights(events.weights)
+        self._type_weights = TypeWeights(events.weights)
         self._registry: Registry | None = None
         self._layout: Layout | None = None
         if clicks.format in ("avro", "json-schema"):
@@ -133,80 +139,83 @@ class Decoder:
         if self._registry is not None:
             self._registry.ask_again()
         stamps = np.array(array("q", timestamps))
-        columns, doubtful = self._columns(keys, values, stamps)
+        columns, unwanted, doubtful = self._columns(keys, values, stamps)
         rows: list[Row] = []
         bad: list[Bad] = []
         for record in doubtful:
-            self._read(record, keys[record], values[record], timestamps[record], rows, bad)
+            key, value, timestamp = keys[record], values[record], timestamps[record]
+            unwanted += self._read(record, key, value, timestamp, rows, bad)
         if rows:
             columns = columns.with_rows(rows)
         stamps = stamps[columns.records]
         times = np.where(stamps < 0, columns.times, np.minimum(columns.times, stamps))
         weights = columns.weights.astype(np.float32)
-        event_ids = _hashes(columns.event_ids)
-        return Decoded(Clicks(columns.users, columns.items, times, weights, event_ids), bad)
+        event_ids = hashes_of(columns.event_ids)
+        clicks = Clicks(columns.users, columns.items, times, weights, event_ids)
+        return Decoded(clicks, bad, unwanted)
 
     def _columns(
         self,
         keys: Sequence[bytes | None],
         values: Sequence[bytes | None],
         stamps: NDArray[np.int64],
-    ) -> tuple["_Columns", list[int]]:
-        """Clicks that are surely good, and the numbers of all other records."""
+    ) -> tuple[Columns, int, list[int]]:
+        """Clicks that are surely good, how many are unwanted, the numbers of all other records."""
         layout, paths = self._layout, self._paths
         if layout is None:
-            return _Columns.of([]), list(range(len(values)))
+            return Columns.of([]), 0, list(range(len(values)))
         fields, numbers, doubtful = layout.columns(values, self._events.max_bytes)
         records = np.array(array("q", numbers))
         stamps = stamps[records]
 
         def column(name: str) -> list[Any]:
             if paths[name] == AT_KEY:
-                return [_key_text(keys[number]) for number in numbers]
+                return [key_text(keys[number]) for number in numbers]
             return fields[name] if paths[name] else [None] * len(numbers)
 
-        users, fit_users = _ids(column("user_id"))
-        items, fit_items = _ids(column("item_id"))
-        times = stamps if paths["ts"] == AT_TIMESTAMP else _times(column("ts"), self._unit)
-        weights = self._weights(column("event_type"), column("weight"))
-        columns = _Columns(records, users, items, times, weights, column("event_id"))
+        users, fit_users = as_ids(column("user_id"))
+        items, fit_items = as_ids(column("item_id"))
+        times = stamps if paths["ts"] == AT_TIMESTAMP else as_times(column("ts"), self._unit)
+        type_weights = self._type_weights.of(column("event_type"))
+        weights = multiplied(type_weights, column("weight"))
+        columns = Columns(records, users, items, times, weights, column("event_id"))
         good = (times >= 0) & (times <= MAX_TIME)
         good &= (stamps < 0) | (times <= stamps + int(self._events.max_ahead))
         good &= (weights >= MIN_WEIGHT) & (weights <= MAX_WEIGHT)
         good &= fit_users
         good &= fit_items
-        if not good.all():
-            doubtful = sorted({*doubtful, *records[~good].tolist()})
-            columns = columns.taken(np.flatnonzero(~np.isin(records, doubtful)))
-        return columns, doubtful
-
-    def _weights(self, types: list[str | None], given: list[float | None]) -> NDArray[np.float64]:
-        """Weights times those of their types; 0 for an unknown type."""
-        weight_of = self._type_weights.__getitem__
-        weights = np.fromiter(map(weight_of, types), np.float64, len(types))
-        if given.count(None) < len(given):
-            # Unlike JSON, MessagePack has infinities.
-            with np.errstate(over="ignore", invalid="ignore"):
-                weights *= np.array([1.0 if weight is None else weight for weight in given])
-        return weights
+        if good.all():
+            return columns, 0, doubtful
+        unwanted = type_weights == 0.0
+        doubtful = sorted({*doubtful, *records[~(good | unwanted)].tolist()})
+        sure = ~np.isin(records, doubtful)
+        unwanted &= sure
+        return columns.taken(np.flatnonzero(sure & ~unwanted)), int(unwanted.sum()), doubtful
 
     def _read(
         self, record: int, key: bytes | None, value: bytes | None, timestamp: int,
         rows: list[Row], bad: list[Bad],
-    ) -> None:  # fmt: skip
-        """Add what is good and what is bad of a record."""
+    ) -> int:  # fmt: skip
+        """Add what is good and what is bad of a record. Returns how many clicks are unwanted."""
         try:
             parts = self._split(value)
         except Invalid as invalid:
             bad.append(Bad(record, None, value, invalid.reason, invalid.message))
-            return
+            return 0
+        unwanted = 0
         for part in parts:
             try:
                 if part.problem:
                     raise Invalid(Reason.UNDECODABLE, part.problem)
-                rows.append(self._reader.click(part.document, record, key, timestamp))
+                row = self._reader.click(part.document, record, key, timestamp)
             except Invalid as invalid:
                 bad.append(Bad(record, part.number, part.value, invalid.reason, invalid.message))
+            else:
+                if row is None:
+                    unwanted += 1
+                else:
+                    rows.append(row)
+        return unwanted
 
     def _split(self, value: bytes | None) -> list[Part]:
         if value is None:
@@ -221,118 +230,6 @@ class Decoder:
         if not parts:
             raise Invalid(Reason.UNDECODABLE, "is an empty array: there is no click in it")
         return parts
-
-
-class _TypeWeights(dict[str | None, float]):
-    """Weights by type, 0 for an unknown one."""
-
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        super().__init__(weights.items())
-        self[None] = self[DEFAULT_TYPE]
-
-    def __missing__(self, _: str | None) -> float:
-        return self.get("*", 0.0)
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Clicks on their way: the fields of `Row`, each for all of n clicks."""
-
-    records: NDArray[np.int64]
-    users: list[str]
-    items: list[str]
-    times: NDArray[np.int64]
-    weights: NDArray[np.float64]
-    event_ids: list[str | int | None]
-
-    @classmethod
-    def of(cls, rows: Sequence[Row]) -> Self:
-        records, users, items, times, weights, event_ids = (
-            zip(*rows, strict=True) if rows else [()] * 6
-        )
-        return cls(
-            np.array(records, np.int64), list(users), list(items),
-            np.array(times, np.int64), np.array(weights, np.float64), list(event_ids),
-        )  # fmt: skip
-
-    def taken(self, places: NDArray[np.intp]) -> Self:
-        """The clicks at `places`, in that order."""
-        at = places.tolist()
-        return type(self)(
-            self.records[places],
-            [self.users[i] for i in at],
-            [self.items[i] for i in at],
-            self.times[places],
-            self.weights[places],
-            [self.event_ids[i] for i in at],
-        )
-
-    def with_rows(self, rows: Sequence[Row]) -> Self:
-        """These and the clicks of other records, in the order of the records."""
-        other = self.of(rows)
-        both = type(self)(
-            np.concatenate([self.records, other.records]),
-            self.users + other.users,
-            self.items + other.items,
-            np.concatenate([self.times, other.times]),
-            np.concatenate([self.weights, other.weights]),
-            self.event_ids + other.event_ids,
-        )
-        return both.taken(np.argsort(both.records, kind="stable"))
-
-
-def _ids(given: list[Any]) -> tuple[list[str], NDArray[np.bool] | bool]:
-    """Ids as texts, and which of them have a length that fits."""
-    try:
-        if all(map(str.isascii, given)):
-            return given, True  # measured by the layout
-    except TypeError:  # an integer
-        pass
-    texts = list(map(str, given))
-    return texts, np.array([0 < len(text.encode()) <= MAX_ID_BYTES for text in texts], bool)
-
-
-_NO_KEY = "\N{REPLACEMENT CHARACTER}" * MAX_ID_BYTES  # not ASCII, so that it is measured
-
-
-def _key_text(key: bytes | None) -> str:
-    """A key as text; one that is too long for an id if it is none."""
-    try:
-        return key.decode() if key and len(key) <= MAX_ID_BYTES else _NO_KEY
-    except UnicodeDecodeError:
-        return _NO_KEY
-
-
-def _times(given: list[Any], unit: str) -> NDArray[np.int64]:
-    """Times in ms, -1 for what is none."""
-    try:
-        if unit == "s":
-            ms = np.rint(np.clip(np.array(array("d", given)), -1.0, MAX_TIME) * 1000.0)
-            return np.nan_to_num(ms, nan=-1.0).astype(np.int64)
-        if unit != "iso":
-            return np.array(array("q", given)) // UNITS_PER_MS[unit]
-    except (TypeError, OverflowError):  # not all are integers of 64 bits
-        pass
-    return np.array([_time(ts, unit) for ts in given], np.int64)
-
-
-def _time(ts: str | float, unit: str) -> int:
-    try:
-        ms = to_ms(ts, unit)
-    except ValueError:
-        return -1
-    return ms if 0 <= ms <= MAX_TIME else -1
-
-
-def _hashes(event_ids: list[str | int | None]) -> NDArray[np.uint64] | None:
-    """Hashes of 64 bits, 0 where there is no id or an empty one; None if there is none at all."""
-    if event_ids.count(None) == len(event_ids):
-        return None
-    # Surrogates, which JSON can spell, are as good as other text here.
-    names = [b"" if i is None else str(i).encode(errors="surrogatepass") for i in event_ids]
-    _, hashes = hash_keys(names, 1)
-    there = np.array([name != b"" for name in names])
-    return np.where(there, np.maximum(hashes, np.uint64(1)), np.uint64(0)) if there.any() else None
 
 
 def decode_item(key: bytes | None, value: bytes | None) -> Item:

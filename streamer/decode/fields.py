@@ -9,13 +9,10 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from streamer.decode.formats import MAX_ID_BYTES, short
-from streamer.errors import ConfigError
-from streamer.settings import ClickSettings, EventSettings
+from streamer.settings import EventSettings
 
 AT_KEY = "@key"
 AT_TIMESTAMP = "@timestamp"
-_ANYWHERE = {AT_KEY: ("user_id", "item_id"), AT_TIMESTAMP: ("ts",)}
-"""Sources outside the value, and the fields that may be taken from them."""
 DEFAULT_TYPE = "click"
 
 MAX_TIME = 253_402_300_799_999
@@ -63,33 +60,23 @@ class Row(NamedTuple):
     event_id: str | int | None
 
 
-def paths_of(settings: ClickSettings) -> dict[str, str]:
-    """Where each field is, "" for one that is not used. ConfigError if that cannot be."""
-    paths = ClickSettings().fields | settings.fields
-    for name in ("user_id", "item_id", "ts"):
-        if not paths[name]:
-            raise ConfigError(f"clicks.fields.{name} is empty, and no click can do without")
-    for name, path in paths.items():
-        allowed = _ANYWHERE.get(path)
-        if allowed is not None and name not in allowed:
-            raise ConfigError(f"clicks.fields.{name}: {path} is for {' and '.join(allowed)} only")
-    return paths
-
-
 class Reader:
     """Reads documents into clicks by a mapping."""
 
     def __init__(self, paths: Mapping[str, str], unit: str, events: EventSettings) -> None:
         self._paths, self._unit, self._events = paths, unit, events
 
-    def click(self, document: object, record: int, key: bytes | None, timestamp: int) -> Row:
-        """The click of a document. Raises `Invalid`."""
+    def click(self, document: object, record: int, key: bytes | None, timestamp: int) -> Row | None:
+        """The click of a document, None for one of a type that weighs 0. Raises `Invalid`."""
         if not isinstance(document, dict):
             raise Invalid(Reason.UNDECODABLE, f"must be an object, not {short(document)}")
+        type_weight = self._type_weight(document)
+        if not type_weight:
+            return None  # whatever else is in it: it may well be about no item
         user = self._id(document, "user_id", key)
         item = self._id(document, "item_id", key)
         time = self._time(document, timestamp)
-        weight = self._weight(document)
+        weight = self._weight(document, type_weight)
         event_id = self._optional(document, "event_id", (str, int, UUID), "a string or an integer")
         if isinstance(event_id, UUID):
             event_id = str(event_id)
@@ -126,7 +113,7 @@ class Reader:
             raise Invalid(Reason.BAD_TIME, f"{message}; events.max_ahead is {most / 1000:.0f} s")
         return ms
 
-    def _weight(self, document: Mapping[Any, Any]) -> float:
+    def _type_weight(self, document: Mapping[Any, Any]) -> float:
         type_weights = self._events.weights
         event_type = self._optional(document, "event_type", (str,), "a string")
         event_type = DEFAULT_TYPE if event_type is None else event_type
@@ -134,7 +121,10 @@ class Reader:
         if type_weight is None:
             known = ", ".join(type_weights)
             message = f"event_type {short(event_type)} is not in events.weights ({known})"
-            raise Invalid(Reason.UNKNOWN_TYPE, message)
+            raise Invalid(Reason.UNKNOWN_TYPE, f"{message}; a weight of 0 leaves it out")
+        return type_weight
+
+    def _weight(self, document: Mapping[Any, Any], type_weight: float) -> float:
         given = self._optional(document, "weight", (int, float, Decimal), "a number")
         # An integer of any size times a float may overflow; cut, it is still too large.
         weight = 1.0 if given is None else float(min(given, 1e300))

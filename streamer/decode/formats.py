@@ -1,12 +1,11 @@
 """Bytes of the clicks topic into values: fast into structs, or, for what is odd, part by part.
 
 `Layout` takes the usual record in one call of msgspec. What it does not take is read again by
-`json_parts`, `msgpack_parts` or `Registry.parts`, slower: they find the parts of a record that
+`json_parts`, `msgpack_parts` or `registry.Registry`, slower: they find the parts of a record that
 carries many clicks and raise ValueError with what is wrong. Only they decide what is bad.
 """
 
 import json
-import logging
 import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
@@ -15,24 +14,17 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from streamer.errors import ConfigError, WalkstreamError
-from streamer.settings import KafkaValue
-
 UNREADABLE = (ValueError, TypeError, RecursionError)
 """What decoders raise on bytes that are not theirs."""
 
 MAX_ID_BYTES = 512
 """Longer ids are no ids."""
 
-_WIRE_BYTES = 5
+WIRE_BYTES = 5
 """Confluent wire format begins with a zero byte and a schema id of four."""
-_MAX_SCHEMA_ID = 2**31 - 1
-_REGISTRY_DEFAULTS: dict[str, KafkaValue] = {"timeout": 5, "max.retries": 2}
-"""The client's own wait has no end."""
+
 _BLOCK = 200
 """So many structs at a time stay in the processor's cache."""
-_NOT_THE_RECORD = frozenset({401, 403, 407, 408, 429})
-"""Refusals below 500 that say nothing about the schema that was asked for."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 76
@@ -45,6 +37,11 @@ def short(value: object) -> str:
 
 def cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def is_framed(value: bytes) -> bool:
+    """Whether a value looks like Confluent wire format."""
+    return len(value) > WIRE_BYTES and value[0] == 0
 
 
 class Part(NamedTuple):
@@ -127,6 +124,8 @@ def _skip_space(text: str, at: int) -> int:
 
 
 _raw_array = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+# An extension as a pair, which a message can show.
+_msgpack = msgspec.msgpack.Decoder(ext_hook=lambda code, data: (code, bytes(data))).decode
 
 
 def msgpack_parts(value: bytes) -> list[Part]:
@@ -145,107 +144,15 @@ def msgpack_parts(value: bytes) -> list[Part]:
 
 def _msgpack_part(number: int | None, value: bytes) -> Part:
     try:
-        return Part(number, value, msgspec.msgpack.decode(value))
+        return Part(number, value, _msgpack(value))
     except UNREADABLE as error:
         return Part(number, value, None, f"is not MessagePack: {error}")
 
 
 def _hint(value: bytes) -> str:
-    if len(value) <= _WIRE_BYTES or value[0] != 0:
+    if not is_framed(value):
         return ""
     return '; it looks like Confluent wire format: clicks.format is then "json-schema" or "avro"'
-
-
-def _masked(text: str) -> str:
-    """The text with addresses that do not show a name and a password."""
-    return re.sub(r"[^\s/@,]*:[^\s/@,]*@", "", text)
-
-
-class Registry:
-    """Records in Confluent wire format, read by the deserialisers of confluent-kafka.
-
-    `config` goes to its SchemaRegistryClient. ConfigError if the extra or the address is missing.
-    """
-
-    def __init__(self, format: str, config: Mapping[str, KafkaValue]) -> None:
-        if "url" not in config:
-            raise ConfigError(
-                f"clicks.format is {format}, which asks a schema registry: set registry.url"
-            )
-        try:
-            from confluent_kafka.schema_registry import (
-                SchemaRegistryClient,
-                record_subject_name_strategy,
-            )
-            from confluent_kafka.schema_registry.avro import AvroDeserializer
-            from confluent_kafka.schema_registry.json_schema import JSONDeserializer
-        except ImportError as error:
-            raise ConfigError(
-                f"clicks.format is {format}, which needs more ({error}): "
-                'pip install "walkstream[registry]"'
-            ) from None
-        for library in ("httpx", "httpx2"):
-            # It tells of each request with the whole address.
-            logging.getLogger(library).setLevel(logging.WARNING)
-        try:
-            self._client = SchemaRegistryClient(_REGISTRY_DEFAULTS | dict(config))
-        except (ValueError, TypeError, OSError) as error:
-            raise ConfigError(f"registry: {_masked(str(error))}") from None
-        # A strategy that needs no topic: schemas are asked for by id alone.
-        options = {"subject.name.strategy": record_subject_name_strategy}
-        self._read: Any = (
-            AvroDeserializer(self._client, conf=options)
-            if format == "avro"
-            else JSONDeserializer(None, schema_registry_client=self._client, conf=options)
-        )
-        self._url = _masked(str(config["url"]))
-        self._known: set[int] = set()
-        self._unknown: set[int] = set()
-
-    def ask_again(self) -> None:
-        """Forget which ids are unknown: the registry may have learned them since."""
-        self._unknown.clear()
-
-    def parts(self, value: bytes) -> list[Part]:
-        """The record. ValueError if it is bad, WalkstreamError if the registry does not answer."""
-        if len(value) <= _WIRE_BYTES or value[0] != 0:
-            raise ValueError(
-                "is not in Confluent wire format (a zero byte, four of a schema id, the record): "
-                "set clicks.format to how it is written"
-            )
-        schema_id = int.from_bytes(value[1:_WIRE_BYTES], "big")
-        if schema_id not in self._known:
-            self._fetch(schema_id)
-        try:
-            document = self._read(value)
-        except Exception as error:  # fastavro and jsonschema raise anything on what does not fit
-            problem = cut(f"{type(error).__name__}: {error}", 200)
-            raise ValueError(f"does not fit its schema {schema_id}: {problem}") from None
-        return [Part(None, value, document)]
-
-    def _fetch(self, schema_id: int) -> None:
-        """All requests are made here, into the client's cache: what fails later is the record's."""
-        if schema_id <= _MAX_SCHEMA_ID and schema_id not in self._unknown:
-            try:
-                self._fetch_references(self._client.get_schema(schema_id))
-            except Exception as error:  # of the HTTP library, of the client, or of a wrong answer
-                status = getattr(error, "http_status_code", 0)
-                if not 400 <= status < 500 or status in _NOT_THE_RECORD:
-                    raise WalkstreamError(
-                        f"the schema registry at {self._url} did not give schema {schema_id} "
-                        f"({type(error).__name__}: {_masked(str(error))}): check registry.url "
-                        "and its credentials, and that it runs"
-                    ) from error
-                self._unknown.add(schema_id)
-            else:
-                self._known.add(schema_id)
-                return
-        raise ValueError(f"its schema {schema_id} is not in the registry at {self._url}")
-
-    def _fetch_references(self, schema: Any) -> None:
-        for reference in schema.references or ():
-            found = self._client.get_version(reference.subject, reference.version, True)
-            self._fetch_references(found.schema)
 
 
 class Layout:

@@ -148,6 +148,7 @@ class Replay:
             place = topic, 0, self.taken + bad.record
             self.dead_letters.write(as_json_line(*place, -1, chunk[bad.record][0], bad))
         self.taken += len(chunk)
+        self.ignored += decoded.unwanted
         parts = decoded.clicks.parts(self.config.round.max_events)
         for number, clicks in enumerate(parts, 1):
             last = number == len(parts)
@@ -179,7 +180,7 @@ class Replay:
         print(
             f"{self.events:,} clicks of {self.taken:,} records in {seconds:.1f} s "
             f"({self.taken / seconds:,.0f}/s), {dead:,} dead letters, {self.ignored:,} left out "
-            "(sent twice, or bots)\n"
+            "(sent twice, of bots, or of types that weigh 0)\n"
             f"{len(self.engine.items):,} items, {self.engine.graph.arcs:,} arcs, "
             f"{self.published:,} vectors published, {self.engine.round_number:,} rounds"
         )
@@ -196,8 +197,9 @@ class Replay:
             print(f"{count:,} dead letters of class {reason.value}, first: {first}")
         if self.taken and not self.events:
             raise WalkstreamError(
-                f"nothing was learned: all records are in {self.out / 'dead-letters.jsonl'}. See "
-                "--columns and --time, and events.weights for types of events"
+                f"nothing was learned: no record is a click, or all were left out. See "
+                f"{self.out / 'dead-letters.jsonl'}, --columns and --time, and events.weights for "
+                "types of events"
             )
         print(f"try: walkstream query ITEM --state {self.out / DIRECTORY}")
 

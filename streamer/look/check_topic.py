@@ -145,8 +145,7 @@ def _fields(found: Report) -> Table:
 def _types(found: Report) -> Table:
     table = Table("event type", "records", "weight", "", title="Event types")
     for name, one in found.event_types.items():
-        weight = "none" if one.weight is None else f"{one.weight:g}"
-        table.add_row(escape(name), f"{one.count:,}", weight, one.note)
+        table.add_row(escape(name), f"{one.count:,}", f"{one.weight:g}", one.note)
     return table
 
 
@@ -156,6 +155,8 @@ def _print_verdict(found: Report, console: Console) -> None:
         f"With the settings below, {found.clicks:,} of {every:,} clicks can be used "
         f"({found.clicks / max(1, every):.1%}): {found.users:,} users, {found.items:,} items"
     )
+    if found.unwanted:
+        console.print(f"  {found.unwanted:,} of types that weigh 0 are left out besides")
     for reason, one in found.unused.items():
         console.print(
             f"  {one.count:,} {reason}, such as {escape(one.where)}: {escape(one.message)}"

@@ -173,7 +173,7 @@ def _scores(seen: Field, clicks: int, is_time: bool, keys: set[str]) -> dict[str
         if event and not user and not item and distinct > 0.9 * n:
             scores["event_id"] = event
     if seen.all_are("string") and distinct <= MOST_TYPES and not unique and not user:
-        known = sum(type_weight(value) is not None for value in seen.values) / n
+        known = sum(bool(type_weight(value)) for value in seen.values) / n
         if known > 0.5 or (type_ and words(path)[-1] != "name"):
             scores["event_type"] = 1 + type_ + 4 * known - of_thing
     return {role: score for role, score in scores.items() if score > 0}
@@ -230,13 +230,8 @@ _FOR = (
 
 
 def type_weight(event_type: object) -> float | None:
-    """The usual weight of an event type; None if its name is unknown or speaks against the item."""
+    """The usual weight of an event type: 0 if it speaks against the item, None if it is unknown."""
     joined = "".join(_WORD.findall(str(event_type))).lower()
-    if speaks_against(event_type):
-        return None
+    if any(part in joined for part in AGAINST):
+        return 0.0
     return next((weight for weight, parts in _FOR if any(part in joined for part in parts)), None)
-
-
-def speaks_against(event_type: object) -> bool:
-    joined = "".join(_WORD.findall(str(event_type))).lower()
-    return any(part in joined for part in AGAINST)

@@ -9,13 +9,12 @@ from enum import StrEnum
 from typing import Any, Literal
 from uuid import UUID
 
-from streamer.decode.formats import Part, Registry, json_parts, msgpack_parts
+from streamer.decode.formats import WIRE_BYTES, Part, is_framed, json_parts, msgpack_parts
+from streamer.decode.registry import Registry
 
 Click = dict[str, Any]
 Format = Literal["json", "msgpack", "avro", "json-schema"]
 
-WIRE_BYTES = 5
-"""Confluent wire format begins with a zero byte and a schema id of four."""
 DEEPEST = 8
 """Levels of maps that are gone into."""
 
@@ -54,7 +53,7 @@ def parse(value: bytes | None, registry: Registry | None = None) -> tuple[Form, 
     """
     if value is None:
         return Form.NULL, []
-    if len(value) > WIRE_BYTES and value[0] == 0:
+    if is_framed(value):
         if objects := _objects(json_parts, value[WIRE_BYTES:])[1]:
             return Form.FRAMED_JSON, objects
         return Form.FRAMED, _objects(registry.parts, value)[1] if registry else []

@@ -12,7 +12,8 @@ import msgspec
 from confluent_kafka import Message
 
 from streamer.decode.events import Bad, Decoder
-from streamer.decode.formats import Registry, short
+from streamer.decode.formats import short
+from streamer.decode.registry import Registry
 from streamer.errors import ConfigError
 from streamer.look import guessing, shapes
 from streamer.look.guessing import Guess
@@ -45,8 +46,8 @@ class Source(msgspec.Struct, frozen=True):
 
 class EventType(msgspec.Struct, frozen=True):
     count: int
-    weight: float | None
-    """What is proposed; None for one that speaks against an item."""
+    weight: float
+    """What is proposed; 0 leaves out one that speaks against an item."""
     note: str
 
 
@@ -80,6 +81,8 @@ class Report(msgspec.Struct, frozen=True):
     bad: int
     """That would be dead letters, and which by reason."""
     unused: dict[str, Unused]
+    unwanted: int
+    """Of types that weigh 0: neither clicks nor bad."""
     warnings: list[str]
     settings: str
     """TOML of what differs from the defaults."""
@@ -108,9 +111,9 @@ def examine(
     )
     clicks = _proposed(config, forms, found, guess, given)
     types = _event_types(found.get(clicks.fields["event_type"]), config.events)
-    weights = {name: one.weight for name, one in types.items() if one.weight is not None}
+    weights = {name: one.weight for name, one in types.items()}
     events = replace(config.events, weights=config.events.weights | weights)
-    warnings = list(_doubts(config, forms, guess, types, clicks))
+    warnings = list(_doubts(config, forms, guess, clicks))
     try:
         tried = _try(Decoder(clicks, events, config.registry), messages)
     except ConfigError as error:
@@ -137,6 +140,7 @@ def examine(
         users_in_several_partitions=tried.scattered,
         bad=len(tried.bad),
         unused=_unused(tried.bad),
+        unwanted=tried.unwanted,
         warnings=warnings,
         settings=_settings(config, topic, clicks, events, types),
     )
@@ -178,13 +182,12 @@ def _event_types(seen: Field | None, events: EventSettings) -> dict[str, EventTy
     for name, count in counts.most_common():
         if (weight := events.weights.get(name, events.weights.get("*"))) is not None:
             out[name] = EventType(count, weight, "")
-        elif guessing.speaks_against(name):
-            note = "speaks against the item: without a weight it becomes a dead letter"
-            out[name] = EventType(count, None, note)
-        elif (weight := guessing.type_weight(name)) is not None:
+        elif (weight := guessing.type_weight(name)) is None:
+            out[name] = EventType(count, 1.0, "an unknown name: weigh it yourself")
+        elif weight:
             out[name] = EventType(count, weight, "guessed from its name")
         else:
-            out[name] = EventType(count, 1.0, "an unknown name: weigh it yourself")
+            out[name] = EventType(count, 0.0, "speaks against the item: 0 leaves it out")
     return out
 
 
@@ -192,7 +195,6 @@ def _doubts(
     config: Config,
     forms: Counter[Form],
     guess: Guess,
-    types: Mapping[str, EventType],
     proposed: ClickSettings,
 ) -> Iterator[str]:
     """What somebody has to look into."""
@@ -209,12 +211,6 @@ def _doubts(
     for name in ("user_id", "item_id", "ts"):
         if name not in guess.paths:
             yield f"no field looks like {name}: name it in clicks.fields.{name}"
-    against = [name for name, one in types.items() if one.weight is None]
-    if against:
-        yield (
-            f"events of type {', '.join(against)} speak against an item, which no weight can say: "
-            "filter them out before this topic, or raise dlq.alarm_ratio"
-        )
 
 
 @dataclass
@@ -226,6 +222,7 @@ class _Tried:
     """In how many partitions each has clicks."""
     items: set[str] = field(default_factory=set)
     bad: list[tuple[Message, Bad]] = field(default_factory=list)
+    unwanted: int = 0
 
     @property
     def scattered(self) -> int:
@@ -245,6 +242,7 @@ def _try(decoder: Decoder, messages: Sequence[Message]) -> _Tried:
         tried.users.update(set(decoded.clicks.users))
         tried.items.update(decoded.clicks.items)
         tried.bad += [(batch[one.record], one) for one in decoded.bad]
+        tried.unwanted += decoded.unwanted
     return tried
 
 
@@ -303,9 +301,7 @@ def _weight_lines(
     for name in dict.fromkeys((*types, *events.weights)):
         key = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml(name)
         note = f"  # {types[name].note}" if name in types and types[name].note else ""
-        weight = events.weights.get(name)
-        if weight is None:
-            yield f"# {key} = ...{note}"
-        elif name == "*" or weight not in (usual.weights.get(name), events.weights.get("*")):
+        weight = events.weights[name]
+        if name == "*" or weight != usual.weights.get(name, events.weights.get("*")):
             # What is so by default, or by the weight of any other type, needs no line.
             yield f"{key} = {toml(weight)}{note}"

@@ -4,7 +4,7 @@ import logging
 import signal
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -239,7 +239,7 @@ class Worker:
         clicks = forget.leave_out(decoded.clicks, self.config.app.name, self.tail.forgotten)
         left_out = len(decoded.clicks) - len(clicks)
         self.metrics.ignored_clicks_total.labels("forgotten").inc(left_out)
-        return Decoded(clicks, decoded.bad)
+        return replace(decoded, clicks=clicks)
 
     def _closes(self) -> bool:
         settings, pending = self.config.commit, self.pending
@@ -258,6 +258,7 @@ class Worker:
         pending = self.pending
         if not pending.rounds:
             pending.since = time.monotonic()
+        self.metrics.ignored_clicks_total.labels("unwanted").inc(decoded.unwanted)
         self._bury(messages, decoded)
         for message in messages:
             place, sent = place_of(message), message.timestamp()[1]
@@ -290,7 +291,7 @@ class Worker:
                 log.warning("first dead letter of class %s: %s", bad.reason.value, bad.message)
             self.metrics.dead_letters_total.labels(bad.reason.value).inc()
         letters, bound = self.health.dead_letters, self.config.dlq.stop_ratio
-        letters.add(len(decoded.clicks) + len(decoded.bad), len(decoded.bad))
+        letters.add(len(decoded.clicks) + decoded.unwanted + len(decoded.bad), len(decoded.bad))
         if bound and letters.share >= bound and decoded.bad:
             raise Refused(
                 f"{letters.share:.0%} of the last {letters.records} records are dead letters, and "

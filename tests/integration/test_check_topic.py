@@ -196,7 +196,7 @@ def test_a_retention_that_is_too_short_is_told_of(
     assert any("retention.ms" in warning for warning in found.warnings)
 
 
-def test_event_types_are_weighed_and_those_against_an_item_are_left_to_the_user(
+def test_event_types_are_weighed_and_those_against_an_item_are_left_out(
     topic: Topic, capsys: pytest.CaptureFixture[str]
 ) -> None:
     types = ["view", "add to cart", "remove_from_cart", "teleport"]
@@ -204,12 +204,12 @@ def test_event_types_are_weighed_and_those_against_an_item_are_left_to_the_user(
     topic.send([(key(c), json.dumps(c).encode()) for c in clicks])
     found = topic.report(capsys)
     assert {name: one.weight for name, one in found.event_types.items()} == {
-        "view": 1.0, "add to cart": 2.0, "remove_from_cart": None, "teleport": 1.0,
+        "view": 1.0, "add to cart": 2.0, "remove_from_cart": 0.0, "teleport": 1.0,
     }  # fmt: skip
     weights = tomllib.loads(found.settings)["events"]["weights"]
-    assert weights == {"add to cart": 2.0, "teleport": 1.0}
-    assert "# remove_from_cart = ..." in found.settings
-    assert (found.clicks, found.unused["unknown_type"].count) == (150, 50)
+    assert weights == {"add to cart": 2.0, "remove_from_cart": 0.0, "teleport": 1.0}
+    assert "speaks against the item" in found.event_types["remove_from_cart"].note
+    assert (found.clicks, found.bad, found.unwanted) == (150, 0, 50)
     settled = topic.report(capsys, {"events.weights.teleport": 0.5, "events.weights.*": 0.1})
     assert settled.event_types["teleport"].weight == 0.5
     assert settled.event_types["remove_from_cart"].weight == 0.1

@@ -354,7 +354,7 @@ def test_a_synthetic_stream_that_is_stopped_tells_what_was_delivered(
 ) -> None:
     program = (
         "import sys\n"
-        "from streamer import synthetic\n"
+        "from streamer.shop import synthetic\n"
         "from streamer.settings import Config, TopicSettings\n"
         "servers, clicks, items = sys.argv[1:]\n"
         "topics = TopicSettings(clicks=clicks, items=items)\n"

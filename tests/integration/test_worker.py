@@ -67,6 +67,25 @@ def test_a_click_becomes_a_vector_and_a_bad_record_a_dead_letter(app: App) -> No
     worker.stop()
 
 
+def test_unwanted_clicks_are_counted_as_left_out_and_as_records_but_never_as_bad(app: App) -> None:
+    """The dead letters are a fifth of the other records, and a seventeenth of all."""
+    mixed = []
+    for n, (key, value) in enumerate(CLICKS[:200]):
+        refund = json.dumps(json.loads(value) | {"event_type": "refund", "item_id": None}).encode()
+        mixed += [(key, value), *[(key, refund)] * 3, *[(key, b"no json")] * (n % 4 == 0)]
+    app.publish(mixed)
+    port = free_port()
+    worker = app.worker(
+        events__weights__refund=0, dlq__stop_ratio=0.15, dlq__alarm_ratio=0.15, metrics__port=port
+    )
+    worker.until(lambda: worker.metric(port, "events_total") == 200, "all clicks committed")
+    assert worker.metric(port, r'ignored_clicks_total\{reason="unwanted"\}') == 600
+    assert worker.metric(port, "dead_letter_ratio") == pytest.approx(50 / 850, abs=0.01)
+    worker.stop()
+    letters = app.read(app.config.topics.dead_letters)
+    assert [letter.value() for letter in letters] == [b"no json"] * 50
+
+
 def test_sigterm_commits_what_was_learned(app: App) -> None:
     worker = app.worker(commit__seconds=3600, round__max_seconds=0.1).running()
     app.publish(CLICKS[:700])

@@ -15,6 +15,11 @@ from streamer.settings import ClickSettings, EventSettings
 Format = Literal["json", "msgpack"]
 NESTED = {"user_id": "ctx.user", "item_id": "@key", "ts": "at", "event_id": "ctx.id"}
 JSON = Decoder(ClickSettings(), EventSettings())
+CART_0 = EventSettings(weights={"click": 1.0, "cart": 0.0})
+UNWANTING: dict[Format, Decoder] = {
+    "json": Decoder(ClickSettings(), CART_0),
+    "msgpack": Decoder(ClickSettings(format="msgpack"), CART_0),
+}
 DECODERS = [
     JSON,
     Decoder(ClickSettings(format="msgpack"), EventSettings()),
@@ -23,6 +28,8 @@ DECODERS = [
     Decoder(ClickSettings(fields={"ts": "@timestamp", "weight": ""}), EventSettings()),
     Decoder(ClickSettings(time_unit="iso"), EventSettings()),
     Decoder(ClickSettings(time_unit="us", fields={"event_id": "user_id"}), EventSettings()),
+    *UNWANTING.values(),
+    Decoder(ClickSettings(), EventSettings(weights={"click": 1.0, "*": 0.0})),
 ]
 
 numbers = st.integers() | st.floats() | st.integers(0, 2 * 10**12)
@@ -78,7 +85,16 @@ nested_clicks = st.fixed_dictionaries(
 documents = structures | clicks | nested_clicks | st.lists(clicks | structures, max_size=4)
 in_json = st.builds(as_json, documents, st.booleans())
 in_lines = st.lists(in_json | st.binary(max_size=5), max_size=4).map(b"\n".join)
-in_msgpack = st.builds(as_msgpack, documents)
+only_in_msgpack = st.binary(max_size=5) | st.builds(
+    msgspec.msgpack.Ext, st.integers(0, 127), st.binary(max_size=5)
+)
+packed_clicks = st.builds(
+    lambda click, name, value: click | {name: value},
+    clicks,
+    st.sampled_from(["user_id", "item_id", "ts", "event_type", "weight", "event_id", "other"]),
+    only_in_msgpack | st.lists(only_in_msgpack, max_size=2),
+)
+in_msgpack = st.builds(as_msgpack, documents | packed_clicks)
 broken = st.builds(lambda value, at: value[:at], in_json | in_msgpack, st.integers(0, 60))
 values = st.none() | st.binary() | in_json | in_lines | in_msgpack | broken
 keys = st.none() | st.binary(max_size=6) | st.binary(min_size=510, max_size=515)
@@ -120,7 +136,8 @@ def test_no_input_stops_a_decoder_or_makes_an_impossible_click(
         b._replace(record=record) for record, one in enumerate(alone) for b in one.bad
     ]
     for one in alone:
-        assert len(one.clicks) + len(one.bad) >= 1
+        assert len(one.clicks) + one.unwanted + len(one.bad) >= 1
+    assert together.unwanted == sum(one.unwanted for one in alone)
 
 
 @settings(derandomize=True, max_examples=400, deadline=None)
@@ -147,7 +164,7 @@ def test_every_record_of_one_click_ends_once_as_that_click_or_as_a_dead_letter(
 def test_each_click_of_a_record_of_many_meets_the_fate_it_meets_alone(
     form: str, parts: list[dict[str, Any]]
 ) -> None:
-    decoder = DECODERS[form == "msgpack"]
+    decoder = UNWANTING["msgpack" if form == "msgpack" else "json"]
     encoded = [as_msgpack(part) if form == "msgpack" else as_json(part, True) for part in parts]
     good: dict[str, Any] = {"user_id": "z", "item_id": "z", "ts": 5}
     last = as_msgpack(good) if form == "msgpack" else as_json(good, True)
@@ -162,7 +179,8 @@ def test_each_click_of_a_record_of_many_meets_the_fate_it_meets_alone(
     assert together.clicks.times.tolist() == alone.clicks.times.tolist()
     assert together.clicks.weights.tolist() == alone.clicks.weights.tolist()
     assert together.bad == [b._replace(record=0, part=b.record) for b in alone.bad]
-    assert len(together.clicks) + len(together.bad) == len(parts) + 1
+    assert together.unwanted == alone.unwanted
+    assert len(together.clicks) + together.unwanted + len(together.bad) == len(parts) + 1
 
 
 @settings(derandomize=True, max_examples=200, deadline=None)

@@ -73,6 +73,12 @@ def test_event_weights_add_to_the_defaults(tmp_path: Path) -> None:
     assert weights == {"click": 1, "view": 0.5, "cart": 2, "purchase": 3, "rent": 5, "*": 0.1}
 
 
+def test_a_type_can_be_left_out_by_a_weight_of_0(tmp_path: Path) -> None:
+    file = written(tmp_path, '[events.weights]\nremove_from_cart = 0\n"*" = 0.0\n')
+    weights = load(file, [], {}).events.weights
+    assert (weights["remove_from_cart"], weights["*"]) == (0, 0)
+
+
 @pytest.mark.parametrize("text", ["2", '"2"'])
 def test_text_that_looks_like_a_number_stays_text(tmp_path: Path, text: str) -> None:
     assert load(written(tmp_path, ""), [f"app.instance={text}"], {}).app.instance == "2"
@@ -182,7 +188,9 @@ def test_a_duration_is_read_from_each_source(tmp_path: Path) -> None:
         ("lsh.tables=0", r"^lsh\.tables: "),
         ("graph.half_life=0", r"^graph\.half_life: must be more than 0"),
         ("clusters.min_items=3", r"^clusters\.min_items: "),
-        ("events.weights.view=0", r"^events\.weights\.view: "),
+        ("events.weights.view=1e-7", r"^events\.weights\.view: .* from 1e-6 to 1e6, or 0"),
+        ("events.weights.view=-1", r"^events\.weights\.view: "),
+        ("events.weights.*=1e7", r"^events\.weights\.\*: "),
         ("events.weights.view=nan", r"^events\.weights\.view: "),
         ("topics.items=clicks", r"^topics\.items: is the topic of topics\.clicks too"),
         ("topics.items=a b", r"^topics\.items: 'a b' is no topic name"),
@@ -203,6 +211,9 @@ def test_a_duration_is_read_from_each_source(tmp_path: Path) -> None:
         ),
         ("clicks.fields.xyz=uid", r"^clicks\.fields\.xyz: .*; the fields of a click are user_id"),
         ("clicks.fields.ts=", r"^clicks\.fields\.ts: must not be empty"),
+        ("clicks.fields.user_id=", r"^clicks\.fields\.user_id: must not be empty"),
+        ("clicks.fields.event_id=@key", r"^clicks\.fields\.event_id: cannot be @key"),
+        ("clicks.fields.user_id=@timestamp", r"^clicks\.fields\.user_id: .*which is for ts"),
         ("clicks.fields.item_id=product..sku", r"^clicks\.fields\.item_id: .*product\.sku"),
         ("clicks.fields.item_id=.sku", r"^clicks\.fields\.item_id: .*names with a dot between"),
         ("clicks.fields.ts=@key", r"^clicks\.fields\.ts: cannot be @key, .*user_id and item_id"),

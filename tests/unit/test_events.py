@@ -104,6 +104,50 @@ def test_unknown_types_have_the_weight_of_the_star() -> None:
     assert decoded.clicks.weights.tolist() == [0.25, 1.0]
 
 
+UNWANTED = {"click": 1.0, "refund": 0.0}
+
+
+def test_clicks_of_a_type_that_weighs_0_are_neither_clicks_nor_dead_letters() -> None:
+    decoder = Decoder(ClickSettings(), EventSettings(weights=UNWANTED))
+    refund = click(event_type="refund")
+    values = [refund, click(user_id="a"), b"{", refund, click(user_id="b"), refund]
+    decoded = decoder([None] * 6, values, [NOW] * 6)
+    assert decoded.clicks.users == ["a", "b"]
+    assert [bad.record for bad in decoded.bad] == [2]
+    assert decoded.unwanted == 3
+
+
+@pytest.mark.parametrize(
+    "fields", [{"item_id": ""}, {"item_id": None}, {"ts": "soon"}, {"weight": 0}, {"event_id": []}]
+)
+def test_the_other_fields_of_an_unwanted_click_may_hold_anything(fields: dict[str, Any]) -> None:
+    decoder = Decoder(ClickSettings(), EventSettings(weights=UNWANTED))
+    decoded = decoder([None], [click(event_type="refund", **fields)], [NOW])
+    assert (len(decoded.clicks), decoded.bad, decoded.unwanted) == (0, [], 1)
+
+
+def test_unwanted_clicks_of_a_record_of_many_are_left_out_singly() -> None:
+    decoder = Decoder(ClickSettings(), EventSettings(weights=UNWANTED))
+    good, refund, bad = click(), click(event_type="refund"), click(ts=-1)
+    values = [b"\n".join([refund, good, refund]), b"\n".join([refund, good, bad, refund])]
+    decoded = decoder([None] * 2, values, [NOW] * 2)
+    assert (len(decoded.clicks), decoded.unwanted) == (2, 4)
+    assert [(b.record, b.part) for b in decoded.bad] == [(1, 2)]
+
+
+def test_a_star_that_weighs_0_leaves_every_other_type_out() -> None:
+    decoder = Decoder(ClickSettings(), EventSettings(weights={"click": 1.0, "*": 0.0}))
+    decoded = decoder([None] * 3, [click(event_type="zoom"), click(), b"[7]"], [NOW] * 3)
+    assert (len(decoded.clicks), decoded.unwanted) == (1, 1)
+    assert [bad.reason for bad in decoded.bad] == [Reason.UNDECODABLE]
+
+
+def test_clicks_without_a_type_are_unwanted_if_click_is() -> None:
+    decoder = Decoder(ClickSettings(), EventSettings(weights={"click": 0.0, "view": 1.0}))
+    decoded = decoder([None] * 2, [click(), click(event_type="view")], [NOW] * 2)
+    assert (len(decoded.clicks), decoded.bad, decoded.unwanted) == (1, [], 1)
+
+
 def test_null_in_an_optional_field_is_absence() -> None:
     decoded = decode(click(event_type=None, weight=None, event_id=None))
     assert decoded.bad == []
@@ -190,6 +234,7 @@ def test_a_record_that_is_too_long_is_not_decoded() -> None:
         (click().replace(b'"u"', b"9" * 5000), Reason.BAD_FIELD, "user_id must be"),
         (click(ts=NOW + 1001), Reason.BAD_TIME, "events.max_ahead is 1 s"),
         (click(event_type="zoom"), Reason.UNKNOWN_TYPE, "event_type 'zoom'"),
+        (click(event_type="zoom", item_id=""), Reason.UNKNOWN_TYPE, "a weight of 0 leaves it out"),
     ],
 )
 def test_each_dead_letter_says_why(value: bytes | None, reason: Reason, message: str) -> None:

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from streamer.decode.events import Decoded, Decoder, Reason
-from streamer.errors import ConfigError
 from streamer.settings import ClickSettings, EventSettings
 
 NOW = 1_700_000_000_000
@@ -254,17 +253,3 @@ def test_a_timestamp_of_messagepack_is_a_time_whatever_the_unit(unit: Unit) -> N
     settings = ClickSettings(format="msgpack", time_unit=unit)
     decoded = Decoder(settings, EventSettings())([None], [value], [-1])
     assert decoded.clicks.times.tolist() == [NOW]
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"user_id": ""}, "clicks.fields.user_id is empty"),
-        ({"ts": ""}, "clicks.fields.ts is empty"),
-        ({"user_id": "@timestamp"}, "@timestamp is for ts only"),
-        ({"event_id": "@key"}, "@key is for user_id and item_id only"),
-    ],
-)
-def test_a_mapping_that_cannot_be_is_refused(fields: dict[str, str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        Decoder(ClickSettings(fields=fields), EventSettings())

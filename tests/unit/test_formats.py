@@ -1,6 +1,7 @@
 """Clicks in each format, and many clicks in one record."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -90,6 +91,53 @@ def test_bad_lines_are_told_singly() -> None:
         (1, 3, foreign, Reason.UNDECODABLE),
         (1, 4, lines(click("b", ts=-1)), Reason.BAD_TIME),
     ]
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        *(7, -1, 2**63, 2**64 - 1, -(2**63), "", "é" * 256, "é" * 257, "x" * 513, "a\x00b"),
+        *(True, None, 1.0, 1.5, [1], ["a"], {"id": 1}, [[[[[[[[[1]]]]]]]]]),
+    ],
+)
+def test_an_id_of_messagepack_is_judged_as_one_of_json(identifier: object) -> None:
+    packed = decode(pack(click(identifier)), format="msgpack")
+    written = decode(lines(click(identifier)))
+    assert packed.clicks.users == written.clicks.users
+    assert [bad[3:] for bad in packed.bad] == [bad[3:] for bad in written.bad]
+    assert len(packed.clicks) + len(packed.bad) == 1
+
+
+@pytest.mark.parametrize(
+    ("identifier", "shown"),
+    [
+        (b"u", "b'u'"),
+        (b"x" * 600, "b'xxx"),
+        (msgspec.msgpack.Ext(5, b"data"), "(5, b'data')"),
+        (datetime(2026, 1, 31, tzinfo=UTC), "datetime.datetime(2026, 1, 31"),
+        ([b"u"], "[b'u']"),
+    ],
+)
+@pytest.mark.parametrize("name", ["user_id", "item_id", "event_id"])
+def test_what_only_messagepack_can_spell_is_no_id(
+    name: str, identifier: object, shown: str
+) -> None:
+    value = pack(click() | {name: identifier})
+    (bad,) = decode(value, format="msgpack").bad
+    assert (bad.part, bad.value, bad.reason) == (None, value, Reason.BAD_FIELD)
+    assert f"{name} must be a string or an integer, not {shown}" in bad.message
+
+
+@pytest.mark.parametrize("name", [b"other", 7, -(2**63), (1, "a"), None])
+def test_a_field_of_messagepack_that_is_not_used_may_have_any_name(name: object) -> None:
+    decoded = decode(pack(click("a") | {name: [b"\xff", 2**64 - 1]}), format="msgpack")
+    assert (decoded.clicks.users, decoded.bad) == (["a"], [])
+
+
+def test_a_name_of_bytes_is_not_the_name_of_a_field() -> None:
+    value = pack({b"user_id": "u", "item_id": "i", "ts": NOW})
+    (bad,) = decode(value, format="msgpack").bad
+    assert bad.message == "user_id is missing"
 
 
 def test_bad_elements_of_messagepack_are_told_singly() -> None:

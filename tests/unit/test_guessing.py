@@ -276,7 +276,7 @@ def test_units_of_times_are_told_by_magnitude(values: list[Any], unit: str | Non
 @pytest.mark.parametrize(("event_type", "weight"), [
     ("view", 1.0), ("page_view", 1.0), ("ProductClicked", 1.0), ("ADD_TO_CART", 2.0),
     ("addToBasket", 2.0), ("purchase", 3.0), ("Order Completed", 3.0), ("transaction", 3.0),
-    ("remove_from_cart", None), ("refund", None), ("ping", None), ("", None),
+    ("remove_from_cart", 0.0), ("Refund Issued", 0.0), ("ping", None), ("", None),
 ])  # fmt: skip
 def test_usual_event_types_have_usual_weights(event_type: str, weight: float | None) -> None:
     assert guessing.type_weight(event_type) == weight

@@ -147,6 +147,19 @@ def test_the_report_counts_clicks_items_and_dead_letters(
     assert "15 dead letters" in told
 
 
+def test_clicks_of_unwanted_types_are_left_out_of_a_replay(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clicks = [json.loads(line) for line in log.read_text().splitlines()]
+    refunds = [json.dumps(click | {"event_type": "refund"}) for click in clicks[:200]]
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text("\n".join([*refunds, log.read_text()]))
+    run(mixed, tmp_path / "out", False, "events.weights.refund=0")
+    told = capsys.readouterr().out
+    assert "1,500 clicks of 1,715 records" in told
+    assert "15 dead letters, 200 left out" in told
+
+
 def test_an_empty_log_gives_no_vectors(tmp_path: Path) -> None:
     log = tmp_path / "empty.jsonl"
     log.touch()
