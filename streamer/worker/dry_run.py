@@ -105,7 +105,8 @@ def _sample(config: Config, admin: AdminClient, consumer: Consumer, console: Con
     console.print(
         f"of the newest {len(messages):,} records, {len(decoded.clicks):,} clicks of "
         f"{len(set(decoded.clicks.users)):,} users on {len(set(decoded.clicks.items)):,} items "
-        f"would be learned, {decoded.unwanted:,} left out, {len(decoded.bad):,} would be dead letters"
+        f"would be learned, {decoded.unwanted:,} left out, and {len(decoded.bad):,} would be dead "
+        "letters"
     )
     firsts = {bad.reason: bad.message for bad in reversed(decoded.bad)}
     for reason, count in Counter(bad.reason for bad in decoded.bad).items():
