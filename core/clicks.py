@@ -23,6 +23,17 @@ class Clicks:
     def __len__(self) -> int:
         return len(self.users)
 
+    def at(self, chosen: NDArray[np.bool_]) -> Self:
+        """The clicks where `chosen`, bool [n], is true."""
+        places = np.flatnonzero(chosen).tolist()
+        return type(self)(
+            [self.users[i] for i in places],
+            [self.items[i] for i in places],
+            self.times[chosen],
+            self.weights[chosen],
+            None if self.event_ids is None else self.event_ids[chosen],
+        )
+
     def parts(self, size: int) -> list[Self]:
         """The clicks in order, at most `size` in each part; at least one part."""
         edges = range(0, max(len(self), 1), size)

@@ -1,6 +1,6 @@
 """What each user clicked last. A session ends after a gap; sessions that ended are forgotten."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,11 @@ class Sessions:
         live = np.arange(self.items.shape[1])[None, :] < self.size[:n, None]
         over = (self.time[:n] < before) | (live & dead[self.items[:n]]).any(axis=1)
         self.size[:n][over] = 0
+
+    def forget(self, users: Iterable[str]) -> None:
+        """End the sessions of these users at once. The next checkpoint deletes them."""
+        self.size[[self.users[user] for user in users if user in self.users]] = 0
+        self.collect()
 
     def collect(self) -> None:
         """Free the rows of users whose sessions ended."""

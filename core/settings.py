@@ -78,7 +78,7 @@ class ModelSettings:
 class ClusterSettings:
     count: int = 64
     """Clusters, once there are `min_items` items; before that every item has none."""
-    min_items: int = 640
+    min_items: int = 250
     """Settled items (10 updates or more) that the first k-means waits for."""
     margin: float = 0.05
     """A known item changes cluster only if the other centroid's cosine is better by this much."""

@@ -3,7 +3,7 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -93,7 +93,7 @@ def load(file: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
     """The configuration from `file`, then `environ`, then `overrides` ("section.key=value").
 
     Without `file`, `walkstream.toml` in the working directory is read if there is one.
-    Raises ConfigError that names the key and where it was set.
+    Raises ConfigError that names each wrong key and where it was set.
     """
     return load_with_origins(file, overrides, environ)[0]
 
@@ -125,23 +125,40 @@ def load_with_origins(
     sections: dict[str, dict[str, Any]] = {
         section: {} for section in _SECTIONS if section not in _PASSED_ON
     }
+    problems = list(_with_one_underscore(environ))
     for key, value in values.items():
-        converted = _converted(key, value, origins[key])
+        try:
+            converted = _converted(key, value)
+        except ValueError as error:
+            problems.append((key, str(error)))
+            continue
         table = next((name for name in tables if key.startswith(name + ".")), None)
         if table is not None:
             tables[table][key.removeprefix(table + ".")] = converted
         else:
             section, _, name = key.partition(".")
             sections[section][name] = converted
+    refuse(problems, origins)
     sections["events"]["weights"] = tables[_WEIGHTS]
     sections["clicks"]["fields"] = tables[_FIELDS]
     built = {section: _SECTIONS[section](**given) for section, given in sections.items()}
     config = Config(kafka=tables["kafka"], registry=tables["registry"], **built)
-    for key, problem in limits.problems(config):
-        raise ConfigError(f"{key}: {problem}{_source(origins.get(key))}")
+    refuse(limits.problems(config), origins)
     if config.commit != built["commit"]:
         origins["commit.rounds"] = "round.max_seconds"
     return config, origins
+
+
+def refuse(problems: Iterable[tuple[str, str]], origins: Mapping[str, str]) -> None:
+    """ConfigError, if there are problems: each key, what is wrong with it, and where it was set."""
+    lines = [
+        f"{key}: {problem}" + (f" (from {origins[key]})" if key in origins else "")
+        for key, problem in problems
+    ]
+    if len(lines) == 1:
+        raise ConfigError(lines[0])
+    if lines:
+        raise ConfigError("\n  ".join([f"{len(lines)} settings are wrong:", *lines]))
 
 
 def leaves(config: Config) -> dict[str, Any]:
@@ -164,9 +181,18 @@ def _from_file(file: Path | None) -> Iterator[tuple[str, Any, str]]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from None
+        raise ConfigError(f"{path}: is not TOML: {error}{_twice(str(error))}") from None
     for key, value in document.items():
         yield key, value, str(path)
+
+
+def _twice(error: str) -> str:
+    """What to do about an error of tomllib, if a section is there twice."""
+    found = re.search(r"Cannot declare \((.*)\) twice", error)
+    if found is None:
+        return ""
+    section = ".".join(re.findall(r"'([^']*)'", found[1]))
+    return f": section [{section}] is there twice: merge the two"
 
 
 def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
@@ -178,6 +204,19 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
         section, _, name = variable.removeprefix("WALKSTREAM_").lower().partition("__")
         name = name.replace("_", ".") if section in _PASSED_ON else name.replace("__", ".")
         yield f"{section}.{name}", _Text(text), variable
+
+
+def _with_one_underscore(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Variables that would be a setting with two underscores after its section."""
+    known = {key.replace(".", "_"): key for key in (*_TYPES, *leaves(Config()))}
+    for variable, text in environ.items():
+        key = known.get(variable.removeprefix("WALKSTREAM_").lower())
+        is_meant = variable.startswith("WALKSTREAM_") and key and "__" not in variable
+        # A platform's address of a service called walkstream-metrics is no metrics.port.
+        if is_meant and key and not re.match(r"\w+://", text):
+            section, _, name = key.upper().partition(".")
+            name = name.replace(".", "_" if section == "KAFKA" else "__")
+            yield variable, f"is no setting; did you mean WALKSTREAM_{section}__{name}?"
 
 
 def _from_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
@@ -221,24 +260,26 @@ def _type_of(key: str) -> Any:
     return float if key.startswith(_WEIGHTS + ".") else _TYPES.get(key)
 
 
-def _converted(key: str, value: Any, origin: str) -> Any:
+def _converted(key: str, value: Any) -> Any:
+    """The value as its setting has it. ValueError for a wrong value or key."""
     type_ = _type_of(key)
     if type_ is None:
-        raise ConfigError(f"{key}: there is no such setting{_hint(key)}{_source(origin)}")
+        raise ValueError(f"there is no such setting{_hint(key)}")
     if get_origin(type_) is Literal and value not in type_.__args__:
-        choices = ", ".join(type_.__args__)
-        raise ConfigError(f"{key}: {value!r} is none of {choices}{_source(origin)}")
+        raise ValueError(f"{value!r} is none of {', '.join(type_.__args__)}")
     if type_ is str and isinstance(value, date):
         value = value.isoformat()  # TOML has dates and times of its own
     try:
         # Strict for Kafka: a password such as "007" must stay the text it is.
         strict = type_ is KafkaValue
         value = msgspec.convert(value, type_, strict=strict, dec_hook=lambda _, v: duration(v))
-        if key == "start.position":
-            start_time(value)
-        return value
-    except (msgspec.ValidationError, ValueError) as error:
-        raise ConfigError(f"{key}: {error}{_source(origin)}") from None
+    except msgspec.ValidationError as error:
+        # `duration` quotes the value itself; what a library is given may be a secret.
+        is_told = error.__cause__ is not None or type_ is KafkaValue
+        raise ValueError(str(error) if is_told else f"{value!r} is wrong: {error}") from None
+    if key == "start.position":
+        start_time(value)
+    return value
 
 
 def _hint(key: str) -> str:
@@ -254,7 +295,3 @@ def _hint(key: str) -> str:
     if key.startswith(_FIELDS + "."):
         return f"{hint}; the fields of a click are {', '.join(ClickSettings().fields)}"
     return hint or f"; the sections are {', '.join(_SECTIONS)}"
-
-
-def _source(origin: str | None) -> str:
-    return f" (from {origin})" if origin else ""

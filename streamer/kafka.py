@@ -32,17 +32,17 @@ CALL_SECONDS = 30.0
 SESSION_MS = 20_000
 """How long the group keeps the place of a worker that died."""
 
-TAKEN_OVER = frozenset(
-    {
-        KafkaError.FENCED_INSTANCE_ID,
-        KafkaError._FENCED,
-        # A consumer has one fatal error, which is that another one took its group.instance.id.
-        KafkaError._FATAL,
-        KafkaError.PRODUCER_FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.UNKNOWN_MEMBER_ID,
-    }
-)
+TRANSACTION_MS = 10_000
+"""How long a transaction may be open, unless `transaction.timeout.ms` says otherwise."""
+
+_PLACE_TAKEN = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError.UNKNOWN_MEMBER_ID})
+TAKEN_OVER = _PLACE_TAKEN | {
+    KafkaError._FENCED,
+    # A consumer has one fatal error, which is that another one took its group.instance.id.
+    KafkaError._FATAL,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+}
 
 
 def _log_error(error: KafkaError) -> None:
@@ -86,7 +86,7 @@ def producer(config: Config) -> Producer:
     defaults: dict[str, KafkaValue] = {
         "linger.ms": 5,
         "compression.type": "lz4",
-        "transaction.timeout.ms": 10_000,
+        "transaction.timeout.ms": TRANSACTION_MS,
         "queue.buffering.max.messages": 1_000_000,
         "queue.buffering.max.kbytes": 1_048_576,
     }
@@ -169,6 +169,23 @@ def failure(error: KafkaError, where: str) -> WalkstreamError:
             "every worker its own app.instance, and do not start this one again until that is so"
         )
     return WalkstreamError(f"{where}: {error.name()}: {error.str()}. Restart the worker")
+
+
+def transaction_failure(
+    error: KafkaError, where: str, seconds: float, config: Config
+) -> WalkstreamError:
+    """The same of a transaction that began `seconds` ago.
+
+    The broker ends one that is too old, and fences its producer as if another one had its name.
+    """
+    most = float(config.kafka.get("transaction.timeout.ms", TRANSACTION_MS)) / 1000
+    if seconds <= most or error.code() in _PLACE_TAKEN:
+        return failure(error, where)
+    return WalkstreamError(
+        f"{where}: {error.str()}. The transaction took {seconds:.0f} s, longer than "
+        f'kafka."transaction.timeout.ms" ({most:g} s), so the broker ended it. Restart the worker; '
+        'if it comes again, raise kafka."transaction.timeout.ms", or look why the brokers are slow'
+    )
 
 
 def partitions(consumer: Consumer, topic: str) -> list[int]:

@@ -65,6 +65,25 @@ _RANGES: dict[str, tuple[float, float]] = {
 MOST_CENTROID_BYTES = 900_000
 """Brokers take records of a million bytes by default."""
 
+_FOR_US = "exactly-once needs a value that Walkstream sets itself: take the line out"
+_FOR_NAME = "follows from app.name and app.instance: set those, and take the line out"
+_OWNED = {
+    "auto.offset.reset": "where the first start begins is start.position: set that instead",
+    "group.id": "is app.name: set that instead",
+    "group.instance.id": _FOR_NAME,
+    "transactional.id": _FOR_NAME,
+    "delivery.report.only.error": _FOR_US,
+    "enable.auto.commit": _FOR_US,
+    "enable.auto.offset.store": _FOR_US,
+    "enable.idempotence": _FOR_US,
+    "enable.partition.eof": _FOR_US,
+    "group.protocol": _FOR_US,
+    "isolation.level": _FOR_US,
+    "partition.assignment.strategy": _FOR_US,
+    "partitioner": _FOR_US,
+}
+"""Properties of [kafka] that are not the user's to set, and why."""
+
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 _SPECIAL_PATHS = {AT_KEY: ("user_id", "item_id"), AT_TIMESTAMP: ("ts",)}
@@ -102,6 +121,9 @@ def problems(config: "Config") -> Iterator[tuple[str, str]]:
     if 0 < config.dlq.stop_ratio < alarm:
         # The worker would stop without an alert before.
         yield "dlq.stop_ratio", f"must be 0 (never) or at least dlq.alarm_ratio, which is {alarm:g}"
+    for key in config.kafka:
+        if key in _OWNED:
+            yield f"kafka.{key}", _OWNED[key]
     yield from _click_problems(config)
     yield from _name_problems(config)
 

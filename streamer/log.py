@@ -1,12 +1,15 @@
 """Logging to standard error, as text for people or as JSON lines for collectors."""
 
 import logging
+import sys
 import time
+import traceback
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from streamer.errors import WalkstreamError
 from streamer.settings import LogSettings
 
 context: dict[str, str | int] = {}
@@ -20,6 +23,26 @@ def setup(settings: LogSettings) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonFormatter() if settings.format == "json" else _TextFormatter())
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
+
+
+def end(error: Exception) -> int:
+    """Say on standard error why the process ends, and return the code that it exits with.
+
+    Plain text, unless `setup` was told to print JSON: then it is a line like the others.
+    """
+    if isinstance(error, WalkstreamError):
+        reason, code, unexpected = str(error), error.exit_code, None
+    else:
+        reason, code, unexpected = f"{type(error).__name__}: {error}", 1, error
+    if any(isinstance(h.formatter, _JsonFormatter) for h in logging.getLogger().handlers):
+        logging.getLogger("walkstream").error(
+            reason, exc_info=unexpected, extra={"exit_code": code}
+        )
+    elif unexpected is None:
+        print(f"walkstream: {reason}", file=sys.stderr)
+    else:
+        traceback.print_exception(unexpected)
+    return code
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:

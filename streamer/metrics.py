@@ -191,7 +191,7 @@ class Metrics:
         # Whether it is ready, and good.
         self.restore_progress = gauge(
             "restore_progress",
-            "Share of the start-up restore that is done, 0 to 1; 1 while running.",
+            "About how much of the start-up restore is done, 0 to 1; 1 while running.",
         )
         self.ready = gauge("ready", "1 while /readyz answers 200, otherwise 0.")
         self.quality_trials_total = counter(

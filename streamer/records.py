@@ -10,10 +10,11 @@ are packed rows (`core.rows`).
 
 import hashlib
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import msgspec
 import numpy as np
+from confluent_kafka import Message
 
 from core.placement import Placement
 from core.rounds import Changes
@@ -30,6 +31,11 @@ FORGOTTEN = b"\xffforgotten/"
 
 VERSION_HEADER = "version"
 """Header of a tombstone in `model-state`: the version that the deletion has."""
+
+REPLAYED_FROM = "replayed.from"
+"""Header of a record that `dlq replay` sent again: the place of its dead letter."""
+SOURCE = ("source.partition", "source.offset", "source.timestamp")
+"""Headers of a dead letter, and of its copy: which record of that topic it was, and its time."""
 
 _to_msgpack = msgspec.msgpack.Encoder().encode
 _to_json = msgspec.json.Encoder().encode
@@ -106,6 +112,26 @@ class Progress(msgspec.Struct, frozen=True):
     """Greatest event time of the engine, ms."""
     commit: int
     round: int
+
+
+class Original(NamedTuple):
+    """The record of the same topic that a copy was sent again for."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    """Of the record, in ms; -1 for none."""
+
+
+def original(message: Message) -> Original | None:
+    """What a record is a copy of; None if `dlq replay` did not send it, or did not know."""
+    headers = dict(message.headers() or [])
+    if REPLAYED_FROM not in headers:
+        return None
+    try:
+        return Original(*(int(headers[name] or "") for name in SOURCE))
+    except (KeyError, ValueError):  # anybody may write to the topic
+        return None
 
 
 class _Placement(msgspec.Struct):

@@ -1,22 +1,26 @@
 """The settings in force and where each came from, for people and for scripts."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from confluent_kafka import KafkaException, Producer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from core.settings import Duration
-from streamer import settings_file
-from streamer.config import leaves, load_with_origins, spelled
+from streamer import kafka, settings_file
+from streamer.config import leaves, load_with_origins, refuse, spelled
 from streamer.settings import Config
 
 WIDE = 120
 """Columns of a terminal from which on the meanings are shown too."""
+_SERVERS = ("bootstrap.servers", "metadata.broker.list")
 MASK = "***"
 DEFAULT = "default"
 
@@ -68,8 +72,12 @@ def run(
     changed: bool,
     as_json: bool,
 ) -> None:
-    """Print what is in force, or what of it differs from the defaults. ConfigError as `load`."""
+    """Print what is in force, or what of it differs from the defaults.
+
+    ConfigError as `load`, and for what librdkafka refuses in section [kafka].
+    """
     config, origins = load_with_origins(file, overrides, environ)
+    refuse(_kafka_problems(config), origins)
     shown = in_force(config, origins)
     if changed:
         values, defaults = leaves(config), leaves(Config())
@@ -81,6 +89,38 @@ def run(
         console.print(_table(shown, console.width >= WIDE))
     else:
         print("everything has its default")
+
+
+def _kafka_problems(config: Config) -> Iterator[tuple[str, str]]:
+    """Properties that no client can be made with, each with what librdkafka says.
+
+    Nothing is connected to, as the brokers are left out.
+    """
+    given = {key: value for key, value in config.kafka.items() if key not in _SERVERS}
+    found = False
+    for key, value in given.items():
+        problem = _refusal(partial(Producer, {"log_level": 2, key: value}))
+        # Some make sense only beside others.
+        if problem and not problem.startswith("Failed to create"):
+            found = True
+            yield f"kafka.{key}", problem
+    if found:
+        return
+    for client in (kafka.producer, kafka.group_consumer):
+        if problem := _refusal(partial(client, replace(config, kafka=given))):
+            yield "kafka", problem
+            return
+
+
+def _refusal(client: Callable[[], object]) -> str:
+    """Why a client cannot be made; empty if it can."""
+    try:
+        client()
+    except KafkaException as error:
+        return str(error.args[0].str())
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def _table(shown: Mapping[str, InForce], wide: bool) -> Table:

@@ -16,12 +16,15 @@ from confluent_kafka.admin import (
     TopicDescription,
 )
 
-from core.settings import DAY_MS
+from core.settings import DAY_MS, Duration
+from streamer.config import spelled
 from streamer.errors import Refused, WalkstreamError
 from streamer.settings import TopicSettings
 
 DELETE_RETENTION_MS = DAY_MS
 """Tombstones stay at least this long. A store away for longer may have missed some."""
+
+HOUR_MS = 3_600_000
 
 MAX_SEGMENT_BYTES = 64 * 2**20
 """The cleaner never touches the segment being written: a larger one is never compacted at all."""
@@ -43,6 +46,8 @@ class Limit:
     """What a new topic gets, and what a repair proposes."""
     holds: Callable[[int], bool]
     reason: str
+    otherwise: Callable[[int], str] = lambda value: ""
+    """What else there is to do about a value that does not hold."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,12 @@ def specs(topics: TopicSettings, horizon_ms: int) -> list[TopicSpec]:
     history = horizon_ms + DAY_MS
     kept = Limit(
         "retention.ms",
-        f"-1 or at least {history}",
+        f"-1 or at least {history} ({spelled(Duration(history))})",
         max(7 * DAY_MS, history),
         lambda value: value == -1 or value >= history,
-        "the graph is rebuilt from the clicks of its horizon and one day more",
+        f"the graph is rebuilt from the clicks of its horizon ({spelled(Duration(horizon_ms))}) "
+        "and one day more",
+        _other_ways,
     )
     unlimited = Limit(
         "retention.bytes",
@@ -127,6 +134,35 @@ def specs(topics: TopicSettings, horizon_ms: int) -> list[TopicSpec]:
         spec(topics.vector_deltas, cleanup="delete", limits=(message,)),
         spec(topics.dead_letters, cleanup="delete", limits=(message,)),
     ]
+
+
+def longest_horizon(retention_ms: int) -> Duration:
+    """The longest `graph.horizon`, in whole hours, for which clicks are kept; 0 if there is none.
+
+    `retention_ms` is -1 for clicks that are kept for ever: then any horizon would do.
+    """
+    return Duration(max(0, retention_ms - DAY_MS) // HOUR_MS * HOUR_MS)
+
+
+def _other_ways(retention_ms: int) -> str:
+    """What to do about clicks that go too early, other than to keep them."""
+    horizon = longest_horizon(retention_ms)
+    shorter = (
+        f" Or look back less far: graph.horizon = {spelled(horizon)} at most, or, with "
+        f"graph.horizon = 0, graph.half_life = {spelled(Duration(horizon // 8))} at most."
+    )
+    return (shorter if horizon else "") + (
+        " Or set topics.check = false: no topic is checked then, and after the loss of the state "
+        "folder the graph is rebuilt from the clicks that are still kept, without the older ones"
+    )
+
+
+def retention(admin: AdminClient, topic: str) -> int:
+    """How long records of an existing topic are kept, in ms; -1 for ever.
+
+    Raises WalkstreamError when the cluster does not answer or forbids the question.
+    """
+    return int(_configs(admin, [topic])[topic]["retention.ms"])
 
 
 def create(admin: AdminClient, specs: Iterable[TopicSpec]) -> list[str]:
@@ -249,6 +285,7 @@ def _config_mismatches(spec: TopicSpec, config: Mapping[str, str]) -> Iterable[s
             yield (
                 f"topic {spec.name}: {limit.setting} is {value}, wanted {limit.wanted}, because "
                 f"{limit.reason}. {_alter(spec.name, limit.setting, limit.value)}"
+                + (f".{ways}" if (ways := limit.otherwise(int(value))) else "")
             )
 
 

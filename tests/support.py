@@ -293,7 +293,8 @@ class Contents:
     placement: bytes | None
     graph: dict[str, tuple[int, list[str], bytes]]
     """Of each node: time last seen, its neighbours in order, their weights."""
-    sessions: dict[str, tuple[int, list[str]]]
+    sessions: dict[str, tuple[int, list[str], int, list[int]]]
+    """Of each user: time of the last click, last items, number of clicks, hashes of event ids."""
     clock: tuple[int, int]
     folded: dict[str, int] | None
     """The offsets that graph and sessions stand for."""
@@ -316,7 +317,12 @@ def contents(config: Config) -> Contents:
             )
         for user, at in engine.sessions.users.items():
             items = engine.sessions.items[at, : engine.sessions.size[at]]
-            sessions[user] = int(engine.sessions.time[at]), [names[i] or "" for i in items]
+            sessions[user] = (
+                int(engine.sessions.time[at]),
+                [names[i] or "" for i in items],
+                int(engine.sessions.clicks[at]),
+                engine.sessions.event_ids[at].tolist(),
+            )
         return Contents(
             rows=store.everything("rows"),
             clusters=set(store.everything("clusters")),

@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from streamer.cli import looking, running, setup, upkeep
-from streamer.errors import WalkstreamError
 
 app = typer.Typer(
     help="Item embeddings that follow a stream of clicks, from Kafka to Kafka.",
+    epilog="Exit codes: 0 done or stopped; 1 failed; 2 a wrong setting or argument; 3 refused, as "
+    "clicks would be lost or counted twice; 4 another process took this worker's place; 5 damaged "
+    "state was moved aside, start again; 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -41,11 +43,12 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app(prog_name="walkstream")
-    except WalkstreamError as error:
-        print(f"walkstream: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        from streamer import log
+
+        sys.exit(log.end(error))
 
 
 def _show_version(asked: bool) -> None:

@@ -44,7 +44,8 @@ def query(
     """
     from streamer.look import query as module
 
-    module.run(_folder(state, config, overrides), item, k, mode, min_updates, as_json)
+    folder = state or Path(load(config, overrides).state.dir)
+    module.run(folder, item, k, mode, min_updates, as_json)
 
 
 def inspect(
@@ -61,7 +62,8 @@ def inspect(
     """
     from streamer.look import inspection as module
 
-    module.run(_folder(state, config, overrides), as_json)
+    loaded = load(config, overrides)
+    module.run(state or Path(loaded.state.dir), loaded.clusters.min_items, as_json)
 
 
 def plot(
@@ -84,7 +86,8 @@ def plot(
 ) -> None:
     """Draw a map of the items, coloured by cluster, also while the worker runs.
 
-    It needs `pip install "walkstream[plot]"`.
+    It needs `pip install ".[plot]"`, in the folder of Walkstream. Before there are clusters, items
+    are coloured by the attribute.
 
     **Examples**
 
@@ -94,7 +97,9 @@ def plot(
     """
     from streamer.look import plot as module
 
-    module.run(_folder(state, config, overrides), out, by, labels, projection)
+    loaded = load(config, overrides)
+    folder, awaited = state or Path(loaded.state.dir), loaded.clusters.min_items
+    module.run(folder, out, by, labels, projection, awaited)
 
 
 def check_topic(
@@ -108,9 +113,12 @@ def check_topic(
 ) -> None:
     """Read a sample of an existing topic, and print the settings that make clicks of it.
 
-    Nothing is changed, in Kafka or here. Exits with 3 if no record of the sample is a click.
+    Nothing is changed, in Kafka or here. The settings go to standard output, and the report to
+    standard error. Exits with 3 if no record of the sample is a click, or hardly meant as one.
 
     **Examples**
+
+    $ walkstream check-topic web.events > lines.toml
 
     $ walkstream check-topic web.events --set kafka.bootstrap.servers=broker:9092
 
@@ -119,8 +127,3 @@ def check_topic(
     from streamer.look import check_topic as module
 
     module.run(load(config, overrides), topic, sample, as_json)
-
-
-def _folder(state: Path | None, config: Path | None, overrides: list[str] | None) -> Path:
-    """`--state`, or else the folder of the configuration."""
-    return state or Path(load(config, overrides).state.dir)

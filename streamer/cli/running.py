@@ -49,7 +49,7 @@ def worker(
     if dry_run:
         from streamer.worker import dry_run as rehearsal
 
-        rehearsal.run(settings)
+        rehearsal.run(settings, accept_loss)
         return
     from streamer.worker import loop as module
 
@@ -159,7 +159,11 @@ def publish(
     bots: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, metavar="SHARE", help="Synthetic: clicks of bots, 0.05 for 5%."
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="Synthetic: clicks of bots, 0.05 for 5%; one bot for each 10% begun. A worker "
+            "leaves out what they click after session.max_events.",
         ),
     ] = None,
     malformed: Annotated[

@@ -129,14 +129,17 @@ def replay_letters(
     until: Until = None,
     partition: Partition = None,
     match: Match = None,
+    bad_too: Annotated[
+        bool, typer.Option("--all", help="Those that are still bad too; they come back.")
+    ] = False,
     dry_run: DryRun = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Send dead letters back to the topic they came from, in one transaction: all or none.
+    """Send dead letters that are good by now back to where they came from: all or none.
 
-    For records that are good by now, such as those of an event type that has got a weight. The
-    dead letters stay: sent twice, a click counts twice. Workers get no new clicks while it sends.
+    Good by the settings in force, such as clicks of a type that has got a weight. The dead letters
+    stay: sent twice, a click counts twice. Workers get no new clicks while it sends.
 
     **Examples**
 
@@ -148,7 +151,7 @@ def replay_letters(
     from streamer.upkeep.letters import Filter
 
     wanted = Filter.of(reason or [], since, until, partition, match)
-    module.resend(load(config, overrides), wanted, dry_run)
+    module.resend(load(config, overrides), wanted, bad_too, dry_run)
 
 
 def reset(

@@ -8,6 +8,7 @@ import msgspec
 from confluent_kafka import Message
 
 from streamer.decode.events import Bad
+from streamer.decode.formats import MAX_ID_BYTES
 
 Headers = list[tuple[str, str | bytes | None]]
 """Headers of a record, as confluent-kafka takes and gives them."""
@@ -23,20 +24,25 @@ class DeadLetter:
     key: bytes | None
     value: bytes | None
     headers: Headers
+    bad: Bad
 
     @classmethod
     def of(cls, message: Message, bad: Bad) -> Self:
-        """What is bad of the message. What is too long for a record of its own is cut."""
+        """What is bad of the message. What is too long for a record of its own is cut.
+
+        So is a key that is too long for an id, if many dead letters may have to repeat it.
+        """
         topic, partition = message.topic() or "", message.partition() or 0
         _, timestamp = message.timestamp()
         told = headers(topic, partition, message.offset() or 0, timestamp, bad)
         key, value = message.key(), bad.value
         size = len(key or b"") + len(value or b"")
-        if size > MAX_BYTES:
+        most = MAX_BYTES // 2 if bad.part is None else MAX_ID_BYTES
+        if size > MAX_BYTES or (bad.part is not None and key and len(key) > most):
             told.append(("source.bytes", str(size).encode()))
-            key = key and key[: MAX_BYTES // 2]
+            key = key and key[:most]
             value = value and value[: MAX_BYTES // 2]
-        return cls(key, value, told)
+        return cls(key, value, told, bad)
 
 
 def headers(topic: str, partition: int, offset: int, timestamp: int, bad: Bad) -> Headers:

@@ -7,7 +7,7 @@ last word, and says what is wrong.
 
 import json
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,15 +38,18 @@ from streamer.decode.fields import (
     key_id,
 )
 from streamer.decode.formats import (
+    MAX_ID_BYTES,
     UNREADABLE,
     Layout,
     Part,
+    TooManyParts,
+    cut,
     json_parts,
     msgpack_parts,
     short,
 )
 from streamer.decode.registry import Registry
-from streamer.settings import ClickSettings, EventSettings, KafkaValue
+from streamer.settings import ClickSettings, EventSettings, ItemSettings, KafkaValue
 
 __all__ = [
     "Attributes",
@@ -92,6 +95,8 @@ class Decoded:
     bad: list[Bad]
     unwanted: int
     """How many clicks are of types that weigh 0: they are neither."""
+    records: NDArray[np.intp]
+    """Shape (n,): of each click of `clicks` the number of its record in the batch, ascending."""
 
 
 class Decoder:
@@ -152,7 +157,7 @@ class Decoder:
         weights = columns.weights.astype(np.float32)
         event_ids = hashes_of(columns.event_ids)
         clicks = Clicks(columns.users, columns.items, times, weights, event_ids)
-        return Decoded(clicks, bad, unwanted)
+        return Decoded(clicks, bad, unwanted, columns.records.astype(np.intp, copy=False))
 
     def _columns(
         self,
@@ -224,16 +229,20 @@ class Decoder:
             message = f"has {len(value)} bytes; events.max_bytes is {self._events.max_bytes}"
             raise Invalid(Reason.OVERSIZED, message)
         try:
-            parts = self._parts(value)
+            return self._parts(value)
+        except TooManyParts as error:
+            raise Invalid(Reason.OVERSIZED, str(error)) from None
         except ValueError as error:
             raise Invalid(Reason.UNDECODABLE, str(error)) from None
-        if not parts:
-            raise Invalid(Reason.UNDECODABLE, "is an empty array: there is no click in it")
-        return parts
 
 
-def decode_item(key: bytes | None, value: bytes | None) -> Item:
-    """The item of a record of the topic `items`. Raises `Invalid`."""
+def decode_item(
+    key: bytes | None, value: bytes | None, use: Iterable[str] = ItemSettings().use
+) -> Item:
+    """The item of a record of the topic `items`. Raises `Invalid`.
+
+    Attributes of any length are kept, but not those that the model learns from: `use`.
+    """
     item_key = None if key is None else key_id(key)
     if value is None:
         if item_key is None:
@@ -252,17 +261,29 @@ def decode_item(key: bytes | None, value: bytes | None) -> Item:
     attributes = record.get("attributes", {})
     if not isinstance(attributes, dict):
         raise Invalid(Reason.BAD_FIELD, f"attributes must be an object, not {short(attributes)}")
-    return Item(item_id, {name: _attribute(name, entry) for name, entry in attributes.items()})
+    read = {name: _attribute(name, entry) for name, entry in attributes.items()}
+    for token in _tokens(read, use):
+        if (size := len(token.encode())) > MAX_ID_BYTES:
+            message = f"attribute {short(token)} has {size} bytes and may have {MAX_ID_BYTES}"
+            raise Invalid(Reason.BAD_FIELD, f"{message}, its name included (it is in items.use)")
+    return Item(item_id, read)
 
 
 def attribute_tokens(attributes: Attributes, use: Iterable[str]) -> list[str]:
-    """Each value of each used attribute once, as "name=value", in the order of `use`."""
-    tokens: dict[str, None] = {}
+    """Each value of each used attribute once, as "name=value", in the order of `use`.
+
+    Those that are too long to be a key, as only an attribute that was not in `use` before can be,
+    are left out.
+    """
+    tokens = dict.fromkeys(_tokens(attributes, use))
+    return [token for token in tokens if len(token.encode()) <= MAX_ID_BYTES]
+
+
+def _tokens(attributes: Attributes, use: Iterable[str]) -> Iterator[str]:
     for name in use:
         entry = attributes.get(name, [])
         for value in [entry] if isinstance(entry, str) else entry:
-            tokens[f"{name}={value}"] = None
-    return list(tokens)
+            yield f"{name}={value}"
 
 
 def _attribute(name: str, entry: object) -> str | list[str]:
@@ -273,7 +294,8 @@ def _attribute(name: str, entry: object) -> str | list[str]:
 
 def _attribute_text(name: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        message = f"attributes.{name} must be text, a number or a list of them, not {short(value)}"
+        label = f"attributes.{cut(name, 80)}"
+        message = f"{label} must be text, a number or a list of them, not {short(value)}"
         raise Invalid(Reason.BAD_FIELD, message)
     text = str(value)
     try:

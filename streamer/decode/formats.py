@@ -8,7 +8,7 @@ carries many clicks and raise ValueError with what is wrong. Only they decide wh
 import json
 import re
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, NamedTuple
 
@@ -19,6 +19,9 @@ UNREADABLE = (ValueError, TypeError, RecursionError)
 
 MAX_ID_BYTES = 512
 """Longer ids are no ids."""
+
+MAX_PARTS = 10_000
+"""Clicks of a record at most: each may be a dead letter, and all are in one transaction."""
 
 WIRE_BYTES = 5
 """Confluent wire format begins with a zero byte and a schema id of four."""
@@ -42,6 +45,16 @@ def cut(text: str, most: int) -> str:
 def is_framed(value: bytes) -> bool:
     """Whether a value looks like Confluent wire format."""
     return len(value) > WIRE_BYTES and value[0] == 0
+
+
+class TooManyParts(ValueError):
+    """A record carries more than `MAX_PARTS` clicks."""
+
+    def __init__(self, n: int, what: str) -> None:
+        super().__init__(
+            f"has {n} {what}, and a record may carry {MAX_PARTS} clicks: none of them is used, "
+            "good or bad; send fewer in a record"
+        )
 
 
 class Part(NamedTuple):
@@ -71,7 +84,7 @@ def json_parts(value: bytes) -> list[Part]:
     """A JSON document, the elements of an array, or the lines of NDJSON.
 
     The standard library also reads NaN, infinities and surrogates, so that they get a reason of
-    their own. Raises ValueError.
+    their own. Raises ValueError, TooManyParts before any part is built.
     """
     try:
         text = value.decode()
@@ -81,14 +94,34 @@ def json_parts(value: bytes) -> list[Part]:
         if not parts:
             raise ValueError(f"is not JSON in UTF-8: {error}{_hint(value)}") from None
         return parts
-    return _elements(text) if isinstance(document, list) else [Part(None, value, document)]
+    if not isinstance(document, list):
+        return [Part(None, value, document)]
+    if len(document) > MAX_PARTS:
+        raise TooManyParts(len(document), "elements")
+    if not _has_click(document):
+        raise ValueError(_NO_CLICK.format(len(document)))
+    return _elements(text)
+
+
+_NO_CLICK = "is an array of {} elements with no click in it: none is an object with a field"
+
+
+def _has_click(documents: Iterable[object]) -> bool:
+    """Whether one is a click to be: a record of numbers alone is bad as a whole, and once."""
+    return any(document and isinstance(document, dict) for document in documents)
+
+
+def _filled_lines(value: bytes) -> list[bytes]:
+    return [line for line in value.split(b"\n") if line.strip()]
 
 
 def _lines(value: bytes) -> list[Part]:
     """Lines that are not blank, if one is a click to be; else a broken document over many lines."""
-    lines = [line for line in value.split(b"\n") if line.strip()]
+    lines = _filled_lines(value)
+    if len(lines) > MAX_PARTS:
+        raise TooManyParts(len(lines), "lines")
     parts = [_line(number, line) for number, line in enumerate(lines)] if len(lines) > 1 else []
-    if not any(part.document and isinstance(part.document, dict) for part in parts):
+    if not _has_click(part.document for part in parts):
         return []
     opening = lines[0].strip()
     is_cut_open = parts[0].problem and (opening.startswith(b"[") or opening == b"{")
@@ -129,7 +162,10 @@ _msgpack = msgspec.msgpack.Decoder(ext_hook=lambda code, data: (code, bytes(data
 
 
 def msgpack_parts(value: bytes) -> list[Part]:
-    """A MessagePack document, or the elements of an array. Raises ValueError."""
+    """A MessagePack document, or the elements of an array.
+
+    Raises ValueError, TooManyParts before any part is built.
+    """
     try:
         raws = _raw_array(value)
     except msgspec.ValidationError:
@@ -139,7 +175,12 @@ def msgpack_parts(value: bytes) -> list[Part]:
         return [part]
     except UNREADABLE as error:
         raise ValueError(f"is not MessagePack: {error}{_hint(value)}") from None
-    return [_msgpack_part(number, bytes(raw)) for number, raw in enumerate(raws)]
+    if len(raws) > MAX_PARTS:
+        raise TooManyParts(len(raws), "elements")
+    parts = [_msgpack_part(number, bytes(raw)) for number, raw in enumerate(raws)]
+    if not _has_click(part.document for part in parts):
+        raise ValueError(_NO_CLICK.format(len(raws)))
+    return parts
 
 
 def _msgpack_part(number: int | None, value: bytes) -> Part:
@@ -168,14 +209,15 @@ class Layout:
         # A literal key goes before a path of the same letters; a struct cannot choose.
         literals = [path for path in paths.values() if "." in path]
         struct = self._struct(_tree(paths), types, "", literals)
-        one_or_many = struct | list[struct]  # type: ignore[valid-type]
+        many = Annotated[list[struct], msgspec.Meta(max_length=MAX_PARTS)]  # type: ignore[valid-type]
+        one_or_many = struct | many
         self._type = struct
         self._decode: Any = (
             msgspec.json.Decoder(one_or_many).decode
             if format == "json"
             else msgspec.msgpack.Decoder(one_or_many).decode
         )
-        self._decode_lines = msgspec.json.Decoder(struct).decode_lines if format == "json" else None
+        self._decode_line = msgspec.json.Decoder(struct).decode if format == "json" else None
 
     def _struct(
         self, tree: Mapping[str, Any], types: Mapping[str, Any], prefix: str, literals: list[str]
@@ -224,7 +266,7 @@ class Layout:
         decode, type_ = self._decode, self._type
         try:  # the usual block: a click a record
             if max(map(len, values)) <= max_bytes:  # type: ignore[arg-type]  # TypeError
-                if self._decode_lines is not None:
+                if self._decode_line is not None:
                     # msgspec does not look at text that it skips.
                     b"\n".join(values).decode()  # type: ignore[arg-type]
                 structs = list(map(decode, values))
@@ -249,20 +291,19 @@ class Layout:
     def _found(self, value: bytes) -> Any:
         """A struct, the list of those of a record of many clicks, or an empty one."""
         try:
-            if self._decode_lines is not None:
+            if self._decode_line is not None:
                 value.decode()
             return self._decode(value)
         except UnicodeDecodeError:
             return []
         except UNREADABLE:
-            if self._decode_lines is None:
+            if self._decode_line is None:
                 return []
+        lines = _filled_lines(value)
         try:
-            lines: list[Any] = self._decode_lines(value)
+            return list(map(self._decode_line, lines)) if 1 < len(lines) <= MAX_PARTS else []
         except UNREADABLE:
             return []
-        # msgspec also takes several documents on one line.
-        return lines if value.strip().count(b"\n") == len(lines) - 1 else []
 
 
 # An id that may be one, if it is ASCII. Integers of more than 64 bits are left to be measured.

@@ -36,8 +36,7 @@ class Registry:
             from confluent_kafka.schema_registry.json_schema import JSONDeserializer
         except ImportError as error:
             raise ConfigError(
-                f"clicks.format is {format}, which needs more ({error}): "
-                'pip install "walkstream[registry]"'
+                f'clicks.format is {format}, which needs more ({error}): pip install ".[registry]"'
             ) from None
         for library in ("httpx", "httpx2"):
             # It tells of each request with the whole address.

@@ -13,6 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from streamer import kafka
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.settings import ClickSettings, Config
 
@@ -50,9 +51,11 @@ class Delivery:
     def __init__(self, config: Config, *topics: str) -> None:
         self.sent = 0
         self._name = " and ".join(topics)
-        self._failed, self._first_failure, self._client_error = 0, "", ""
+        self._failed, self._first_failure = 0, ""
+        self._is_connected, self._client_error = False, ""
         self._producer = self._connect(config)
         self._require(topics)
+        self._is_connected = True
         self._started = time.monotonic()
 
     def _connect(self, config: Config) -> Producer:
@@ -62,6 +65,7 @@ class Delivery:
                 "[kafka]"
             )
         properties: dict[str, Any] = {
+            **kafka.COMMON,
             "compression.type": "lz4",
             "linger.ms": 20,
             **config.kafka,
@@ -100,7 +104,10 @@ class Delivery:
             self._fail(error)
 
     def _on_error(self, error: KafkaError) -> None:
+        # Before the first answer it is a part of the refusal.
         self._client_error = f" ({error.str()})"
+        if self._is_connected:
+            kafka.COMMON["error_cb"](error)
 
     def _fail(self, error: KafkaError) -> None:
         self._failed += 1

@@ -17,20 +17,13 @@ from streamer.files.delivery import (
     Display,
     refuse_foreign_clicks,
 )
-from streamer.files.readers import (
-    Reader,
-    Record,
-    Source,
-    read_clicks,
-    read_items,
-    refuse_unreadable,
-)
+from streamer.files.lines import Flaw, Record
+from streamer.files.readers import Reader, Source, read_clicks, read_items
+from streamer.files.refusals import Refusals, refuse_unreadable
 from streamer.settings import Config
 
 BURST_SECONDS = 0.01
 SHORTEST_SLEEP = 0.001
-EXAMPLES = 5
-SHOWN_BYTES = 120
 
 
 def run(
@@ -50,18 +43,20 @@ def run(
         wait = _by_rate(rate)
     else:
         wait = _by_event_time(speed) if speed is not None else _at_once
-    unreadable = 0
+    unreadable, refused = 0, Refusals()
     try:
         with Display(topic, reader.total_bytes) as display:
             for batch, begin, end in _positions(batches, reader):
                 if not items and begin == 0:
                     refuse_unreadable(batch)
-                for number, (key, value, event_ms) in enumerate(batch):
-                    while (seconds := wait(event_ms)) > SHORTEST_SLEEP:
+                for number, record in enumerate(batch):
+                    while (seconds := wait(record.time)) > SHORTEST_SLEEP:
                         delivery.wait(min(seconds, SHOW_SECONDS))
                         display.show(begin + (end - begin) * number // len(batch), delivery.sent)
-                    delivery.send(topic, key, value)
-                    unreadable += not items and (key is None or event_ms is None)
+                    delivery.send(topic, record.key, record.value)
+                    unreadable += not items and (record.key is None or record.time is None)
+                    if record.flaw is not None:
+                        refused.add("lines", record.flaw, record)
                 delivery.wait(0)
                 display.show(end, delivery.sent)
             display.finish(reader.bytes_read, delivery.sent)
@@ -79,6 +74,8 @@ def run(
         "a worker moves those that are no clicks to the dead-letter topic"
     )
     print(delivery.summary() + (notice if unreadable else ""))
+    for line in refused.lines():
+        print(line)
     delivery.require_all()
 
 
@@ -88,40 +85,23 @@ def dry_run(config: Config, source: Source, items: bool) -> None:
     Needs no Kafka. Raises `ConfigError` and `WalkstreamError` as `run` does for what is in files.
     """
     batches, reader = _batches(config, source, items)
-    found = _Items() if items else _Clicks(config)
+    found = _Items(config.items.use) if items else _Clicks(config)
     for batch, begin, _ in _positions(batches, reader):
         if not items and begin == 0:
             refuse_unreadable(batch)
         found.take(batch)
     print(f"{found.summary()}. Nothing was sent")
-    if found.bad:
-        print(f"{found.bad.total():,} records could not be used; a worker would refuse them:")
-        for reason, count in found.bad.most_common():
-            print(f"  {count:,} {reason}")
-        print("The first ones:")
-        for example in found.examples:
-            print(f"  {example}")
+    if found.refused.total:
+        print(f"{found.refused.total:,} records could not be used; a worker would refuse them:")
+        for line in found.refused.lines():
+            print(line)
 
 
-class _Found:
-    """What is in the records so far."""
+class _Clicks:
+    """What is in the clicks so far."""
 
-    def __init__(self) -> None:
-        self.records = 0
-        self.bad: Counter[str] = Counter()
-        self.examples: list[str] = []
-
-    def refuse(self, number: int, value: bytes, reason: str, message: str) -> None:
-        self.bad[reason] += 1
-        if len(self.examples) < EXAMPLES:
-            shown = value[:SHOWN_BYTES].decode(errors="backslashreplace")
-            cut = " ..." if len(value) > SHOWN_BYTES else ""
-            self.examples.append(f"record {number:,}: {reason}: {message}\n    {shown}{cut}")
-
-
-class _Clicks(_Found):
     def __init__(self, config: Config) -> None:
-        super().__init__()
+        self.records, self.refused = 0, Refusals()
         self._decoder = Decoder(config.clicks, config.events)
         self._now = int(time.time() * 1000)
         self._users: set[str] = set()
@@ -129,11 +109,10 @@ class _Clicks(_Found):
         self._first, self._last = np.iinfo(np.int64).max, -1
 
     def take(self, batch: list[Record]) -> None:
-        keys, values = [key for key, _, _ in batch], [value for _, value, _ in batch]
+        keys, values = [record.key for record in batch], [record.value for record in batch]
         decoded = self._decoder(keys, values, [self._now] * len(batch))
         for bad in decoded.bad:
-            number = self.records + bad.record + 1
-            self.refuse(number, bad.value or b"", bad.reason.value, bad.message)
+            self.refused.decoded(bad, batch[bad.record])
         self.records += len(batch)
         self._users.update(decoded.clicks.users)
         self._items.update(decoded.clicks.items)
@@ -146,19 +125,21 @@ class _Clicks(_Found):
         return f"{text}, {_time(self._first)} to {_time(self._last)}" if self._users else text
 
 
-class _Items(_Found):
-    def __init__(self) -> None:
-        super().__init__()
+class _Items:
+    """What is in the items so far."""
+
+    def __init__(self, use: tuple[str, ...]) -> None:
+        self.records, self.refused, self._use = 0, Refusals(), use
         self._ids: set[str] = set()
         self._attributes: Counter[str] = Counter()
 
     def take(self, batch: list[Record]) -> None:
-        for key, value, _ in batch:
+        for record in batch:
             self.records += 1
             try:
-                item = decode_item(key, value)
+                item = decode_item(record.key, record.value, self._use)
             except Invalid as invalid:
-                self.refuse(self.records, value, invalid.reason.value, invalid.message)
+                self.refused.add(invalid.reason.value, Flaw("", invalid.message), record)
                 continue
             self._ids.add(item.id)
             self._attributes.update((item.attributes or {}).keys())
@@ -179,7 +160,7 @@ def _batches(
     """The records of a source, and the reader that knows how far they are read."""
     if items:
         reader: Reader[Any] = read_items(source)
-        return ([(key, value, None)] for key, value in reader), reader
+        return ([record] for record in reader), reader
     refuse_foreign_clicks(config.clicks)
     reader = read_clicks(source)
     return reader, reader

@@ -9,12 +9,10 @@ import codecs
 import csv
 import gzip
 import io
-import math
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
@@ -22,17 +20,23 @@ from typing import Any, Generic, Literal, TypeVar, cast
 import msgspec
 
 from streamer.errors import ConfigError, WalkstreamError
-
-Record = tuple[bytes | None, bytes, int | None]
-"""Key (user id as text), value (JSON) and event time in ms. Key and time are None if unreadable."""
+from streamer.files.lines import (
+    STDIN,
+    TO_MS,
+    UNREADABLE,
+    Flaw,
+    Record,
+    Unit,
+    key_of,
+    text_of,
+    time_flaw,
+)
+from streamer.files.tables import ClickTable, columns_of, item, item_key, split_csv, split_tsv
 
 Format = Literal["jsonl", "csv", "tsv"]
 Blocks = Iterator[bytes]
 T = TypeVar("T")
 
-STDIN = Path("-")
-FEW = 20
-"""Fewer lines than this may all be bad."""
 BLOCK_BYTES = 1 << 18
 """Bytes that make one batch: some 5,000 clicks."""
 
@@ -43,16 +47,6 @@ _FORMATS: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "tsv",
 }
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CLICK_COLUMNS = ("user_id", "item_id", "ts", "event_type", "weight", "event_id")
-_UNREADABLE = (
-    LookupError,
-    ValueError,
-    OverflowError,
-    RecursionError,
-    csv.Error,
-    msgspec.MsgspecError,
-)
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,7 @@ class Source:
 
     files: list[Path]
     columns: list[str] | None = None
-    time: Literal["ms", "s", "iso", "order"] = "ms"
+    time: Unit = "ms"
     foreign: bool = False
     """JSON lines are not in Walkstream's own format: they pass as they are."""
 
@@ -135,17 +129,8 @@ def read_clicks(source: Source) -> Reader[list[Record]]:
     return Reader(source, _clicks)
 
 
-def refuse_unreadable(batch: list[Record]) -> None:
-    """ConfigError if no line at the beginning of a file could be made into a click."""
-    if len(batch) >= FEW and all(key is None and time is None for key, _, time in batch):
-        raise ConfigError(
-            f"none of the first {len(batch)} lines could be read: is --time right (ms, s, iso or "
-            "order), and are the columns?"
-        )
-
-
-def read_items(source: Source) -> Reader[tuple[bytes, bytes]]:
-    """Pairs of item id (UTF-8) and JSON value for the topic `items`.
+def read_items(source: Source) -> Reader[Record]:
+    """Records for the topic `items`.
 
     The id is the column `item_id`, else `item`, else the first; every other column is an attribute
     of its name, a list where it contains `|`, absent where it is empty. JSONL passes as it is.
@@ -153,15 +138,6 @@ def read_items(source: Source) -> Reader[tuple[bytes, bytes]]:
     are few, and sending all of them again after a correction changes nothing else.
     """
     return Reader(source, _items)
-
-
-class _Click(msgspec.Struct, omit_defaults=True):
-    user_id: str
-    item_id: str
-    ts: int
-    event_type: str = "click"
-    weight: float | None = None
-    event_id: str | None = None
 
 
 class _ClickHead(msgspec.Struct):
@@ -209,77 +185,6 @@ def _refuse_columns(path: Path, source: Source) -> None:
         raise ConfigError(f"{path}: column names are for CSV and TSV, and this is JSONL")
 
 
-def _text(block: bytes) -> str:
-    """Bytes that are not UTF-8 survive as surrogates, on which JSON encoding fails line by line."""
-    return block.decode("utf-8", "surrogateescape")
-
-
-def _bytes(line: str) -> bytes:
-    return line.encode("utf-8", "surrogateescape")
-
-
-def _key(identifier: object) -> bytes | None:
-    """7 and "7" are one id."""
-    if isinstance(identifier, str | int) and not isinstance(identifier, bool):
-        return str(identifier).encode() or None
-    return None
-
-
-def _split_tsv(line: str) -> list[str]:
-    return line.split("\t")
-
-
-def _split_csv(line: str) -> list[str]:
-    return next(csv.reader([line], strict=True)) if '"' in line else line.split(",")
-
-
-def _columns(path: Path, source: Source, first: list[str]) -> list[str]:
-    if source.columns is None:
-        return [name.strip() for name in first]
-    if len(first) != len(source.columns):
-        raise ConfigError(
-            f"{path}: the first line has {len(first)} columns and {len(source.columns)} are named "
-            f"({','.join(source.columns)}); name all of them, `_` for one to skip"
-        )
-    return source.columns
-
-
-def _milliseconds(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        return round(float(text))
-
-
-def _seconds(text: str) -> int:
-    try:
-        return int(text) * 1000
-    except ValueError:
-        return round(float(text) * 1000)
-
-
-def _iso(text: str) -> int:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
-
-
-_TO_MS: dict[str, Callable[[str], int]] = {
-    "ms": _milliseconds,
-    "s": _seconds,
-    "order": _seconds,
-    "iso": _iso,
-}
-
-
-def _weight(text: str) -> float:
-    weight = float(text)
-    if not math.isfinite(weight):
-        raise ValueError(text)
-    return weight
-
-
 def _clicks(blocks: Blocks, path: Path, source: Source) -> Iterator[list[Record]]:
     first = next(blocks, None)
     if first is None:
@@ -287,84 +192,68 @@ def _clicks(blocks: Blocks, path: Path, source: Source) -> Iterator[list[Record]
     form = _format(path, first)
     if form == "jsonl":
         _refuse_columns(path, source)
-        convert = _pass_click if source.time == "ms" else _convert_click(_TO_MS[source.time])
+        convert = _pass_click if source.time == "ms" else _convert_click(source.time)
         if source.foreign:
             convert = _as_it_is
-        for block in chain([first], blocks):
-            yield [convert(line) for line in block.split(b"\n") if line.strip()]
+        yield from _json_clicks(chain([first], blocks), path, convert)
         return
-    split = _split_tsv if form == "tsv" else _split_csv
-    head, _, rest = first.partition(b"\n")
-    columns = _columns(path, source, split(_text(head)))
-    for name in _CLICK_COLUMNS[:3]:
-        if name not in columns:
-            raise ConfigError(
-                f"{path}: no column {name!r} among {', '.join(columns)}; "
-                "a file without a header line needs its columns named"
-            )
-    for block in chain([first if source.columns else rest], blocks):
-        yield _table_clicks(_text(block).split("\n"), columns, split, _TO_MS[source.time])
+    split = split_tsv if form == "tsv" else split_csv
+    head, end, rest = first.partition(b"\n")
+    table = ClickTable(path, head, source.columns, split, source.time)
+    number, begin = (2, [rest] if end else []) if source.columns is None else (1, [first])
+    for block in chain(begin, blocks):
+        yield table.records(block, number)
+        number += block.count(b"\n") + 1
 
 
-def _table_clicks(
-    lines: list[str],
-    columns: list[str],
-    split: Callable[[str], list[str]],
-    to_ms: Callable[[str], int],
-) -> list[Record]:
-    width = len(columns)
-    # A column that is not there is the empty field that is appended to every line.
-    place = [columns.index(name) if name in columns else -1 for name in _CLICK_COLUMNS]
-    user, item, ts, event_type, weight, event_id = place
-    records: list[Record] = []
-    for line in lines:
-        try:
-            fields = split(line)
-            if len(fields) != width or not fields[user] or not fields[item]:
-                raise ValueError(line)
-            fields.append("")
-            ms = to_ms(fields[ts])
-            click = _Click(
-                fields[user],
-                fields[item],
-                ms,
-                fields[event_type] or "click",
-                _weight(fields[weight]) if fields[weight] else None,
-                fields[event_id] or None,
-            )
-            records.append((fields[user].encode(), _encode(click), ms))
-        except _UNREADABLE:
+Parts = tuple[bytes | None, bytes, int | None, Flaw | None]
+"""Key, value, time and flaw of a record."""
+
+
+def _json_clicks(
+    blocks: Iterable[bytes], path: Path, convert: Callable[[bytes], Parts]
+) -> Iterator[list[Record]]:
+    number = 0
+    for block in blocks:
+        records = []
+        for line in block.split(b"\n"):
+            number += 1
             if line.strip():
-                records.append((None, _bytes(line), None))
-    return records
+                key, value, time, flaw = convert(line)
+                records.append(Record(key, value, time, path, number, flaw))
+        yield records
 
 
-def _as_it_is(line: bytes) -> Record:
-    return None, line, None
+def _as_it_is(line: bytes) -> Parts:
+    return None, line, None, None
 
 
-def _pass_click(line: bytes) -> Record:
+def _pass_click(line: bytes) -> Parts:
     try:
         head = _decode_click(line)
-        return _key(head.user_id), line, head.ts if type(head.ts) is int else None
-    except _UNREADABLE:
-        return None, line, None
+        return key_of(head.user_id), line, head.ts if type(head.ts) is int else None, None
+    except UNREADABLE:
+        return _as_it_is(line)
 
 
-def _convert_click(to_ms: Callable[[str], int]) -> Callable[[bytes], Record]:
-    def convert(line: bytes) -> Record:
+def _convert_click(unit: Unit) -> Callable[[bytes], Parts]:
+    to_ms = TO_MS[unit]
+
+    def convert(line: bytes) -> Parts:
+        text = None
         try:
             record = _decode_raw(line)
-            ms = to_ms(str(msgspec.json.decode(record["ts"])))
+            text = str(msgspec.json.decode(record["ts"]))
+            ms = to_ms(text)
             record["ts"] = msgspec.Raw(_encode(ms))
-            return _key(_decode_click(line).user_id), _encode(record), ms
-        except _UNREADABLE:
-            return None, line, None
+            return key_of(_decode_click(line).user_id), _encode(record), ms, None
+        except UNREADABLE:
+            return None, line, None, time_flaw(text, unit) if text is not None else None
 
     return convert
 
 
-def _items(blocks: Blocks, path: Path, source: Source) -> Iterator[tuple[bytes, bytes]]:
+def _items(blocks: Blocks, path: Path, source: Source) -> Iterator[Record]:
     first = next(blocks, b"")
     number = 0
 
@@ -381,43 +270,24 @@ def _items(blocks: Blocks, path: Path, source: Source) -> Iterator[tuple[bytes, 
             _refuse_columns(path, source)
             for line in lines():
                 if line.strip():
-                    yield _item_id(_key(_decode_item(line).item_id)), line
+                    key = item_key(_decode_item(line).item_id)
+                    yield Record(key, line, None, path, number)
             return
         rows: Iterator[list[str]] = (
-            csv.reader((_text(line) + "\n" for line in lines()), strict=True)
+            csv.reader((text_of(line) + "\n" for line in lines()), strict=True)
             if form == "csv"
-            else (_split_tsv(_text(line)) for line in lines())
+            else (split_tsv(text_of(line)) for line in lines())
         )
         columns: list[str] = []
         for row in rows:
             if not columns:
-                columns = _columns(path, source, row)
+                columns = columns_of(path, source.columns, row)
                 if source.columns is None:
                     continue
             if any(row):
-                yield _item(columns, row)
-    except _UNREADABLE as error:
+                yield Record(*item(columns, row), None, path, number)
+    except UNREADABLE as error:
         raise WalkstreamError(
             f"{path}: line {number} is no item: {error}. Correct it and publish again; "
             "items sent twice do no harm"
         ) from error
-
-
-def _item_id(key: bytes | None) -> bytes:
-    if key is None:
-        raise ValueError("it has no item_id")
-    return key
-
-
-def _item(columns: list[str], row: list[str]) -> tuple[bytes, bytes]:
-    if len(row) != len(columns):
-        raise ValueError(f"it has {len(row)} columns and there are {len(columns)}")
-    named = dict(zip(columns, row, strict=True))
-    id_column = next((name for name in ("item_id", "item") if name in named), columns[0])
-    item_id = named.pop(id_column)
-    attributes: dict[str, str | list[str]] = {}
-    for name, value in named.items():
-        parts = [part for part in value.split("|") if part]
-        if parts and name != "_":
-            attributes[name] = parts if "|" in value else value
-    return _item_id(_key(item_id)), _encode({"item_id": item_id, "attributes": attributes})

@@ -1,8 +1,10 @@
 """The same engine, rounds and commits on files instead of Kafka: for backfill and try-outs."""
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +24,11 @@ from core.rounds import Changes, Inputs
 from streamer import records
 from streamer import store as stores
 from streamer.decode.deadletter import as_json_line
-from streamer.decode.events import Decoder, Invalid, Reason, attribute_tokens, decode_item
+from streamer.decode.events import Decoder, Invalid, attribute_tokens, decode_item
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.files.readers import Record, Source, read_clicks, read_items
+from streamer.files.lines import Record
+from streamer.files.readers import Source, read_clicks, read_items
+from streamer.files.refusals import Refusals
 from streamer.metrics import STAGES, Metrics
 from streamer.records import Space
 from streamer.settings import ClickSettings, Config
@@ -34,9 +38,13 @@ from streamer.worker import checkpoint
 PARTITIONS = 1
 """Item partitions of a replayed folder; a worker that adopts it spreads the items over its own."""
 
-DIRECTORY = "state"
+DIRECTORY, VECTORS, DEAD_LETTERS = "state", "vectors.jsonl", "dead-letters.jsonl"
+"""What a replay writes."""
 
 STAGE_SECONDS = "walkstream_stage_seconds_total"
+
+FEW_ROUNDS, SMALL_ROUNDS = 2, 10
+"""The first round ranks nothing: of up to FEW_ROUNDS it may be the size that is wrong."""
 
 ROUNDS_PER_COMMIT = 8
 """Rounds of a commit where `commit.rounds` does not say: no clock may decide it here."""
@@ -46,15 +54,22 @@ def run(config: Config, source: Source, items: Path | None, out: Path, publish_a
     """Take the clicks of `source`, and the catalogue `items`, through the engine into `out`.
 
     Writes `vectors.jsonl` (the last record of each item, or all in order), `dead-letters.jsonl` and
-    `state/`. ConfigError if `out` holds something already.
+    `state/`. ConfigError if `out` holds something already. A replay that fails, or finds nothing to
+    learn, takes back what it wrote: the corrected one may have the same `out`.
     """
-    if out.exists() and any(out.iterdir()):
+    if out.is_file() or (out.exists() and any(out.iterdir())):
         raise ConfigError(f"--out {out}: is not empty. Name a new folder, or delete that one")
     out.mkdir(parents=True, exist_ok=True)
-    replay = Replay(config, source, out, publish_all)
-    if items is not None:
-        replay.describe(items)
-    replay.run()
+    try:
+        with closing(Replay(config, source, out, publish_all)) as replay:
+            if items is not None:
+                replay.describe(items)
+            replay.run()
+    except WalkstreamError:
+        shutil.rmtree(out / DIRECTORY, ignore_errors=True)
+        for name in (VECTORS, DEAD_LETTERS):
+            (out / name).unlink(missing_ok=True)
+        raise
 
 
 class Replay:
@@ -82,17 +97,16 @@ class Replay:
         self.taken = self.events = self.ignored = self.published = self.trials = 0
         self.hits: Counter[str] = Counter()
         """Trials whose item was among the first 20, by ranker."""
-        self.dead: dict[Reason, tuple[int, str]] = {}
-        """Dead letters of each class, and what was wrong with the first."""
+        self.refused = Refusals()
 
     def describe(self, catalogue: Path) -> None:
         """Take attributes in; the first round learns them. WalkstreamError for a bad record."""
         stored: dict[bytes, bytes | None] = {}
-        for key, value in read_items(Source([catalogue])):
+        for record in read_items(Source([catalogue])):
             try:
-                item = decode_item(key, value)
+                item = decode_item(record.key, record.value, self.config.items.use)
             except Invalid as error:
-                raise WalkstreamError(f"{catalogue}: {error.reason}: {error}") from None
+                raise WalkstreamError(f"{record.place}: {error.reason}: {error}") from None
             attributes = item.attributes or {}
             stored[item.id.encode()] = msgspec.json.encode(attributes)
             tokens = attribute_tokens(attributes, self.config.items.use)
@@ -106,8 +120,8 @@ class Replay:
         """Take all records, the unfinished round at the end included."""
         begin = time.perf_counter()
         with (
-            (self.out / "vectors.jsonl").open("wb") as self.vectors,
-            (self.out / "dead-letters.jsonl").open("wb") as self.dead_letters,
+            (self.out / VECTORS).open("wb") as self.vectors,
+            (self.out / DEAD_LETTERS).open("wb") as self.dead_letters,
             Progress(
                 BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[what]}"),
                 TimeRemainingColumn(), console=Console(stderr=True), transient=True,
@@ -122,8 +136,11 @@ class Replay:
                 progress.update(task, completed=self.reader.bytes_read, what=what)
             self.vectors.writelines(value + b"\n" for value in self.last.values())
         checkpoint.save(self.store, self.engine, {})
-        self.store.close()
         self._report(time.perf_counter() - begin)
+
+    def close(self) -> None:
+        """Let go of the state folder."""
+        self.store.close()
 
     def _rounds(self) -> Iterator[tuple[list[Record], bool]]:
         """The records in rounds, and whether a round is the last."""
@@ -139,14 +156,15 @@ class Replay:
     def _round(self, chunk: list[Record], closes: bool) -> None:
         with self.metrics.timed("decode"):
             decoded = self.decoder(
-                [key for key, _, _ in chunk], [value for _, value, _ in chunk], [-1] * len(chunk)
+                [record.key for record in chunk],
+                [record.value for record in chunk],
+                [-1] * len(chunk),
             )
         topic = self.config.topics.clicks
         for bad in decoded.bad:
-            count, first = self.dead.get(bad.reason, (0, bad.message))
-            self.dead[bad.reason] = count + 1, first
-            place = topic, 0, self.taken + bad.record
-            self.dead_letters.write(as_json_line(*place, -1, chunk[bad.record][0], bad))
+            record, place = chunk[bad.record], (topic, 0, self.taken + bad.record)
+            told = self.refused.decoded(bad, record)
+            self.dead_letters.write(as_json_line(*place, -1, record.key, told))
         self.taken += len(chunk)
         self.ignored += decoded.unwanted
         parts = decoded.clicks.parts(self.config.round.max_events)
@@ -176,11 +194,12 @@ class Replay:
                 self.last[key] = value
 
     def _report(self, seconds: float) -> None:
-        dead = sum(count for count, _ in self.dead.values())
+        if not self.taken:
+            raise WalkstreamError("nothing was learned: there is no record in the input")
         print(
             f"{self.events:,} clicks of {self.taken:,} records in {seconds:.1f} s "
-            f"({self.taken / seconds:,.0f}/s), {dead:,} dead letters, {self.ignored:,} left out "
-            "(sent twice, of bots, or of types that weigh 0)\n"
+            f"({self.taken / seconds:,.0f}/s), {self.refused.total:,} dead letters, "
+            f"{self.ignored:,} left out (sent twice, of bots, or of types that weigh 0)\n"
             f"{len(self.engine.items):,} items, {self.engine.graph.arcs:,} arcs, "
             f"{self.published:,} vectors published, {self.engine.round_number:,} rounds"
         )
@@ -193,15 +212,27 @@ class Replay:
         if self.trials:
             rates = (f"{ranker} {hits / self.trials:.3f}" for ranker, hits in self.hits.items())
             print(f"next item in the first 20, of {self.trials:,} transitions: {', '.join(rates)}")
-        for reason, (count, first) in self.dead.items():
-            print(f"{count:,} dead letters of class {reason.value}, first: {first}")
-        if self.taken and not self.events:
+        elif self.events and self.config.quality.sample:
+            print(f"no hit rate: {self._why_unranked()}")
+        if self.refused.total:
+            print("dead letters:")
+        for line in self.refused.lines():
+            print(line)
+        if not self.events:
             raise WalkstreamError(
-                f"nothing was learned: no record is a click, or all were left out. See "
-                f"{self.out / 'dead-letters.jsonl'}, --columns and --time, and events.weights for "
-                "types of events"
+                "nothing was learned: no record is a click, or all were left out. Look at "
+                "--columns and --time, and events.weights for types of events"
             )
         print(f"try: walkstream query ITEM --state {self.out / DIRECTORY}")
+
+    def _why_unranked(self) -> str:
+        rounds = self.engine.round_number
+        if rounds > FEW_ROUNDS:
+            return "no user went on from one item, learned before, to another within session.gap"
+        return (
+            f"too few rounds ({rounds}) to rank clicks before they are learned; try "
+            f"--set round.max_events={max(1, self.taken // SMALL_ROUNDS)}"
+        )
 
 
 def tombstone(key: bytes) -> bytes:

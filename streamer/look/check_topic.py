@@ -1,6 +1,7 @@
 """`walkstream check-topic`: reads a sample of a topic, and says what a worker would make of it."""
 
 import difflib
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,7 +24,12 @@ MOST_FIELDS = 40
 
 
 def run(config: Config, topic: str, sample: int, as_json: bool) -> None:
-    """Print what the last records of a topic hold. Refused if no click is among them."""
+    """Print what the last records of a topic hold.
+
+    The settings go to standard output alone, all that is said about them to standard error; JSON
+    of all of it goes to standard output. Refused if no click is among the records, or if they are
+    hardly meant to be clicks.
+    """
     admin = kafka.admin(config)
     places = _places(admin, topic)
     begins, ends = kafka.begins(admin, places), kafka.ends(admin, places)
@@ -34,14 +40,15 @@ def run(config: Config, topic: str, sample: int, as_json: bool) -> None:
         consumer.close()
     if not messages:
         raise Refused(f"{topic}: the topic has no records to look at: send some clicks first")
-    found = examine(config, topic, len(places), messages, int(time.time() * 1000))
-    found = msgspec.structs.replace(
-        found, warnings=found.warnings + _retention(config, topic, admin)
-    )
+    retention_ms, misfits = _retention(config, topic, admin)
+    found = examine(config, topic, len(places), messages, retention_ms, int(time.time() * 1000))
+    found = msgspec.structs.replace(found, warnings=found.warnings + misfits)
     if as_json:
         print(msgspec.json.encode(found).decode())
     else:
         _print(found)
+    if found.suspicions:
+        raise Refused(f"{topic}: this is hardly a topic of clicks: {'; '.join(found.suspicions)}")
     if not found.clicks:
         raise Refused(f"{topic}: no click was understood in {found.records:,} records")
 
@@ -93,17 +100,20 @@ def newest(
     return out
 
 
-def _retention(config: Config, topic: str, admin: AdminClient) -> list[str]:
-    """In what the topic is unlike a topic of clicks."""
+def _retention(config: Config, topic: str, admin: AdminClient) -> tuple[int, list[str]]:
+    """How long the topic keeps clicks (ms; -1: for ever, or not known), and what a check says."""
+    if not config.topics.check:
+        return -1, []
     named = replace(config.topics, clicks=topic)
     try:
-        return topics.check(admin, topics.specs(named, config.graph.horizon_ms)[:1])
+        misfits = topics.check(admin, topics.specs(named, config.graph.horizon_ms)[:1])
+        return topics.retention(admin, topic), misfits
     except WalkstreamError as error:
-        return [f"whether the topic keeps clicks for long enough is not known: {error}"]
+        return -1, [f"whether the topic keeps clicks for long enough is not known: {error}"]
 
 
 def _print(found: Report) -> None:
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, stderr=True)
     console.print(
         f"[bold]{escape(found.topic)}[/bold]: the last {found.records:,} records of "
         f"{found.partitions} partitions"
@@ -118,7 +128,8 @@ def _print(found: Report) -> None:
     for warning in found.warnings:
         console.print(f"! {escape(warning)}", style="yellow")
     console.print("\n[bold]Settings for walkstream.toml[/bold] (the rest stays as it is)\n")
-    # Not wrapped, and not marked up: to be copied.
+    sys.stderr.flush()
+    # Not wrapped, and not marked up: to be copied, or to be sent into a file.
     print(found.settings or "# none: the defaults fit")
 
 

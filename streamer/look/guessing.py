@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from itertools import chain
 from typing import Literal
 
 from streamer.decode.fields import AT_KEY, AT_TIMESTAMP
+from streamer.look import shapes
 from streamer.look.shapes import Field
 
 TimeUnit = Literal["ms", "s", "us", "ns", "iso"]
@@ -41,8 +43,12 @@ DESCRIBES = frozenset(
 
 MOST_TYPES = 50
 """A field with more values than this does not hold event types."""
+SHORTEST_VECTOR = 8
 MANY = 50
 """From so many values on it says something that all of them differ, or none."""
+
+BY_NAME = "its name and its values"
+CONFIGURED = "as configured"
 
 IDS = ("string", "integer", "uuid")
 """Types that an id may have."""
@@ -86,17 +92,19 @@ def guess(
         ),
         key=lambda entry: -entry[0],
     )
-    paths, why = dict(given), dict.fromkeys(given, "as configured")
+    paths, why = dict(given), dict.fromkeys(given, CONFIGURED)
 
     def settle(role: str, path: str, reason: str) -> None:
         if role not in paths and path not in paths.values():
             paths[role], why[role] = path, reason
 
     for score, role, path in scored:
-        settle(role, path, "its name and its values" if score > 2 else "its values")
+        settle(role, path, BY_NAME if score > 2 else "its values")
     left = [p for p, f in found.items() if p not in (*paths.values(), *units) and _repeats(f)]
     missing = [role for role in ("user_id", "item_id") if role not in paths]
-    if len(left) == len(missing) == 1 and not _repeat(texts):
+    if missing == ["item_id"] and items_in_arrays(found):
+        pass  # what else repeats in an order is its state, its country and the like
+    elif len(left) == len(missing) == 1 and not _repeat(texts):
         settle(missing[0], left[0], "no other field has ids that repeat")
     elif missing and _repeat(texts):
         other = found.get(paths.get("user_id", ""))
@@ -174,7 +182,8 @@ def _scores(seen: Field, clicks: int, is_time: bool, keys: set[str]) -> dict[str
             scores["event_id"] = event
     if seen.all_are("string") and distinct <= MOST_TYPES and not unique and not user:
         known = sum(bool(type_weight(value)) for value in seen.values) / n
-        if known > 0.5 or (type_ and words(path)[-1] != "name"):
+        # A bare name is that of anything; event.name is not.
+        if known > 0.5 or named(path, [stem for stem in TYPES if stem != "name"], TYPE_ENDINGS):
             scores["event_type"] = 1 + type_ + 4 * known - of_thing
     return {role: score for role, score in scores.items() if score > 0}
 
@@ -203,6 +212,32 @@ def named(path: str, stems: Sequence[str], endings: Sequence[str]) -> float:
             continue
         best = max(best, score - 0.1 * rank - 0.01 * path.count("."))
     return best
+
+
+def items_in_arrays(found: Mapping[str, Field]) -> list[str]:
+    """Paths inside arrays that are named after items: "lines[].sku", "products[]"."""
+    out = []
+    for path, seen in found.items():
+        inside = list(chain.from_iterable(v for v in seen.values if isinstance(v, list)))
+        maps = shapes.fields(entry for entry in inside if isinstance(entry, dict))
+        out += [f"{path}[].{name}" for name in maps if named(name, ITEMS, ID_ENDINGS) > 2]
+        singular = path.removesuffix("s")
+        if not maps and inside and named(singular, ITEMS, ID_ENDINGS) > 2:
+            out.append(f"{path}[]")
+    return out
+
+
+def vectors(found: Mapping[str, Field]) -> list[str]:
+    """Paths of arrays of many numbers, as embeddings are."""
+
+    def is_vector(value: object) -> bool:
+        return (
+            isinstance(value, list)
+            and len(value) >= SHORTEST_VECTOR
+            and all(_number(entry) is not None for entry in value)
+        )
+
+    return [p for p, f in found.items() if f.values and all(map(is_vector, f.values))]
 
 
 def _repeats(seen: Field) -> bool:

@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from core.placement import Placement
+from core.placement import SETTLED, Placement
 from streamer import records
 from streamer import store as stores
 from streamer.errors import WalkstreamError
-from streamer.store import Store, open_for_reading
+from streamer.store import Store, is_item, open_for_reading
 from streamer.worker import checkpoint
 
 
@@ -38,6 +40,8 @@ class Contents(msgspec.Struct, frozen=True):
     """Placements fitted so far; 0 while there are no clusters."""
     clusters: dict[int, int]
     """Items of each cluster; empty ones too, once there are clusters."""
+    settled: int | None
+    """Items with enough updates for the first clusters; None once there are clusters."""
     buckets: int
     """LSH buckets that hold an item, in all tables, and the items of the largest."""
     largest_bucket: int
@@ -53,6 +57,19 @@ class Contents(msgspec.Struct, frozen=True):
     age_seconds: float
     """Since the folder last took something."""
     bytes: int
+
+
+def settled(updates: NDArray[np.int64]) -> int:
+    """How many items count for the first clusters, by the updates of all items, shape (n,)."""
+    return int((updates >= SETTLED).sum())
+
+
+def clusters_awaited(settled: int, min_items: int) -> str:
+    """When clusters come. `min_items` is `clusters.min_items`."""
+    return (
+        f"clusters come with clusters.min_items = {min_items:,} settled items ({SETTLED} updates "
+        f"or more); there are {settled:,}"
+    )
 
 
 def contents(store: Store) -> Contents:
@@ -79,6 +96,7 @@ def contents(store: Store) -> Contents:
         sessions=store.count("sessions"),
         epoch=placement.epoch,
         clusters={label: sizes.get(label, 0) for label in range(len(placement.centroids))},
+        settled=None if placement.epoch else _settled(store),
         buckets=len(buckets),
         largest_bucket=max(buckets, default=0),
         progress=progress,
@@ -89,6 +107,11 @@ def contents(store: Store) -> Contents:
         age_seconds=round(store.age(), 1),
         bytes=_size(store.path),
     )
+
+
+def _settled(store: Store) -> int:
+    keys, rows = store.all_rows()
+    return settled(rows["updates"][[is_item(key) for key in keys]])
 
 
 def _size(folder: Path) -> int:
@@ -102,8 +125,11 @@ def _size(folder: Path) -> int:
     return total
 
 
-def run(state: Path, as_json: bool) -> None:
-    """Print what the folder holds. WalkstreamError if there is no such folder."""
+def run(state: Path, min_items: int, as_json: bool) -> None:
+    """Print what the folder holds. WalkstreamError if there is no such folder.
+
+    `min_items` is `clusters.min_items`, which the folder does not tell.
+    """
     with tempfile.TemporaryDirectory(prefix="walkstream-") as scratch:
         store = open_for_reading(state, Path(scratch))
         try:
@@ -114,12 +140,12 @@ def run(state: Path, as_json: bool) -> None:
         print(msgspec.json.encode(found).decode())
         return
     console = Console()
-    console.print(_figures(state, found))
+    console.print(_figures(state, found, min_items))
     if found.progress or found.tail:
         console.print(_offsets(found))
 
 
-def _figures(state: Path, found: Contents) -> Table:
+def _figures(state: Path, found: Contents, min_items: int) -> Table:
     h = found.header
     hashed = f"{h.lsh_family} hashes, {h.lsh_tables} tables of {h.lsh_bits}"
     lines: dict[str, Any] = {
@@ -130,10 +156,10 @@ def _figures(state: Path, found: Contents) -> Table:
         if found.checkpoint is not None
         else "no checkpoint yet",
         "sessions": f"{found.sessions:,}",
-        "clusters": _clusters(found),
+        "clusters": _clusters(found, min_items),
         "buckets": f"{found.buckets:,}, the largest of {found.largest_bucket:,} items",
         "commits": f"{found.commits:,}, {found.rounds:,} rounds",
-        "age": f"{found.age_seconds:,.0f} s",
+        "last change": f"{found.age_seconds:,.0f} s ago",
         "size": f"{found.bytes / 1e6:,.1f} MB",
     }
     if found.origin:
@@ -144,10 +170,10 @@ def _figures(state: Path, found: Contents) -> Table:
     return table
 
 
-def _clusters(found: Contents) -> str:
+def _clusters(found: Contents, min_items: int) -> str:
     sizes = found.clusters.values()
     if not sizes:
-        return "none yet"
+        return f"none yet: {clusters_awaited(found.settled or 0, min_items)}"
     middle = statistics.median(sizes)
     times = "once" if found.epoch == 1 else f"{found.epoch} times"
     return (

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import tempfile
+import textwrap
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from core.clusters import NONE
 from streamer.errors import ConfigError, WalkstreamError
+from streamer.look.inspection import clusters_awaited, settled
 from streamer.look.query import published
 from streamer.store import Attributes, Store, is_item, open_for_reading
 
@@ -31,10 +33,10 @@ PALETTE = (
     *("#d0508a", "#1f7a6d", "#7b5bb0", "#5aa0d8", "#a8326e", "#74a03a", "#c1440e", "#2f6f9f"),
     *("#e8716b", "#6b705c", "#3d4f80", "#947d1f"),
 )
-"""Colours of the clusters, from the first again after the last."""
+"""Colours of the groups, from the first again after the last."""
 
 NOWHERE = "#c4c4c4"
-"""Colour of items without a cluster."""
+"""Colour of items that are in no group."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +58,35 @@ class Map:
     cluster_sizes: dict[int, int]
     bucket_sizes: list[int]
 
+    def groups(self) -> NDArray[np.int32]:
+        """What colours the items, shape (n,): their clusters, or before there are any, the numbers
+        of their categories, as many of the most common ones as there are colours. Else NONE.
+        """
+        if self.cluster_sizes:
+            return self.clusters
+        counts = Counter(category for category in self.categories if category)
+        numbers = {
+            category: at for at, (category, _) in enumerate(counts.most_common(len(PALETTE)))
+        }
+        return np.array([numbers.get(category, NONE) for category in self.categories], np.int32)
+
     def places(self) -> dict[int, tuple[str, NDArray[np.float32]]]:
-        """Label and middle of each cluster on the map, the largest cluster first."""
-        found = {}
-        for cluster, _ in sorted(self.cluster_sizes.items(), key=lambda entry: -entry[1]):
-            at = np.flatnonzero(self.clusters == cluster)
-            if not len(at):
-                continue
+        """Label of each group and where it stands on the map, the largest group first."""
+        groups, found = self.groups(), {}
+        for group, _ in Counter(groups[groups != NONE].tolist()).most_common():
+            at = np.flatnonzero(groups == group)
             named = Counter(self.categories[i] for i in at if self.categories[i])
-            label = f"{cluster} {named.most_common(1)[0][0]}" if named else str(cluster)
-            # Medians, or a few strays pull the label off its points.
-            found[cluster] = label, np.median(self.xy[at], axis=0)
+            label = named.most_common(1)[0][0] if named else ""
+            if self.cluster_sizes:
+                label = f"{group} {label}".rstrip()
+            # Medians, or a few strays pull the label off its points. That of a group in two parts
+            # may lie between them, where others are.
+            off = self.xy[at] - np.median(self.xy[at], axis=0)
+            found[group] = label, self.xy[at[np.argmin((off**2).sum(axis=1))]]
         return found
 
     def colours(self) -> list[str]:
-        return [colour(cluster) for cluster in self.clusters.tolist()]
+        return [colour(group) for group in self.groups().tolist()]
 
     def areas(self, largest: float) -> NDArray[np.float64]:
         """Areas of the points, by the root of the updates: popularity spans powers of ten."""
@@ -78,8 +94,8 @@ class Map:
         return largest * (0.04 + 0.96 * share)
 
 
-def colour(cluster: int) -> str:
-    return NOWHERE if cluster == NONE else PALETTE[cluster % len(PALETTE)]
+def colour(group: int) -> str:
+    return NOWHERE if group == NONE else PALETTE[group % len(PALETTE)]
 
 
 def project(vectors: NDArray[np.float32], projection: Projection) -> tuple[NDArray[Any], str]:
@@ -100,23 +116,30 @@ def project(vectors: NDArray[np.float32], projection: Projection) -> tuple[NDArr
     return xy, f"PCA, {share:.0%} of the variance"
 
 
-def read(store: Store, by: str, projection: Projection) -> Map:
-    """The map of an open folder. WalkstreamError if no item has a vector yet."""
+def read(store: Store, by: str, projection: Projection, min_items: int) -> Map:
+    """The map of an open folder. WalkstreamError if no item has a vector yet.
+
+    `min_items` is `clusters.min_items`, which the folder does not tell.
+    """
     keys, rows = store.all_rows()
-    at = np.flatnonzero(
-        np.array([is_item(key) for key in keys], np.bool_) & (rows["published"] > 0)
-    )
+    of_items = np.array([is_item(key) for key in keys], np.bool_)
+    at = np.flatnonzero(of_items & (rows["published"] > 0))
     items = len(at)
     if not items:
         raise WalkstreamError(f"{store.path}: nothing to draw yet: no item has a vector")
+    enough = settled(rows["updates"][of_items])
     if items > MOST:
         at = np.sort(np.random.default_rng(0).choice(at, MOST, replace=False))
     rows, ids = rows[at], [keys[i] for i in at]
     xy, how = project(published(rows)[0], projection)
     attributes = [store.attributes(item) for item in ids]
+    categories = [text(a, by) for a in attributes]
     sizes = store.cluster_sizes()
-    title = f"{items:,} items, {len(sizes)} clusters ({how}"
+    title = f"{items:,} items, {f'{len(sizes)} clusters' if sizes else 'no clusters yet'} ({how}"
     title += f"; a sample of {MOST:,} items)" if items > MOST else ")"
+    if not sizes:
+        title += f", coloured by {by}" if any(categories) else ""
+        title += f"; {clusters_awaited(enough, min_items)}"
     return Map(
         title,
         [item.decode() for item in ids],
@@ -124,7 +147,7 @@ def read(store: Store, by: str, projection: Projection) -> Map:
             text(a, "name") or text(a, "title") or item.decode()
             for item, a in zip(ids, attributes, strict=True)
         ],
-        [text(a, by) for a in attributes],
+        categories,
         xy,
         rows["cluster"],
         rows["updates"],
@@ -139,7 +162,9 @@ def text(attributes: Attributes, name: str) -> str:
     return value if isinstance(value, str) else ", ".join(value)
 
 
-def run(state: Path, out: Path, by: str, labels: int, projection: Projection) -> None:
+def run(
+    state: Path, out: Path, by: str, labels: int, projection: Projection, min_items: int
+) -> None:
     """Draw the folder into a file.
 
     ConfigError for another ending than .png and .html, and if the extra `plot` is missing;
@@ -149,7 +174,7 @@ def run(state: Path, out: Path, by: str, labels: int, projection: Projection) ->
     with tempfile.TemporaryDirectory(prefix="walkstream-") as scratch:
         store = open_for_reading(state, Path(scratch))
         try:
-            drawn = read(store, by, projection)
+            drawn = read(store, by, projection, min_items)
         finally:
             store.close()
     draw(drawn, out, labels)
@@ -164,7 +189,9 @@ def _drawer(out: Path) -> "Callable[[Map, Path, int], None]":
         raise ConfigError(f"--out {out}: there is no folder {out.parent}")
     library, draw = drawers[out.suffix]
     if importlib.util.find_spec(library) is None:
-        raise ConfigError(f'{library} is missing: install it with `pip install "walkstream[plot]"`')
+        raise ConfigError(
+            f'{library} is missing: run `pip install ".[plot]"` in the folder of Walkstream'
+        )
     return draw
 
 
@@ -181,7 +208,12 @@ def size_steps(sizes: list[int]) -> tuple[list[str], list[int]]:
 
 
 def png(drawn: Map, out: Path, labels: int) -> None:
-    """Draw it with matplotlib, with the names of the `labels` most updated items."""
+    """Draw it with matplotlib."""
+    picture(drawn, labels).savefig(out)
+
+
+def picture(drawn: Map, labels: int) -> Any:
+    """A figure of matplotlib, with the names of the `labels` most updated items."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -195,16 +227,17 @@ def png(drawn: Map, out: Path, labels: int) -> None:
         drawn.xy[order, 0], drawn.xy[order, 1], s=drawn.areas(260)[order], c=colours[order],
         alpha=0.65, linewidths=0.3, edgecolors="white",
     )  # fmt: skip
-    plane.set_title(drawn.title, loc="left", fontsize=14)
+    plane.set_title(textwrap.fill(drawn.title, 110), loc="left", fontsize=14)
     plane.set_axis_off()
     plane.margins(0.03)
 
-    bars = figure.add_subplot(grid[0, 1])
     sizes = sorted(drawn.cluster_sizes.items(), key=lambda entry: -entry[1])
-    bars.bar(range(len(sizes)), [n for _, n in sizes], 0.9, color=[colour(c) for c, _ in sizes])
-    bars.set_xticks([])
-    bars.set_xlabel("clusters, the largest first")
-    bars.set_title("Items in each cluster", loc="left", fontsize=11)
+    if sizes:
+        bars = figure.add_subplot(grid[0, 1])
+        bars.bar(range(len(sizes)), [n for _, n in sizes], 0.9, color=[colour(c) for c, _ in sizes])
+        bars.set_xticks([])
+        bars.set_xlabel("clusters, the largest first")
+        bars.set_title("Items in each cluster", loc="left", fontsize=11)
     steps = figure.add_subplot(grid[1, 1])
     names, counts = size_steps(drawn.bucket_sizes)
     steps.barh(names, counts, 0.9, color="#8a8f98")
@@ -215,13 +248,13 @@ def png(drawn: Map, out: Path, labels: int) -> None:
     steps.set_xlabel("buckets")
     steps.set_ylabel("items in a bucket")
     steps.set_title("Buckets of all tables by size", loc="left", fontsize=11)
-    for chart in (bars, steps):
+    for chart in figure.axes[1:]:
         chart.spines[["top", "right"]].set_visible(False)
 
     figure.draw_without_rendering()  # the layout must stand before labels are measured
     figure.set_layout_engine("none")
     write_labels(plane, drawn, labels)
-    figure.savefig(out)
+    return figure
 
 
 def write_labels(plane: Any, drawn: Map, labels: int) -> None:
@@ -248,9 +281,9 @@ def write_labels(plane: Any, drawn: Map, labels: int) -> None:
         note.remove()
         return False
 
-    for cluster, (label, middle) in drawn.places().items():
+    for group, (label, where) in drawn.places().items():
         near = [(0, 0), (0, 12), (0, -12)]
-        write(short(label), middle, near, fontsize=11, weight="bold", color=colour(cluster))
+        write(short(label), where, near, fontsize=11, weight="bold", color=colour(group))
     left = labels
     for at in np.argsort(-drawn.updates)[: 10 * labels].tolist():
         if left == 0:
@@ -270,9 +303,13 @@ def html(drawn: Map, out: Path, labels: int) -> None:
     """Draw it with plotly: one file that needs no network, to zoom and hover in."""
     go = importlib.import_module("plotly.graph_objects")
     figure = importlib.import_module("plotly.subplots").make_subplots(
-        rows=2, cols=2, column_widths=[0.8, 0.2], specs=[[{"rowspan": 2}, {}], [None, {}]],
+        rows=2, cols=2, column_widths=[0.8, 0.2],
+        specs=[[{"rowspan": 2}, {} if drawn.cluster_sizes else None], [None, {}]],
         horizontal_spacing=0.04, vertical_spacing=0.12,
-        subplot_titles=["", "Items in each cluster", "Buckets of all tables by size"],
+        subplot_titles=[
+            "", *["Items in each cluster"] * bool(drawn.cluster_sizes),
+            "Buckets of all tables by size",
+        ],
     )  # fmt: skip
     about = [drawn.ids, drawn.names, drawn.categories]
     shown = [[escape(words) for words in column] for column in about]
@@ -287,8 +324,8 @@ def html(drawn: Map, out: Path, labels: int) -> None:
     )  # fmt: skip
     places = drawn.places()
     names = go.Scatter(
-        x=[float(middle[0]) for _, middle in places.values()],
-        y=[float(middle[1]) for _, middle in places.values()],
+        x=[float(where[0]) for _, where in places.values()],
+        y=[float(where[1]) for _, where in places.values()],
         text=[f"<b>{escape(short(label))}</b>" for label, _ in places.values()],
         mode="text", textfont={"color": [colour(c) for c in places], "size": 13}, hoverinfo="skip",
     )  # fmt: skip
@@ -298,26 +335,31 @@ def html(drawn: Map, out: Path, labels: int) -> None:
         text=[escape(short(drawn.names[i])) for i in top], textfont={"size": 10},
         hoverinfo="skip",
     )  # fmt: skip
-    sizes = sorted(drawn.cluster_sizes.items(), key=lambda entry: -entry[1])
-    words = {c: label for c, (label, _) in places.items()}
-    bars = go.Bar(
-        x=list(range(len(sizes))), y=[n for _, n in sizes],
-        marker={"color": [colour(c) for c, _ in sizes]},
-        text=[escape(words.get(c, str(c))) for c, _ in sizes], textposition="none",
-        hovertemplate="%{text}: %{y:,} items<extra></extra>",
-    )  # fmt: skip
     steps, counts = size_steps(drawn.bucket_sizes)
     histogram = go.Bar(
         y=steps, x=counts, orientation="h", marker={"color": "#8a8f98"},
         hovertemplate="%{x:,} buckets of %{y} items<extra></extra>",
     )  # fmt: skip
     figure.add_traces([points, most, names], rows=1, cols=1)
-    figure.add_trace(bars, 1, 2)
+    if drawn.cluster_sizes:
+        figure.add_trace(_bars(drawn, go), 1, 2)
+        figure.update_xaxes(showticklabels=False, title="the largest first", row=1, col=2)
     figure.add_trace(histogram, 2, 2)
     figure.update_xaxes(visible=False, row=1, col=1)
     figure.update_yaxes(visible=False, row=1, col=1)
-    figure.update_xaxes(showticklabels=False, title="the largest first", row=1, col=2)
     figure.update_xaxes(type="log", title="buckets", row=2, col=2)
     figure.update_yaxes(type="category", autorange="reversed", row=2, col=2)
     figure.update_layout(title=drawn.title, showlegend=False, template="plotly_white")
     figure.write_html(out, include_plotlyjs=True, config={"scrollZoom": True})
+
+
+def _bars(drawn: Map, go: Any) -> Any:
+    """The sizes of the clusters; `go` is plotly's module of figures."""
+    sizes = sorted(drawn.cluster_sizes.items(), key=lambda entry: -entry[1])
+    words = {c: label for c, (label, _) in drawn.places().items()}
+    return go.Bar(
+        x=list(range(len(sizes))), y=[n for _, n in sizes],
+        marker={"color": [colour(c) for c, _ in sizes]},
+        text=[escape(words.get(c, str(c))) for c, _ in sizes], textposition="none",
+        hovertemplate="%{text}: %{y:,} items<extra></extra>",
+    )  # fmt: skip

@@ -113,14 +113,15 @@ def fields(clicks: Iterable[Click]) -> dict[str, Field]:
     """Every path of the sample with its values; maps are gone into, arrays are not."""
     found: dict[str, Field] = {}
     for click in clicks:
-        for path, value in _flat("", click):
+        for path, value in flat(click):
             seen = found.setdefault(path, Field(path))
             if value is not None:
                 seen.values.append(value)
     return found
 
 
-def _flat(prefix: str, value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each path below `prefix` with its value, null or not."""
     for name, inner in value.items():
         # MessagePack has names of other types; what cannot be printed cannot be configured.
         if not isinstance(name, str) or not name or not name.isprintable():
@@ -128,4 +129,4 @@ def _flat(prefix: str, value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if not isinstance(inner, dict):
             yield prefix + name, inner
         elif prefix.count(".") < DEEPEST:
-            yield from _flat(f"{prefix}{name}.", inner)
+            yield from flat(inner, f"{prefix}{name}.")

@@ -3,26 +3,24 @@
 It guesses, and then lets the decoder of a worker say what the guess is worth.
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import eq
 
 import msgspec
 from confluent_kafka import Message
 
 from streamer.decode.events import Bad, Decoder
+from streamer.decode.fields import DEFAULT_TYPE
 from streamer.decode.formats import short
 from streamer.decode.registry import Registry
 from streamer.errors import ConfigError
-from streamer.look import guessing, shapes
+from streamer.look import guessing, proposal, shapes
 from streamer.look.guessing import Guess
+from streamer.look.proposal import EventType
 from streamer.look.shapes import FORMATS, Field, Form
-from streamer.settings import ClickSettings, Config, EventSettings
-from streamer.settings_file import toml
-from streamer.settings_view import masked
-
-OPTIONAL = ("event_type", "weight", "event_id")
+from streamer.settings import ClickSettings, Config
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -42,13 +40,6 @@ class Source(msgspec.Struct, frozen=True):
 
     path: str
     why: str
-
-
-class EventType(msgspec.Struct, frozen=True):
-    count: int
-    weight: float
-    """What is proposed; 0 leaves out one that speaks against an item."""
-    note: str
 
 
 class Unused(msgspec.Struct, frozen=True):
@@ -83,42 +74,63 @@ class Report(msgspec.Struct, frozen=True):
     unused: dict[str, Unused]
     unwanted: int
     """Of types that weigh 0: neither clicks nor bad."""
+    suspicions: list[str]
+    """What speaks against this being a topic of clicks."""
     warnings: list[str]
     settings: str
     """TOML of what differs from the defaults."""
 
 
 def examine(
-    config: Config, topic: str, partitions: int, messages: Sequence[Message], now_ms: int
+    config: Config,
+    topic: str,
+    partitions: int,
+    messages: Sequence[Message],
+    retention_ms: int,
+    now_ms: int,
 ) -> Report:
     """What the records hold, read with proposed settings. What is configured is not guessed.
 
-    WalkstreamError if a schema registry is configured and does not answer.
+    `retention_ms` is how long the topic keeps records, -1 for ever. WalkstreamError if a schema
+    registry is configured and does not answer.
     """
     registry = Registry("avro", config.registry) if "url" in config.registry else None
     parsed = [shapes.parse(message.value(), registry) for message in messages]
     forms = Counter(form for form, _ in parsed)
     objects = [click for _, clicks in parsed for click in clicks]
     found = shapes.fields(objects)
-    given = _configured(config)
     guess = guessing.guess(
         found,
         len(objects),
         [message.key() for message in messages],
         [message.timestamp()[1] for message in messages],
-        {name: path for name, path in given.items() if path},
+        {name: path for name, path in proposal.configured(config).items() if path},
         now_ms,
     )
-    clicks = _proposed(config, forms, found, guess, given)
-    types = _event_types(found.get(clicks.fields["event_type"]), config.events)
+    clicks = proposal.clicks(config, forms, found, guess)
+    sample = (
+        (click, message.key())
+        for message, (_, inside) in zip(messages, parsed, strict=True)
+        for click in inside
+    )
+    paths = guess.paths | {"event_type": clicks.fields["event_type"]}
+    about_none = proposal.incomplete(sample, paths)
+    types = proposal.event_types(found.get(paths["event_type"]), config.events, about_none)
     weights = {name: one.weight for name, one in types.items()}
-    events = replace(config.events, weights=config.events.weights | weights)
-    warnings = list(_doubts(config, forms, guess, clicks))
+    proposed = replace(
+        config,
+        topics=replace(config.topics, clicks=topic),
+        clicks=clicks,
+        events=replace(config.events, weights=config.events.weights | weights),
+        graph=proposal.graph(config.graph, retention_ms),
+    )
+    warnings = list(_doubts(config, forms, found, clicks, guess))
     try:
-        tried = _try(Decoder(clicks, events, config.registry), messages)
+        tried = _try(Decoder(clicks, proposed.events, config.registry), messages)
     except ConfigError as error:
         tried = _Tried()
         warnings.append(str(error))
+    warnings += _alarms(tried, config.dlq.alarm_ratio)
     if tried.scattered:
         warnings.append(
             f"{tried.scattered:,} of {len(tried.users):,} users have clicks in several partitions, "
@@ -141,76 +153,44 @@ def examine(
         bad=len(tried.bad),
         unused=_unused(tried.bad),
         unwanted=tried.unwanted,
+        suspicions=list(_suspicions(config, topic, found, guess, tried)),
         warnings=warnings,
-        settings=_settings(config, topic, clicks, events, types),
+        settings=proposal.lines(proposed, types, retention_ms),
     )
-
-
-def _configured(config: Config) -> dict[str, str]:
-    """Paths that somebody has set, "" for a field that is not to be used."""
-    usual = ClickSettings().fields
-    return {name: path for name, path in config.clicks.fields.items() if path != usual[name]}
-
-
-def _proposed(
-    config: Config,
-    forms: Counter[Form],
-    found: Mapping[str, Field],
-    guess: Guess,
-    given: dict[str, str],
-) -> ClickSettings:
-    usual = ClickSettings()
-    # Where an optional field is by default, there may be something that is none.
-    unfit = {name: "" for name in OPTIONAL if name in found and found[name].values}
-    written = Counter(FORMATS[form] for form in forms.elements() if form in FORMATS)
-    format, unit = config.clicks.format, config.clicks.time_unit
-    if format == usual.format and written:
-        format = written.most_common(1)[0][0]
-    return ClickSettings(
-        format,
-        usual.fields | unfit | guess.paths | given,
-        unit if unit != usual.time_unit else guess.time_unit,
-    )
-
-
-def _event_types(seen: Field | None, events: EventSettings) -> dict[str, EventType]:
-    """The types in the sample, the most common first, with what each should weigh."""
-    if seen is None:
-        return {}
-    counts = Counter(v for v in seen.values if isinstance(v, str) and v.isprintable())
-    out = {}
-    for name, count in counts.most_common():
-        if (weight := events.weights.get(name, events.weights.get("*"))) is not None:
-            out[name] = EventType(count, weight, "")
-        elif (weight := guessing.type_weight(name)) is None:
-            out[name] = EventType(count, 1.0, "an unknown name: weigh it yourself")
-        elif weight:
-            out[name] = EventType(count, weight, "guessed from its name")
-        else:
-            out[name] = EventType(count, 0.0, "speaks against the item: 0 leaves it out")
-    return out
 
 
 def _doubts(
-    config: Config,
-    forms: Counter[Form],
+    config: Config, forms: Counter[Form], found: Mapping[str, Field], proposed: ClickSettings,
     guess: Guess,
-    proposed: ClickSettings,
-) -> Iterator[str]:
+) -> Iterator[str]:  # fmt: skip
     """What somebody has to look into."""
     framed = forms[Form.FRAMED] + forms[Form.FRAMED_JSON]
     if framed and "url" not in config.registry:
         yield (
             f"{framed:,} records are in the Confluent wire format: set registry.url to the schema "
-            'registry, install "walkstream[registry]", and look again'
+            'registry, run `pip install ".[registry]"` in the folder of Walkstream, and look again'
         )
     if len({FORMATS[form] for form in forms if form in FORMATS}) > 1:
         yield f"records are written in several ways; only those in {proposed.format} can be read"
     if forms[Form.NULL]:
         yield f"{forms[Form.NULL]:,} records have no value: each becomes a dead letter"
     for name in ("user_id", "item_id", "ts"):
-        if name not in guess.paths:
+        if name in guess.paths:
+            continue
+        inside = guessing.items_in_arrays(found) if name == "item_id" else []
+        if inside:
+            yield (
+                f"no field looks like item_id but {' and '.join(inside)}, and items inside arrays "
+                "are not supported: write one click for each item, each with its user and time "
+                "(as a record, or as a line of one: a record may carry many clicks, one a line)"
+            )
+        else:
             yield f"no field looks like {name}: name it in clicks.fields.{name}"
+    if found and "event_type" not in guess.paths | proposal.configured(config):
+        yield (
+            f"no field looks like an event type, so every click counts as a {DEFAULT_TYPE}: if "
+            "there is one, name it in clicks.fields.event_type"
+        )
 
 
 @dataclass
@@ -221,6 +201,8 @@ class _Tried:
     users: Counter[str] = field(default_factory=Counter)
     """In how many partitions each has clicks."""
     items: set[str] = field(default_factory=set)
+    own_items: int = 0
+    """Clicks whose user is their item."""
     bad: list[tuple[Message, Bad]] = field(default_factory=list)
     unwanted: int = 0
 
@@ -241,9 +223,39 @@ def _try(decoder: Decoder, messages: Sequence[Message]) -> _Tried:
         tried.clicks += len(decoded.clicks)
         tried.users.update(set(decoded.clicks.users))
         tried.items.update(decoded.clicks.items)
+        tried.own_items += sum(map(eq, decoded.clicks.users, decoded.clicks.items))
         tried.bad += [(batch[one.record], one) for one in decoded.bad]
         tried.unwanted += decoded.unwanted
     return tried
+
+
+def _alarms(tried: _Tried, alarm_ratio: float) -> Iterator[str]:
+    """Whether a worker would have too many dead letters, reckoned as its readiness is."""
+    every = tried.clicks + tried.unwanted + len(tried.bad)
+    if tried.bad and len(tried.bad) >= alarm_ratio * every:
+        reason, count = Counter(one.reason for _, one in tried.bad).most_common(1)[0]
+        first = next(one.message for _, one in tried.bad if one.reason == reason)
+        yield (
+            f"{len(tried.bad) / every:.0%} would be dead letters with these settings, and from "
+            f"{alarm_ratio:.0%} on (dlq.alarm_ratio) a worker is not ready. {count:,} of "
+            f"{len(tried.bad):,} are {reason.value}, such as: {first}"
+        )
+
+
+def _suspicions(
+    config: Config, topic: str, found: Mapping[str, Field], guess: Guess, tried: _Tried
+) -> Iterator[str]:
+    for role, name in vars(config.topics).items():
+        if name == topic and role != "clicks":
+            yield f"it is topics.{role} of this configuration"
+    if tried.clicks and tried.own_items >= tried.clicks / 2:
+        yield (
+            f"in {tried.own_items:,} of {tried.clicks:,} clicks the user (from "
+            f"{guess.paths.get('user_id', 'user_id')}) is the item itself"
+        )
+    by_name = guess.why.get("user_id") in (guessing.BY_NAME, guessing.CONFIGURED)
+    if not by_name and (vectors := guessing.vectors(found)):
+        yield f"it holds vectors ({', '.join(vectors)}), and no field is named after a user"
 
 
 def _unused(bad: list[tuple[Message, Bad]]) -> dict[str, Unused]:
@@ -261,47 +273,3 @@ def _unused(bad: list[tuple[Message, Bad]]) -> dict[str, Unused]:
 def _seen(one: Field, clicks: int) -> Seen:
     example = short(one.values[0]) if one.values else ""
     return Seen(one.path, one.types, round(len(one.values) / clicks, 3), one.distinct, example)
-
-
-def _settings(
-    config: Config,
-    topic: str,
-    clicks: ClickSettings,
-    events: EventSettings,
-    types: Mapping[str, EventType],
-) -> str:
-    """The lines of `walkstream.toml` that differ from the defaults."""
-    usual = Config()
-    registry = "# url = ...  # of your schema registry"
-    if "url" in config.registry:
-        registry = f"url = {toml(masked('registry.url', config.registry['url']))}"
-    sections: dict[str, list[str]] = {
-        "topics": [f"clicks = {toml(topic)}"] * (topic != usual.topics.clicks),
-        "registry": [registry] * (clicks.format in ("avro", "json-schema")),
-        "clicks": [
-            f"{name} = {toml(getattr(clicks, name))}"
-            for name in ("format", "time_unit")
-            if getattr(clicks, name) != getattr(usual.clicks, name)
-        ],
-        "clicks.fields": [
-            f"{name} = {toml(path)}"
-            for name, path in clicks.fields.items()
-            if path != usual.clicks.fields[name]
-        ],
-        "events.weights": list(_weight_lines(events, types, usual.events)),
-    }
-    return "\n\n".join(
-        "\n".join([f"[{section}]", *lines]) for section, lines in sections.items() if lines
-    )
-
-
-def _weight_lines(
-    events: EventSettings, types: Mapping[str, EventType], usual: EventSettings
-) -> Iterator[str]:
-    for name in dict.fromkeys((*types, *events.weights)):
-        key = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml(name)
-        note = f"  # {types[name].note}" if name in types and types[name].note else ""
-        weight = events.weights[name]
-        if name == "*" or weight != usual.weights.get(name, events.weights.get("*")):
-            # What is so by default, or by the weight of any other type, needs no line.
-            yield f"{key} = {toml(weight)}{note}"

@@ -7,6 +7,7 @@ stream has: tastes that change, products that arrive, bots, records that are bro
 that come twice.
 """
 
+import math
 from array import array
 from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +26,8 @@ _SAME_KIND = 0.63
 _SHORTEST, _LONGEST = 2, 8
 CLICKS_A_VISIT = (_SHORTEST + _LONGEST) / 2
 _TASTES = 3
-_BOTS = 3
+_BOT_SHARE = 0.1
+"""The share of all clicks that one bot makes at most."""
 
 
 class Record(NamedTuple):
@@ -46,8 +48,9 @@ class Shop:
     `drift` is the share of visits at which the tastes of the visitor change, and two products of a
     category exchange their popularity. `held_back` products are not there at first: one arrives
     after every `arrive_every` records, as popular as the best of its category. `bots` is the share
-    of clicks from a few users who click on anything without end, `malformed` the share of clicks
-    that are spoilt by one of MALFORMED, `repeated` the share that comes a second time.
+    of clicks from users who click on anything without end: one while it is small, and one more for
+    each tenth. `malformed` is the share of clicks that are spoilt by one of MALFORMED, `repeated`
+    the share that comes a second time.
 
     `present` users are in a visit at any time, a quarter of the `users` if not given; the others
     come in turn.
@@ -79,6 +82,8 @@ class Shop:
         if held_back and not max(2, categories) <= self.opening:
             raise ValueError(f"{held_back} of {products} products cannot be held back")
         self._seed, self._categories, self._users = seed, categories, users
+        self.bots = math.ceil(bots / _BOT_SHARE)
+        """How many bots there are."""
         self._present = min(users, present or -(-users // 4))
         self._drift, self._arrive_every = drift, arrive_every
         self._bots, self._malformed, self._repeated = bots, malformed, repeated
@@ -155,7 +160,7 @@ class Shop:
             if stock.waiting and number % self._arrive_every == 0:
                 yield "", self._products[stock.arrive()]
             if self._bots and random.random() < self._bots:
-                bot = f"bot-{int(random.random() * _BOTS)}"
+                bot = f"bot-{int(random.random() * self.bots)}"
                 yield bot, self._products[int(random.random() * stock.size)]
                 continue
             slot = int(random.random() * self._present)

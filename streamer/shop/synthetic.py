@@ -73,6 +73,14 @@ def run(
             "them apart",
             file=sys.stderr,
         )
+    if bots:
+        seconds_to_see = config.session.max_events * shop.bots / (rate * bots)
+        print(
+            f"walkstream: {shop.bots} of the users {'is a bot' if shop.bots == 1 else 'are bots'}; "
+            f"a worker leaves out what comes after {config.session.max_events:,} clicks of a "
+            f"session (session.max_events), here from about {seconds_to_see:,.0f} s on",
+            file=sys.stderr,
+        )
     # Whoever stops it, the summary is printed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     slow = False

@@ -1,7 +1,8 @@
 """`walkstream dlq`: look through the dead letters, and send back those that are good by now."""
 
 import heapq
-from collections.abc import Iterator
+import time
+from collections.abc import Container, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 
@@ -14,15 +15,16 @@ from rich.table import Table
 
 from streamer import kafka
 from streamer.decode import deadletter
+from streamer.decode.events import Decoder, Invalid, decode_item
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import CALL_SECONDS
+from streamer.records import REPLAYED_FROM, SOURCE
 from streamer.settings import Config
 from streamer.upkeep.letters import Filter, Letter, Log, iso, printable
 
-REPLAYED_FROM = "replayed.from"
-"""Header of a record that was sent back: the place of its dead letter."""
-
 SHOWN_BYTES = 200
+ANY = -1
+"""The partition that the partitioner chooses."""
 MOST_TRANSACTION_MS = 900_000
 """Brokers allow no more by default (`transaction.max.timeout.ms`)."""
 
@@ -104,37 +106,70 @@ def show(config: Config, wanted: Filter, limit: int, summary: bool, as_json: boo
         print(f"{config.topics.dead_letters}: {_none(wanted)}")
 
 
-def resend(config: Config, wanted: Filter, dry_run: bool) -> None:
+def resend(config: Config, wanted: Filter, bad_too: bool, dry_run: bool) -> None:
     """Send letters back to the topics they came from, key and value as they were: all or none.
 
-    Letters that were cut stay. Refused, before anything is sent, if one came from a topic that is
-    neither `topics.clicks` nor `topics.items`.
+    Letters that were cut stay, and so do those that are still bad by the settings in force, unless
+    `bad_too`. Refused, before anything is sent, if one came from a topic that is neither
+    `topics.clicks` nor `topics.items`.
     """
-    plan, cut = Tally(), 0
+    plan, cut, bad = Tally(), 0, 0
+    chosen = _Choice(config, bad_too)
     with closing(Log(config, wanted)) as log:
         for letter in log.read("choosing"):
             if letter.cut:
                 cut += 1
-            else:
+            elif chosen(letter):
                 plan.add(letter)
-        left = f"cut, because they were too long, and never sent: {cut:,}" if cut else ""
+            else:
+                bad += 1
+        left = []
+        if cut:
+            left.append(f"cut, because they were too long, and never sent: {cut:,}")
+        if bad:
+            left.append(f"still bad, or left out, by the settings in force, so they stay: {bad:,}")
         if not plan.total:
-            print(f"nothing to send: {left or _none(wanted)}")
+            print(f"nothing to send: {'; '.join(left) or _none(wanted)}")
             return
         _check_topics(config, plan)
         if not dry_run:
-            _transact(config, plan.total, log)
+            _transact(config, plan.total, log, chosen)
     print(f"dead letters {'to send' if dry_run else 'sent'}: {plan.total:,}")
     Console().print(plan.table())
-    if left:
-        print(left)
+    for line in left:
+        print(line)
     if dry_run:
         print("nothing was sent: leave out --dry-run to send them")
         return
     print(
         f"to leave these out next time: --since {iso(plan.newest + 1)}\n"
-        "Sent once more, a click counts once more. One that is still bad is a new dead letter."
+        "Sent once more, a click counts once more"
     )
+
+
+class _Choice:
+    """Whether a letter is sent: good by the settings in force, or any with `bad_too`."""
+
+    def __init__(self, config: Config, bad_too: bool) -> None:
+        self._bad_too, self._config = bad_too, config
+        self._decoder = Decoder(config.clicks, config.events, config.registry)
+
+    def __call__(self, letter: Letter) -> bool:
+        if letter.cut:
+            return False
+        if self._bad_too or letter.source_topic not in (
+            self._config.topics.clicks, self._config.topics.items,
+        ):  # fmt: skip
+            return True
+        if letter.source_topic == self._config.topics.items:
+            try:
+                decode_item(letter.key, letter.value, self._config.items.use)
+            except Invalid:
+                return False
+            return True
+        now = int(time.time() * 1000)
+        decoded = self._decoder([letter.key], [letter.value], [now])
+        return len(decoded.clicks) > 0
 
 
 def _check_topics(config: Config, plan: Tally) -> None:
@@ -149,22 +184,24 @@ def _check_topics(config: Config, plan: Tally) -> None:
             )
 
 
-def _transact(config: Config, letters: int, log: Log) -> None:
+def _transact(config: Config, letters: int, log: Log, chosen: _Choice) -> None:
     """All chosen letters of the log in one transaction. WalkstreamError if it was not committed."""
     # What is open holds back every reader of the clicks: no longer than a slow broker needs.
     longest = min(MOST_TRANSACTION_MS, 60_000 + letters)
     properties = {"queue.buffering.max.kbytes": 65_536} | config.kafka
-    app = replace(config.app, instance="dlq")
+    # No worker has a name that ends so: its transactions are not touched.
+    app = replace(config.app, instance="")
     own = replace(config, app=app, kafka=properties | {"transaction.timeout.ms": longest})
     producer = kafka.producer(own)
     # Where a click's time is that of its record, this belongs to what came.
     stamped = config.clicks.fields["ts"] == "@timestamp"
     try:
+        topics = producer.list_topics(timeout=CALL_SECONDS).topics
         producer.init_transactions(CALL_SECONDS)
         producer.begin_transaction()
         for letter in log.read("sending"):
-            if not letter.cut:
-                _produce(producer, letter, stamped)
+            if chosen(letter):
+                _produce(producer, letter, stamped, topics[letter.source_topic].partitions)
     except BaseException as failed:
         with suppress(KafkaException):
             producer.abort_transaction(CALL_SECONDS)
@@ -187,15 +224,21 @@ def _transact(config: Config, letters: int, log: Log) -> None:
         raise _not_sent(failed) from failed
 
 
-def _produce(producer: Producer, letter: Letter, stamped: bool) -> None:
+def _produce(producer: Producer, letter: Letter, stamped: bool, partitions: Container[int]) -> None:
     headers: deadletter.Headers = [(REPLAYED_FROM, letter.place.encode())]
+    # By these a worker that folds old clicks anew knows whether it has the original as well.
+    headers += [(name, letter.headers[name]) for name in SOURCE if name in letter.headers]
     stamp = letter.headers.get("source.timestamp", "")
-    time = int(stamp) if stamped and stamp.isdecimal() else 0
+    at = int(stamp) if stamped and stamp.isdecimal() else 0
+    # To where the user's other clicks are, whatever partitioner the first producer had.
+    source = letter.headers.get("source.partition", "")
+    where = int(source) if source.isdecimal() and int(source) in partitions else ANY
     while True:
         try:
             producer.produce(
-                letter.source_topic, letter.value, letter.key, headers=headers, timestamp=time
-            )
+                letter.source_topic, letter.value, letter.key, where,
+                headers=headers, timestamp=at,
+            )  # fmt: skip
             return
         except BufferError:
             producer.poll(0.1)

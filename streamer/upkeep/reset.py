@@ -2,17 +2,17 @@
 
 The state folder alone is a cache: the next start rebuilds it. With the topics the model goes too,
 and the next start learns from the clicks again. The folder goes first and the group before the
-topics: killed in between, what is left is done by another reset.
+topics: killed in between, what is left is done by another reset. The list of forgotten users must
+survive: it is in a file beside the folder from before anything is deleted until it is written anew.
 """
 
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from rich.prompt import Confirm
 from rocksdict import Options, Rdict
@@ -21,8 +21,10 @@ from streamer import kafka, records
 from streamer import store as stores
 from streamer import topics as all_topics
 from streamer.errors import ConfigError, Refused, WalkstreamError
-from streamer.kafka import CALL_SECONDS, checked
+from streamer.kafka import CALL_SECONDS
+from streamer.model_state import reserved
 from streamer.settings import Config
+from streamer.upkeep import forget
 
 LEAVE_SECONDS = 5.0
 """How much longer than a session brokers may need to notice that a member is gone."""
@@ -55,13 +57,16 @@ def run(config: Config, topics: bool, dry_run: bool, yes: bool) -> None:
         if not Confirm.ask("Do it?", default=False):
             print("nothing was changed")
             return
-    forgotten = _forgotten(config, admin) if admin is not None else {}
+    forgotten = set() if admin is None else _forgotten(config, admin) | forget.read_aside(path)
+    if forgotten:
+        forget.put_aside(path, forgotten)
     if there:
         _delete_folder(path)
     if admin is not None:
         _delete_group(config, admin)
         all_topics.recreate(admin, _model_topics(config))
-        _remember(config, forgotten)
+        forget.write(config, forgotten)
+        forget.remove_aside(path)
     print("done")
 
 
@@ -179,40 +184,12 @@ def _delete_group(config: Config, admin: AdminClient) -> None:
             ) from None
 
 
-def _forgotten(config: Config, admin: AdminClient) -> dict[bytes, bytes]:
-    """The records that say which users are forgotten; `forget` keeps them in partition 0."""
+def _forgotten(config: Config, admin: AdminClient) -> set[bytes]:
+    """The keys of the users that `model-state` says are forgotten; all are in partition 0."""
     topic = config.topics.model_state
     if topic not in admin.list_topics(timeout=CALL_SECONDS).topics:
-        return {}
-    at, end = (asked(admin, [(topic, 0)])[topic, 0] for asked in (kafka.begins, kafka.ends))
-    found: dict[bytes, bytes | None] = {}
+        return set()
+    where = [(topic, 0)]
     with closing(kafka.tail_consumer(config)) as consumer:
-        consumer.assign([TopicPartition(topic, 0, at)])
-        while at < end:
-            for message in map(checked, consumer.consume(10_000, 0.2)):
-                at = message.offset() or 0
-                if message.error() is None:
-                    at += 1
-                    key = message.key() or b""
-                    if key.startswith(records.FORGOTTEN):
-                        found[key] = message.value()
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def _remember(config: Config, forgotten: Mapping[bytes, bytes]) -> None:
-    """Write the list of forgotten users to the new `model-state`."""
-    failed: list[str] = []
-
-    def told(error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            failed.append(error.str())
-
-    producer = Producer(kafka.COMMON | config.kafka | {"enable.idempotence": True})
-    for key, value in forgotten.items():
-        producer.produce(config.topics.model_state, value, key, partition=0, on_delivery=told)
-    if producer.flush(CALL_SECONDS) or failed:
-        why = failed[0] if failed else "no answer in time"
-        raise WalkstreamError(
-            f"{config.topics.model_state} was created again, but the list of forgotten users could "
-            f"not be written ({why}): start no worker before `walkstream forget` named them again"
-        )
+        found = reserved(consumer, kafka.begins(admin, where), kafka.ends(admin, where))
+    return {key for key in found if key.startswith(records.FORGOTTEN)}

@@ -21,14 +21,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
-from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from core.engine import Engine
 from core.rounds import Changes
 from core.rows import to_values
 from streamer import records
 from streamer.decode.deadletter import DeadLetter, Headers
-from streamer.kafka import CALL_SECONDS, Place, failure
+from streamer.errors import WalkstreamError
+from streamer.kafka import CALL_SECONDS, Place, transaction_failure
 from streamer.metrics import Metrics
 from streamer.records import Progress, Space
 from streamer.settings import Config
@@ -81,7 +82,7 @@ class Committer:
         self.config, self.space, self.metrics = config, space, metrics
         self.store, self.engine = store, engine
         self.producer, self.group = producer, group
-        self.checkpointed = time.monotonic()
+        self.checkpointed = self.began = time.monotonic()
 
     def run(self, batch: Batch) -> None:
         """Steps 1 to 6. WalkstreamError, which ends the worker, when the outcome is not sure."""
@@ -91,14 +92,14 @@ class Committer:
                 self.transact(batch, sends)
             except KafkaException as error:
                 if not error.args[0].txn_requires_abort():
-                    raise failure(error.args[0], "commit") from error
+                    raise self._failure(error.args[0], "commit") from error
                 log.warning("transaction aborted (%s): trying once more", error.args[0].str())
                 self.abort()
                 self.group.serve_rebalance(batch.offsets)
                 try:
                     self.transact(batch, sends)
                 except KafkaException as again:
-                    raise failure(again.args[0], "commit, second try") from again
+                    raise self._failure(again.args[0], "commit, second try") from again
         self.metrics.transactions_total.labels("committed").inc()
         with self.metrics.timed("apply"):
             self.apply(batch)
@@ -119,7 +120,7 @@ class Committer:
         try:
             self.producer.abort_transaction(CALL_SECONDS)
         except KafkaException as error:
-            raise failure(error.args[0], "abort") from error
+            raise self._failure(error.args[0], "abort") from error
 
     def sends(self, batch: Batch) -> Iterator[Send]:
         """All records of the commit, encoded before the transaction's time begins to run."""
@@ -150,6 +151,7 @@ class Committer:
         return clicks | {records.items_key(*p): encode(o) for p, o in batch.items.items()}
 
     def begin(self) -> None:
+        self.began = time.monotonic()
         self.producer.begin_transaction()
 
     def produce(self, sends: list[Send]) -> None:
@@ -181,6 +183,9 @@ class Committer:
         written = checkpoint.save(self.store, self.engine, batch.offsets)
         self.checkpointed = time.monotonic()
         log.debug("checkpoint of %d rows", written)
+
+    def _failure(self, error: KafkaError, where: str) -> WalkstreamError:
+        return transaction_failure(error, where, time.monotonic() - self.began, self.config)
 
     def _send(self, send: Send) -> None:
         while True:

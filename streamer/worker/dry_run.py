@@ -5,30 +5,46 @@ It asks what a start asks, in the same order, and stops at the first thing that 
 
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from confluent_kafka import Consumer, TopicPartition
+import msgspec
+from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from streamer import kafka, topics
+from streamer import kafka, records, topics
+from streamer import store as stores
 from streamer.decode.events import Decoder
 from streamer.errors import Refused
-from streamer.kafka import CALL_SECONDS, Place, place_name
+from streamer.kafka import Place, place_name
 from streamer.look.check_topic import newest
-from streamer.records import Space
+from streamer.model_state import reserved
+from streamer.records import Progress, Space
 from streamer.settings import Config
 from streamer.store import open_for_reading
-from streamer.worker import checkpoint
-from streamer.worker.restore import first_offsets
+from streamer.upkeep import forget
+from streamer.worker import checkpoint, restore
 
 SAMPLE = 2000
 """How many of the newest clicks are decoded."""
 
 
-def run(config: Config) -> None:
+class Known(NamedTuple):
+    """What the state folder has; nothing, if there is none."""
+
+    space: Space | None
+    progress: dict[Place, Progress]
+    read: dict[Place, int]
+    """Next offset to read of each partition of `model-state`."""
+    folded: dict[str, int]
+    """The offsets that its checkpoint stands for, by `topic/partition`."""
+
+
+def run(config: Config, accept_loss: bool = False) -> None:
     """Print what a worker would begin with. Refused, as a worker would be, where it could not."""
     console = Console(soft_wrap=True)
     admin = kafka.admin(config)
@@ -39,56 +55,82 @@ def run(config: Config) -> None:
     console.print(f"{len(specs)} topics, all fit")
     if others := kafka.other_members(admin, config):
         console.print(f"in group {config.app.name} now: {', '.join(others)}", style="yellow")
-    folded = _folder(config, console)
+    known = _folder(config, admin, console)
     consumer = kafka.tail_consumer(config)
     try:
-        _starts(config, admin, consumer, folded, console)
+        progress = _progress(config, admin, consumer, known, console)
+        _starts(config, admin, consumer, progress, known.folded, accept_loss, console)
         _sample(config, admin, consumer, console)
     finally:
         consumer.close()
     console.print("dry run: nothing was written, joined or learned")
 
 
-def _folder(config: Config, console: Console) -> dict[str, int]:
-    """Says what the state folder is; returns the offsets that its checkpoint stands for."""
+def _folder(config: Config, admin: AdminClient, console: Console) -> Known:
+    """Says what the state folder is."""
     path = Path(config.state.dir)
+    forget.check_reset(path)
     if not (path / "CURRENT").exists():
         console.print(f"{escape(str(path))}: no state folder yet: rows come from Kafka")
-        return {}
+        return Known(None, {}, {}, {})
     with tempfile.TemporaryDirectory(prefix="walkstream-") as scratch:
         store = open_for_reading(path, Path(scratch))
         try:
+            if (before := store.meta(stores.IDENTITY)) is not None:
+                restore.check_identity(path, before, topics.identity(admin, config.topics))
             if (space := store.space) is not None:
                 space.check(Space.of(config.engine_settings, space.partitions), str(path))
             saved, rows = checkpoint.pointer(store), store.count_rows()[0]
+            folded = saved.offsets if saved else {}
+            known = Known(space, store.progress(), store.tail_offsets(), folded)
         finally:
             store.close()
     console.print(f"{escape(str(path))}: a state folder of {rows:,} items, and its space fits")
-    return saved.offsets if saved else {}
+    return known
+
+
+def _progress(
+    config: Config, admin: AdminClient, consumer: Consumer, known: Known, console: Console
+) -> dict[Place, Progress]:
+    """How far the clicks were processed: what the folder knows, and `model-state` since then."""
+    topic = config.topics.model_state
+    where = [(topic, partition) for partition in kafka.partitions(consumer, topic)]
+    begins, ends = kafka.begins(admin, where), kafka.ends(admin, where)
+    begins = {place: min(known.read.get(place, begins[place]), ends[place]) for place in where}
+    if left := sum(ends[place] - begins[place] for place in where):
+        console.print(f"reading up to {left:,} records of {topic} ...")
+    found = reserved(consumer, begins, ends)
+    if known.space is None and (value := found.get(records.SPACE)) is not None:
+        space = msgspec.msgpack.decode(value, type=Space)
+        space.check(Space.of(config.engine_settings, len(where)), topic)
+    return known.progress | {
+        records.progress_place(key): msgspec.msgpack.decode(value, type=Progress)
+        for key, value in found.items()
+        if key.startswith(records.PROGRESS)
+    }
 
 
 def _starts(
-    config: Config, admin: AdminClient, consumer: Consumer, folded: dict[str, int], console: Console
-) -> None:
+    config: Config, admin: AdminClient, consumer: Consumer, progress: Mapping[Place, Progress],
+    folded: Mapping[str, int], accept_loss: bool, console: Console,
+) -> None:  # fmt: skip
     """Where each partition of the clicks would begin."""
     where = _places(config, consumer)
-    begins, ends = kafka.begins(admin, where), kafka.ends(admin, where)
     group = Consumer(kafka.COMMON | config.kafka | {"group.id": config.app.name})
     try:
-        asked = group.committed([TopicPartition(*place) for place in where], CALL_SECONDS)
+        starts = restore.unread(config, where, progress, group, admin, accept_loss)
     finally:
         group.close()
-    committed = {(tp.topic, tp.partition): tp.offset for tp in asked}
-    first = first_offsets(config, consumer, begins, ends)
+    begins, ends = kafka.begins(admin, where), kafka.ends(admin, where)
     table = Table("partition", "begins at", "to learn", "to fold again", title="Clicks")
-    for place in where:
-        known = committed[place] >= 0
-        begin = committed[place] if known else first[place]
-        again = begin - folded.get(place_name(place), begins[place]) if known else 0
-        lost = f" ({begins[place] - begin:,} are gone)" if begin < begins[place] else ""
+    for place, begin in starts.items():
+        name, again = f"{place[0]}[{place[1]}]", 0
+        if progress:
+            first = folded.get(place_name(place), begins[place])
+            again = begin - restore.reachable(name, first, begins[place], accept_loss)
         table.add_row(
-            escape(f"{place[0]}[{place[1]}]"), f"{begin:,}",
-            f"{max(0, ends[place] - begin):,}{lost}", f"{max(0, again):,} at most",
+            escape(name), f"{begin:,}", f"{max(0, ends[place] - begin):,}",
+            f"{max(0, again):,} at most",
         )  # fmt: skip
     console.print(table)
 

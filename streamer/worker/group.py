@@ -39,13 +39,15 @@ class Group:
     def wait_for_others(self, admin: AdminClient) -> None:
         """Join no group that another worker is in: it would lose its partitions and end."""
         name, deadline = self.config.app.name, time.monotonic() + JOIN_SECONDS
+        told = ""
         while others := kafka.other_members(admin, self.config):
             if time.monotonic() > deadline:
                 raise Refused(
                     f"group {name} has another member ({', '.join(others)}). This version runs one "
                     "worker per app: stop that one, or use another app.name"
                 )
-            log.info("waiting for %s to leave group %s", ", ".join(others), name)
+            if told != (told := ", ".join(others)):
+                log.info("waiting for %s to leave group %s, %g s at most", told, name, JOIN_SECONDS)
             for _ in range(20):
                 self.told(0.0)
                 time.sleep(0.1)
@@ -159,16 +161,19 @@ class Group:
                 checked(message)
         self.begin(offsets)
 
-    def lag(self, offsets: Mapping[Place, int]) -> Iterator[tuple[Place, int]]:
+    def lag(
+        self, offsets: Mapping[Place, int], ends: Mapping[Place, int]
+    ) -> Iterator[tuple[Place, int]]:
         """Records behind these offsets in each partition, as far as the consumer knows.
 
-        All that was consumed must be before the offsets: then the consumer's position, which also
-        gets past the markers of transactions, is as far as they are.
+        `ends` are ends that are known from elsewhere. All that was consumed must be before the
+        offsets: then the consumer's position, which also gets past the markers of transactions, is
+        as far as they are.
         """
         for tp in self.consumer.position([TopicPartition(*where) for where in offsets]):
             where = tp.topic, tp.partition
             _, end = self.consumer.get_watermark_offsets(TopicPartition(*where), cached=True)
-            yield where, max(0, end - max(offsets[where], tp.offset))
+            yield where, max(0, max(end, ends[where]) - max(offsets[where], tp.offset))
 
 
 def _named(partitions: list[TopicPartition]) -> str:

@@ -147,6 +147,10 @@ class Health:
                 f"partition {topic}[{partition}] waits for {int(seconds)} s, "
                 f"bound {self._longest_wait:g} s"
             )
+        for (topic, partition), lag in self.lags.items():
+            if lag.records and lag.oldest < 0:
+                out.append(f"partition {topic}[{partition}]: none of {lag.records} records is read")
+                break
         if self.dead_letters.share >= self._alarm_ratio:
             out.append(
                 f"{self.dead_letters.share:.0%} of the last {self.dead_letters.records} records "

@@ -3,18 +3,17 @@
 import logging
 import signal
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
 from confluent_kafka import KafkaException, Message
-from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from core.engine import Engine
-from core.rounds import Changes, Inputs, Outputs
+from core.rounds import Changes, Inputs
 from streamer import kafka, topics
 from streamer import log as logs
 from streamer.decode.deadletter import DeadLetter
@@ -28,16 +27,17 @@ from streamer.upkeep import forget
 from streamer.worker import checkpoint, restore
 from streamer.worker.commit import Batch, Committer
 from streamer.worker.group import Group
-from streamer.worker.health import Health, Lag
-from streamer.worker.restore import Tail
+from streamer.worker.health import Health
+from streamer.worker.report import Report
+from streamer.worker.tail import Attributes, Tail
 
 log = logging.getLogger(__name__)
 
 
-GAUGE_SECONDS = 1.0
-"""Time between looks at what the gauges show."""
-SAY_SECONDS = 60.0
-"""Time between lines of the log that say how far the worker is."""
+MAX_ROUND_BYTES = 1_000_000
+"""Records of a round together: long ones carry many clicks, and all of them may be bad."""
+MAX_DEAD_LETTERS = 50_000
+"""A commit closes with so many, so that its transaction ends in time."""
 
 
 def run(config: Config, accept_loss: bool) -> None:
@@ -87,10 +87,6 @@ class Pending:
 
     rounds: int = 0
     events: int = 0
-    sent: list[int] = field(default_factory=list)
-    """Record timestamps, ms."""
-    clicked: list[NDArray[np.int64]] = field(default_factory=list)
-    """Times of the clicks, ms."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
     described: dict[str, bool] = field(default_factory=dict)
     items: dict[Place, int] = field(default_factory=dict)
@@ -115,13 +111,10 @@ class Worker:
         """Next click of each partition: all before it are in the engine."""
         self.pending = Pending()
         self.decoder = Decoder(config.clicks, config.events, config.registry)
-        self.complained: set[str] = set()
-        self.said = self.looked = time.monotonic()
-        self.attributes: restore.Attributes = []
-        self.newest: dict[Place, int] = {}
-        """Record timestamp, ms, of the last click taken from each partition."""
-        self.level_at: dict[Place, int] = {}
-        """When nothing was left to read in a partition the last time, ms since the epoch."""
+        self.attributes: Attributes = []
+        self.forgotten: set[bytes] = set()
+        self.waiting: list[Message] = []
+        """Records that were read, and are not in a round yet."""
 
     # -- start -----------------------------------------------------------------------------------
 
@@ -148,25 +141,32 @@ class Worker:
         stack.callback(tail_consumer.close)
         self.tail = Tail(config, self.store, tail_consumer)
         self.tail.start(admin)
-        self.tail.catch_up(admin, self._told)
+        self.tail.catch_up(admin, self._told(0.0, 0.5))
         self.space = restore.settle_space(config, self.store, self.producer, self.tail.partitions)
         self.engine = Engine(config.engine_settings, self.space.partitions, self.metrics.timed)
 
-        self.group = Group(config, self._told)
+        self.group = Group(config, self._told(0.5, 1.0))
         stack.callback(self.group.close)
         if config.topics.check:
             self.group.wait_for_others(admin)
         self.group.join()
         # Until now another worker may have committed; from here on only this one does.
-        self.tail.catch_up(admin, self._told)
+        self.tail.catch_up(admin, self._told(0.5, 0.5))
         self.offsets = restore.starts(config, self.store, self.group, admin, accept_loss)
         begin = restore.fold_from(
             config, self.engine, self.store, self.group, admin, self.offsets, accept_loss
         )
         for messages in self.group.between(begin, self.offsets):
-            self.engine.fold(self._decode(messages).clicks)
+            decoded, _ = self._decode(restore.without_copies(messages, begin, self.decoder))
+            self.engine.fold(decoded.clicks)
         self.commits = restore.load_model(self.store, self.engine, self.tail.tokens)
+        self._forget()
+        logs.context.update(round=self.engine.round_number, commit=self.commits)
         self.group.begin(self.offsets)
+        self.report = Report(
+            self.metrics, self.health, self.store, self.engine, self.group, self.offsets,
+            kafka.ends(admin, self.offsets),
+        )  # fmt: skip
         self.committer = Committer(
             config, self.space, self.store, self.engine, self.producer, self.group, self.metrics
         )
@@ -175,7 +175,7 @@ class Worker:
             self._round([], closes=True)
         self.health.restored = 1.0
         self.metrics.identify(kafka.identity(config), self.space.name)
-        self._gauges()
+        self.report.look(at_once=True)
         if len(self.engine.items) and not self.engine.graph.arcs:
             log.warning("the clicks that made the vectors are not in Kafka: the graph begins empty")
         self.health.state = "running"
@@ -184,11 +184,16 @@ class Worker:
             len(self.engine.items), self.engine.graph.arcs, self.commits,
         )  # fmt: skip
 
-    def _told(self, share: float) -> None:
-        self.health.restored = share
-        self.health.beat()
-        if self.stop.asked:
-            raise Stopped
+    def _told(self, begin: float, end: float) -> Callable[[float], None]:
+        """What a part of the restore calls with the share of it that is done."""
+
+        def told(share: float) -> None:
+            self.health.restored = max(self.health.restored, begin + share * (end - begin))
+            self.health.beat()
+            if self.stop.asked:
+                raise Stopped
+
+        return told
 
     # -- the loop --------------------------------------------------------------------------------
 
@@ -199,12 +204,21 @@ class Worker:
             with self.metrics.timed("collect"):
                 collected = self._collect_round()
                 self.attributes += self.tail.poll()
+                self._forget()
             if collected is None:
                 return
             if collected or self.attributes or self.tail.bad or self.pending.rounds:
                 self._round(collected, self._closes())
-            if time.monotonic() - self.looked >= GAUGE_SECONDS:
-                self._gauges()
+            if not self.waiting:
+                self.report.look()
+
+    def _forget(self) -> None:
+        """End the sessions of users that were put on the list since the last look."""
+        if self.tail.forgotten != self.forgotten:
+            self.forgotten = set(self.tail.forgotten)
+            users = list(self.engine.sessions.users)
+            gone = forget.among(self.config.app.name, users, self.forgotten)
+            self.engine.sessions.forget(gone)
 
     def finish(self) -> None:
         """Commit what is learned, unless commits close by count, and write a checkpoint."""
@@ -217,33 +231,50 @@ class Worker:
 
     def _collect_round(self) -> list[Message] | None:
         """The records of the next round. None when stopped before a round by count is full."""
-        limit, seconds = self.config.round.max_events, self.config.round.max_seconds
-        out: list[Message] = []
-        deadline = time.monotonic() + seconds
-        while len(out) < limit:
+        out, self.waiting = self.waiting, []
+        deadline = time.monotonic() + self.config.round.max_seconds
+        while (size := self._size(out)) is None:
             if self.stop.asked and self.by_count:
                 return None
             left = 0.1 if self.by_count else deadline - time.monotonic()
             if left <= 0 or self.stop.asked:
-                break
+                return out
             self.health.beat()
-            out += self.group.consume(limit - len(out), min(left, 0.1))
-        return out
+            wanted = self.config.round.max_events - len(out)
+            out += self.group.consume(wanted, min(left, 0.1))
+        self.waiting = out[size:]
+        return out[:size]
 
-    def _decode(self, messages: list[Message]) -> Decoded:
-        """The clicks of these records, without those of users that are forgotten."""
+    def _size(self, messages: list[Message]) -> int | None:
+        """How many of these records make a full round; None if they do not fill one.
+
+        It depends on the records alone, so that rounds by count are the same in every life.
+        """
+        limit, room = self.config.round.max_events, MAX_ROUND_BYTES
+        for size, message in enumerate(messages[:limit], 1):
+            room -= len(message.value() or b"")
+            if room <= 0:
+                return size
+        return limit if len(messages) >= limit else None
+
+    def _decode(self, messages: list[Message]) -> tuple[Decoded, int]:
+        """What is in these records, and how many clicks of forgotten users were left out of it."""
         decoded = self.decoder(
             [m.key() for m in messages], [m.value() for m in messages],
             [m.timestamp()[1] for m in messages],
         )  # fmt: skip
-        clicks = forget.leave_out(decoded.clicks, self.config.app.name, self.tail.forgotten)
+        kept = forget.kept(decoded.clicks.users, self.config.app.name, self.tail.forgotten)
+        if kept is None:
+            return decoded, 0
+        clicks, records = decoded.clicks.at(kept), decoded.records[kept]
         left_out = len(decoded.clicks) - len(clicks)
-        self.metrics.ignored_clicks_total.labels("forgotten").inc(left_out)
-        return replace(decoded, clicks=clicks)
+        return replace(decoded, clicks=clicks, records=records), left_out
 
     def _closes(self) -> bool:
         settings, pending = self.config.commit, self.pending
         if settings.rounds and pending.rounds + 1 >= settings.rounds:
+            return True
+        if len(pending.dead_letters) >= MAX_DEAD_LETTERS:
             return True
         return not self.by_count and time.monotonic() - pending.since >= settings.seconds
 
@@ -254,44 +285,37 @@ class Worker:
         offsets count records.
         """
         with self.metrics.timed("decode"):
-            decoded = self._decode(messages)
+            decoded, forgotten = self._decode(messages)
         pending = self.pending
         if not pending.rounds:
             pending.since = time.monotonic()
-        self.metrics.ignored_clicks_total.labels("unwanted").inc(decoded.unwanted)
-        self._bury(messages, decoded)
+        self.report.read(messages, decoded, forgotten)
+        self.report.buried(self.config.topics.clicks, decoded.bad)
+        self._stop_on_dead_letters(decoded)
+        pending.dead_letters += [DeadLetter.of(messages[bad.record], bad) for bad in decoded.bad]
         for message in messages:
-            place, sent = place_of(message), message.timestamp()[1]
-            self.offsets[place] = (message.offset() or 0) + 1
-            if sent > 0:
-                pending.sent.append(sent)
-                self.newest[place] = sent
-        pending.clicked.append(decoded.clicks.times)
+            self.offsets[place_of(message)] = (message.offset() or 0) + 1
         parts = decoded.clicks.parts(self.config.round.max_events)
         for number, clicks in enumerate(parts, 1):
+            self.health.beat()
             last = number == len(parts)
             outputs = self.engine.step(Inputs(clicks, self.attributes, closes and last, last))
             if self.attributes or self.tail.bad:
+                letters = self.tail.dead_letters()
+                self.report.buried(self.config.topics.items, [letter.bad for letter in letters])
+                pending.dead_letters += letters
                 pending.described |= {item: tokens is None for item, tokens in self.attributes}
-                pending.dead_letters += self.tail.dead_letters()
                 pending.items = self.tail.items_offsets()
                 self.attributes = []
             pending.rounds += 1
             pending.events += outputs.events
-            self._count(outputs)
+            self.report.learned(outputs)
         if outputs.changes is not None:
             self._commit(outputs.changes)
 
-    def _bury(self, messages: list[Message], decoded: Decoded) -> None:
-        """Take note of the dead letters. Refused if there are more than `dlq.stop_ratio` allows."""
-        for bad in decoded.bad:
-            self.pending.dead_letters.append(DeadLetter.of(messages[bad.record], bad))
-            if bad.reason not in self.complained:
-                self.complained.add(bad.reason)
-                log.warning("first dead letter of class %s: %s", bad.reason.value, bad.message)
-            self.metrics.dead_letters_total.labels(bad.reason.value).inc()
+    def _stop_on_dead_letters(self, decoded: Decoded) -> None:
+        """Refused if the last records hold more dead letters than `dlq.stop_ratio` allows."""
         letters, bound = self.health.dead_letters, self.config.dlq.stop_ratio
-        letters.add(len(decoded.clicks) + decoded.unwanted + len(decoded.bad), len(decoded.bad))
         if bound and letters.share >= bound and decoded.bad:
             raise Refused(
                 f"{letters.share:.0%} of the last {letters.records} records are dead letters, and "
@@ -300,62 +324,15 @@ class Worker:
                 "[clicks], or raise dlq.stop_ratio, and start again"
             )
 
-    def _count(self, outputs: Outputs) -> None:
-        metrics = self.metrics
-        metrics.rounds_total.inc()
-        metrics.ignored_clicks_total.labels("duplicate").inc(outputs.duplicates)
-        metrics.ignored_clicks_total.labels("too_long").inc(outputs.too_long)
-        metrics.quality_trials_total.inc(outputs.quality.trials)
-        for ranker, hits in outputs.quality.hits.items():
-            metrics.quality_hits_total.labels(ranker).inc(hits)
-
     def _commit(self, changes: Changes) -> None:
         self.commits += 1
         logs.context.update(round=self.engine.round_number, commit=self.commits)
-        pending, metrics = self.pending, self.metrics
+        pending = self.pending
         self.committer.run(
             Batch(
                 changes, dict(self.offsets), self.commits, self.engine.round_number,
                 pending.dead_letters, pending.described, pending.items,
             )
         )  # fmt: skip
-        now = time.time()
-        metrics.staleness_seconds.observe(now - np.array(pending.sent) / 1000.0)
-        for times in pending.clicked:
-            metrics.click_staleness_seconds.observe(now - times / 1000.0)
-        if pending.sent:
-            metrics.newest_click_timestamp_seconds.set(max(self.newest.values()) / 1000.0)
-        metrics.events_total.inc(pending.events)
-        metrics.published_vectors_total.inc(len(changes.published))
-        metrics.row_writes_total.inc(len(changes.keys))
-        metrics.cluster_moves_total.inc(changes.cluster_moves)
-        metrics.bucket_moves_total.inc(changes.bucket_moves)
-        metrics.drift.observe(changes.drift)
+        self.report.committed(self.commits, pending.events, changes)
         self.pending = Pending()
-        if time.monotonic() - self.said >= SAY_SECONDS:
-            self.said = time.monotonic()
-            log.info(
-                "commit %d: %d items, %d arcs, %d clicks behind",
-                self.commits, len(self.engine.items), self.engine.graph.arcs,
-                sum(lag for _, lag in self.group.lag(self.offsets)),
-            )  # fmt: skip
-
-    def _gauges(self) -> None:
-        self.looked = time.monotonic()
-        metrics, engine = self.metrics, self.engine
-        metrics.items.set(len(engine.items))
-        metrics.arcs.set(engine.graph.arcs)
-        metrics.sessions.set(len(engine.sessions.users))
-        for table, size in engine.table_bytes().items():
-            metrics.table_bytes.labels(table).set(size)
-        for kind, size in self.store.bytes_used().items():
-            metrics.store_bytes.labels(kind).set(size)
-        lags: dict[Place, Lag] = {}
-        for place, behind in self.group.lag(self.offsets):
-            if not behind or place not in self.level_at:
-                self.level_at[place] = int(1000 * time.time())
-            # What waits came after the partition was read to its end, and after what was read last.
-            oldest = max(self.level_at[place], self.newest.get(place, 0))
-            lags[place] = Lag(behind, oldest)
-        self.health.lags = lags
-        metrics.show_lags(lags)

@@ -1,6 +1,7 @@
 """The CLI, in a process that kills itself at one chosen point.
 
-CHAOS_PLAN is a JSON object: `point` (a step of the commit, or a write to RocksDB inside a step),
+CHAOS_PLAN is a JSON object: `point` (a step of the commit, of a restore or of a reset, or a write
+to RocksDB inside a step),
 `when` (before, middle, after), `call` (at which call of it, from 1), and `marker`, a file that is
 written just before the kill, so that a test knows that the point was reached.
 """
@@ -13,11 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from streamer import cli
+from streamer import cli, topics
 from streamer.store import Store
+from streamer.upkeep import forget
 from streamer.worker import restore
 from streamer.worker.commit import Committer
-from streamer.worker.restore import Tail
+from streamer.worker.tail import Tail
 
 PLAN = json.loads(os.environ["CHAOS_PLAN"])
 SENDS = 20
@@ -33,6 +35,8 @@ POINTS: dict[str, tuple[Any, str]] = {
     "fold": (restore, "load_model"),
     "space": (restore, "settle_space"),
     "adopt": (restore, "adopt"),
+    "recreate": (topics, "recreate"),
+    "remember": (forget, "write"),
 }
 
 

@@ -40,27 +40,58 @@ BAD = (
     b'{"user_id":"u","item_id":"i","ts":-5}',
     b'{"user_id":"u","item_id":"i","ts":1700000000000,"event_type":"?"}',
 )
+BAD_ITEMS = ((b"torn", b"not json"), (b"odd", b'{"item_id":"odd","attributes":7}'))
 
+ROUND = 200
+"""Records of a round by count, and clicks that are learned at a time."""
+REPEATS_AFTER = 100
+"""Records between one and its repetition: most rounds and commits have only one of the two."""
 
 Told = tuple[bytes | None, bytes | None, Any]
 """Key, value and headers of a record."""
 
 
 def log_of(clicks: int, seed: int, rate: float) -> list[tuple[bytes, bytes]]:
-    """A shop's clicks with a bad record before every 500th."""
-    good = as_records(islice(Shop(seed).clicks(START_MS, rate), clicks))
+    """A shop's clicks as a producer sends them that does all that is allowed.
+
+    Every 30th record carries three clicks of a user, and every second of those a line that is bad;
+    every 40th record comes again later, with the same event ids; before every 500th is a bad one.
+    """
+    source = Shop(seed).clicks(START_MS, rate)
+    good: list[tuple[bytes, bytes]] = []
+    while clicks > 0:
+        some = list(islice(source, 3 if len(good) % 30 == 0 else 1))
+        clicks -= len(some)
+        lines = [msgspec.json.encode(click | {"user_id": some[0]["user_id"]}) for click in some]
+        if len(good) % 60 == 0:
+            lines.insert(1, BAD[len(good) // 60 % len(BAD)])
+        good.append((str(some[0]["user_id"]).encode(), b"\n".join(lines)))
     out = []
     for n, record in enumerate(good):
         if n % 500 == 250:
             out.append((b"k%d" % n, BAD[n // 500 % len(BAD)]))
         out.append(record)
+        if n % 40 == 20 and n >= REPEATS_AFTER:
+            out.append(good[n - REPEATS_AFTER])
     return out
 
 
+def clicks_of(value: bytes) -> list[dict[str, Any]]:
+    """The good clicks that a record of the log carries."""
+    return [msgspec.json.decode(line) for line in value.split(b"\n") if line not in BAD]
+
+
+def rounds_of(log: list[tuple[bytes, bytes]]) -> int:
+    """How many rounds by count these records make; more clicks than a round has make another."""
+    batches = [log[at : at + ROUND] for at in range(0, len(log), ROUND)]
+    clicks = [sum(len(clicks_of(value)) for _, value in batch) for batch in batches]
+    return sum(-(-max(1, n) // ROUND) for n in clicks)
+
+
 def catalogue(seed: int) -> list[tuple[bytes, bytes | None]]:
-    """A shop's items; two of them were retired, and will be clicked all the same."""
+    """A shop's items, and bad ones; two were retired, and will be clicked all the same."""
     items = [(i["item_id"].encode(), msgspec.json.encode(i)) for i in Shop(seed).items()]
-    return [*items, *((key, None) for key, _ in items[:2])]
+    return [*items, *BAD_ITEMS, *((key, None) for key, _ in items[:2])]
 
 
 def kill_at(app: App, point: str, when: str, call: int) -> None:
@@ -92,13 +123,10 @@ class Outcome:
 
 def outcome(app: App) -> Outcome:
     topics = app.config.topics
-    model = told(app.read(topics.model_state), but=records.SPACE)
-    named = topics.items.encode()
     return Outcome(
         app.group_offsets(),
         told(app.read(topics.item_vectors)),
-        # Apps have items topics of their own, and reserved keys name them.
-        [(key and key.replace(named, b"items"), value, more) for key, value, more in model],
+        told(app.read(topics.model_state), but=records.SPACE),
         told(app.read(topics.dead_letters)),
         contents(app.config),
     )
@@ -110,42 +138,49 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(kafka: str, folder: Path) -> Iterator[tuple[str, Outcome]]:
-    """The log of clicks, and the outcome of a worker that nobody disturbed.
+def uninterrupted(kafka: str, folder: Path) -> Iterator[tuple[App, Outcome]]:
+    """An app with clicks and items, and the outcome of its worker, that nobody disturbed.
 
     The log ends where a commit closes, and one record later: a round that is taken and not yet
     committed would keep a stopping worker from writing its checkpoint.
     """
     port = free_port()
     with App(kafka, folder, {**DETERMINISTIC, "metrics.port": port}) as app:
-        log, end = log_of(clicks=9000, seed=7, rate=0.5), 8400
+        log, end = log_of(clicks=9600, seed=7, rate=0.5), 8400
         app.describe(catalogue(seed=7))
         app.publish(log[:end])
         worker = app.worker()
 
         def all_committed() -> bool:
             """False if rounds are pending; a commit takes milliseconds after its last round."""
-            worker.until(lambda: worker.metric(port, "rounds_total") == end // 200, "all rounds")
+            rounds = rounds_of(log[:end])
+            worker.until(lambda: worker.metric(port, "rounds_total") == rounds, "all rounds")
             time.sleep(1.0)
             return app.caught_up()
 
         while not all_committed():
-            app.publish(log[end : end + 200])
-            end += 200
+            app.publish(log[end : end + ROUND])
+            end += ROUND
         app.publish(log[end : end + 1])
+        assert worker.metric(port, r'ignored_clicks_total\{reason="duplicate"\}') > 200
         worker.stop()
-        yield app.config.topics.clicks, outcome(app)
+        yield app, outcome(app)
 
 
 def test_the_log_makes_everything_happen_that_a_restart_could_get_wrong(
-    uninterrupted: tuple[str, Outcome],
+    uninterrupted: tuple[App, Outcome],
 ) -> None:
-    _, wanted = uninterrupted
+    app, wanted = uninterrupted
     assert wanted.state.placement is not None
     assert records.unpack_placement(wanted.state.placement, 16).epoch >= 4
     assert sum(value is None for _, value, _ in wanted.vectors) > 50
     assert len({key for key, _, _ in wanted.vectors}) > 250
-    assert len(wanted.dead_letters) > 15
+    assert len(wanted.dead_letters) > 150
+    told = [dict(headers) for _, _, headers in wanted.dead_letters]
+    items = app.config.topics.items.encode()
+    assert sum(headers["source.topic"] == items for headers in told) == len(BAD_ITEMS)
+    assert sum("source.part" in headers for headers in told) > 100
+    assert sum(clicks > 1 and any(ids) for _, _, clicks, ids in wanted.state.sessions.values()) > 5
     assert len(wanted.state.sessions) > 20
     assert len(wanted.state.clusters) > 200
 
@@ -190,15 +225,16 @@ REFOLD = [
 def test_killed_workers_leave_byte_for_byte_what_an_uninterrupted_one_leaves(
     kafka: str,
     folder: Path,
-    uninterrupted: tuple[str, Outcome],
+    uninterrupted: tuple[App, Outcome],
     schedule: list[tuple[str, str, int]],
     checkpoint_seconds: float,
     without_folder: int,
 ) -> None:
-    clicks, wanted = uninterrupted
-    changed = {"topics.clicks": clicks, "checkpoint.seconds": checkpoint_seconds}
-    with App(kafka, folder, {**DETERMINISTIC, **changed}) as app:
-        app.describe(catalogue(seed=7))
+    source, wanted = uninterrupted
+    topics = source.config.topics
+    shared = {"topics.clicks": topics.clicks, "topics.items": topics.items}
+    changed = {**DETERMINISTIC, **shared, "checkpoint.seconds": checkpoint_seconds}
+    with App(kafka, folder, changed) as app:
         for number, (point, when, call) in enumerate(schedule):
             if number == without_folder:
                 shutil.rmtree(app.state)
@@ -246,6 +282,7 @@ def battered(kafka: str, folder: Path) -> Iterator[Battered]:
     }
     with App(kafka, folder, settings) as app:
         log = log_of(clicks=12_000, seed=3, rate=50.0)
+        app.describe(BAD_ITEMS)
         stop = threading.Event()
 
         def trickle() -> None:
@@ -279,8 +316,10 @@ def test_every_click_is_processed_once_in_every_partition(battered: Battered) ->
 
 
 def test_the_count_of_every_item_is_the_number_of_its_clicks(battered: Battered) -> None:
-    clicks = [msgspec.json.decode(value) for _, value in battered.log if value not in BAD]
-    published = Counter(click["item_id"] for click in clicks)
+    clicks = [click for _, value in battered.log for click in clicks_of(value)]
+    items = {click["event_id"]: click["item_id"] for click in clicks}
+    assert len(clicks) - len(items) > 200, "some come twice"
+    published = Counter(items.values())
     keys, rows = row_table(battered.app.config)
     half_life = int(battered.app.config.graph.half_life)
     scale = 2.0 ** ((START_MS - rows["landmark"]) / half_life)
@@ -292,7 +331,8 @@ def test_the_count_of_every_item_is_the_number_of_its_clicks(battered: Battered)
 
 def test_every_bad_record_is_a_dead_letter_once(battered: Battered) -> None:
     letters = battered.app.read(battered.app.config.topics.dead_letters)
-    wanted = Counter((key, value) for key, value in battered.log if value in BAD)
+    lines = [(key, line) for key, value in battered.log for line in value.split(b"\n")]
+    wanted = Counter([*BAD_ITEMS, *((key, line) for key, line in lines if line in BAD)])
     assert Counter((m.key(), m.value()) for m in letters) == wanted
 
 

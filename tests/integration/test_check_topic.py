@@ -10,14 +10,23 @@ from typing import Any
 import msgspec
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
-from streamer import config, kafka
-from streamer.errors import Refused
+from core.settings import DAY_MS
+from streamer import config, kafka, topics
+from streamer.errors import ConfigError, Refused
 from streamer.look import check_topic, topic_report
 from streamer.settings import Config
 from streamer.shop.shop import Shop
 from tests.integration.test_foreign_topic import CLICKS, avro, foreign, registry
+from tests.support import wait_until
 
 PARTITIONS = 3
 
@@ -39,6 +48,14 @@ class Topic:
         given |= settings or {}
         overrides = [f"{key}={value}" for key, value in given.items()]
         return config.load(file or self.folder / "none.toml", overrides, {})
+
+    def keep(self, retention_ms: int) -> None:
+        entry = ConfigEntry(
+            "retention.ms", str(retention_ms), incremental_operation=AlterConfigOpType.SET
+        )
+        change = ConfigResource(ResourceType.TOPIC, self.name, incremental_configs=[entry])
+        self.admin.incremental_alter_configs([change])[change].result()
+        wait_until(lambda: topics.retention(self.admin, self.name) == retention_ms, "the change")
 
     def send(self, records: Sequence[tuple[bytes | None, bytes | None]], **how: Any) -> None:
         producer = Producer({"bootstrap.servers": self.servers})
@@ -101,15 +118,16 @@ def test_foreign_names_and_seconds_become_settings_that_read_every_click(
     assert again.sources["user_id"].why == "as configured"
 
 
-def test_people_get_a_report_that_ends_with_the_lines_to_paste(
+def test_people_get_a_report_and_the_lines_to_paste_go_to_standard_output_alone(
     topic: Topic, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records = [(key(c), json.dumps(foreign(c)).encode()) for c in CLICKS[:200]]
     topic.send([*records, (b"k", b"{broken"), (b"k", None)])
     found = topic.report(capsys)
     check_topic.run(topic.config(), topic.name, 1000, False)
-    out = capsys.readouterr().out
-    assert out.rstrip().endswith(found.settings)
+    told = capsys.readouterr()
+    assert told.out == f"{found.settings}\n"
+    out = told.err
     for text in (
         topic.name,
         "occurredAt",
@@ -125,11 +143,11 @@ def test_a_topic_of_walkstreams_own_form_needs_only_its_name(
     topic: Topic, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topic.send([(key(c), json.dumps(c).encode()) for c in own(300)])
+    topic.keep(-1)
     found = topic.report(capsys)
     assert found.settings == f'[topics]\nclicks = "{topic.name}"'
     assert (found.clicks, found.users_in_several_partitions) == (300, 0)
-    usual = topic.report(capsys, {"graph.horizon": "1d"})
-    assert usual.warnings == []
+    assert (found.warnings, found.suspicions) == ([], [])
 
 
 def test_lines_of_json_are_read_click_by_click(
@@ -188,12 +206,122 @@ def test_users_that_are_scattered_over_partitions_are_told_of(
     assert any("set the key of a record to its user" in warning for warning in found.warnings)
 
 
-def test_a_retention_that_is_too_short_is_told_of(
+def test_a_retention_that_is_too_short_is_told_of_and_the_proposed_horizon_fits_it(
     topic: Topic, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topic.send([(key(c), json.dumps(c).encode()) for c in own(20)])
-    found = topic.report(capsys, {"graph.horizon": "60d"})
-    assert any("retention.ms" in warning for warning in found.warnings)
+    topic.keep(7 * DAY_MS)
+    found = topic.report(capsys)
+    (warning,) = found.warnings
+    assert "retention.ms is 604800000" in warning
+    assert "graph.horizon = 6d at most" in warning
+    assert 'horizon = "6d"  # the topic keeps clicks for 7d: a day less' in found.settings
+    pasted = topic.as_pasted(found.settings)
+    assert (pasted.graph.horizon, pasted.graph.half_life) == (6 * DAY_MS, 1.5 * DAY_MS)
+    capsys.readouterr()
+    check_topic.run(pasted, topic.name, 1000, True)
+    again = msgspec.json.decode(capsys.readouterr().out, type=topic_report.Report)
+    assert again.warnings == []
+    assert tomllib.loads(again.settings) == tomllib.loads(found.settings)
+    unchecked = topic.report(capsys, {"topics.check": "false"})
+    assert (unchecked.warnings, "[graph]" in unchecked.settings) == ([], False)
+
+
+def test_lines_that_are_pasted_below_the_same_section_say_what_to_do(topic: Topic) -> None:
+    for lines, section in (
+        ('[topics]\nclicks = "a"\n[topics]\nitems = "b"', "topics"),
+        ("[clicks.fields]\nts = 'a'\n[clicks.fields]\nitem_id = 'b'", "clicks.fields"),
+    ):
+        with pytest.raises(ConfigError, match=rf"section \[{section}\] is there twice: merge"):
+            topic.as_pasted(lines)
+    with pytest.raises(ConfigError) as other:
+        topic.as_pasted("[topics")
+    assert "merge" not in str(other.value)
+
+
+def test_types_without_items_are_left_out_and_too_many_dead_letters_are_told_of(
+    topic: Topic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    types = ["view", "heartbeat", "scroll", "search"]
+    events = [c | {"event_type": types[at % 4]} for at, c in enumerate(own(400))]
+    for event in events:
+        if event["event_type"] != "view":
+            del event["item_id"]
+    topic.send([(key(e), json.dumps(e).encode()) for e in events])
+    found = topic.report(capsys)
+    weights = tomllib.loads(found.settings)["events"]["weights"]
+    assert weights == {"heartbeat": 0.0, "scroll": 0.0, "search": 0.0}
+    assert found.event_types["scroll"].note == "100% have no item: 0 leaves it out"
+    assert (found.clicks, found.bad, found.unwanted) == (100, 0, 300)
+    assert not any("dead letters" in warning for warning in found.warnings)
+
+    kept = topic.report(capsys, {"events.weights.scroll": 2})
+    (warning,) = [one for one in kept.warnings if "dead letters" in one]
+    assert "25% would be dead letters" in warning
+    assert "dlq.alarm_ratio" in warning
+    assert "bad_field, such as: item_id is missing" in warning
+    calm = topic.report(capsys, {"events.weights.scroll": 2, "dlq.alarm_ratio": 0.3})
+    assert not any("dead letters" in warning for warning in calm.warnings)
+
+
+def test_a_topic_without_event_types_is_told_of(
+    topic: Topic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clicks = own(50)
+    for click in clicks:
+        del click["event_type"]
+    topic.send([(key(c), json.dumps(c).encode()) for c in clicks])
+    assert any("every click counts as a click" in one for one in topic.report(capsys).warnings)
+    settled = topic.report(capsys, {"clicks.fields.event_type": ""})
+    assert not any("event type" in one for one in settled.warnings)
+
+
+def test_orders_with_items_in_an_array_are_refused_with_what_to_do(
+    topic: Topic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    orders = [
+        {"customer_id": c["user_id"], "ts": c["ts"], "lines": [{"sku": c["item_id"], "qty": 1}]}
+        for c in own(100)
+    ]
+    topic.send([(None, json.dumps(order).encode()) for order in orders])
+    with pytest.raises(Refused, match="no click was understood"):
+        topic.report(capsys)
+    found = msgspec.json.decode(capsys.readouterr().out, type=topic_report.Report)
+    (warning,) = [one for one in found.warnings if "item_id but lines[].sku" in one]
+    assert "not supported: write one click for each item" in warning
+
+
+def vectors(n: int) -> list[tuple[bytes, bytes]]:
+    """Records as Walkstream publishes them, each item three times."""
+    out = []
+    for at in range(n):
+        item = f"sku-{at % (n // 3)}"
+        record = {
+            "item_id": item, "space": "s", "vector": [0.5] * 16, "cluster": at % 4,
+            "version": at, "ts": int(time.time() * 1000),
+        }  # fmt: skip
+        out.append((item.encode(), json.dumps(record).encode()))
+    return out
+
+
+def test_a_topic_of_vectors_is_refused_whatever_fields_it_has(
+    topic: Topic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic.send(vectors(120))
+    with pytest.raises(Refused, match=r"hardly a topic of clicks: .*it holds vectors") as refused:
+        topic.report(capsys)
+    assert refused.value.exit_code == 3
+    with pytest.raises(Refused, match=r"it is topics\.item_vectors of this configuration"):
+        topic.report(capsys, {"topics.item_vectors": topic.name})
+
+
+def test_keys_that_are_the_items_are_no_users(
+    topic: Topic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clicks = [{"item_id": c["item_id"], "ts": c["ts"]} for c in own(100)]
+    topic.send([(c["item_id"].encode(), json.dumps(c).encode()) for c in clicks])
+    with pytest.raises(Refused, match=r"in 100 of 100 clicks the user \(from @key\) is the item"):
+        topic.report(capsys)
 
 
 def test_event_types_are_weighed_and_those_against_an_item_are_left_out(

@@ -2,16 +2,22 @@
 
 import json
 import re
+import shutil
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from broker import free_port
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from streamer import kafka as clients
+from streamer import records
 from streamer.shop.shop import Shop
 from tests.support import START_MS, App, Process, as_records, contents
 
@@ -153,17 +159,16 @@ def test_a_filter_that_means_nothing_is_refused(app: App, options: list[str], sa
         assert said in done(app.command("dlq", command, *options), 2)
 
 
-def test_replay_sends_key_and_value_as_they_came_to_the_partition_of_the_user(app: App) -> None:
+def test_replay_sends_key_and_value_as_they_came_to_the_partition_they_came_from(app: App) -> None:
     users = [f"user{n}".encode() for n in range(40)]
     app.publish([(user, b"before") for user in users])
-    home = {message.key(): message.partition() for message in sent(app)}
     for n, user in enumerate(users):
         bury(app, b"\xff%d" % n, headers(app), user)
     bury(app, b"other", headers(app, "bad_id"))
     app.describe([(b"item", b"before")])
     items = app.config.topics.items
     bury(app, None, headers(app, source__topic=items), b"item")
-    output = done(app.command("dlq", "replay", "--reason", "unknown_type"))
+    output = done(app.command("dlq", "replay", "--all", "--reason", "unknown_type"))
     assert "dead letters sent: 41\n" in output
     replayed = [message for message in sent(app) if message.value() != b"before"]
     assert {m.key(): m.value() for m in replayed} == {u: b"\xff%d" % n for n, u in enumerate(users)}
@@ -173,14 +178,15 @@ def test_replay_sends_key_and_value_as_they_came_to_the_partition_of_the_user(ap
         for m in app.read(app.config.topics.dead_letters)
     }
     for message in replayed:
-        assert message.partition() == home[message.key()]
+        assert message.partition() == 1
         marks: dict[str, Any] = dict(message.headers() or [])
-        assert marks.keys() == {"replayed.from"}
+        assert marks.keys() == {"replayed.from", *records.SOURCE}
+        assert [marks[name] for name in records.SOURCE] == [b"1", b"0", b"%d" % START_MS]
         assert places[marks["replayed.from"].decode()] == message.key()
     assert [m.value() for m in app.read(items)] == [b"before", None]
     (since,) = re.findall(r"--since (\S+)", output)
     bury(app, b"later", headers(app))
-    again = app.command("dlq", "replay", "--reason", "unknown_type", "--since", since)
+    again = app.command("dlq", "replay", "--all", "--reason", "unknown_type", "--since", since)
     assert "dead letters sent: 1\n" in done(again)
     assert [m.value() for m in sent(app)].count(b"later") == 1
     assert len(sent(app)) == 81
@@ -189,21 +195,23 @@ def test_replay_sends_key_and_value_as_they_came_to_the_partition_of_the_user(ap
 def test_a_dry_run_sends_nothing_and_cut_letters_never_go(app: App) -> None:
     bury(app, b"good by now", headers(app))
     bury(app, b"begin of a long one", headers(app, source__bytes=2_000_000))
-    output = done(app.command("dlq", "replay", "--dry-run"))
+    output = done(app.command("dlq", "replay", "--all", "--dry-run"))
     assert "dead letters to send: 1\n" in output
     assert "never sent: 1\n" in output
     assert sent(app) == []
-    assert "dead letters sent: 1\n" in done(app.command("dlq", "replay"))
+    assert "dead letters sent: 1\n" in done(app.command("dlq", "replay", "--all"))
     assert [message.value() for message in sent(app)] == [b"good by now"]
-    output = done(app.command("dlq", "replay", "--match", "begin of"))
+    output = done(app.command("dlq", "replay", "--all", "--match", "begin of"))
     assert output == "nothing to send: cut, because they were too long, and never sent: 1\n"
 
 
 def test_where_nothing_matches_there_is_nothing_to_do(app: App) -> None:
     assert "there are no dead letters" in done(app.command("dlq", "list"))
-    assert "nothing to send: there are no dead letters" in done(app.command("dlq", "replay"))
+    assert "nothing to send: there are no dead letters" in done(
+        app.command("dlq", "replay", "--all")
+    )
     bury(app, b"x", headers(app))
-    output = done(app.command("dlq", "replay", "--reason", "bad_id"))
+    output = done(app.command("dlq", "replay", "--all", "--reason", "bad_id"))
     assert "nothing to send: no dead letter fits the filters" in output
     assert sent(app) == []
 
@@ -212,7 +220,7 @@ def test_letters_of_a_topic_that_is_not_ours_stop_a_replay_before_it_sends(app: 
     bury(app, b"x", headers(app))
     bury(app, b"y", headers(app, source__topic=app.config.topics.item_vectors))
     bury(app, b"z", {})
-    assert "is neither topics.clicks" in done(app.command("dlq", "replay"), 3)
+    assert "is neither topics.clicks" in done(app.command("dlq", "replay", "--all"), 3)
     assert sent(app) == []
 
 
@@ -224,10 +232,12 @@ def test_all_letters_are_sent_or_none(app: App) -> None:
     for n in range(10):
         bury(app, b"small", headers(app, source=f"0@{n}"))
     bury(app, bytes(range(256)) * 400, headers(app, source="0@10"))
-    output = done(app.command("dlq", "replay", kafka__compression__type="none"), 1)
+    output = done(app.command("dlq", "replay", "--all", kafka__compression__type="none"), 1)
     assert "nothing was sent: " in output
     assert sent(app) == []
-    assert "dead letters sent: 10\n" in done(app.command("dlq", "replay", "--match", "small"))
+    assert "dead letters sent: 10\n" in done(
+        app.command("dlq", "replay", "--all", "--match", "small")
+    )
     assert len(sent(app)) == 10
 
 
@@ -239,16 +249,125 @@ def test_many_letters_go_in_one_transaction(app: App) -> None:
     for n in range(30_000):
         producer.produce(app.config.topics.dead_letters, b"%d" % n, b"%d" % (n % 50), headers=marks)
     assert producer.flush(30) == 0
-    assert "dead letters sent: 30,000\n" in done(app.command("dlq", "replay"))
+    assert "dead letters sent: 30,000\n" in done(app.command("dlq", "replay", "--all"))
     assert sorted(int(m.value() or b"") for m in sent(app)) == list(range(30_000))
 
 
 def test_the_time_of_a_record_is_kept_where_it_is_the_time_of_the_click(app: App) -> None:
     bury(app, b"x", headers(app))
-    done(app.command("dlq", "replay"))
-    done(app.command("dlq", "replay", clicks__fields__ts="@timestamp"))
+    done(app.command("dlq", "replay", "--all"))
+    done(app.command("dlq", "replay", "--all", clicks__fields__ts="@timestamp"))
     now, then = [message.timestamp()[1] for message in sent(app)]
     assert then == START_MS < now
+
+
+def test_a_replay_leaves_a_worker_alone_whose_instance_is_named_dlq(app: App) -> None:
+    bury(app, b"x", headers(app))
+    own = app.config
+    worker = clients.producer(replace(own, app=replace(own.app, instance="dlq")))
+    worker.init_transactions(30)
+    worker.begin_transaction()
+    worker.produce(app.config.topics.items, b"{}", b"x")
+    assert worker.flush(30) == 0
+    done(app.command("dlq", "replay", "--all"))
+    worker.commit_transaction(30)
+    assert [m.value() for m in app.read(app.config.topics.items)] == [b"{}"]
+
+
+def arcs(app: App) -> dict[tuple[str, str], float]:
+    """The weight of each arc as of the last click, in the graph that a stopped worker left."""
+    state = contents(app.config)
+    scale = 2.0 ** ((state.clock[0] - state.clock[1]) / int(app.config.graph.half_life))
+    return {
+        (node, neighbour): float(weight) / scale
+        for node, (_, neighbours, weights) in state.graph.items()
+        for neighbour, weight in zip(neighbours, np.frombuffer(weights, "<f4"), strict=True)
+    }
+
+
+def wishes(n: int, ahead_ms: int = 0) -> list[tuple[bytes, bytes]]:
+    """Clicks of one user on two items in turn, of a type without a weight."""
+    now = int(time.time() * 1000) - 60_000 + ahead_ms
+    return [
+        (b"u", json.dumps({
+            "user_id": "u", "item_id": "ab"[i % 2], "ts": now + 100 * i, "event_type": "wish",
+        }).encode())
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def send_back(app: App) -> None:
+    """All dead letters, and a record behind the end of their transaction."""
+    done(app.command("dlq", "replay", "--all"))
+    app.publish([(b"u", b"the end")])
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "mended"),
+    [
+        ({}, {"events.weights.wish": 1.0}),
+        ({"events.weights.wish": 1.0, "clicks.time_unit": "s"}, {"clicks.time_unit": "ms"}),
+    ],
+    ids=["unknown-type", "bad-time"],
+)
+def test_what_was_sent_back_counts_once_in_a_graph_that_is_folded_anew(
+    app: App, spoilt: dict[str, object], mended: dict[str, object]
+) -> None:
+    app.settings = {**app.settings, **spoilt}
+    app.publish(wishes(6))
+    app.run_to_end()
+    assert len(listed(app)) == 6
+    app.settings = {**app.settings, **mended}
+    send_back(app)
+    app.run_to_end()
+    learned = arcs(app)
+    assert learned.keys() == {("a", "b"), ("b", "a")}
+    assert learned["a", "b"] == pytest.approx(5.0, rel=1e-3)
+    shutil.rmtree(app.state)
+    app.worker().running().stop()
+    assert arcs(app) == pytest.approx(learned, rel=1e-3)
+
+
+def test_what_was_sent_back_counts_in_a_graph_that_comes_from_a_checkpoint(app: App) -> None:
+    app.publish(wishes(6))
+    app.run_to_end()
+    app.settings = {**app.settings, "events.weights.wish": 1.0}
+    send_back(app)
+    worker = app.worker(checkpoint__seconds=3600)
+    worker.until(app.caught_up, "the clicks sent back")
+    worker.kill()
+    app.worker().running().stop()
+    assert arcs(app)["a", "b"] == pytest.approx(5.0, rel=1e-3)
+
+
+def test_what_was_sent_back_counts_where_its_original_is_still_bad(app: App) -> None:
+    app.settings = {**app.settings, "events.weights.wish": 1.0, "events.max_ahead": "1s"}
+    app.publish(wishes(6, ahead_ms=60_000 + 4_000))
+    app.run_to_end()
+    assert {letter["error.class"] for letter in listed(app)} == {"bad_time"}
+    time.sleep(5)
+    send_back(app)
+    app.run_to_end()
+    learned = arcs(app)
+    assert learned["a", "b"] == pytest.approx(5.0, rel=1e-3)
+    shutil.rmtree(app.state)
+    app.worker().running().stop()
+    assert arcs(app) == pytest.approx(learned, rel=1e-3)
+
+
+def test_what_is_still_bad_stays_unless_all_are_asked_for(app: App) -> None:
+    wish = b'{"user_id": "u", "item_id": "i", "ts": %d, "event_type": "wish"}' % START_MS
+    bury(app, wish, headers(app))
+    bury(app, wish.replace(b"wish", b"hover"), headers(app))
+    bury(app, b"no json", headers(app, "undecodable"))
+    bury(app, b"no json", headers(app, source__topic=app.config.topics.items), b"item")
+    bury(app, None, headers(app, source__topic=app.config.topics.items), b"item")
+    output = done(app.command("dlq", "replay", events__weights__wish=1))
+    assert "dead letters sent: 2\n" in output
+    assert "so they stay: 3" in output
+    assert [m.value() for m in sent(app)] == [wish]
+    assert [m.value() for m in app.read(app.config.topics.items)] == [None]
+    assert "dead letters to send: 5\n" in done(app.command("dlq", "replay", "--all", "--dry-run"))
 
 
 def test_clicks_of_a_type_that_has_got_a_weight_are_learned_by_a_replay(app: App) -> None:
@@ -268,7 +387,8 @@ def test_clicks_of_a_type_that_has_got_a_weight_are_learned_by_a_replay(app: App
     assert len(listed(app, "--limit", "100", "--reason", "unknown_type")) == 50
     assert not any(key.startswith(b"wish") for key in contents(app.config).rows)
 
-    output = done(app.command("dlq", "replay", "--reason", "unknown_type"))
+    assert "so they stay: 50" in done(app.command("dlq", "replay", "--reason", "unknown_type"))
+    output = done(app.command("dlq", "replay", events__weights__wish=1.5))
     assert "dead letters sent: 50\n" in output
     port = free_port()
     weighted = {"events__weights__wish": 1.5, "metrics__port": port}

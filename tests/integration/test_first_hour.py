@@ -1,7 +1,8 @@
 """What people need around a worker: a look ahead, a beginning in time, users to forget."""
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -9,7 +10,13 @@ from pathlib import Path
 import msgspec
 import pytest
 from broker import free_port
-from confluent_kafka import Producer
+from confluent_kafka import (
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 
 from streamer.shop.shop import Shop
 from tests.support import START_MS, App, as_records, contents, wait_until
@@ -61,6 +68,72 @@ def test_a_dry_run_is_refused_as_the_worker_would_be(app: App) -> None:
     assert "model.dim is 16 there and 32 here" in refused.output
 
 
+def test_a_dry_run_begins_where_model_state_says_if_the_group_has_expired(app: App) -> None:
+    app.publish(RECORDS[:300])
+    app.run_to_end()
+    ends = app.ends(app.config.topics.clicks)
+    wait_until(lambda: delete_group(app), "the group to be empty and deleted")
+    app.publish(RECORDS[300:350])
+    for _ in range(2):
+        ahead = app.worker("--dry-run")
+        assert ahead.wait() == 0, ahead.output
+        table = [line.split("│") for line in ahead.output.splitlines() if "clicks[" in line]
+        begins = {cells[1].strip(): int(cells[2]) for cells in table}
+        assert begins == {f"{topic}[{p}]": end for (topic, p), end in ends.items()}
+        assert sum(int(cells[3]) for cells in table) == 50
+        # The second time there is no folder, and all of model-state has to be read.
+        shutil.rmtree(app.state, ignore_errors=True)
+    assert "reading up to" in ahead.output
+
+
+def delete_group(app: App) -> bool:
+    """Whether the group is gone by now: a member that left stays for a session."""
+    try:
+        app.admin.delete_consumer_groups([app.name])[app.name].result()
+    except KafkaException:
+        return False
+    return True
+
+
+def move_group(app: App) -> None:
+    place = TopicPartition(app.config.topics.clicks, 0, 1)
+    app.admin.alter_consumer_group_offsets(
+        [ConsumerGroupTopicPartitions(app.name, [place])]
+    )[app.name].result()  # fmt: skip
+
+
+def lose_clicks(app: App) -> None:
+    topic = app.config.topics.clicks
+    app.publish(RECORDS[300:350])
+    ends = [TopicPartition(*place, end) for place, end in app.ends(topic).items()]
+    for gone in app.admin.delete_records(ends).values():
+        gone.result()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [(move_group, "Somebody moved the group's offsets"), (lose_clicks, "are below retention")],
+)
+def test_a_dry_run_stops_where_the_offsets_would_stop_a_worker(
+    app: App, spoil: Callable[[App], None], said: str
+) -> None:
+    app.publish(RECORDS[:300])
+    app.run_to_end()
+    wait_until(lambda: group_is_empty(app), "the worker to have left the group")
+    spoil(app)
+    ahead, worker = app.worker("--dry-run"), app.worker()
+    for process in (ahead, worker):
+        assert process.wait() == 3, process.output
+        assert said in process.output
+    refusal = worker.output.splitlines()[-1]
+    assert refusal in ahead.output.splitlines()
+
+
+def group_is_empty(app: App) -> bool:
+    group = app.admin.describe_consumer_groups([app.name])[app.name].result()
+    return bool(group.state == ConsumerGroupState.EMPTY)
+
+
 # -- where to begin ------------------------------------------------------------------------------
 
 
@@ -91,11 +164,14 @@ def test_a_forgotten_user_counts_no_more_not_even_in_a_rebuilt_graph(app: App) -
            for n, i in enumerate(("secret-1", "secret-2"))]  # fmt: skip
     app.publish([*RECORDS[:500], *own])
     worker.until(app.caught_up, "all clicks committed")
+    others = len({click["user_id"] for click in CLICKS[:600]})
     told = app.command("forget", "anna")
     assert told.wait() == 0, told.output
     assert "anna" not in told.output
+    assert "checkpoint.seconds, 60 s" in told.output
     app.publish(RECORDS[500:600])
     worker.until(app.caught_up, "the worker to have read what was written before")
+    wait_until(lambda: worker.metric(port, "sessions") == others, "her session to have ended")
     app.publish([(b"anna", own[0][1].replace(b"secret-1", b"secret-3"))])
     worker.until(app.caught_up, "the click of a forgotten user")
     wait_until(lambda: worker.metric(port, "events_total") == 602, "the others, and no more")
@@ -135,6 +211,20 @@ def test_a_bad_item_becomes_one_dead_letter_over_restarts_and_a_lost_folder(app:
     headers = dict(letter.headers() or [])
     assert headers["source.topic"] == app.config.topics.items.encode()
     assert headers["error.class"] == b"bad_field"
+
+
+def test_bad_items_of_a_worker_that_died_before_its_first_commit_are_dead_letters(
+    app: App,
+) -> None:
+    app.describe([(b"a", b"not json"), (b"b", b'{"item_id":"b","attributes":{"name":"B"}}')])
+    marker = app.folder / "killed"
+    plan = {"point": "begin", "when": "before", "call": 1, "marker": str(marker)}
+    assert app.worker(plan=plan).wait() == -9
+    assert marker.exists()
+    assert app.read(app.config.topics.dead_letters) == []
+    app.publish(RECORDS[:100])
+    app.run_to_end()
+    assert [m.value() for m in app.read(app.config.topics.dead_letters)] == [b"not json"]
 
 
 def test_too_many_dead_letters_stop_a_worker_that_is_told_so(app: App) -> None:

@@ -261,10 +261,10 @@ def test_a_dry_run_tells_what_is_in_the_clicks_and_sends_nothing(
     assert "103 records: 7 users, 100 items" in out
     assert "1970-01-01 00:00:00 UTC to 1970-01-01 00:01:39 UTC. Nothing was sent" in out
     assert "3 records could not be used" in out
-    assert "2 undecodable" in out
-    assert "record 101: undecodable" in out
+    assert f"1 undecodable in {path}, line 102: has 1 columns, and there are 3" in out
     assert "broken line" in out
-    assert "record 103: bad_time" in out
+    assert f"1 undecodable in {path}, line 103: has no item_id" in out
+    assert f"1 bad_time in {more}, line 1: " in out
     assert read(config, config.topics.clicks, PARTITIONS) == []
 
 
@@ -279,7 +279,8 @@ def test_a_dry_run_tells_what_is_in_the_items_and_sends_nothing(
     dry_run(config, Source([write(tmp_path / "i.jsonl", b"\n".join(lines))]), items=True)
     out = capsys.readouterr().out
     assert "3 records: 2 items; attributes: name (2), tags (1). Nothing was sent" in out
-    assert "record 3: bad_field: attributes must be an object" in out
+    assert "1 bad_field in " in out
+    assert "i.jsonl, line 3: attributes must be an object" in out
     assert read(config, config.topics.items, 1) == []
 
 
@@ -292,7 +293,7 @@ def test_a_dry_run_needs_no_kafka(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_dry_run_refuses_files_that_no_line_can_be_read_of(tmp_path: Path) -> None:
     path = write(tmp_path / "c.tsv", TSV)
-    with pytest.raises(ConfigError, match="is --time right"):
+    with pytest.raises(ConfigError, match=r"none of the first 101 lines.*\n.*line 2: ts is 'u0'"):
         dry_run(Config(), Source([path], columns=["ts", "item_id", "user_id"]), items=False)
 
 
@@ -331,6 +332,15 @@ def test_no_synthetic_user_is_back_before_the_session_gap(config: Config) -> Non
         click = json.loads(message.value() or b"")
         visits.setdefault(click["user_id"], set()).add(click["item_id"])
     assert max(map(len, visits.values())) <= 8
+
+
+def test_it_is_told_when_a_worker_begins_to_leave_a_synthetic_bot_out(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    synthetic.run(config, rate=200, seconds=0.1, bots=0.05)
+    told = capsys.readouterr().err
+    assert "1 of the users is a bot" in told
+    assert "after 500 clicks of a session (session.max_events), here from about 50 s on" in told
 
 
 def test_too_few_synthetic_users_are_told(

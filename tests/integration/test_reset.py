@@ -187,6 +187,27 @@ def test_forgotten_users_stay_forgotten(app: App) -> None:
     assert (left.key(), left.value(), left.partition()) == (one, b"\x01", 0)
 
 
+@pytest.mark.parametrize(
+    ("point", "when"), [("recreate", "before"), ("recreate", "after"), ("remember", "after")]
+)
+def test_a_reset_that_is_killed_keeps_the_list_of_forgotten_users(
+    app: App, point: str, when: str
+) -> None:
+    done(app.command("forget", "anna", "bob"))
+    topic = app.config.topics.model_state
+    listed = {message.key() for message in app.read(topic)}
+    plan = {"point": point, "when": when, "call": 1, "marker": str(app.folder / "killed")}
+    assert app.command("reset", "--topics", "--yes", plan=plan).wait() == -9
+    for command in (["worker"], ["worker", "--dry-run"], ["forget", "--undo", "bob"]):
+        refused = app.command(*command)
+        assert refused.wait() == 3, refused.output
+        assert "did not come to its end" in refused.output
+    done(app.command("reset", "--topics", "--yes"))
+    assert {message.key() for message in app.read(topic)} == listed
+    assert len(listed) == 2
+    app.worker().running().stop()
+
+
 def test_topics_that_are_missing_are_created(app: App) -> None:
     topics = app.config.topics
     app.admin.delete_topics([topics.model_state])[topics.model_state].result()

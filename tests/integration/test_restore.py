@@ -24,7 +24,7 @@ from streamer import store as stores
 from streamer.records import Space
 from streamer.shop.shop import Shop
 from streamer.store import Store
-from streamer.worker.restore import Tail
+from streamer.worker.tail import Tail
 from tests.support import (
     DETERMINISTIC,
     START_MS,

@@ -130,7 +130,7 @@ def test_a_wrong_setting_is_named_and_the_proposed_value_repairs_it(
 
     [sentence] = topics.check(admin, wanted)
     assert f"topic {topic}: {setting} is" in sentence
-    assert sentence.endswith(f"--entity-name {topic} --add-config {setting}={repaired}")
+    assert f"--entity-name {topic} --add-config {setting}={repaired}" in sentence
 
     alter(admin, topic, setting, repaired)
     assert topics.check(admin, wanted) == []
@@ -142,6 +142,28 @@ def test_clicks_kept_for_the_horizon_and_a_day_or_for_ever_are_enough(
 ) -> None:
     alter(admin, names.clicks, "retention.ms", retention)
     assert topics.check(admin, wanted) == []
+
+
+@pytest.mark.parametrize(("days", "ways"), [
+    (7, "graph.horizon = 6d at most, or, with graph.horizon = 0, graph.half_life = 18h at most"),
+    (1, ""),
+])  # fmt: skip
+def test_all_ways_out_of_a_short_retention_are_named_and_a_shorter_horizon_is_one(
+    admin: AdminClient, names: TopicSettings, wanted: list[topics.TopicSpec], days: int, ways: str
+) -> None:
+    alter(admin, names.clicks, "retention.ms", str(days * DAY_MS))
+    assert topics.retention(admin, names.clicks) == days * DAY_MS
+    [sentence] = topics.check(admin, wanted)
+    assert ways in sentence
+    assert ("graph.horizon" in sentence) == bool(ways)
+    assert "topics.check = false" in sentence
+    assert "after the loss of the state folder" in sentence
+    horizon = topics.longest_horizon(days * DAY_MS)
+    assert horizon == (days - 1) * DAY_MS
+    if ways:
+        assert topics.check(admin, topics.specs(names, horizon)) == []
+        [still] = topics.check(admin, topics.specs(names, horizon + 1))
+        assert "retention.ms" in still
 
 
 def test_a_missing_topic_is_named(

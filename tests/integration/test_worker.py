@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import math
 import shutil
 import signal
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from itertools import islice
@@ -260,3 +262,56 @@ def test_a_refused_start_leaves_a_replayed_folder_as_it_was(counted: App, tmp_pa
     assert other.wait() == 3, "the graph of the replay has another scale"
     assert "graph.half_life was" in other.output
     assert held() == before
+
+
+def answers(port: int, page: str) -> tuple[int, str]:
+    """Status and text of a page of the worker; 0 while nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def test_a_worker_that_was_away_says_that_it_is_behind_from_the_start(app: App) -> None:
+    app.publish(CLICKS[:200])
+    app.run_to_end()
+    hours_ago = int(time.time() * 1000) - 7_200_000
+    producer = Producer({"bootstrap.servers": app.servers, "partitioner": "murmur2_random"})
+    for number in range(20_000):
+        key, value = CLICKS[number % 2000]
+        producer.produce(app.config.topics.clicks, value, key, timestamp=hours_ago + number)
+    assert producer.flush(30) == 0
+    port = free_port()
+    worker = app.worker(metrics__port=port, round__max_events=200)
+    seen: set[int] = set()
+
+    def caught_up() -> bool:
+        status, text = answers(port, "readyz")
+        if "restoring" not in text and status:
+            seen.add(status)
+            assert status == 503 or app.caught_up(), text
+        return status == 200
+
+    worker.until(caught_up, "the worker to be ready")
+    assert seen == {503, 200}
+    worker.stop()
+
+
+def test_records_that_are_all_bad_do_not_look_fresh(app: App) -> None:
+    port = free_port()
+    worker = app.worker(metrics__port=port).running()
+    app.publish([(b"k", b"no json")] * 50)
+    worker.until(app.caught_up, "all records committed")
+    wait_until(lambda: worker.metric(port, "rounds_total") > 0, "a round")
+    assert worker.metric(port, "events_total") == 0
+    assert math.isnan(worker.metric(port, "newest_click_timestamp_seconds"))
+    assert worker.metric(port, "staleness_seconds_count") == 0
+    app.publish(CLICKS[:10])
+    wait_until(lambda: worker.metric(port, "staleness_seconds_count") == 10, "good clicks")
+    assert worker.metric(port, "newest_click_timestamp_seconds") == pytest.approx(
+        time.time(), abs=60
+    )
+    worker.stop()

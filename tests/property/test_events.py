@@ -32,6 +32,7 @@ DECODERS = [
     Decoder(ClickSettings(), EventSettings(weights={"click": 1.0, "*": 0.0})),
 ]
 
+GOOD: dict[str, Any] = {"user_id": "z", "item_id": "z", "ts": 5}
 numbers = st.integers() | st.floats() | st.integers(0, 2 * 10**12)
 text = st.text(st.characters(exclude_categories=()), max_size=20)
 scalars = st.none() | st.booleans() | numbers | text
@@ -84,7 +85,10 @@ nested_clicks = st.fixed_dictionaries(
 )
 documents = structures | clicks | nested_clicks | st.lists(clicks | structures, max_size=4)
 in_json = st.builds(as_json, documents, st.booleans())
-in_lines = st.lists(in_json | st.binary(max_size=5), max_size=4).map(b"\n".join)
+separators = st.sampled_from([b"\n", b"\n", b"\n\n", b" ", b"", b"\r\n", b"\n\x0b\n"])
+in_lines = st.lists(st.tuples(in_json | st.binary(max_size=5), separators), max_size=4).map(
+    lambda documents: b"".join(part for document in documents for part in document)
+)
 only_in_msgpack = st.binary(max_size=5) | st.builds(
     msgspec.msgpack.Ext, st.integers(0, 127), st.binary(max_size=5)
 )
@@ -110,6 +114,9 @@ def assert_sound(decoded: Decoded, n: int) -> None:
     clicks, bad = decoded.clicks, decoded.bad
     assert len(clicks) == len(clicks.items) == len(clicks.times) == len(clicks.weights)
     assert clicks.event_ids is None or len(clicks.event_ids) == len(clicks)
+    assert len(decoded.records) == len(clicks)
+    assert bool(np.all((decoded.records >= 0) & (decoded.records < n)))
+    assert bool(np.all(np.diff(decoded.records) >= 0))
     assert all(0 < len(name.encode()) <= 512 for name in clicks.users + clicks.items)
     assert bool(np.all(np.isfinite(clicks.weights) & (clicks.weights > 0)))
     assert bool(np.all((clicks.times >= 0) & (clicks.times <= 253_402_300_799_999)))
@@ -166,8 +173,7 @@ def test_each_click_of_a_record_of_many_meets_the_fate_it_meets_alone(
 ) -> None:
     decoder = UNWANTING["msgpack" if form == "msgpack" else "json"]
     encoded = [as_msgpack(part) if form == "msgpack" else as_json(part, True) for part in parts]
-    good: dict[str, Any] = {"user_id": "z", "item_id": "z", "ts": 5}
-    last = as_msgpack(good) if form == "msgpack" else as_json(good, True)
+    last = as_msgpack(GOOD) if form == "msgpack" else as_json(GOOD, True)
     whole = {
         "array": b"[" + b", ".join([*encoded, last]) + b"]",
         "lines": b"\n".join([*encoded, last]),
@@ -183,11 +189,23 @@ def test_each_click_of_a_record_of_many_meets_the_fate_it_meets_alone(
     assert len(together.clicks) + together.unwanted + len(together.bad) == len(parts) + 1
 
 
+@settings(derandomize=True, max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.just(GOOD) | clicks, separators), min_size=1, max_size=6))
+def test_a_bad_line_changes_nothing_for_the_lines_before_it(
+    documents: list[tuple[dict[str, Any], bytes]],
+) -> None:
+    text = b"".join(as_json(document, True) + between for document, between in documents)
+    value = text + b"\n" + as_json(GOOD, True) + b"\n" + as_json(GOOD, True)
+    without = decode(JSON, (None, value, -1))
+    with_bad = decode(JSON, (None, value + b"\n{}", -1))
+    assert with_bad.clicks.users == without.clicks.users
+    assert with_bad.bad[:-1] == without.bad
+
+
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 2**63 - 1) | text, min_size=1, max_size=6))
 def test_equal_event_ids_and_only_they_have_equal_hashes(ids: list[int | str]) -> None:
-    good: dict[str, Any] = {"user_id": "z", "item_id": "z", "ts": 5}
-    records = [(None, as_json(good | {"event_id": event_id}, True), -1) for event_id in ids]
+    records = [(None, as_json(GOOD | {"event_id": event_id}, True), -1) for event_id in ids]
     hashes = decode(JSON, *records).clicks.event_ids
     if hashes is None:
         assert set(ids) == {""}

@@ -93,7 +93,9 @@ def test_lists_and_booleans_come_from_text(tmp_path: Path) -> None:
 
 
 def test_variables_of_container_platforms_are_ignored(tmp_path: Path) -> None:
-    assert load(written(tmp_path, ""), [], {"WALKSTREAM_PORT": "tcp://10.0.0.1:9470"}) == Config()
+    names = ("PORT", "METRICS_PORT", "METRICS_SERVICE_HOST", "KAFKA_PORT_9092_TCP")
+    environ = {f"WALKSTREAM_{name}": "tcp://10.0.0.1:9470" for name in names}
+    assert load(written(tmp_path, ""), [], environ) == Config()
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,18 @@ def test_a_duration_is_read_from_each_source(tmp_path: Path) -> None:
         ("events.weights=3", r"^events\.weights: "),
         ("kafka.bootstrap", r"kafka\.bootstrap: write --set section\.key=value"),
         ("lsh.family=cosine", r"^lsh\.family: 'cosine' is none of sign, p-stable"),
-        ("model.window=wide", r"^model\.window: Expected `int`, got `str` \(from --set\)"),
+        (
+            "model.window=wide",
+            r"^model\.window: 'wide' is wrong: Expected `int`, got `str` \(from --set\)",
+        ),
+        ("kafka.group.id=x", r"^kafka\.group\.id: is app\.name: set that instead \(from --set\)"),
+        ("kafka.transactional.id=x", r"follows from app\.name and app\.instance"),
+        ("kafka.auto.offset.reset=latest", r"is start\.position: set that instead"),
+        (
+            "kafka.isolation.level=read_uncommitted",
+            r"^kafka\.isolation\.level: .*take the line out",
+        ),
+        ("kafka.enable.idempotence=false", r"^kafka\.enable\.idempotence: exactly-once needs"),
         ("graph.max_degree=100", r"^graph\.max_degree: .*power of two"),
         ("graph.max_degree=2048", r"^graph\.max_degree: "),
         ("model.dim=100", r"^model\.dim: .*multiple of 16"),
@@ -231,6 +244,50 @@ def test_an_error_tells_which_variable_or_file_was_wrong(tmp_path: Path) -> None
         load(written(tmp_path, ""), [], {"WALKSTREAM_MODEL__DIM": "7"})
     with pytest.raises(ConfigError, match=r"some\.toml"):
         load(written(tmp_path, "[model]\ndim = 7\n"), [], {})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "keys"),
+    [
+        (["grahp.horizon=1d", "model.window=wide", "lsh.tables=[1]"], 3),
+        (["model.dim=7", "lsh.tables=0", "kafka.group.id=x"], 3),
+    ],
+)
+def test_all_wrong_settings_are_told_at_once(
+    tmp_path: Path, overrides: list[str], keys: int
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, ""), overrides, {})
+    first, *lines = str(caught.value).splitlines()
+    assert first == f"{keys} settings are wrong:"
+    told = sorted(line.strip().partition(":")[0] for line in lines)
+    assert told == sorted(override.partition("=")[0] for override in overrides)
+
+
+def test_a_wrong_value_for_a_library_is_not_quoted(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, "[kafka]\n'sasl.password' = ['hunter2']\n"), [], {})
+    assert str(caught.value).startswith("kafka.sasl.password: Expected")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("WALKSTREAM_GRAPH_HALF_LIFE", "WALKSTREAM_GRAPH__HALF_LIFE"),
+        ("WALKSTREAM_CLICKS_FIELDS_USER_ID", "WALKSTREAM_CLICKS__FIELDS__USER_ID"),
+        ("WALKSTREAM_KAFKA_BOOTSTRAP_SERVERS", "WALKSTREAM_KAFKA__BOOTSTRAP_SERVERS"),
+    ],
+)
+def test_a_variable_with_one_underscore_too_few_is_refused(
+    tmp_path: Path, variable: str, meant: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^{variable}: is no setting; did you mean {meant}\?"):
+        load(written(tmp_path, ""), [], {variable: "3d"})
+    # What is meant is a setting, though it may not take this value.
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, ""), ["app.name="], {meant: "3d"})
+    assert "no such setting" not in str(caught.value)
 
 
 def test_an_empty_section_of_a_wrong_name_is_refused(tmp_path: Path) -> None:
@@ -341,6 +398,11 @@ def test_help_imports_neither_numba_nor_kafka() -> None:
         check=True,
     )
     assert "LOADED set()" in done.stdout
+
+
+def test_the_help_names_the_exit_codes() -> None:
+    told = " ".join(command("--help").stdout.split())
+    assert "Exit codes: 0 done or stopped; 1 failed; 2 a wrong setting" in told
 
 
 def test_a_wrong_setting_ends_a_command_with_one_line_and_exit_code_2() -> None:

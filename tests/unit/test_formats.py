@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from streamer.decode.events import Decoded, Decoder, Reason
+from streamer.decode.formats import MAX_PARTS
 from streamer.settings import ClickSettings, EventSettings
 
 NOW = 1_700_000_000_000
@@ -53,6 +54,88 @@ def test_a_record_of_messagepack_may_carry_many_clicks() -> None:
     decoded = decode(*values, format="msgpack")
     assert decoded.bad == []
     assert decoded.clicks.users == ["z", "a", "b", "c"]
+
+
+TOO_MANY = MAX_PARTS + 1
+GOOD = json.dumps(click(1)).encode()
+
+
+@pytest.mark.parametrize(
+    ("format", "value"),
+    [
+        ("json", b"[" + b",".join([GOOD] * TOO_MANY) + b"]"),
+        ("json", b"\n".join([GOOD] * TOO_MANY)),
+        ("json", b"\n".join([GOOD] * MAX_PARTS + [b"{}"])),
+        ("json", b"[" + b",".join([b"1"] * TOO_MANY) + b"]"),
+        ("json", b"{}\n" * TOO_MANY),
+        ("msgpack", pack([click(1)] * TOO_MANY)),
+        ("msgpack", pack([click(1)] * MAX_PARTS + [1])),
+        ("msgpack", pack([1] * TOO_MANY)),
+    ],
+)
+def test_a_record_of_too_many_clicks_is_one_dead_letter(format: Format, value: bytes) -> None:
+    single = GOOD if format == "json" else pack(click(1))
+    decoded = decode(single, value, single, format=format)
+    assert (decoded.clicks.users, decoded.records.tolist()) == (["1", "1"], [0, 2])
+    (bad,) = decoded.bad
+    assert (bad.record, bad.part, bad.value, bad.reason) == (1, None, value, Reason.OVERSIZED)
+    assert f"has {TOO_MANY} " in bad.message
+    assert "good or bad" in bad.message
+
+
+@pytest.mark.parametrize(
+    ("format", "value"),
+    [
+        ("json", b"[" + b",".join([GOOD] * MAX_PARTS) + b"]"),
+        ("json", b"\n".join([GOOD] * MAX_PARTS) + b"\n\n"),
+        ("msgpack", pack([click(1)] * MAX_PARTS)),
+    ],
+)
+def test_a_record_of_as_many_clicks_as_may_be_is_taken(format: Format, value: bytes) -> None:
+    decoded = decode(value, format=format)
+    assert (len(decoded.clicks), decoded.bad) == (MAX_PARTS, [])
+
+
+@pytest.mark.parametrize(
+    ("format", "value"),
+    [
+        ("json", b"[" + b",".join([b"0.25"] * 768) + b"]"),
+        ("json", b"[{},{},null]"),
+        ("msgpack", pack([0.25] * 768)),
+        ("msgpack", pack([{}, {}, None])),
+    ],
+)
+def test_an_array_without_an_object_is_one_dead_letter(format: Format, value: bytes) -> None:
+    (bad,) = decode(value, format=format).bad
+    assert (bad.part, bad.value, bad.reason) == (None, value, Reason.UNDECODABLE)
+    assert "no click in it" in bad.message
+
+
+@pytest.mark.parametrize("end", [b"", b"\n{}"])
+def test_two_clicks_on_a_line_are_one_bad_line(end: bytes) -> None:
+    """Whatever else is in the record."""
+    a, b = lines(click("a")), lines(click("b"))
+    double = a + b" " + a
+    decoded = decode(double + b"\n\n" + b + end)
+    assert decoded.clicks.users == ["b"]
+    first = decoded.bad[0]
+    assert (first.part, first.value, first.reason) == (0, double, Reason.UNDECODABLE)
+    assert len(decoded.bad) == (2 if end else 1)
+
+
+def test_a_click_over_two_lines_does_not_hide_two_on_one() -> None:
+    a, b = lines(click("a")), lines(click("b"))
+    decoded = decode(a + b" " + a + b"\n" + b.replace(b", ", b",\n", 1))
+    assert len(decoded.clicks) == 0
+    assert [bad.part for bad in decoded.bad] == [None]
+
+
+def test_each_click_has_the_number_of_its_record() -> None:
+    values = [lines(click("a"), click("b")), b"?", GOOD, lines({}, click("c")), lines([click("d")])]
+    decoded = decode(*values)
+    assert decoded.clicks.users == ["a", "b", "1", "c", "d"]
+    assert decoded.records.tolist() == [0, 0, 2, 3, 4]
+    assert decode(b"?").records.tolist() == []
 
 
 def test_a_click_printed_over_many_lines_is_one_click() -> None:

@@ -5,9 +5,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from streamer.look import guessing, shapes
+from core.settings import Duration, GraphSettings
+from streamer.look import guessing, proposal, shapes
 from streamer.look.guessing import Guess
 from streamer.look.shapes import Form
+from streamer.settings import EventSettings
 
 NOW = 1_750_000_000_000
 N = 400
@@ -146,6 +148,45 @@ def test_nested_fields_are_known_by_what_they_are_in() -> None:
     assert found.time_unit == "s"
 
 
+def test_the_name_of_an_event_is_its_type_and_that_of_a_user_or_an_item_is_not() -> None:
+    names = ("heartbeat", "scroll", "search", "impression", "banner")
+    clicks = session(
+        N,
+        event=lambda u, i, at: {"name": names[at % 5]},
+        user=lambda u, i, at: {"id": u, "name": f"n{u % 3}"},
+        item=lambda u, i, at: {"id": i, "name": f"n{i % 3}"},
+        ts=ms,
+    )
+    assert guessed(clicks).paths["event_type"] == "event.name"
+    for click in clicks:
+        del click["event"]
+    assert "event_type" not in guessed(clicks).paths
+
+
+def test_items_inside_arrays_are_named_and_nothing_else_is_taken_for_the_item() -> None:
+    orders = session(
+        N,
+        customer_id=user,
+        ts=ms,
+        status=lambda u, i, at: ("paid", "sent", "open")[at % 3],
+        lines=lambda u, i, at: [{"sku": f"p{i}", "qty": 1}, {"sku": "p1", "qty": 2}],
+        products=lambda u, i, at: [f"p{i}"],
+        tags=lambda u, i, at: ["x", "y"],
+    )
+    assert guessing.items_in_arrays(shapes.fields(orders)) == ["lines[].sku", "products[]"]
+    keys: list[bytes | None] = [f"k{at % 30}".encode() for at in range(N)]
+    for found in (guessed(orders), guessed(orders, keys)):
+        assert found.paths["user_id"] == "customer_id"
+        assert "item_id" not in found.paths
+
+
+def test_arrays_of_many_numbers_are_vectors() -> None:
+    found = shapes.fields(
+        [{"v": [0.5] * 16, "pair": [1, 2], "tags": ["a"] * 16, "n": None}, {"v": [1] * 16}]
+    )
+    assert guessing.vectors(found) == ["v"]
+
+
 def test_an_event_id_is_unique_and_a_type_has_few_values() -> None:
     clicks = session(N, user=user, item=item, ts=ms, id=unique, event=unique, action=kind)
     assert guessed(clicks).paths["event_id"] in ("id", "event")
@@ -280,3 +321,63 @@ def test_units_of_times_are_told_by_magnitude(values: list[Any], unit: str | Non
 ])  # fmt: skip
 def test_usual_event_types_have_usual_weights(event_type: str, weight: float | None) -> None:
     assert guessing.type_weight(event_type) == weight
+
+
+# -- what is proposed ----------------------------------------------------------------------------
+
+PATHS = {"event_type": "type", "user_id": "user", "item_id": "item.id"}
+
+
+def incomplete(*clicks: tuple[str, Any, Any], paths: dict[str, str] = PATHS) -> dict[str, str]:
+    """Of clicks that are given as type, user and item; the user is the key too."""
+    sample = [
+        ({"type": type_, "user": u, "item": {"id": i}}, u.encode() if u else None)
+        for type_, u, i in clicks
+    ]
+    return proposal.incomplete(sample, paths)
+
+
+def test_types_most_of_whose_clicks_lack_an_item_or_a_user_are_found() -> None:
+    clicks = [
+        *[("view", "u", "i")] * 3, ("view", "u", None), ("scroll", "u", None),
+        ("search", "u", ""), ("search", "u", "i"), ("search", "u", None), ("ping", None, "i"),
+    ]  # fmt: skip
+    wanted = {
+        "scroll": "100% have no item", "search": "67% have no item", "ping": "100% have no user",
+    }  # fmt: skip
+    assert incomplete(*clicks) == wanted
+    assert incomplete(*clicks, paths=PATHS | {"user_id": "@key"}) == wanted
+
+
+def test_where_no_type_has_an_item_the_types_are_not_to_blame() -> None:
+    assert incomplete(("view", "u", None), ("scroll", "u", None)) == {}
+
+
+def test_a_weight_that_somebody_has_set_stays_whatever_the_type_lacks() -> None:
+    seen = shapes.Field("type", ["view", "scroll", "rent"])
+    lacking = dict.fromkeys(("view", "scroll", "rent"), "60% have no item")
+    events = EventSettings(weights=EventSettings().weights | {"rent": 2.0, "*": 0.5})
+    found = proposal.event_types(seen, events, lacking)
+    assert {name: one.weight for name, one in found.items()} == {
+        "view": 0.0, "scroll": 0.0, "rent": 2.0,
+    }  # fmt: skip
+    assert found["view"].note == "60% have no item: 0 leaves it out"
+
+
+HOURS = 3_600_000
+
+
+@pytest.mark.parametrize(("half_life", "kept", "horizon", "proposed"), [
+    (168, 168, 144, 36),  # Kafka's default, and that of Walkstream
+    (168, 336, 312, 168),  # two half-lives
+    (24, 168, 144, 24),
+    (168, 57 * 24, 0, 168),  # it fits
+    (168, 24, 0, 168),  # no horizon fits
+    (168, -1 / HOURS, 0, 168),
+])  # fmt: skip
+def test_the_horizon_is_a_day_less_than_clicks_are_kept(
+    half_life: int, kept: float, horizon: int, proposed: int
+) -> None:
+    given = GraphSettings(half_life=Duration(half_life * HOURS))
+    found = proposal.graph(given, round(kept * HOURS))
+    assert (found.horizon, found.half_life) == (horizon * HOURS, proposed * HOURS)

@@ -60,7 +60,7 @@ def test_every_figure_is_that_of_the_engine(
     written: tuple[Path, Engine], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, engine = written
-    inspection.run(path, True)
+    inspection.run(path, 40, True)
     told = json.loads(capsys.readouterr().out)
     c = engine.model.columns
     published = engine.items[c.published[engine.items] > 0]
@@ -72,6 +72,7 @@ def test_every_figure_is_that_of_the_engine(
     assert (told["nodes"], told["arcs"]) == (len(engine.items), engine.graph.arcs)
     assert told["sessions"] == np.count_nonzero(engine.sessions.size)
     assert told["epoch"] == engine.placement.epoch == 1
+    assert told["settled"] is None
     sizes = np.bincount(c.cluster[published], minlength=8)
     assert told["clusters"] == {str(label): size for label, size in enumerate(sizes.tolist())}
     tables = [np.unique(keys, return_counts=True)[1] for keys in c.buckets[published].T]
@@ -89,7 +90,7 @@ def test_people_get_the_same_figures_in_tables(
     written: tuple[Path, Engine], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, engine = written
-    inspection.run(path, False)
+    inspection.run(path, 40, False)
     out = capsys.readouterr().out
     for text in (
         Space.of(SETTINGS, 2).name,
@@ -111,7 +112,7 @@ def test_a_folder_of_a_replay_is_known_as_one(
     store = Store(path)
     for origin, text in ((stores.REPLAY, "a replay"), (stores.ADOPTED, "a worker took over")):
         store.set_meta({stores.ORIGIN: origin})
-        inspection.run(path, False)
+        inspection.run(path, 40, False)
         assert text in capsys.readouterr().out
     store.close()
 
@@ -121,22 +122,47 @@ def test_before_there_are_clusters_it_says_so(
 ) -> None:
     store = Store(tmp_path / "state")
     store.set_meta({records.SPACE: msgspec.msgpack.encode(Space.of(SETTINGS, 2))})
-    inspection.run(tmp_path / "state", False)
-    assert "none yet" in capsys.readouterr().out
-    inspection.run(tmp_path / "state", True)
+    inspection.run(tmp_path / "state", 40, False)
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "clusters none yet: clusters come with clusters.min_items = 40 settled items" in out
+    assert "there are 0" in out
+    inspection.run(tmp_path / "state", 40, True)
     told = json.loads(capsys.readouterr().out)
     store.close()
     assert told["items"] == told["epoch"] == told["buckets"] == told["largest_bucket"] == 0
     assert told["clusters"] == {}
     assert told["checkpoint"] is None
+    assert told["settled"] == 0
+
+
+def test_items_that_the_first_clusters_wait_for_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = Engine(SETTINGS, 2)
+    outputs = engine.step(Inputs(clicks(60)))
+    assert outputs.changes is not None
+    store = Store(tmp_path / "state")
+    store.set_meta({records.SPACE: msgspec.msgpack.encode(Space.of(SETTINGS, 2))})
+    store.write_changes(outputs.changes, {})
+    store.close()
+    updates = engine.model.columns.updates[engine.items]
+    enough = int((updates >= 10).sum())
+    assert 0 < enough < len(updates)
+    told = CliRunner().invoke(
+        app, ["inspect", "--state", str(tmp_path / "state"), "--set", "clusters.min_items=99"]
+    )
+    out = " ".join(told.stdout.replace("│", " ").split())
+    assert "clusters.min_items = 99 settled items (10 updates or more)" in out
+    assert f"there are {enough}" in out
+    assert "last change" in out
 
 
 def test_no_folder_and_no_space_are_errors_that_name_the_folder(tmp_path: Path) -> None:
     with pytest.raises(WalkstreamError, match=r"nowhere: there is no state folder"):
-        inspection.run(tmp_path / "nowhere", True)
+        inspection.run(tmp_path / "nowhere", 40, True)
     Store(tmp_path / "state").close()
     with pytest.raises(WalkstreamError, match=r"state: nothing was learned yet"):
-        inspection.run(tmp_path / "state", True)
+        inspection.run(tmp_path / "state", 40, True)
 
 
 def test_the_folder_of_the_configuration_is_looked_at_unless_another_is_named(

@@ -3,11 +3,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from streamer import log
+from streamer.errors import Refused
 from streamer.settings import LogSettings
+from tests.unit.test_config import command
 
 
 @pytest.fixture
@@ -151,3 +154,40 @@ def test_times_are_utc_whatever_the_zone_of_the_machine(logged: Callable[[], str
     log.setup(LogSettings(format="text"))
     logging.getLogger().handle(record)
     assert logged().startswith("2023-11-14 22:13:20.250Z ")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (Refused("clicks would be lost"), 3, "clicks would be lost"),
+        (ValueError("odd"), 1, "ValueError: odd"),
+    ],
+)
+def test_the_end_of_a_process_is_a_json_line_where_logs_are(
+    logged: Callable[[], str], error: Exception, code: int, reason: str
+) -> None:
+    log.setup(LogSettings(format="json"))
+    log.context.update(worker="shop-0", round=17)
+    assert log.end(error) == code
+    [line] = logged().splitlines()
+    entry = json.loads(line)
+    assert (entry["level"], entry["msg"], entry["exit_code"]) == ("error", reason, code)
+    assert entry["worker"] == "shop-0"
+    assert ("error" in entry) == (code == 1)
+
+
+def test_the_end_of_a_process_is_plain_text_otherwise(logged: Callable[[], str]) -> None:
+    assert log.end(Refused("clicks would be lost")) == 3
+    assert logged() == "walkstream: clicks would be lost\n"
+    assert log.end(ValueError("odd")) == 1
+    assert logged().endswith("ValueError: odd\n")
+
+
+def test_a_command_that_fails_ends_with_a_json_line(tmp_path: Path) -> None:
+    log_file = tmp_path / "empty.jsonl"
+    log_file.touch()
+    out = ["--out", str(tmp_path / "out"), "--set", "log.format=json"]
+    done = command("replay", str(log_file), *out)
+    entry = json.loads(done.stderr.splitlines()[-1])
+    assert entry["msg"] == "nothing was learned: there is no record in the input"
+    assert (done.returncode, entry["exit_code"]) == (1, 1)

@@ -39,7 +39,7 @@ def test_docker_compose_accepts_the_file_and_nothing_listens_beyond_this_machine
     assert wanted <= set(services)
     lines = COMPOSE.read_text().splitlines()
     ports = [line.strip() for line in lines if line.strip().startswith("ports:")]
-    assert len(ports) == 3
+    assert len(ports) == 4
     assert all(re.fullmatch(r'ports: \["127\.0\.0\.1:\d+:\d+"\]', port) for port in ports)
     for image in re.findall(r"image: (.*)", COMPOSE.read_text()):
         assert re.search(r":(v?\d+\.\d+\.\d+|local)$", image), f"{image} is not pinned"

@@ -41,7 +41,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drawn_from(state: Path, scratch: Path, by: str = "category") -> plot.Map:
     store = Store(state, scratch)
     try:
-        return plot.read(store, by, "pca")
+        return plot.read(store, by, "pca", 40)
     finally:
         store.close()
 
@@ -99,7 +99,7 @@ def test_pca_finds_the_two_directions_of_most_variance() -> None:
 
 def test_a_cluster_is_named_by_its_most_common_attribute(learned: Path, tmp_path: Path) -> None:
     drawn = drawn_from(learned, tmp_path)
-    for cluster, (label, middle) in drawn.places().items():
+    for cluster, (label, where) in drawn.places().items():
         inside = [
             c for c, own in zip(drawn.categories, drawn.clusters, strict=True) if own == cluster
         ]
@@ -107,10 +107,59 @@ def test_a_cluster_is_named_by_its_most_common_attribute(learned: Path, tmp_path
         assert int(number) == cluster
         assert inside.count(name) == max(map(inside.count, inside))
         own = drawn.xy[drawn.clusters == cluster]
-        assert (own.min(axis=0) <= middle).all()
-        assert (middle <= own.max(axis=0)).all()
+        assert (own == where).all(axis=1).any()
     without = drawn_from(learned, tmp_path / "again", by="brand")
     assert {label for label, _ in without.places().values()} == {str(c) for c in range(8)}
+
+
+def test_the_name_of_a_group_in_two_parts_stands_in_one_of_them() -> None:
+    left = [[-10.0, 0.0], [-10.2, 0.1], [-9.9, 0.0]]
+    right = [[10.0, 0.0], [10.2, 0.1], [9.9, 0.2]]
+    between = [[0.1, 0.0]] * 3
+    drawn = plot.Map(
+        "", [""] * 9, [""] * 9, [""] * 9, np.array(left + right + between, np.float32),
+        np.array([4] * 6 + [5] * 3, np.int32), np.ones(9, np.int64), {4: 6, 5: 3}, [],
+    )  # fmt: skip
+    (_, where), (_, other) = drawn.places()[4], drawn.places()[5]
+    assert abs(where[0]) > 9
+    assert other.tolist() == pytest.approx([0.1, 0.0])
+
+
+def test_before_there_are_clusters_the_attribute_colours_and_names(tmp_path: Path) -> None:
+    catalogue(tmp_path / "state", 30)
+    store = Store(tmp_path / "state")
+    kinds = {f"item {i}": "lamp" if i % 3 else "rug" for i in range(28)}
+    store.write(
+        attributes={i.encode(): msgspec.json.encode({"kind": kind}) for i, kind in kinds.items()}
+    )
+    store.close()
+    drawn = drawn_from(tmp_path / "state", tmp_path / "scratch", by="kind")
+    assert [label for label, _ in drawn.places().values()] == ["lamp", "rug"]
+    colours = dict(zip(drawn.ids, drawn.colours(), strict=True))
+    assert len({colours[i] for i, kind in kinds.items() if kind == "lamp"}) == 1
+    assert colours["item 1"] != colours["item 3"]
+    assert colours["item 28"] == colours["item 29"] == plot.NOWHERE
+    assert "no clusters yet" in drawn.title
+    assert "coloured by kind" in drawn.title
+    # Updates are 0 to 29, and 10 are enough.
+    assert "clusters.min_items = 40 settled items (10 updates or more); there are 20" in drawn.title
+    assert "coloured by" not in drawn_from(tmp_path / "state", tmp_path / "again").title
+
+
+def test_before_there_are_clusters_their_panel_is_left_out(learned: Path, tmp_path: Path) -> None:
+    catalogue(tmp_path / "state", 30)
+    buckets = "Buckets of all tables by size"
+    for state, panels in (
+        (tmp_path / "state", [buckets]),
+        (learned, ["Items in each cluster", buckets]),
+    ):
+        drawn = drawn_from(state, tmp_path / f"{len(panels)}")
+        axes = plot.picture(drawn, 3).axes
+        assert [chart.get_title(loc="left") for chart in axes[1:]] == panels
+        plot.html(drawn, tmp_path / "map.html", 3)
+        page = (tmp_path / "map.html").read_text()
+        assert [trace["type"] for trace in figure_of(page)].count("bar") == len(panels)
+        assert ("Items in each cluster" in page) == (len(panels) == 2)
 
 
 def test_a_large_catalogue_is_sampled_the_same_way_each_time(
@@ -130,7 +179,7 @@ def test_a_large_catalogue_is_sampled_the_same_way_each_time(
 def test_very_few_items_and_no_clusters_are_drawn_all_the_same(tmp_path: Path, n: int) -> None:
     catalogue(tmp_path / "state", n)
     for name in ("map.png", "map.html"):
-        plot.run(tmp_path / "state", tmp_path / name, "category", 30, "pca")
+        plot.run(tmp_path / "state", tmp_path / name, "category", 30, "pca", 40)
         assert (tmp_path / name).stat().st_size > 10_000
 
 
@@ -147,7 +196,7 @@ def test_a_png_is_written_and_is_a_picture_with_colours(
 ) -> None:
     from matplotlib.image import imread
 
-    plot.run(learned, tmp_path / "map.png", "category", 30, "pca")
+    plot.run(learned, tmp_path / "map.png", "category", 30, "pca", 40)
     picture = imread(tmp_path / "map.png")
     assert picture.shape[:2] == (1200, 1920)
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 1000
@@ -171,7 +220,7 @@ def test_labels_never_cover_each_other(learned: Path, tmp_path: Path) -> None:
 
 
 def test_a_page_needs_no_network_and_tells_about_each_item(learned: Path, tmp_path: Path) -> None:
-    plot.run(learned, tmp_path / "map.html", "category", 5, "pca")
+    plot.run(learned, tmp_path / "map.html", "category", 5, "pca", 40)
     page = (tmp_path / "map.html").read_text()
     assert not re.search(r'<(script|link)[^>]+(src|href)="http', page)
     points, most, names, bars, histogram = figure_of(page)
@@ -193,8 +242,8 @@ def test_names_with_markup_and_dollars_are_shown_as_they_are(tmp_path: Path) -> 
     store = Store(tmp_path / "state")
     store.write(attributes={b"item 2": msgspec.json.encode({"title": name})})
     store.close()
-    plot.run(tmp_path / "state", tmp_path / "map.png", "category", 3, "pca")
-    plot.run(tmp_path / "state", tmp_path / "map.html", "category", 3, "pca")
+    plot.run(tmp_path / "state", tmp_path / "map.png", "category", 3, "pca", 40)
+    plot.run(tmp_path / "state", tmp_path / "map.html", "category", 3, "pca", 40)
     page = (tmp_path / "map.html").read_text()
     assert "</script><b>$x" not in page
     shown = figure_of(page)[0]["customdata"][2][1]
@@ -212,7 +261,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_reading(
     tmp_path: Path, out: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        plot.run(tmp_path / "nowhere", tmp_path / out, "category", 30, "auto")
+        plot.run(tmp_path / "nowhere", tmp_path / out, "category", 30, "auto", 40)
 
 
 @pytest.mark.parametrize(("out", "library"), [("map.png", "matplotlib"), ("map.html", "plotly")])
@@ -223,8 +272,8 @@ def test_a_missing_library_says_what_to_install(
     for name in hidden:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "path", [])
-    with pytest.raises(ConfigError, match=rf'{library}.*pip install "walkstream\[plot\]"'):
-        plot.run(tmp_path, tmp_path / out, "category", 30, "auto")
+    with pytest.raises(ConfigError, match=rf'{library}.*pip install "\.\[plot\]"'):
+        plot.run(tmp_path, tmp_path / out, "category", 30, "auto", 40)
 
 
 def test_umap_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,4 +286,4 @@ def test_umap_that_is_not_installed_says_what_to_install(monkeypatch: pytest.Mon
 def test_a_folder_without_vectors_says_so(tmp_path: Path) -> None:
     catalogue(tmp_path / "state", 0)
     with pytest.raises(WalkstreamError, match="no item has a vector"):
-        plot.run(tmp_path / "state", tmp_path / "map.png", "category", 30, "pca")
+        plot.run(tmp_path / "state", tmp_path / "map.png", "category", 30, "pca", 40)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.files.readers import BLOCK_BYTES, Record, Source, read_clicks, read_items
+from streamer.files.lines import Record
+from streamer.files.readers import BLOCK_BYTES, Source, read_clicks, read_items
 
 
 def write(path: Path, data: bytes) -> Path:
@@ -20,7 +21,7 @@ def clicks(source: Source) -> list[Record]:
 
 
 def decoded(records: list[Record]) -> list[tuple[bytes | None, dict[str, object], int | None]]:
-    return [(key, json.loads(value), time) for key, value, time in records]
+    return [(record.key, json.loads(record.value), record.time) for record in records]
 
 
 ONE = (b"u1", {"user_id": "u1", "item_id": "i1", "ts": 5000}, 5000)
@@ -70,7 +71,7 @@ def test_every_unit_of_time_becomes_milliseconds(
     tmp_path: Path, unit: str, text: str, ms: int
 ) -> None:
     table = write(tmp_path / "c.tsv", f"user_id\titem_id\tts\nu\ti\t{text}\n".encode())
-    assert [time for _, _, time in clicks(Source([table], None, unit))] == [ms]  # type: ignore[arg-type]
+    assert [record.time for record in clicks(Source([table], None, unit))] == [ms]  # type: ignore[arg-type]
     if unit != "ms":
         ts = json.dumps(text) if unit == "iso" else text
         lines = write(tmp_path / "c.jsonl", f'{{"user_id":7,"ts":{ts},"x":[1.0]}}\n'.encode())
@@ -88,8 +89,8 @@ def test_json_lines_in_milliseconds_pass_byte_for_byte(tmp_path: Path) -> None:
         b"[" * 5000,
     ]
     records = clicks(Source([write(tmp_path / "c.jsonl", b"\n".join(lines))]))
-    assert [value for _, value, _ in records] == lines
-    assert [(key, time) for key, _, time in records] == [(b"7", 1), (b"7", None)] + [
+    assert [record.value for record in records] == lines
+    assert [(record.key, record.time) for record in records] == [(b"7", 1), (b"7", None)] + [
         (None, None)
     ] * 4
 
@@ -116,14 +117,69 @@ def test_a_line_that_is_no_click_passes_as_raw_bytes_among_good_ones(
     good = b"u1\ti1\t5000\t"
     data = b"\n".join([b"user_id\titem_id\tts\tweight", good, line, good])
     records = clicks(Source([write(tmp_path / "c.tsv", data)]))
-    assert records[1] == (None, line, None)
+    assert (records[1].key, records[1].value, records[1].time) == (None, line, None)
+    assert records[1].flaw is not None
     assert decoded([records[0], records[2]]) == [ONE, ONE]
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "message"),
+    [
+        ("u,i", "columns", "has 2 columns, and there are 4 (user_id,item_id,ts,weight)"),
+        (",i,5,", "empty user_id", "has no user_id: the field is empty"),
+        ("u,,5,", "empty item_id", "has no item_id: the field is empty"),
+        ("u,i,soon,", "time", "ts is 'soon', which is no number of milliseconds"),
+        ("u,i,,", "time", "ts is '', which is no number of milliseconds"),
+        ("u,i,2026-01-31,", "time", "no number of milliseconds; is it --time iso?"),
+        ("u,i,5,heavy", "weight", "weight is 'heavy', which is no finite number"),
+        ("u,i,5,nan", "weight", "weight is 'nan', which is no finite number"),
+        ("\udcff,i,5,", "text", "is not in UTF-8"),
+        ('"u,i,5,', "quotes", "has broken quotes"),
+    ],
+)
+def test_a_line_that_is_no_click_says_why_and_where(
+    tmp_path: Path, line: str, kind: str, message: str
+) -> None:
+    data = f"user_id,item_id,ts,weight\nu,i,5,\n\n{line}\nu,i,6,\n"
+    path = write(tmp_path / "c.csv", data.encode(errors="surrogateescape"))
+    good, bad, after = clicks(Source([path]))
+    assert bad.flaw is not None
+    assert bad.flaw.kind == kind
+    assert message in bad.flaw.message
+    assert bad.place == f"{path}, line 4"
+    assert (good.flaw, after.flaw, after.line) == (None, None, 5)
+
+
+def test_json_with_a_time_of_another_unit_says_so(tmp_path: Path) -> None:
+    lines = b'{"user_id":"u","item_id":"i","ts":1769860800000}\n'
+    (record,) = clicks(Source([write(tmp_path / "c.jsonl", lines)], None, "iso"))
+    assert record.flaw is not None
+    assert "no time such as 2026-01-31T12:00:00Z; is it --time ms or s?" in record.flaw.message
+
+
+def test_a_header_below_named_columns_is_seen(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.csv", b"who,what,when\nu1,i1,5000\n")
+    header, click = clicks(Source([path], ["user_id", "item_id", "ts"]))
+    assert header.flaw is not None
+    assert header.flaw.message.startswith("looks like a header")
+    assert decoded([click]) == [ONE]
+
+
+def test_lines_are_counted_from_a_header_that_came_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(io.BytesIO):
+        def read1(self, size: int | None = -1, /) -> bytes:
+            return self.readline()
+
+    slow = io.TextIOWrapper(Slow(b"user_id,item_id,ts\nu1,i1,5000\n\nu1\n"))
+    monkeypatch.setattr(sys, "stdin", slow)
+    first, second = clicks(Source([Path("-")]))
+    assert (first.line, second.place) == (2, "standard input, line 4")
 
 
 def test_an_unclosed_quote_costs_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "c.csv", b'user_id,item_id,ts\n"u1,i1,5000\nu1,i1,5000\n')
     records = clicks(Source([path]))
-    assert records[0] == (None, b'"u1,i1,5000', None)
+    assert (records[0].key, records[0].value) == (None, b'"u1,i1,5000')
     assert decoded(records[1:]) == [ONE]
 
 
@@ -146,7 +202,9 @@ def test_lines_across_blocks_stay_whole_and_progress_reaches_the_total(
         positions.append(reader.bytes_read)
         records += batch
     expected = [(b"u%d" % n, n) for n in range(count)]
-    assert [(key, time) for key, _, time in records] == expected * 2
+    assert [(record.key, record.time) for record in records] == expected * 2
+    first = 1 if name == "c.jsonl" else 2
+    assert [record.line for record in records] == [*range(first, first + count)] * 2
     assert reader.total_bytes == 2 * path.stat().st_size == reader.bytes_read
     assert positions == sorted(positions)
 
@@ -216,7 +274,7 @@ def test_columns_of_an_item_are_its_attributes(
     tmp_path: Path, name: str, data: bytes, columns: list[str] | None
 ) -> None:
     items = list(read_items(Source([write(tmp_path / name, data)], columns)))
-    assert [(key, json.loads(value)) for key, value in items] == [
+    assert [(item.key, json.loads(item.value)) for item in items] == [
         (
             b"7",
             {
@@ -231,13 +289,15 @@ def test_columns_of_an_item_are_its_attributes(
 def test_tsv_items_keep_quotes_and_skip_columns_without_a_name(tmp_path: Path) -> None:
     path = write(tmp_path / "i.tsv", b'3\t5" nail\tx\n')
     (item,) = read_items(Source([path], ["_", "name", "item_id"]))
-    assert item == (b"x", b'{"item_id":"x","attributes":{"name":"5\\" nail"}}')
+    assert (item.key, item.line) == (b"x", 1)
+    assert item.value == b'{"item_id":"x","attributes":{"name":"5\\" nail"}}'
 
 
 def test_json_items_pass_byte_for_byte_with_their_id_as_key(tmp_path: Path) -> None:
     lines = [b'{ "item_id": 7, "attributes": {"a": "b"}}', b'{"item_id":"x"}']
     path = write(tmp_path / "i.jsonl", b"\n".join(lines))
-    assert list(read_items(Source([path]))) == [(b"7", lines[0]), (b"x", lines[1])]
+    items = [(item.key, item.value) for item in read_items(Source([path]))]
+    assert items == [(b"7", lines[0]), (b"x", lines[1])]
 
 
 @pytest.mark.parametrize(
@@ -263,12 +323,12 @@ def test_the_retail_log_is_read_whole(shared_data: Path) -> None:
     names = ["user_id", "item_id", "ts", "event_type"]
     records = clicks(Source([folder / "events.tsv.gz"], names))
     assert len(records) == 809_560
-    assert all(key and time for key, _, time in records)
-    assert json.loads(records[0][1]) == {
+    assert all(record.key and record.time for record in records)
+    assert json.loads(records[0].value) == {
         "user_id": "13085",
         "item_id": "85048",
         "ts": 1259653500000,
         "event_type": "purchase",
     }
     items = list(read_items(Source([folder / "items.tsv.gz"])))
-    assert len({key for key, _ in items}) == len(items) == 4770
+    assert len({item.key for item in items}) == len(items) == 4770

@@ -285,5 +285,5 @@ def test_a_registry_that_cannot_be_asked_is_a_wrong_setting(
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "confluent_kafka.schema_registry.avro", None)
-    with pytest.raises(ConfigError, match=r'pip install "walkstream\[registry\]"'):
+    with pytest.raises(ConfigError, match=r'pip install "\.\[registry\]"'):
         Decoder(ClickSettings(format="avro"), EventSettings(), {"url": "http://localhost:1"})

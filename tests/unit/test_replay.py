@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from streamer import config
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, WalkstreamError
 from streamer.files import replay
 from streamer.files.readers import Source
 from streamer.shop.shop import Shop
@@ -160,10 +160,61 @@ def test_clicks_of_unwanted_types_are_left_out_of_a_replay(
     assert "15 dead letters, 200 left out" in told
 
 
-def test_an_empty_log_gives_no_vectors(tmp_path: Path) -> None:
-    log = tmp_path / "empty.jsonl"
-    log.touch()
-    assert run(log, tmp_path / "out") == []
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("empty.jsonl", "", "there is no record in the input"),
+        ("wrong.csv", "user_id,item_id,ts\nu,i,2026-01-31\n", "no record is a click"),
+    ],
+)
+def test_a_replay_that_learned_nothing_says_so_and_leaves_its_folder_to_the_next(
+    tmp_path: Path, log: Path, name: str, text: str, message: str
+) -> None:
+    nothing, out = tmp_path / name, tmp_path / "out"
+    nothing.write_text(text)
+    with pytest.raises(WalkstreamError, match=f"nothing was learned: {message}"):
+        run(nothing, out)
+    assert list(out.iterdir()) == []
+    assert run(log, out)
+
+
+def test_a_bad_catalogue_leaves_the_folder_to_the_next_replay(tmp_path: Path, log: Path) -> None:
+    catalogue, out = tmp_path / "items.csv", tmp_path / "out"
+    catalogue.write_text("item_id,name\na\n")
+    with pytest.raises(WalkstreamError, match="line 2 is no item"):
+        replay.run(config.load(None, SETTINGS, {}), Source([log]), catalogue, out, False)
+    assert list(out.iterdir()) == []
+
+
+def test_a_dead_letter_says_what_is_wrong_with_the_line_of_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("user_id,item_id,ts\nu,a,1000\nu,b\nu,b,2000\nu\n,b,3000\n")
+    run(path, tmp_path / "out")
+    told = capsys.readouterr().out
+    assert f"2 undecodable, the first in {path}, line 3: has 2 columns" in told
+    assert f"1 undecodable in {path}, line 6: has no user_id" in told
+    letters = (tmp_path / "out" / "dead-letters.jsonl").read_text().splitlines()
+    messages = [json.loads(letter)["error.message"] for letter in letters]
+    assert messages[1].startswith("has 1 columns")
+    assert messages[1].endswith(f"({path}, line 5)")
+
+
+def test_without_a_hit_rate_it_says_why(
+    tmp_path: Path, log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(log, tmp_path / "one", False, "round.max_events=2000")
+    told = capsys.readouterr().out
+    assert "too few rounds (1) to rank clicks before they are learned" in told
+    assert "try --set round.max_events=151" in told
+    alone = tmp_path / "alone.jsonl"
+    clicks = ({"user_id": f"u{n}", "item_id": "i", "ts": START_MS + n} for n in range(1000))
+    alone.write_text("\n".join(map(json.dumps, clicks)))
+    run(alone, tmp_path / "two")
+    assert "no user went on from one item" in capsys.readouterr().out
+    run(log, tmp_path / "three")
+    assert "next item in the first 20" in capsys.readouterr().out
 
 
 def test_a_folder_that_holds_something_is_refused_and_left_alone(log: Path, tmp_path: Path) -> None:

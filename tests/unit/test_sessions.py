@@ -28,6 +28,18 @@ def test_sessions_end_by_age_or_with_an_item_that_they_name() -> None:
     assert sessions.ended == ["ann", "cyd"]
 
 
+def test_sessions_of_users_to_forget_end_at_once() -> None:
+    sessions = open_sessions()
+    row = sessions.users["bob"]
+    sessions.forget(["bob", "nobody"])
+    assert sessions.users.keys() == {"ann", "cyd"}
+    assert sessions.ended == ["bob"]
+    assert "bob" not in sessions.names
+    assert sessions.intern(["dan"]).tolist() == [row]
+    assert sessions.size[row] == 0
+    assert items_of(sessions, "cyd") == [2, 0, 1]
+
+
 def test_rows_of_sessions_that_ended_are_used_again_and_start_empty() -> None:
     sessions = open_sessions()
     sessions.end(2000, np.zeros(3, np.bool_))

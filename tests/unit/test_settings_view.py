@@ -1,6 +1,7 @@
 """What `walkstream config` prints."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from core.settings import Duration
 from streamer import settings_view
 from streamer.config import duration, leaves
+from streamer.errors import ConfigError
 from streamer.settings import Config
 from tests.unit.test_config import command
 
@@ -60,17 +62,16 @@ def test_without_changes_it_says_so(capsys: pytest.CaptureFixture[str], tmp_path
     assert capsys.readouterr().out == "everything has its default\n"
 
 
+UNKNOWN_SECRETS = ["kafka.sasl.jaas.config", "kafka.SASL.Password", "kafka.some.passphrase"]
+"""librdkafka has no such properties."""
 SECRETS = [
     "kafka.sasl.password",
     "kafka.sasl.username",
-    "kafka.sasl.jaas.config",
-    "kafka.SASL.Password",
     "kafka.sasl.oauthbearer.client.secret",
     "kafka.ssl.key.pem",
     "kafka.ssl.key.password",
     "kafka.ssl.keystore.password",
     "kafka.ssl.certificate.pem",
-    "kafka.some.passphrase",
     "registry.basic.auth.user.info",
     "registry.bearer.auth.token",
     "registry.api_key",
@@ -90,7 +91,7 @@ HARMLESS = [
 ]
 
 
-@pytest.mark.parametrize("key", SECRETS)
+@pytest.mark.parametrize("key", [*SECRETS, *UNKNOWN_SECRETS])
 def test_credentials_are_masked(key: str) -> None:
     assert settings_view.masked(key, CANARY) == "***"
     assert settings_view.masked(key, 1234) == "***"
@@ -130,6 +131,11 @@ def test_no_secret_reaches_the_output(form: list[str]) -> None:
     assert done.returncode == 0
     assert "kafka.sasl.password" in done.stdout
     assert CANARY not in done.stdout + done.stderr
+    unknown = [part for key in UNKNOWN_SECRETS for part in ("--set", f"{key}={CANARY}")]
+    refused = command("config", *form, *unknown)
+    assert refused.returncode == 2
+    assert "3 settings are wrong" in refused.stderr
+    assert CANARY not in refused.stdout + refused.stderr
 
 
 def test_the_table_tells_values_and_sources_and_meanings_where_there_is_room(
@@ -156,3 +162,39 @@ def test_a_wrong_setting_ends_the_command_with_exit_code_2() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("walkstream: graph.halflife: ")
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["kafka.bootstrap.server=b:9092"],
+            r"^kafka\.bootstrap\.server: No such .* \(from --set\)",
+        ),
+        (["kafka.linger.ms=soon"], r"^kafka\.linger\.ms: Invalid value"),
+        (["kafka.error_cb=x"], r"^kafka\.error_cb: expected error_cb"),
+        (["kafka.a=1", "kafka.b=1"], r"^2 settings are wrong:\n  kafka\.a: .*\n  kafka\.b: "),
+        (["kafka.acks=1"], r"^kafka: .*`acks` must be set to `all`"),
+        (["kafka.session.timeout.ms=900000"], r"^kafka: .*max\.poll\.interval\.ms"),
+        (["kafka.security.protocol=sasl_ssl", "kafka.sasl.mechanism=PLAIN"], "sasl.username"),
+    ],
+)
+def test_what_librdkafka_refuses_is_told_with_its_key(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    file = tmp_path / "empty.toml"
+    file.touch()
+    with pytest.raises(ConfigError, match=message):
+        settings_view.run(file, overrides, {}, changed=True, as_json=False)
+
+
+def test_the_check_of_kafka_properties_connects_to_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "empty.toml"
+    file.touch()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = "{}:{}".format(*server.getsockname())
+        overrides = [f"kafka.bootstrap.servers={address}", "kafka.linger.ms=7"]
+        settings_view.run(file, overrides, {}, changed=True, as_json=False)
+        server.settimeout(1.5)
+        with pytest.raises(TimeoutError):
+            server.accept()

@@ -1,0 +1,59 @@
+"""Lines that cannot be used: how many of each kind, and the first of each to look at."""
+
+from collections.abc import Iterator
+
+from streamer.decode.events import Bad
+from streamer.errors import ConfigError
+from streamer.files.lines import Flaw, Record
+
+FEW = 20
+"""Fewer lines than this may all be bad."""
+SHOWN_BYTES = 120
+
+_NO_CLICK = Flaw("no click", "has neither a user_id nor a ts that can be read")
+
+
+class Refusals:
+    """What was refused so far."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[str, str], tuple[int, str]] = {}
+
+    def add(self, what: str, flaw: Flaw, record: Record) -> None:
+        """Count a line under `what` and the kind of its flaw."""
+        kind = what, flaw.kind
+        count, first = self._kinds.get(kind, (0, ""))
+        if not count:
+            shown = record.value[:SHOWN_BYTES].decode(errors="backslashreplace")
+            cut = " ..." if len(record.value) > SHOWN_BYTES else ""
+            first = f"{record.place}: {flaw.message}\n      {shown}{cut}"
+        self._kinds[kind] = count + 1, first
+
+    def decoded(self, bad: Bad, record: Record) -> Bad:
+        """Count what a worker would refuse. Returns it with what is known of the line."""
+        flaw = record.flaw or Flaw("", bad.message)
+        self.add(bad.reason.value, flaw, record)
+        return bad._replace(message=f"{flaw.message} ({record.place})")
+
+    @property
+    def total(self) -> int:
+        return sum(count for count, _ in self._kinds.values())
+
+    def lines(self) -> Iterator[str]:
+        """For each kind, the most frequent first, its count and the first line of it."""
+        for (what, _), (count, first) in sorted(self._kinds.items(), key=lambda kind: -kind[1][0]):
+            yield f"  {count:,} {what}{', the first in ' if count > 1 else ' in '}{first}"
+
+
+def refuse_unreadable(batch: list[Record]) -> None:
+    """ConfigError if no line at the beginning of a file could be made into a click."""
+    if len(batch) < FEW or any(r.key is not None or r.time is not None for r in batch):
+        return
+    refused = Refusals()
+    for record in batch:
+        refused.add("lines", record.flaw or _NO_CLICK, record)
+    examples = "\n".join(refused.lines())
+    raise ConfigError(
+        f"none of the first {len(batch):,} lines could be read:\n{examples}\n"
+        "Look at --columns, and at --time (ms, s, iso or order)"
+    )

@@ -1,0 +1,32 @@
+"""What `model-state` says under its reserved keys, for commands that read it without a folder."""
+
+from collections.abc import Mapping
+
+from confluent_kafka import Consumer, TopicPartition
+
+from streamer import store
+from streamer.kafka import Place, checked, place_of
+
+
+def reserved(
+    consumer: Consumer, begins: Mapping[Place, int], ends: Mapping[Place, int]
+) -> dict[bytes, bytes]:
+    """The newest value under each reserved key, between two offsets of each partition.
+
+    Keys that were deleted are left out. `consumer` reads what is committed, and is of no group.
+    """
+    at = dict(begins)
+    out: dict[bytes, bytes | None] = {}
+    consumer.assign([TopicPartition(*place, offset) for place, offset in begins.items()])
+    while any(at[place] < end for place, end in ends.items()):
+        for message in map(checked, consumer.consume(10_000, 0.2)):
+            place, offset = place_of(message), message.offset() or 0
+            if message.error() is None:
+                key = message.key()
+                if key is not None and not store.is_row(key):
+                    out[key] = message.value()
+                offset += 1
+            # The last offsets may be markers of transactions: then only the end tells.
+            at[place] = max(at[place], offset)
+    consumer.unassign()
+    return {key: value for key, value in out.items() if value is not None}

@@ -1,0 +1,205 @@
+"""The tail of `items` and `model-state`, with which the state folder is kept level."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from core.rows import from_values, version_of
+from streamer import kafka, records
+from streamer import store as stores
+from streamer.decode.deadletter import DeadLetter
+from streamer.decode.events import Bad, Invalid, attribute_tokens, decode_item
+from streamer.kafka import Place, checked, place_of
+from streamer.settings import Config
+from streamer.store import Store
+
+Attributes = list[tuple[str, Sequence[str] | None]]
+
+
+class Described(NamedTuple):
+    """What a record of `items` says of one item: JSON of its attributes, None if it is retired."""
+
+    value: bytes | None
+    partition: int
+    offset: int
+
+
+class Tail:
+    """Reads `items` and `model-state` to their ends and keeps the state folder level with them."""
+
+    def __init__(self, config: Config, store: Store, consumer: Consumer) -> None:
+        self.config, self.store, self.consumer = config, store, consumer
+        watched = (config.topics.items, config.topics.model_state)
+        self.places = [(t, p) for t in watched for p in kafka.partitions(consumer, t)]
+        self.offsets = dict.fromkeys(self.places, 0)
+        self.reached = dict.fromkeys(self.places, -1)
+        self.forgotten: set[bytes] = set()
+        """Keys of the users whose clicks do not count."""
+        self.bad: list[tuple[Place, int, DeadLetter]] = []
+        """Place and offset of records of `items` that could not be used, and no commit passed."""
+
+    @property
+    def partitions(self) -> int:
+        """Partitions of `model-state`, which are those of the items."""
+        return sum(topic == self.config.topics.model_state for topic, _ in self.places)
+
+    def start(self, admin: AdminClient) -> None:
+        stored, begins = self.store.tail_offsets(), kafka.begins(admin, self.places)
+        ends = kafka.ends(admin, self.places)
+        taken, self.forgotten = self.store.items_taken(), self.store.forgotten()
+        for place in self.places:
+            self.offsets[place] = stored.get(place, begins[place])
+            if place[0] == self.config.topics.items:
+                # What no commit has taken in may hold bad records; reading twice does no harm.
+                first = taken.get(place, begins[place])
+                self.offsets[place] = min(self.offsets[place], first)
+            if self.offsets[place] > ends[place]:
+                raise stores.Ahead(
+                    f"it holds {place[0]}[{place[1]}] up to offset {self.offsets[place]}, and the "
+                    f"log ends at {ends[place]}"
+                )
+
+    def catch_up(self, admin: AdminClient, told: Callable[[float], None]) -> Attributes:
+        """Read to what is the end now, uncommitted records included; returns what items changed."""
+        ends = kafka.ends(admin, self.places)
+        begins = dict(self.offsets)
+        total = max(1, sum(ends[place] - begins[place] for place in self.places))
+        out: Attributes = []
+        # Rows of any partition are readable only once the header, in partition 0, was read.
+        header = [] if self.store.space else [(self.config.topics.model_state, 0)]
+        for places in filter(None, (header, self.places)):
+            self.consumer.assign([TopicPartition(t, p, self.offsets[t, p]) for t, p in places])
+            while any(max(self.offsets[p], self.reached[p]) < ends[p] for p in places):
+                out += self.poll(0.2)
+                told(min(1.0, sum(self.offsets[p] - begins[p] for p in self.places) / total))
+        # What commits have passed on is known only now, that model-state is read as well.
+        taken = self.store.items_taken()
+        self.bad = [bad for bad in self.bad if bad[1] >= taken.get(bad[0], 0)]
+        return out
+
+    def poll(self, timeout: float = 0.0) -> Attributes:
+        """Apply what has arrived; returns the items whose attributes changed, with their tokens."""
+        rows: dict[bytes, bytes] = {}
+        gone: dict[bytes, int] = {}
+        meta: dict[bytes, bytes | None] = {}
+        described: dict[bytes, Described] = {}
+        out: Attributes = []
+        messages = self.consumer.consume(10_000, timeout)
+        # A version record lies behind all rows of its commit, so what it covers was applied. But
+        # for this, a row that has left would be back in the folder until its tombstone is read.
+        applied = self.store.versions() if messages else {}
+        for message in map(checked, messages):
+            place = message.topic() or "", message.partition() or 0
+            offset = message.offset() or 0
+            if message.error() is not None:
+                self.reached[place] = offset
+                continue
+            self.offsets[place] = offset + 1
+            key, value = message.key(), message.value()
+            if place[0] == self.config.topics.items:
+                out += self._describe(message, described)
+            elif key is None:
+                continue
+            elif key.startswith(records.FORGOTTEN):
+                meta[key] = value
+                (self.forgotten.add if value is not None else self.forgotten.discard)(key)
+            elif not stores.is_row(key):
+                if value is not None and not self._is_behind(key, value):
+                    meta[key] = value
+            elif _version(message) <= applied.get(place[1], 0):
+                continue
+            elif value is None:
+                rows.pop(key, None)
+                gone[key] = _version(message)
+            else:
+                gone.pop(key, None)
+                rows[key] = value
+        if messages:
+            self._apply(rows, gone, described, meta)
+        return out
+
+    def _apply(
+        self, rows: dict[bytes, bytes], gone: dict[bytes, int],
+        described: dict[bytes, Described], meta: dict[bytes, bytes | None],
+    ) -> None:  # fmt: skip
+        if records.SPACE in meta:
+            self.store.write(meta={records.SPACE: meta.pop(records.SPACE)})
+        meta |= dict([stores.applied_now()])
+        for (topic, partition), offset in self.offsets.items():
+            key = stores.TAIL + f"{topic}/{partition}".encode()
+            meta[key] = msgspec.msgpack.encode(offset)
+        for item, news in described.items():
+            meta[stores.DESCRIBED + item] = msgspec.msgpack.encode((news.partition, news.offset))
+        packed = from_values(list(rows.values()), self.store.dtype) if rows else None
+        self.store.write(
+            keys=list(rows),
+            rows=packed,
+            gone=list(gone.items()),
+            meta=meta,
+            attributes={item: news.value for item, news in described.items()},
+        )
+
+    def _is_behind(self, key: bytes, value: bytes) -> bool:
+        """Whether the folder already has a later commit's record under this reserved key."""
+        stored = self.store.meta(key)
+        return stored is not None and _order(key, value) <= _order(key, stored)
+
+    def _describe(self, message: Message, described: dict[bytes, Described]) -> Attributes:
+        offset, partition = message.offset() or 0, message.partition() or 0
+        try:
+            item = decode_item(message.key(), message.value(), self.config.items.use)
+        except Invalid as error:
+            bad = Bad(0, None, message.value(), error.reason, error.message)
+            self.bad.append((place_of(message), offset, DeadLetter.of(message, bad)))
+            return []
+        tokens, value = None, None
+        if item.attributes is not None:
+            tokens = attribute_tokens(item.attributes, self.config.items.use)
+            value = msgspec.json.encode(item.attributes)
+        described[item.id.encode()] = Described(value, partition, offset)
+        return [(item.id, tokens)]
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Those of `bad`, each once."""
+        out = [letter for _, _, letter in self.bad]
+        self.bad = []
+        return out
+
+    def items_offsets(self) -> dict[Place, int]:
+        """Next offset of each partition of `items`: what is before it was returned by `poll`."""
+        return {p: o for p, o in self.offsets.items() if p[0] == self.config.topics.items}
+
+    def tokens(self, item: str) -> list[str]:
+        """Attribute tokens of an item, as last read."""
+        return attribute_tokens(self.store.attributes(item.encode()), self.config.items.use)
+
+    def pending(self) -> Attributes:
+        """Items whose attributes were read before a restart, and no commit has taken in."""
+        taken, use = self.store.items_taken(), self.config.items.use
+        return [
+            (item, None if attributes is None else attribute_tokens(attributes, use))
+            for item, attributes, partition, offset in self.store.described()
+            if offset >= taken.get((self.config.topics.items, partition), 0)
+        ]
+
+
+def _version(message: Message) -> int:
+    """The version of a row or of its deletion."""
+    value = message.value()
+    if value is None:
+        return int(dict(message.headers() or []).get(records.VERSION_HEADER) or 0)
+    return version_of(value)
+
+
+def _order(key: bytes, value: bytes) -> int:
+    """What increases from one record of a reserved key to the next."""
+    if key.startswith(records.PROGRESS):
+        return msgspec.msgpack.decode(value, type=records.Progress).commit
+    if key == records.PLACEMENT:
+        return records.unpack_placement(value, 1).epoch
+    if key.startswith((records.VERSION, records.ITEMS)):
+        return msgspec.msgpack.decode(value, type=int)
+    return 0
