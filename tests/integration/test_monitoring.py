@@ -100,8 +100,7 @@ def test_a_dead_producer_shows(live: Live, clicks: Process) -> None:
     staleness = next(q.expr for q in queries() if q.panel == "Staleness, sent to published")
     live.shows(lambda p: math.isnan(p.value(staleness)), "a gap in staleness")
     seen = live.prometheus.value(silence)
-    assert seen >= 5
-    live.shows(lambda p: p.value(silence) >= seen + 2, "the newest click gets older")
+    live.shows(lambda p: p.value(silence) >= max(5, seen + 2), "the newest click gets older")
 
 
 def test_a_worker_that_hangs_shows(live: Live, clicks: Process) -> None:
