@@ -14,7 +14,7 @@ from tests.monitoring import Prometheus, needed, queries
 from tests.support import App, Process, as_records, wait_until
 
 RATE = 200
-BURST = 60_000
+BURST = 200_000
 COMPARED = re.compile(r"(==|<=|>=|<|>)(?=\s)")
 
 
