@@ -203,6 +203,7 @@ def test_a_bad_item_becomes_one_dead_letter_over_restarts_and_a_lost_folder(app:
     worker = app.worker()
     worker.until(lambda: bool(app.read(app.config.topics.dead_letters)), "the dead letter")
     worker.stop()
+    assert f"{app.config.topics.items}: first dead letter of class bad_field" in worker.output
     app.worker().running().stop()
     assert app.command("reset", "--yes").wait() == 0
     app.publish(RECORDS[300:400])
