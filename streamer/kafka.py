@@ -20,6 +20,9 @@ from streamer.settings import Config, KafkaValue
 
 log = logging.getLogger(__name__)
 
+ANY = -1
+"""The partition that the partitioner chooses."""
+
 Place = tuple[str, int]
 """A topic and the number of a partition of it."""
 

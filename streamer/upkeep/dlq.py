@@ -17,14 +17,12 @@ from streamer import kafka
 from streamer.decode import deadletter
 from streamer.decode.events import Decoder, Invalid, decode_item
 from streamer.errors import Refused, WalkstreamError
-from streamer.kafka import CALL_SECONDS
+from streamer.kafka import ANY, CALL_SECONDS
 from streamer.records import REPLAYED_FROM, SOURCE
 from streamer.settings import Config
 from streamer.upkeep.letters import Filter, Letter, Log, iso, printable
 
 SHOWN_BYTES = 200
-ANY = -1
-"""The partition that the partitioner chooses."""
 MOST_TRANSACTION_MS = 900_000
 """Brokers allow no more by default (`transaction.max.timeout.ms`)."""
 

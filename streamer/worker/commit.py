@@ -29,7 +29,7 @@ from core.rows import to_values
 from streamer import records
 from streamer.decode.deadletter import DeadLetter, Headers
 from streamer.errors import WalkstreamError
-from streamer.kafka import CALL_SECONDS, Place, transaction_failure
+from streamer.kafka import ANY, CALL_SECONDS, Place, transaction_failure
 from streamer.metrics import Metrics
 from streamer.records import Progress, Space
 from streamer.settings import Config
@@ -38,9 +38,6 @@ from streamer.worker import checkpoint
 from streamer.worker.group import Group
 
 log = logging.getLogger(__name__)
-
-ANY = -1
-"""The partition that the partitioner chooses."""
 
 
 @dataclass

@@ -162,18 +162,19 @@ class Group:
         self.begin(offsets)
 
     def lag(
-        self, offsets: Mapping[Place, int], ends: Mapping[Place, int]
+        self, offsets: Mapping[Place, int], ends: Mapping[Place, int], all_taken: bool
     ) -> Iterator[tuple[Place, int]]:
         """Records behind these offsets in each partition, as far as the consumer knows.
 
-        `ends` are ends that are known from elsewhere. All that was consumed must be before the
-        offsets: then the consumer's position, which also gets past the markers of transactions, is
-        as far as they are.
+        `ends` are ends that are known from elsewhere. If `all_taken`, all that was consumed is
+        before the offsets: then the consumer's position, which also gets past the markers of
+        transactions, is as far as they are.
         """
         for tp in self.consumer.position([TopicPartition(*where) for where in offsets]):
             where = tp.topic, tp.partition
             _, end = self.consumer.get_watermark_offsets(TopicPartition(*where), cached=True)
-            yield where, max(0, max(end, ends[where]) - max(offsets[where], tp.offset))
+            begin = max(offsets[where], tp.offset) if all_taken else offsets[where]
+            yield where, max(0, max(end, ends[where]) - begin)
 
 
 def _named(partitions: list[TopicPartition]) -> str:

@@ -209,8 +209,7 @@ class Worker:
                 return
             if collected or self.attributes or self.tail.bad or self.pending.rounds:
                 self._round(collected, self._closes())
-            if not self.waiting:
-                self.report.look()
+            self.report.look(all_taken=not self.waiting)
 
     def _forget(self) -> None:
         """End the sessions of users that were put on the list since the last look."""

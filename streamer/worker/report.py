@@ -111,11 +111,11 @@ class Report:
             log.info(
                 "commit %d: %d items, %d arcs, %d clicks behind",
                 number, len(self.engine.items), self.engine.graph.arcs,
-                sum(behind for _, behind in self.group.lag(self.offsets, self.ends)),
+                sum(behind for _, behind in self.group.lag(self.offsets, self.ends, False)),
             )  # fmt: skip
 
-    def look(self, at_once: bool = False) -> None:
-        """Set the gauges, if it is time to."""
+    def look(self, all_taken: bool = True, at_once: bool = False) -> None:
+        """Set the gauges, if it is time to. `all_taken`: all that was read is in a round."""
         if not at_once and time.monotonic() - self.looked < LOOK_SECONDS:
             return
         self.looked = time.monotonic()
@@ -128,7 +128,7 @@ class Report:
         for kind, size in self.store.bytes_used().items():
             metrics.store_bytes.labels(kind).set(size)
         lags: dict[Place, Lag] = {}
-        for place, behind in self.group.lag(self.offsets, self.ends):
+        for place, behind in self.group.lag(self.offsets, self.ends, all_taken):
             if not behind:
                 self.level_at[place] = int(1000 * time.time())
             # What waits came after the partition was read to its end, and after what was read last.
