@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from streamer.cli import looking, running, setup, upkeep
+from streamer.cli import looking, measuring, running, setup, upkeep
 
 app = typer.Typer(
     help="Item embeddings that follow a stream of clicks, from Kafka to Kafka.",
@@ -28,6 +28,7 @@ for command in (
     looking.query,
     looking.plot,
     looking.inspect,
+    measuring.bench,
     upkeep.reset,
     upkeep.forget,
 ):

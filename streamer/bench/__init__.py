@@ -1,0 +1,1 @@
+"""`walkstream bench`: how fast the engine is, beside a peer in the same run."""

@@ -1,0 +1,76 @@
+"""Runs benches by name, and prints what they find as they find it."""
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Literal, get_args
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from streamer.bench.results import Options, Result
+from streamer.errors import ConfigError
+
+Name = Literal["skipgram", "walks", "graph", "ingest", "index", "round"]
+"""Each is a module of this package with `measure(options) -> Iterator[Result]`."""
+
+
+def run(name: Name | Literal["all"], options: Options, as_json: bool) -> None:
+    """Measure and print. ConfigError if a peer's package is missing."""
+    names = get_args(Name) if name == "all" else (name,)
+    found = []
+    for one in names:
+        with Console(stderr=True).status(f"{one}: measuring, some minutes"):
+            for result in _measure(one, options):
+                found.append(result)
+                if as_json:
+                    print(msgspec.json.encode(result).decode(), flush=True)
+                else:
+                    print(_line(result), flush=True)
+    if not as_json and len(found) > 1:
+        Console().print(_table(found))
+
+
+def _measure(name: str, options: Options) -> Iterator[Result]:
+    module = import_module(f"streamer.bench.{name}")
+    try:
+        yield from module.measure(options)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"bench {name} compares with {error.name}, which is not installed: "
+            "pip install 'walkstream[bench]'"
+        ) from None
+
+
+def number(value: float | None) -> str:
+    """Three digits that count: 3,610,000, 0.186, 19.4; a dash for none."""
+    if value is None:
+        return "-"
+    if abs(value) >= 1000:
+        digits = len(str(int(abs(value)))) - 3
+        return f"{round(value, -digits):,.0f}"
+    return f"{value:.3g}"
+
+
+def _line(r: Result) -> str:
+    text = f"{r.bench} {r.setting}: {number(r.ours)} {r.unit}"
+    if r.peer_value is not None:
+        text += f", {r.peer} {number(r.peer_value)}, ratio {number(r.ratio)}"
+    if r.target is not None:
+        text += f" (target {r.target})"
+    if r.quality is not None:
+        text += f"; quality {r.quality}, peer {r.peer_quality or '-'}"
+    return f"{text}; ceiling {r.ceiling}"
+
+
+def _table(results: list[Result]) -> Table:
+    table = Table()
+    for column in ("bench", "setting", "ours", "unit", "peer", "peer's", "ratio", "target"):
+        right = column in ("ours", "peer's", "ratio", "target")
+        table.add_column(column, justify="right" if right else "left")
+    for r in results:
+        table.add_row(
+            r.bench, r.setting, number(r.ours), r.unit, r.peer, number(r.peer_value),
+            number(r.ratio), r.target or "-",
+        )  # fmt: skip
+    return table
