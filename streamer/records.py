@@ -14,7 +14,9 @@ from typing import Literal, NamedTuple, Self
 
 import msgspec
 import numpy as np
+import orjson
 from confluent_kafka import Message
+from numpy.typing import NDArray
 
 from core.placement import Placement
 from core.rounds import Changes
@@ -147,8 +149,8 @@ class _Vector(msgspec.Struct):
     item_id: str
     version: int
     space: str
-    vector: list[float] | bytes
-    context: list[float] | bytes
+    vector: msgspec.Raw | bytes
+    context: msgspec.Raw | bytes
     cluster: int | None
     buckets: list[str]
     updates: int
@@ -190,6 +192,15 @@ def unpack_placement(value: bytes, dim: int) -> Placement:
     return Placement(p.epoch, p.fitted_at, np.frombuffer(p.centre, np.float32), centroids)
 
 
+def _json_rows(xs: NDArray[np.float32]) -> list[msgspec.Raw | bytes]:
+    """Each row of xs as a JSON array; all are written in one call, which is twice as fast."""
+    if len(xs) == 0:
+        return []
+    # Six decimals of a unit vector's entries lose less than float32's own rounding of a cosine.
+    text = orjson.dumps(xs.round(6), option=orjson.OPT_SERIALIZE_NUMPY)
+    return [msgspec.Raw(b"[%b]" % row) for row in text[2:-2].split(b"],[")]
+
+
 def vectors(
     changes: Changes, space: str, fmt: Literal["json", "msgpack"]
 ) -> Iterator[tuple[bytes, bytes | None]]:
@@ -197,10 +208,7 @@ def vectors(
     chosen = changes.rows[changes.published]
     if fmt == "json":
         encode = _to_json
-        # Six decimals of a unit vector's entries lose less than float32's own rounding of a cosine.
-        spread = [
-            np.round(x.astype(np.float64), 6).tolist() for x in (changes.vectors, changes.contexts)
-        ]
+        spread = [_json_rows(xs) for xs in (changes.vectors, changes.contexts)]
     else:
         encode = _to_msgpack
         spread = [

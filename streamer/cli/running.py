@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from streamer.cli.options import (
+    AsJson,
     Columns,
     ConfigFile,
     Files,
@@ -72,6 +73,7 @@ def replay(
     ] = None,
     columns: Columns = None,
     time: Time = "ms",
+    as_json: AsJson = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
@@ -93,7 +95,7 @@ def replay(
     from streamer.files import replay as module
 
     source = readers.Source(files, names(columns), time)
-    module.run(load(config, overrides), source, items, out, publish == "all")
+    module.run(load(config, overrides), source, items, out, publish == "all", as_json)
 
 
 def publish(

@@ -29,6 +29,7 @@ from streamer.errors import ConfigError, WalkstreamError
 from streamer.files.lines import Record
 from streamer.files.readers import Source, read_clicks, read_items
 from streamer.files.refusals import Refusals
+from streamer.files.replay_report import Report
 from streamer.metrics import STAGES, Metrics
 from streamer.records import Space
 from streamer.settings import ClickSettings, Config
@@ -43,14 +44,15 @@ DIRECTORY, VECTORS, DEAD_LETTERS = "state", "vectors.jsonl", "dead-letters.jsonl
 
 STAGE_SECONDS = "walkstream_stage_seconds_total"
 
-FEW_ROUNDS, SMALL_ROUNDS = 2, 10
-"""The first round ranks nothing: of up to FEW_ROUNDS it may be the size that is wrong."""
-
-ROUNDS_PER_COMMIT = 8
-"""Rounds of a commit where `commit.rounds` does not say: no clock may decide it here."""
+ROUNDS_PER_COMMIT = 20
+"""Rounds of a commit where `commit.rounds` does not say: no clock may decide it here. A worker that
+is as fast as a replay has about as many in a second."""
 
 
-def run(config: Config, source: Source, items: Path | None, out: Path, publish_all: bool) -> None:
+def run(
+    config: Config, source: Source, items: Path | None, out: Path, publish_all: bool,
+    as_json: bool = False,
+) -> None:
     """Take the clicks of `source`, and the catalogue `items`, through the engine into `out`.
 
     Writes `vectors.jsonl` (the last record of each item, or all in order), `dead-letters.jsonl` and
@@ -64,7 +66,7 @@ def run(config: Config, source: Source, items: Path | None, out: Path, publish_a
         with closing(Replay(config, source, out, publish_all)) as replay:
             if items is not None:
                 replay.describe(items)
-            replay.run()
+            replay.run(as_json)
     except WalkstreamError:
         shutil.rmtree(out / DIRECTORY, ignore_errors=True)
         for name in (VECTORS, DEAD_LETTERS):
@@ -116,7 +118,7 @@ class Replay:
     def _tokens(self, item: str) -> list[str]:
         return attribute_tokens(self.store.attributes(item.encode()), self.config.items.use)
 
-    def run(self) -> None:
+    def run(self, as_json: bool) -> None:
         """Take all records, the unfinished round at the end included."""
         begin = time.perf_counter()
         with (
@@ -136,7 +138,7 @@ class Replay:
                 progress.update(task, completed=self.reader.bytes_read, what=what)
             self.vectors.writelines(value + b"\n" for value in self.last.values())
         checkpoint.save(self.store, self.engine, {})
-        self._report(time.perf_counter() - begin)
+        self._tell(self._report(time.perf_counter() - begin), as_json)
 
     def close(self) -> None:
         """Let go of the state folder."""
@@ -146,7 +148,12 @@ class Replay:
         """The records in rounds, and whether a round is the last."""
         size = self.config.round.max_events
         held: list[Record] = []
-        for batch in self.reader:
+        batches = iter(self.reader)
+        while True:
+            with self.metrics.timed("collect"):
+                batch = next(batches, None)
+            if batch is None:
+                break
             held += batch
             while len(held) > size:
                 yield held[:size], False
@@ -193,46 +200,49 @@ class Replay:
             else:
                 self.last[key] = value
 
-    def _report(self, seconds: float) -> None:
-        if not self.taken:
-            raise WalkstreamError("nothing was learned: there is no record in the input")
-        print(
-            f"{self.events:,} clicks of {self.taken:,} records in {seconds:.1f} s "
-            f"({self.taken / seconds:,.0f}/s), {self.refused.total:,} dead letters, "
-            f"{self.ignored:,} left out (sent twice, of bots, or of types that weigh 0)\n"
-            f"{len(self.engine.items):,} items, {self.engine.graph.arcs:,} arcs, "
-            f"{self.published:,} vectors published, {self.engine.round_number:,} rounds"
-        )
+    def _report(self, seconds: float) -> Report:
         spent = {
             stage: self.registry.get_sample_value(STAGE_SECONDS, {"stage": stage}) or 0.0
             for stage in STAGES
         }
-        shares = (f"{stage} {s / seconds:.0%}" for stage, s in spent.items() if s > 0)
-        print(f"time: {', '.join(shares)}")
-        if self.trials:
-            rates = (f"{ranker} {hits / self.trials:.3f}" for ranker, hits in self.hits.items())
-            print(f"next item in the first 20, of {self.trials:,} transitions: {', '.join(rates)}")
-        elif self.events and self.config.quality.sample:
-            print(f"no hit rate: {self._why_unranked()}")
-        if self.refused.total:
-            print("dead letters:")
-        for line in self.refused.lines():
-            print(line)
-        if not self.events:
+        spent["other"] = seconds - sum(spent.values())
+        return Report(
+            records=self.taken,
+            clicks=self.events,
+            dead_letters=self.refused.total,
+            left_out=self.ignored,
+            rounds=self.engine.round_number,
+            items=len(self.engine.items),
+            arcs=self.engine.graph.arcs,
+            published=self.published,
+            seconds=seconds,
+            records_per_second=self.taken / seconds,
+            stages={stage: s / seconds for stage, s in spent.items() if s > 0},
+            transitions=self.trials,
+            hit_rates={ranker: hits / self.trials for ranker, hits in self.hits.items()}
+            if self.trials
+            else {},
+        )
+
+    def _tell(self, report: Report, as_json: bool) -> None:
+        """Print what came of it. WalkstreamError if nothing was learned."""
+        if not report.records:
+            raise WalkstreamError("nothing was learned: there is no record in the input")
+        if as_json:
+            print(msgspec.json.encode(report).decode())
+        else:
+            print("\n".join(report.lines()))
+            if not report.hit_rates and report.clicks and self.config.quality.sample:
+                print(f"no hit rate: {report.why_unranked()}")
+            if self.refused.total:
+                print("dead letters:", *self.refused.lines(), sep="\n")
+        if not report.clicks:
             raise WalkstreamError(
                 "nothing was learned: no record is a click, or all were left out. Look at "
                 "--columns and --time, and events.weights for types of events"
             )
-        print(f"try: walkstream query ITEM --state {self.out / DIRECTORY}")
-
-    def _why_unranked(self) -> str:
-        rounds = self.engine.round_number
-        if rounds > FEW_ROUNDS:
-            return "no user went on from one item, learned before, to another within session.gap"
-        return (
-            f"too few rounds ({rounds}) to rank clicks before they are learned; try "
-            f"--set round.max_events={max(1, self.taken // SMALL_ROUNDS)}"
-        )
+        if not as_json:
+            print(f"try: walkstream query ITEM --state {self.out / DIRECTORY}")
 
 
 def tombstone(key: bytes) -> bytes:
