@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import msgspec
@@ -17,6 +18,8 @@ class Options:
     threads: int = 1
     quick: bool = False
     """Smaller inputs: figures in a minute or two, rougher."""
+    events: Path | None = None
+    """A log for the round: TSV of user, item, ms and type."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

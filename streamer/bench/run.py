@@ -26,14 +26,14 @@ def run(name: Name | Literal["all"], options: Options, as_json: bool) -> None:
                 if as_json:
                     print(msgspec.json.encode(result).decode(), flush=True)
                 else:
-                    print(_line(result), flush=True)
+                    print(told(result), flush=True)
     if not as_json and len(found) > 1:
         Console().print(_table(found))
 
 
 def _measure(name: str, options: Options) -> Iterator[Result]:
-    module = import_module(f"streamer.bench.{name}")
     try:
+        module = import_module(f"streamer.bench.{name}")
         yield from module.measure(options)
     except ModuleNotFoundError as error:
         raise ConfigError(
@@ -52,7 +52,8 @@ def number(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def _line(r: Result) -> str:
+def told(r: Result) -> str:
+    """A result in one line."""
     text = f"{r.bench} {r.setting}: {number(r.ours)} {r.unit}"
     if r.peer_value is not None:
         text += f", {r.peer} {number(r.peer_value)}, ratio {number(r.ratio)}"
