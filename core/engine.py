@@ -97,7 +97,7 @@ class Engine:
             self._first_vectors(touched[self.model.columns.updates[touched] == 0])
             walks = walk(
                 self.graph, self._starts(self.items if major else touched), s.walks.length,
-                s.model.seed, self.round_number,
+                s.model.seed, self.round_number, s.walks.p, s.walks.q, s.engine.threads,
             )  # fmt: skip
         with self.timed("learn"):
             self._learn(walks, history, target)

@@ -18,8 +18,10 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-UNIT = 4
-"""Entries of the smallest slab; positions in the pool count slabs of this size."""
+from core.lanes import address, prefetch
+from core.slabs import INLINED, LINE, SOURCES, add, fetch_row, give, take
+from core.slabs import UNIT as UNIT
+
 REBASE = 64
 """Half-lives after which the landmark moves: 2^64 leaves float32 room for 2^63 more weight."""
 NEVER = np.iinfo(np.int64).min
@@ -27,11 +29,14 @@ NEVER = np.iinfo(np.int64).min
 DONE, FULL, TICK, MOVE = 0, 1, 2, 3
 """Why `fold` stopped: all done; the pool must grow; time for a sweep; time to move the landmark."""
 
+AHEAD = 8
+"""The rows of the click so many places on are asked for in advance; its session, twice as many."""
+
 KEPT, DUPLICATE, TOO_LONG = 0, 1, 2
 """What became of a click: it counts; its event id came before; its session has too many clicks."""
 
 
-@nb.njit(cache=True, nogil=True)
+@INLINED
 def scaled(weight, time, landmark, half_life):  # type: ignore[no-untyped-def]
     """The forward-decayed weight: float32 of weight * 2^((time - landmark) / half_life).
 
@@ -44,63 +49,7 @@ def scaled(weight, time, landmark, half_life):  # type: ignore[no-untyped-def]
     return np.float32(math.ldexp(np.float64(weight) * 2.0 ** (r / half_life), q))
 
 
-@nb.njit(cache=True, nogil=True)
-def _take(size_class, heads, nbr):  # type: ignore[no-untyped-def]
-    """A free slab of UNIT << size_class entries, or -1. heads[-1] is the end of the used pool."""
-    at = heads[size_class]
-    if at >= 0:
-        heads[size_class] = nbr[at * UNIT]
-        return at
-    at = heads[-1]
-    if (at + (1 << size_class)) * UNIT > len(nbr):
-        return np.int64(-1)
-    heads[-1] = at + (1 << size_class)
-    return at
-
-
-@nb.njit(cache=True, nogil=True)
-def _give(at, size_class, heads, nbr):  # type: ignore[no-untyped-def]
-    nbr[at * UNIT] = heads[size_class]
-    heads[size_class] = at
-
-
-@nb.njit(cache=True, nogil=True)
-def _add(a, b, w, max_degree, start, size_class, degree, nbr, wgt, heads):  # type: ignore[no-untyped-def]
-    """Add w to arc a -> b. False, and nothing changed, if the pool is full."""
-    n = degree[a]
-    base = start[a] * UNIT
-    for i in range(base, base + n):
-        if nbr[i] == b:
-            wgt[i] += w
-            return True
-    if n == max_degree:
-        weakest = base
-        for i in range(base + 1, base + n):
-            if wgt[i] < wgt[weakest]:
-                weakest = i
-        nbr[weakest] = b
-        wgt[weakest] = w
-        return True
-    if n == 0 or n == (UNIT << size_class[a]):
-        grown = 0 if n == 0 else size_class[a] + 1
-        at = _take(grown, heads, nbr)
-        if at < 0:
-            return False
-        for i in range(n):
-            nbr[at * UNIT + i] = nbr[base + i]
-            wgt[at * UNIT + i] = wgt[base + i]
-        if n > 0:
-            _give(start[a], size_class[a], heads, nbr)
-        start[a] = at
-        size_class[a] = grown
-        base = at * UNIT
-    nbr[base + n] = b
-    wgt[base + n] = w
-    degree[a] = n + 1
-    return True
-
-
-@nb.njit(cache=True, nogil=True)
+@INLINED
 def _is_repeat(event_id, ids, u):  # type: ignore[no-untyped-def]
     if event_id != 0:
         for j in range(ids.shape[1]):
@@ -109,7 +58,7 @@ def _is_repeat(event_id, ids, u):  # type: ignore[no-untyped-def]
     return False
 
 
-@nb.njit(cache=True, nogil=True)
+@INLINED
 def _remember(event_id, ids, u):  # type: ignore[no-untyped-def]
     if event_id != 0:
         for j in range(ids.shape[1] - 1, 0, -1):
@@ -122,6 +71,7 @@ def fold(  # type: ignore[no-untyped-def]
     begin, users, items, event_ids, times, weights, clock, tick, landmark, half_life, gap,
     max_events, max_degree, s_time, s_items, s_size, s_clicks, s_ids, s_changed, start, size_class,
     degree, last_seen, changed, nbr, wgt, heads, known, born, fate, amounts, history, target,
+    sources=SOURCES,
 ):  # fmt: skip
     """Fold clicks `begin:` in order, one at a time, into the sessions and the graph.
 
@@ -140,7 +90,31 @@ def fold(  # type: ignore[no-untyped-def]
     for j in range(len(born)):
         if born[j] >= 0:
             free += 1
+    bits = wgt.view(np.int32)
+    due = NEVER
+    if clock != NEVER:
+        due = (clock // tick + 1) * tick
+    end = landmark + REBASE * half_life
     for k in range(begin, len(items)):
+        amounts[k] = scaled(weights[k], times[k], landmark, half_life)
+    for k in range(begin, len(items)):
+        if k + 2 * AHEAD < len(items):
+            u, item = users[k + 2 * AHEAD], items[k + 2 * AHEAD]
+            prefetch(address(s_time, u))
+            prefetch(address(s_size, u))
+            prefetch(address(s_clicks, u))
+            prefetch(address(s_items, u * length))
+            if event_ids is not None:
+                prefetch(address(s_ids, u * s_ids.shape[1]))
+            if item < known:
+                prefetch(address(start, item))
+                prefetch(address(degree, item))
+                prefetch(address(last_seen, item))
+        if k + AHEAD < len(items):
+            u, item = users[k + AHEAD], items[k + AHEAD]
+            if item < known and s_size[u] > 0 and abs(times[k + AHEAD] - s_time[u]) <= gap:
+                fetch_row(s_items[u, 0], start, degree, nbr, wgt)
+                fetch_row(item, start, degree, nbr, wgt)
         u = users[k]
         target[k] = -1
         # A test for None alone is settled when this is compiled, and costs nothing.
@@ -148,16 +122,20 @@ def fold(  # type: ignore[no-untyped-def]
             if s_size[u] > 0 and _is_repeat(event_ids[k], s_ids, u):
                 fate[k] = DUPLICATE
                 items[k] = -1
+                amounts[k] = 0
                 continue
         t = times[k]
-        if clock != NEVER and t // tick > clock // tick:
+        if clock == NEVER:
+            due = (t // tick + 1) * tick
+        if t >= due:
             return k, TICK, clock
-        if (t - landmark) // half_life >= REBASE:
+        if t >= end:
             return k, MOVE, clock
         continues = s_size[u] > 0 and abs(t - s_time[u]) <= gap
         if continues and s_clicks[u] >= max_events:
             fate[k] = TOO_LONG
             items[k] = -1
+            amounts[k] = 0
         else:
             item = items[k]
             if item >= known:
@@ -165,14 +143,25 @@ def fold(  # type: ignore[no-untyped-def]
                     born[item - known] = free
                     free += 1
                 item = born[item - known]
-            w = scaled(weights[k], t, landmark, half_life)
             if continues:
                 last = s_items[u, 0]
                 if last != item:
-                    if (heads[-1] + 2 * max_degree // UNIT) * UNIT > len(nbr):
+                    if heads[-1] * UNIT + 2 * max(max_degree, LINE) > len(nbr):
                         return k, FULL, clock
-                    _add(last, item, w, max_degree, start, size_class, degree, nbr, wgt, heads)
-                    _add(item, last, w, max_degree, start, size_class, degree, nbr, wgt, heads)
+                    for a, b in ((last, item), (item, last)):
+                        add(
+                            a,
+                            b,
+                            amounts[k],
+                            max_degree,
+                            start,
+                            size_class,
+                            degree,
+                            nbr,
+                            wgt,
+                            bits,
+                            heads,
+                        )
                     changed[last] = True
                     n = s_size[u]
                     for j in range(length):
@@ -192,7 +181,6 @@ def fold(  # type: ignore[no-untyped-def]
                 s_clicks[u] = 1
             fate[k] = KEPT
             items[k] = item
-            amounts[k] = w
             last_seen[item] = max(last_seen[item], t)
             changed[item] = True
         if event_ids is not None:
@@ -204,7 +192,9 @@ def fold(  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True)
-def _drop(dead, start, size_class, degree, last_seen, changed, nbr, wgt, heads):  # type: ignore[no-untyped-def]
+def _drop(  # type: ignore[no-untyped-def]
+    dead, start, size_class, degree, last_seen, changed, nbr, wgt, heads, sources=SOURCES
+):  # fmt: skip
     """Remove every arc from and to a dead node; the arcs that stay keep their order."""
     for a in range(len(degree)):
         n = degree[a]
@@ -226,13 +216,13 @@ def _drop(dead, start, size_class, degree, last_seen, changed, nbr, wgt, heads):
         while (UNIT << fits) < kept:
             fits += 1
         if kept == 0:
-            _give(start[a], size_class[a], heads, nbr)
+            give(start[a], size_class[a], heads, nbr)
         elif fits < size_class[a]:
             # Halves that are no longer needed go back: the class of a slab follows from its row's
             # degree, so that a row from a checkpoint grows as the one it was taken from.
             while size_class[a] > fits:
                 size_class[a] -= 1
-                _give(start[a] + (1 << size_class[a]), size_class[a], heads, nbr)
+                give(start[a] + (1 << size_class[a]), size_class[a], heads, nbr)
     for a in range(len(degree)):
         if dead[a]:
             changed[a] = True
@@ -281,7 +271,7 @@ class Graph:
         self.changed = np.concatenate([self.changed, np.zeros(more, np.bool_)])
 
     def grow_pool(self) -> None:
-        more = max(len(self.nbr) // 2 // UNIT, 4 * self.max_degree) * UNIT
+        more = max(len(self.nbr) // 4 // UNIT, 4 * self.max_degree) * UNIT
         self.nbr = np.concatenate([self.nbr, np.zeros(more, np.int32)])
         self.wgt = np.concatenate([self.wgt, np.zeros(more, np.float32)])
 
@@ -309,10 +299,10 @@ class Graph:
         if n == 0:
             return
         size_class = max(0, (n - 1).bit_length() - 2)
-        at = _take(size_class, self.heads, self.nbr)
+        at = take(size_class, self.heads, self.nbr)
         while at < 0:
             self.grow_pool()
-            at = _take(size_class, self.heads, self.nbr)
+            at = take(size_class, self.heads, self.nbr)
         self.start[slot], self.size_class[slot], self.degree[slot] = at, size_class, n
         self.nbr[at * UNIT : at * UNIT + n] = nbr
         self.wgt[at * UNIT : at * UNIT + n] = wgt

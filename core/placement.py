@@ -104,7 +104,9 @@ class Placer:
         rows = slots[at]
         vectors, contexts = unit_rows(hidden(r, rows)), unit_rows(r.u[rows])
         known = c.published[rows] > 0
-        cluster = clusters.assign(vectors, placement.centroids, c.cluster[rows], s.clusters.margin)
+        # Centroids that moved are judged anew: then each item goes to the nearest.
+        old = np.where(c.epoch[rows] == placement.epoch, c.cluster[rows], clusters.NONE)
+        cluster = clusters.assign(vectors, placement.centroids, old, s.clusters.margin)
         x = features(vectors, contexts)
         if placement.epoch > 0:
             x = x - placement.centre

@@ -128,13 +128,13 @@ def ranks(
     for row, i in zip(next_scores(model.rows, items, query[known]), known.tolist(), strict=True):
         a, b = query[i], target[i]
         own, at = np.searchsorted(items, [a, b])
-        out["next"][i] = _rank(row, own, at)
+        out["next"][i] = rank(row, own, at)
         nbr, wgt = graph.row(int(a))
         total = wgt.sum()
         if total > 0.0:
             row[np.searchsorted(items, nbr)] += GRAPH_SHARE * np.sqrt(wgt / total)
-        out["hybrid"][i] = _rank(row, own, at)
-        out["popularity"][i] = _rank(count, own, at)
+        out["hybrid"][i] = rank(row, own, at)
+        out["popularity"][i] = rank(count, own, at)
         if len(weight := wgt[nbr == b]):
             out["covisitation"][i] = ((wgt > weight) | (wgt == weight) & (nbr < b)).sum()
     return out
@@ -191,7 +191,7 @@ def _scores(vectors, at, u, items, queries, out):  # type: ignore[no-untyped-def
 
 
 @nb.njit(cache=True, nogil=True)
-def _rank(scores, own, at):  # type: ignore[no-untyped-def]
+def rank(scores, own, at):  # type: ignore[no-untyped-def]
     """How many of scores [n], without scores[own], come before scores[at]; of equals the first."""
     goal = scores[at]
     before = 0

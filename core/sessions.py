@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from core.vocabulary import Numbers
+
 
 class Sessions:
     """Open sessions, one row a user.
@@ -17,7 +19,7 @@ class Sessions:
     """
 
     def __init__(self, length: int, width: int) -> None:
-        self.users: dict[str, int] = {}
+        self.users = Numbers(self._new_row)
         self.names: list[str | None] = []
         self.time = np.zeros(0, np.int64)
         self.items = np.zeros((0, length), np.int32)
@@ -28,22 +30,23 @@ class Sessions:
         self.ended: list[str] = []
         """Users whose sessions were forgotten since the last checkpoint."""
         self._free: list[int] = []
+        self._to_collect = False
+        """Whether a session may have ended since rows were freed."""
 
     def intern(self, users: Sequence[str]) -> NDArray[np.int32]:
         """The row of each user, int32 [len(users)]."""
-        rows = self.users
-        for user in users:
-            if user not in rows:
-                if self._free:
-                    row = self._free.pop()
-                    self.names[row] = user
-                else:
-                    row = len(self.names)
-                    self.names.append(user)
-                rows[user] = row
+        rows = self.users.of(users)
         if len(self.names) > len(self.time):
             self._grow(max(1024, 2 * len(self.names)))
-        return np.fromiter(map(rows.__getitem__, users), np.int32, len(users))
+        return rows
+
+    def _new_row(self, user: str) -> int:
+        if self._free:
+            row = self._free.pop()
+            self.names[row] = user
+            return row
+        self.names.append(user)
+        return len(self.names) - 1
 
     def _grow(self, n: int) -> None:
         for name in _COLUMNS:
@@ -54,19 +57,24 @@ class Sessions:
     def end(self, before: int, dead: NDArray[np.bool_]) -> None:
         """End sessions whose last click is older than `before` (ms), or that name a dead slot."""
         n = len(self.names)
-        live = np.arange(self.items.shape[1])[None, :] < self.size[:n, None]
-        over = (self.time[:n] < before) | (live & dead[self.items[:n]]).any(axis=1)
+        over = self.time[:n] < before
+        if dead.any():
+            live = np.arange(self.items.shape[1])[None, :] < self.size[:n, None]
+            over |= (live & dead[self.items[:n]]).any(axis=1)
         self.size[:n][over] = 0
+        self._to_collect = True
 
     def forget(self, users: Iterable[str]) -> None:
         """End the sessions of these users at once. The next checkpoint deletes them."""
         self.size[[self.users[user] for user in users if user in self.users]] = 0
+        self._to_collect = True
         self.collect()
 
     def collect(self) -> None:
         """Free the rows of users whose sessions ended."""
-        if len(self.users) == int((self.size > 0).sum()):
+        if not self._to_collect:
             return
+        self._to_collect = False
         for row in np.flatnonzero(self.size[: len(self.names)] == 0).tolist():
             user = self.names[row]
             if user is not None:
@@ -101,6 +109,7 @@ class Sessions:
         self.size[:n][(moved < 0).any(axis=1)] = 0
         self.items[:n] = np.maximum(moved, 0)
         self.changed[:n] = self.size[:n] > 0
+        self._to_collect = True
         self.collect()
 
 

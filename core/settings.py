@@ -44,6 +44,10 @@ class WalkSettings:
     """Items in a walk, its start included."""
     replay: float = 0.25
     """Further starts, as a share of the changed items, drawn from all items."""
+    p: float = 1.0
+    """Walks turn back to the item before with weight 1 / p (node2vec)."""
+    q: float = 1.0
+    """Walks leave the neighbourhood of the item before with weight 1 / q (node2vec)."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,13 @@ class ModelSettings:
     """Context items on each side of the centre."""
     negatives: int = 5
     """Weight of the negatives: that of k negatives for each positive pair."""
-    block: int = 16
-    """Consecutive centres of a walk that share their negatives (as many as the block is long)."""
+    block: int = 8
+    """Consecutive items of a walk that share their negatives, as many as the block is long."""
     hardest_of: int = 2
     """Each negative is the best scored of this many draws."""
     alpha: float = 0.0
     """Negatives are drawn with probability count^alpha; 0 is uniform over the known items."""
-    rate: float = 0.15
+    rate: float = 0.1
     """Learning rate of row-wise Adagrad."""
     initial_accumulator: float = 1e-3
     """Adagrad's accumulator of a new row; smaller lets new rows move faster."""
@@ -80,8 +84,9 @@ class ClusterSettings:
     """Clusters, once there are `min_items` items; before that every item has none."""
     min_items: int = 250
     """Settled items (10 updates or more) that the first k-means waits for."""
-    margin: float = 0.05
-    """A known item changes cluster only if the other centroid's cosine is better by this much."""
+    margin: float = 0.2
+    """Between major updates a known item changes cluster only if the other centroid's cosine is
+    better by this much; at a major update it goes to the nearest."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class LshSettings:
     tables: int = 8
     """A query looks into all tables (OR)."""
     bits: int = 12
-    """Hashes that must agree inside a table (AND)."""
+    """Hashes that must agree inside a table (AND); 12 up to some 50,000 items, 14 for 100,000."""
     width: float = 0.5
     """Cell width of the p-stable family."""
     margin: float = 0.02

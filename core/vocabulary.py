@@ -1,6 +1,6 @@
 """Ids to slots. A slot is the row of an item, or of an attribute, in every array of the engine."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,12 +34,28 @@ def is_attribute(key: str) -> bool:
     return key.startswith(_ATTRIBUTE_TEXT)
 
 
+class Numbers(dict[str, int]):
+    """Numbers by key; a key that is looked up and not there gets one from `new`."""
+
+    def __init__(self, new: Callable[[str], int]) -> None:
+        super().__init__()
+        self._new = new
+
+    def __missing__(self, key: str) -> int:
+        number = self[key] = self._new(key)
+        return number
+
+    def of(self, keys: Sequence[str]) -> NDArray[np.int32]:
+        """The number of each key, int32 [len(keys)]: one look into the dict for a known one."""
+        return np.fromiter(map(self.__getitem__, keys), np.int32, len(keys))
+
+
 class Vocabulary:
     """Ids in the order in which they got their slots; a slot that lost its id stays empty."""
 
     def __init__(self) -> None:
         self.keys: list[str | None] = []
-        self._slots: dict[str, int] = {}
+        self._slots = Numbers(self._new_slot)
 
     def __len__(self) -> int:
         """Slots handed out, empty ones included."""
@@ -62,12 +78,11 @@ class Vocabulary:
 
     def intern(self, keys: Sequence[str]) -> NDArray[np.int32]:
         """The slot of each key, int32 [len(keys)]; a key not seen before gets the next free one."""
-        slots = self._slots
-        for key in keys:
-            if key not in slots:
-                slots[key] = len(self.keys)
-                self.keys.append(key)
-        return np.fromiter(map(slots.__getitem__, keys), np.int32, len(keys))
+        return self._slots.of(keys)
+
+    def _new_slot(self, key: str) -> int:
+        self.keys.append(key)
+        return len(self.keys) - 1
 
     def forget(self, slots: Iterable[int]) -> None:
         """Empty these slots; their ids get new ones if they come back."""
@@ -85,4 +100,5 @@ class Vocabulary:
     def reorder(self, order: NDArray[np.int64]) -> None:
         """Make slot `order[i]` slot i; slots not in `order` are dropped."""
         self.keys = [self.keys[slot] for slot in order]
-        self._slots = {key: i for i, key in enumerate(self.keys) if key is not None}
+        self._slots.clear()
+        self._slots.update((key, i) for i, key in enumerate(self.keys) if key is not None)

@@ -34,6 +34,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "walks.per_node": _FROM_1,
     "walks.length": (2, 1000),
     "walks.replay": _FROM_0,
+    "walks.p": (0.001, 1000),
+    "walks.q": (0.001, 1000),
     "model.window": _FROM_1,
     "model.negatives": _FROM_1,
     "model.block": (1, 32),

@@ -16,25 +16,31 @@ Column families:
 
 import struct
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch
+from rocksdict import AccessType, Cache, Rdict, WriteBatch
 
 from core.rounds import Changes
 from core.rows import from_values, row_dtype, to_values
 from core.vocabulary import ATTRIBUTE
 from streamer import records
-from streamer.errors import CorruptState, WalkstreamError
+from streamer.errors import WalkstreamError
+from streamer.places import Moves, Places
+from streamer.places import bucket_prefix as bucket_prefix
+from streamer.places import cluster_prefix as cluster_prefix
 from streamer.records import Progress, Space
+from streamer.rocks import CACHE, READER_CACHE, family_options
+from streamer.rocks import FAMILIES as FAMILIES
+from streamer.rocks import Ahead as Ahead
+from streamer.rocks import guarded as guarded
 
-FAMILIES = ("rows", "clusters", "postings", "attributes", "graph", "sessions", "meta")
 RESERVED = b"\xff"
 
 Attributes = dict[str, str | list[str]]
@@ -51,16 +57,10 @@ TAIL = b"tail/"
 DESCRIBED = b"described/"
 """Items whose attributes were read, and which no commit has taken in yet."""
 
-_POSTING = np.dtype([("table", "u1"), ("bucket", ">u8")])
 _WRITE = msgspec.msgpack.encode
 
-
-def bucket_prefix(table: int, key: int) -> bytes:
-    return struct.pack(">BQ", table, key)
-
-
-def cluster_prefix(cluster: int) -> bytes:
-    return struct.pack(">i", cluster)
+SCANNED = 4096
+"""Rows that are held at a time while the places of all are read."""
 
 
 class Store:
@@ -68,22 +68,17 @@ class Store:
 
     def __init__(self, path: Path, secondary: Path | None = None) -> None:
         self.path = path
-        options = Options(raw_mode=True)
-        options.create_if_missing(secondary is None)
-        options.create_missing_column_families(secondary is None)
-        options.set_max_open_files(-1)
-        options.set_keep_log_file_num(2)
-        table = BlockBasedOptions()
-        table.set_block_cache(Cache(64 << 20))
-        options.set_block_based_table_factory(table)
+        cache = Cache(READER_CACHE if secondary else CACHE)
+        families = {name: family_options(name, cache, secondary is None) for name in FAMILIES}
         access = AccessType.secondary(str(secondary)) if secondary else AccessType.read_write()
-        self._db = Rdict(str(path), options, dict.fromkeys(FAMILIES, options), access_type=access)
+        self._db = Rdict(str(path), families["meta"], families, access_type=access)
         if secondary:
             self._db.try_catch_up_with_primary()
         # Typed by rocksdict for its pickling mode; in raw mode keys and values are bytes.
         self._cf: dict[str, Any] = {n: self._db.get_column_family(n) for n in FAMILIES}
         self._handle = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
         self._dtype: np.dtype[np.void] | None = None
+        self._places: Places | None = None
 
     def close(self) -> None:
         # A handle keeps the database, and its lock, as long as it lives.
@@ -99,6 +94,9 @@ class Store:
 
     def set_meta(self, entries: Mapping[bytes, bytes]) -> None:
         self.write_entries({"meta": entries.items()})
+
+    def entry(self, family: str, key: bytes) -> bytes | None:
+        return self._cf[family].get(key)
 
     def scan(self, family: str, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Entries whose key starts so. Raises where RocksDB cannot read on.
@@ -188,8 +186,9 @@ class Store:
     def row(self, key: bytes) -> bytes | None:
         return self._cf["rows"].get(key)
 
-    def rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return self._cf["rows"].get(list(keys)) if keys else []
+    def rows(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        # One by one, which takes less time than what rocksdict does with a list.
+        return list(map(self._cf["rows"].get, keys))
 
     def all_rows(self) -> tuple[list[bytes], NDArray[np.void]]:
         keys, values = [], []
@@ -205,11 +204,12 @@ class Store:
     def buckets(self, places: Iterable[tuple[int, int]]) -> set[bytes]:
         """The items of these LSH buckets, given as (table, key)."""
         out = set()
-        cursor = self._cf["postings"].iter()
+        cursor, width = self._cf["postings"].iter(), len(bucket_prefix(0, 0))
         for prefix in sorted(bucket_prefix(table, key) for table, key in places):
             cursor.seek(prefix)
-            while cursor.valid() and (posting := cursor.key()).startswith(prefix):
-                out.add(posting[len(prefix) :])
+            # Past the end the key is None.
+            while (posting := cursor.key()) is not None and posting.startswith(prefix):
+                out.add(posting[width:])
                 cursor.next()
             cursor.status()
         return out
@@ -262,9 +262,6 @@ class Store:
         """A whole column family: for tests and tools that compare folders."""
         return dict(self.scan(family))
 
-    def _batch(self) -> WriteBatch:
-        return WriteBatch(raw_mode=True)
-
     def write(
         self,
         *,
@@ -282,18 +279,21 @@ class Store:
         record may be applied any number of times. When a row's cluster or buckets changed, the old
         index keys go and the new ones come in the same batch.
         """
-        batch = self._batch()
-        if rows is not None and len(rows):
-            self._put_rows(batch, keys, rows)
-        if gone:
-            self._delete_rows(batch, gone)
+        batch = WriteBatch(raw_mode=True)
+        if rows is not None:
+            keys, rows, at = self._put_rows(batch, keys, rows)
+        leaving = self._delete_rows(batch, gone) if gone else []
         self._put(batch, "attributes", (attributes or {}).items())
         self._put(batch, "meta", (meta or {}).items())
         self._db.write(batch)
+        if rows is not None:
+            self._places_of(rows.dtype).store(keys, at, rows)
+        if leaving:
+            self._places_of(self.dtype).delete(leaving)
 
     def write_entries(self, families: Mapping[str, Iterable[Entry]]) -> None:
         """Write entries of column families in one atomic batch; None deletes."""
-        batch = self._batch()
+        batch = WriteBatch(raw_mode=True)
         for family, entries in families.items():
             self._put(batch, family, entries)
         self._db.write(batch)
@@ -306,61 +306,47 @@ class Store:
             else:
                 batch.put(key, value, handle)
 
-    def _put_rows(self, batch: WriteBatch, keys: Sequence[bytes], rows: NDArray[np.void]) -> None:
-        stored = self.rows(keys)
-        known = np.array([value is not None for value in stored])
-        old = np.zeros(len(rows), rows.dtype)
-        old[known] = from_values([value for value in stored if value is not None], rows.dtype)
-        newer = ~known | (rows["version"] > old["version"])
-        values = to_values(rows)
-        for at in np.flatnonzero(newer).tolist():
-            batch.put(keys[at], values[at], self._handle["rows"])
-        was, now = known & (old["published"] > 0), rows["published"] > 0
-        self._reindex(batch, keys, old, newer & was, rows, newer & now)
+    def _put_rows(
+        self, batch: WriteBatch, keys: Sequence[bytes], rows: NDArray[np.void]
+    ) -> tuple[Sequence[bytes], NDArray[np.void], NDArray[np.int64]]:
+        """Returns the rows that apply, and where the places have had them so far."""
+        places = self._places_of(rows.dtype)
+        at = places.find(keys)
+        newer = places.versions(at) < rows["version"]
+        if not newer.all():
+            keys = [keys[n] for n in np.flatnonzero(newer).tolist()]
+            rows, at = rows[newer], at[newer]
+        _each(batch.put, keys, to_values(rows), repeat(self._handle["rows"]))
+        self._move(batch, places.moves(keys, at, rows))
+        return keys, rows, at
 
-    def _delete_rows(self, batch: WriteBatch, gone: Sequence[tuple[bytes, int]]) -> None:
-        keys = [key for key, _ in gone]
-        stored = self.rows(keys)
-        known = np.array([value is not None for value in stored])
-        old = np.zeros(len(gone), self.dtype)
-        old[known] = from_values([value for value in stored if value is not None], self.dtype)
-        leaves = known & (old["version"] < np.array([version for _, version in gone]))
-        for at in np.flatnonzero(leaves).tolist():
-            batch.delete(keys[at], self._handle["rows"])
-        nowhere = np.zeros(len(gone), np.bool_)
-        self._reindex(batch, keys, old, leaves & (old["published"] > 0), old, nowhere)
+    def _delete_rows(self, batch: WriteBatch, gone: Sequence[tuple[bytes, int]]) -> list[bytes]:
+        """Returns the keys of the rows that leave."""
+        places = self._places_of(self.dtype)
+        at = places.find([key for key, _ in gone])
+        version = np.array([version for _, version in gone], np.int64)
+        leaves = np.flatnonzero((at >= 0) & (places.versions(at) < version))
+        keys = [gone[n][0] for n in leaves.tolist()]
+        _each(batch.delete, keys, repeat(self._handle["rows"]))
+        self._move(batch, places.moves(keys, at[leaves], None))
+        return keys
 
-    def _reindex(
-        self, batch: WriteBatch, keys: Sequence[bytes], old: NDArray[np.void],
-        was: NDArray[np.bool_], new: NDArray[np.void], now: NDArray[np.bool_],
-    ) -> None:  # fmt: skip
-        """Delete the index keys of old rows where `was`, and put those of new rows where `now`.
+    def _places_of(self, dtype: np.dtype[np.void]) -> Places:
+        """Where the stored rows are placed: read at the first write, and then kept level."""
+        if self._places is None:
+            places = Places(dtype["buckets"].shape[0])
+            stored = self.scan("rows")
+            while part := list(islice(stored, SCANNED)):
+                keys, values = zip(*part, strict=True)
+                places.store(keys, places.find(keys), from_values(list(values), dtype))
+            self._places = places
+        return self._places
 
-        Keys that are in both stay untouched.
-        """
-        appears = was != now
-        rebucketed = (old["buckets"] != new["buckets"]) | appears[:, None]
-        recluster = (old["cluster"] != new["cluster"]) | appears
-        for rows, there, entered in ((old, was, False), (new, now, True)):
-            at, table = np.nonzero(rebucketed & there[:, None])
-            entries = np.empty(len(at), _POSTING)
-            entries["table"], entries["bucket"] = table, rows["buckets"][at, table]
-            self._mark(batch, "postings", keys, at, entries, entered)
-            cluster = rows["cluster"]
-            at = np.flatnonzero(recluster & there & (cluster >= 0))
-            self._mark(batch, "clusters", keys, at, cluster[at].astype(">i4"), entered)
-
-    def _mark(
-        self, batch: WriteBatch, family: str, keys: Sequence[bytes], at: NDArray[np.int64],
-        prefixes: NDArray[np.generic], entered: bool,
-    ) -> None:  # fmt: skip
-        handle, data, size = self._handle[family], prefixes.tobytes(), prefixes.dtype.itemsize
-        for n, row in enumerate(at.tolist()):
-            entry = data[n * size : (n + 1) * size] + keys[row]
-            if entered:
-                batch.put(entry, b"", handle)
-            else:
-                batch.delete(entry, handle)
+    def _move(self, batch: WriteBatch, moves: Moves) -> None:
+        for family, entries in moves.left.items():
+            _each(batch.delete, entries, repeat(self._handle[family]))
+        for family, entries in moves.entered.items():
+            _each(batch.put, entries, repeat(b""), repeat(self._handle[family]))
 
     def write_changes(
         self, changes: Changes, meta: Mapping[bytes, bytes], described: Iterable[str] = (),
@@ -392,6 +378,11 @@ class Store:
         )
 
 
+def _each(call: Callable[..., object], *arguments: Iterable[object]) -> None:
+    """Call once for each set of arguments, without a step of Python between."""
+    deque(map(call, *arguments), maxlen=0)
+
+
 def applied_now() -> Entry:
     """The entry that says that the folder is level with Kafka now."""
     return APPLIED_AT, _WRITE(time.time())
@@ -403,35 +394,6 @@ def is_item(key: bytes) -> bool:
 
 def is_row(key: bytes) -> bool:
     return is_item(key) or key.startswith(ATTRIBUTE)
-
-
-class Ahead(Exception):
-    """The folder holds more of a topic than the topic has."""
-
-
-@contextmanager
-def guarded(path: Path) -> Iterator[None]:
-    """Turn an error of RocksDB, or Ahead, into CorruptState, and move the closed folder aside."""
-    try:
-        yield
-    except Exception as error:
-        text = str(error)
-        if "/LOCK:" in text:  # a block that is corrupt must not be taken for a lock
-            raise WalkstreamError(
-                f"{path}: another process has this state folder open: is a worker of this app "
-                "running already? There is one for an app.name"
-            ) from error
-        if "No space left" in text:
-            raise WalkstreamError(f"{path}: the disk is full. Make room and restart") from error
-        broken = any(word in text for word in ("Corruption", "checksum", "No such file"))
-        if not broken and not isinstance(error, Ahead):
-            raise
-        aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}")
-        path.rename(aside)
-        raise CorruptState(
-            f"{path}: cannot be used ({text}). It was moved to {aside}; start again, and the state "
-            "is rebuilt from Kafka"
-        ) from error
 
 
 def open_for_reading(path: Path, secondary: Path) -> Store:

@@ -29,6 +29,7 @@ for command in (
     looking.plot,
     looking.inspect,
     measuring.bench,
+    measuring.evaluate,
     upkeep.reset,
     upkeep.forget,
 ):

@@ -18,12 +18,22 @@ State = Annotated[
 
 
 def query(
-    item: Annotated[str, typer.Argument(metavar="ITEM", help="Item id.")],
+    items: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ITEM...",
+            help="An item; or the last items of a session, the newest last; or -, and each line of "
+            "standard input is one or the other, with tabs between the items of a session.",
+        ),
+    ],
     state: State = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
     mode: Annotated[
-        Literal["similar", "next"],
-        typer.Option(help="Items like it, or items that are clicked after it."),
+        Literal["similar", "next", "hybrid"],
+        typer.Option(
+            help="Items like it; items that are clicked after it, by the vectors; or those by "
+            "vectors and graph together, which is best for recommending."
+        ),
     ] = "similar",
     min_updates: Annotated[
         int, typer.Option(min=0, metavar="N", help="Leave out items with fewer updates.")
@@ -32,7 +42,11 @@ def query(
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Neighbours of an item, from the state folder of a worker, also while it runs.
+    """Neighbours of an item or of a session, from the state folder of a worker, also while it runs.
+
+    Each older item of a session counts model.session_decay times the one after it, and no item of
+    the session is in the answer. The graph of hybrid is that of the last checkpoint. Many queries
+    at once, by -, are answered from memory.
 
     **Examples**
 
@@ -40,12 +54,16 @@ def query(
 
     $ walkstream query 42 --mode next -k 20 --json
 
-    $ walkstream query 42 --min-updates 100
+    $ walkstream query 17 8 42 --mode hybrid
+
+    $ walkstream query - --mode hybrid --json < items.txt > neighbours.jsonl
     """
     from streamer.look import query as module
 
-    folder = state or Path(load(config, overrides).state.dir)
-    module.run(folder, item, k, mode, min_updates, as_json)
+    loaded = load(config, overrides)
+    folder = state or Path(loaded.state.dir)
+    decay = loaded.model.session_decay
+    module.run(folder, items, module.Options(k, mode, min_updates, decay, as_json))
 
 
 def inspect(

@@ -1,10 +1,20 @@
 """Commands that measure: bench, evaluate."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from streamer.cli.options import AsJson
+from streamer.cli.options import (
+    AsJson,
+    Columns,
+    ConfigFile,
+    Files,
+    Overrides,
+    Time,
+    load,
+    names,
+)
 
 
 def bench(
@@ -18,6 +28,14 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Smaller inputs: sooner, and rougher.")
     ] = False,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The log that `round` replays, a TSV of user_id, item_id, ts and event_type, "
+            "instead of an invented shop's.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """How fast the engine is on this machine, beside a peer in the same run.
@@ -35,4 +53,71 @@ def bench(
     from streamer.bench import run as module
     from streamer.bench.results import Options
 
-    module.run(name, Options(threads, quick), as_json)
+    module.run(name, Options(threads, quick, events), as_json)
+
+
+def evaluate(
+    files: Files,
+    mode: Annotated[
+        Literal["similar", "next", "hybrid", "all"],
+        typer.Option(help="How the model is asked, as in `query`."),
+    ] = "all",
+    peer: Annotated[
+        Literal["gensim", "batch", "all"] | None,
+        typer.Option(
+            help="Beside vectors that are trained anew on all history at every tenth of the log: "
+            "item2vec and DeepWalk of gensim, or the engine's own trainer in batch, or all."
+        ),
+    ] = None,
+    session: Annotated[
+        bool,
+        typer.Option("--session", help="Ask the model by the last items of the session too."),
+    ] = False,
+    unseen: Annotated[
+        bool,
+        typer.Option(
+            "--unseen",
+            help="Rank no item that the session has already, and no click on one.",
+        ),
+    ] = False,
+    sample: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Clicks ranked in a round at most.")
+    ] = 256,
+    begin: Annotated[
+        float,
+        typer.Option(
+            "--from",
+            min=0.0,
+            max=0.99,
+            metavar="SHARE",
+            help="Figures are of what comes after this share of the clicks.",
+        ),
+    ] = 0.5,
+    columns: Columns = None,
+    time: Time = "ms",
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the hit rates over the stream."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How well the model would have named the next item, on a log of yours, and how steadily.
+
+    Each round is ranked before it is learned, as in `replay`: where in a ranking of all items does
+    the one stand that was clicked next? The same clicks are ranked by decayed popularity, counts of
+    transitions, decayed co-visitation and session-kNN. Figures come by popularity and age of the
+    item, too, and then what moves between two publishes. The files are those of `replay`.
+
+    **Examples**
+
+    $ walkstream evaluate clicks.csv.gz --time iso --plot quality.png
+
+    $ walkstream evaluate log.tsv --columns user_id,item_id,ts --session --peer gensim --json
+    """
+    from streamer.evaluate import run as module
+    from streamer.files.readers import Source
+
+    options = module.Options(mode, peer, session, unseen, sample, begin, as_json, plot)
+    module.run(load(config, overrides), Source(files, names(columns), time), options)

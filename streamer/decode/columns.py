@@ -73,6 +73,8 @@ class TypeWeights(dict[str | None, float]):
 
     def of(self, types: list[str | None]) -> NDArray[np.float64]:
         """Shape (n,)."""
+        if types.count(None) == len(types):
+            return np.full(len(types), self[None])
         return np.fromiter(map(self.__getitem__, types), np.float64, len(types))
 
 

@@ -26,8 +26,8 @@ MAX_PARTS = 10_000
 WIRE_BYTES = 5
 """Confluent wire format begins with a zero byte and a schema id of four."""
 
-_BLOCK = 200
-"""So many structs at a time stay in the processor's cache."""
+_BLOCK, _BLOCK_BYTES = 200, 20_000
+"""So many records, and bytes, at a time stay in the processor's cache with their structs."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 76
@@ -217,7 +217,7 @@ class Layout:
             if format == "json"
             else msgspec.msgpack.Decoder(one_or_many).decode
         )
-        self._decode_line = msgspec.json.Decoder(struct).decode if format == "json" else None
+        self._decode_lines = msgspec.json.Decoder(struct).decode_lines if format == "json" else None
 
     def _struct(
         self, tree: Mapping[str, Any], types: Mapping[str, Any], prefix: str, literals: list[str]
@@ -252,8 +252,12 @@ class Layout:
         columns: dict[str, list[Any]] = {field: [] for field in self._parents}
         records: list[int] = []
         left: list[int] = []
-        for begin in range(0, len(values), _BLOCK):
-            structs = self._structs(begin, values[begin : begin + _BLOCK], max_bytes, records, left)
+        begin = 0
+        while begin < len(values):
+            likely = len(values[begin] or b"") + 1
+            block = values[begin : begin + max(1, min(_BLOCK, _BLOCK_BYTES // likely))]
+            structs = self._structs(begin, block, max_bytes, records, left)
+            begin += len(block)
             for field, parent in self._parents.items():
                 holders = list(map(attrgetter(parent), structs)) if parent else structs
                 columns[field] += _FIELDS[field](holders)
@@ -266,7 +270,7 @@ class Layout:
         decode, type_ = self._decode, self._type
         try:  # the usual block: a click a record
             if max(map(len, values)) <= max_bytes:  # type: ignore[arg-type]  # TypeError
-                if self._decode_line is not None:
+                if self._decode_lines is not None:
                     # msgspec does not look at text that it skips.
                     b"\n".join(values).decode()  # type: ignore[arg-type]
                 structs = list(map(decode, values))
@@ -291,19 +295,26 @@ class Layout:
     def _found(self, value: bytes) -> Any:
         """A struct, the list of those of a record of many clicks, or an empty one."""
         try:
-            if self._decode_line is not None:
+            if self._decode_lines is not None:
                 value.decode()
+                if (lines := _clicks_in_lines(value)) > 1:
+                    found = self._decode_lines(value) if lines <= MAX_PARTS else []
+                    return found if len(found) == lines else []
             return self._decode(value)
-        except UnicodeDecodeError:
-            return []
-        except UNREADABLE:
-            if self._decode_line is None:
-                return []
-        lines = _filled_lines(value)
-        try:
-            return list(map(self._decode_line, lines)) if 1 < len(lines) <= MAX_PARTS else []
         except UNREADABLE:
             return []
+
+
+def _clicks_in_lines(value: bytes) -> int:
+    """How many lines there are if each is a click of its own, else 0.
+
+    Inside of a document, no line ends with an object where the next begins with one; so if
+    so many documents are found, each is in its line.
+    """
+    newlines = value.strip().count(b"\n")
+    if newlines and newlines == (value.count(b"}\n{") or value.count(b"}\r\n{")):
+        return newlines + 1
+    return 0
 
 
 # An id that may be one, if it is ASCII. Integers of more than 64 bits are left to be measured.

@@ -21,7 +21,7 @@ from rich.progress import (
 
 from core.engine import Engine
 from core.rounds import Changes, Inputs
-from streamer import records
+from streamer import kernels, records
 from streamer import store as stores
 from streamer.decode.deadletter import as_json_line
 from streamer.decode.events import Decoder, Invalid, attribute_tokens, decode_item
@@ -50,7 +50,11 @@ is as fast as a replay has about as many in a second."""
 
 
 def run(
-    config: Config, source: Source, items: Path | None, out: Path, publish_all: bool,
+    config: Config,
+    source: Source,
+    items: Path | None,
+    out: Path,
+    publish_all: bool,
     as_json: bool = False,
 ) -> None:
     """Take the clicks of `source`, and the catalogue `items`, through the engine into `out`.
@@ -87,6 +91,7 @@ class Replay:
         self.reader = read_clicks(replace(source, foreign=foreign))
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
+        kernels.prepare(config.engine_settings)
         self.engine = Engine(config.engine_settings, PARTITIONS, self.metrics.timed)
         self.space = Space.of(config.engine_settings, PARTITIONS)
         self.store = Store(out / DIRECTORY)

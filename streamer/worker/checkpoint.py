@@ -6,10 +6,12 @@ is where the worker was. Rows are not part of it: they come from `model-state`.
 
 import logging
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from core.engine import Engine
 from core.graph import NEVER
@@ -43,6 +45,18 @@ class Pointer(msgspec.Struct):
     """Next offset to fold, by `topic/partition`, of every clicks partition ever held."""
     scale: dict[str, int]
     """The settings by which it was folded: with others its weights mean something else."""
+
+
+class Node(NamedTuple):
+    """A row of the graph."""
+
+    key: bytes
+    seen: int
+    """When the item was last clicked, ms."""
+    nbr: NDArray[np.int32]
+    """Slots of the neighbours, in this checkpoint."""
+    wgt: NDArray[np.float32]
+    """Their weights, on the scale of the checkpoint's landmark."""
 
 
 def pointer(store: Store) -> Pointer | None:
@@ -92,16 +106,16 @@ def save(store: Store, engine: Engine, offsets: Mapping[Place, int]) -> int:
         {place_name(place): offset for place, offset in offsets.items()},
         scale(engine.settings),
     )
-    nodes, sessions = _nodes(store, engine), _sessions(engine)
+    graph, sessions = _graph(store, engine), _sessions(engine)
     meta: list[Entry] = [(POINTER, msgspec.msgpack.encode(now)), applied_now()]
-    store.write_entries({"graph": nodes, "sessions": sessions, "meta": meta})
+    store.write_entries({"graph": graph, "sessions": sessions, "meta": meta})
     engine.graph.changed[:] = False
     engine.sessions.changed[:] = False
     engine.sessions.ended.clear()
-    return len(nodes) + len(sessions)
+    return len(graph) + len(sessions)
 
 
-def _nodes(store: Store, engine: Engine) -> list[Entry]:
+def _graph(store: Store, engine: Engine) -> list[Entry]:
     graph, names = engine.graph, engine.vocabulary.keys
     out: list[Entry] = []
     for slot in np.flatnonzero(graph.changed).tolist():
@@ -147,14 +161,34 @@ def set_offsets(store: Store, offsets: Mapping[Place, int]) -> None:
         store.set_meta({POINTER: msgspec.msgpack.encode(now)})
 
 
+def nodes(store: Store) -> Iterator[tuple[int, Node]]:
+    """The checkpoint's graph: slots, ascending, and what stands there."""
+    for slot, value in store.scan("graph"):
+        yield int(_SLOT.unpack(slot)[0]), _node(value)
+
+
+def node(store: Store, slot: int) -> Node | None:
+    """What stands in a slot of the checkpoint's graph."""
+    value = store.entry("graph", _SLOT.pack(slot))
+    return None if value is None else _node(value)
+
+
+def _node(value: bytes) -> Node:
+    length, seen = _NODE.unpack_from(value)
+    end = _NODE.size + length
+    degree = (len(value) - end) // ARC_BYTES
+    nbr = np.frombuffer(value, "<i4", degree, end)
+    wgt = np.frombuffer(value, "<f4", degree, end + 4 * degree)
+    return Node(value[_NODE.size : end], seen, nbr, wgt)
+
+
 def size(store: Store) -> tuple[int, int]:
     """Nodes and arcs of the checkpoint's graph."""
-    nodes = arcs = 0
-    for _, value in store.scan("graph"):
-        length, _ = _NODE.unpack_from(value)
-        nodes += 1
-        arcs += (len(value) - _NODE.size - length) // ARC_BYTES
-    return nodes, arcs
+    count = arcs = 0
+    for _, one in nodes(store):
+        count += 1
+        arcs += len(one.nbr)
+    return count, arcs
 
 
 def load(store: Store, engine: Engine) -> dict[str, int] | None:
@@ -175,21 +209,13 @@ def load(store: Store, engine: Engine) -> dict[str, int] | None:
         return None
     engine.clock.time, engine.clock.landmark = saved.time, saved.landmark
     engine.round_number = saved.round_number
-    nodes: list[tuple[int, str, int, bytes]] = []
-    for slot, value in store.scan("graph"):
-        length, seen = _NODE.unpack_from(value)
-        end = _NODE.size + length
-        (number,) = _SLOT.unpack(slot)
-        nodes.append((number, decode(value[_NODE.size : end]), seen, value[end:]))
-    slots = engine.vocabulary.intern([name for _, name, _, _ in nodes])
+    rows = list(nodes(store))
+    slots = engine.vocabulary.intern([decode(row.key) for _, row in rows])
     new = np.zeros(_stored_slots(store), np.int32)
-    new[[number for number, _, _, _ in nodes]] = slots
+    new[[number for number, _ in rows]] = slots
     engine.graph.reserve(len(engine.vocabulary))
-    for slot, (_, _, seen, arcs) in zip(slots.tolist(), nodes, strict=True):
-        degree = len(arcs) // ARC_BYTES
-        nbr = np.frombuffer(arcs, "<i4", degree)
-        wgt = np.frombuffer(arcs, "<f4", degree, 4 * degree)
-        engine.graph.put_row(slot, new[nbr], wgt, seen)
+    for slot, (_, row) in zip(slots.tolist(), rows, strict=True):
+        engine.graph.put_row(slot, new[row.nbr], row.wgt, row.seen)
     users, times, clicks, items, event_ids = [], [], [], [], []
     for user, value in store.scan("sessions"):
         time, count, ids = _SESSION.unpack_from(value)

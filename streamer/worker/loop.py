@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from core.engine import Engine
 from core.rounds import Changes, Inputs
-from streamer import kafka, topics
+from streamer import kafka, kernels, topics
 from streamer import log as logs
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Decoded, Decoder
@@ -122,6 +122,7 @@ class Worker:
         """Restore, join the group, and be ready to learn from the first unprocessed click."""
         config, stack = self.config, self.stack
         self.health.state = "restoring"
+        kernels.prepare(config.engine_settings)
         admin = kafka.admin(config)
         if config.topics.check:
             specs = topics.specs(config.topics, config.graph.horizon_ms)

@@ -1,10 +1,12 @@
 """Folding clicks into sessions and graph, for any clicks."""
 
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -147,6 +149,33 @@ def test_a_full_row_gives_the_place_of_its_weakest_neighbour_away(
             expected.add(last[user], item, scaled)
             expected.add(item, last[user], scaled)
         last[user] = item
+    arcs = graph_of(engine)
+    for name, row in expected.rows.items():
+        _, neighbours, weights = arcs[name]
+        assert neighbours == [b for b, _ in row]
+        assert np.frombuffer(weights, np.float32).tolist() == [w for _, w in row]
+
+
+@pytest.mark.parametrize("degree", [16, 64])
+def test_long_rows_are_those_of_a_plain_model(degree: int) -> None:
+    rng = np.random.default_rng(degree)
+    now: list[Click] = [
+        ("u", f"i{item}", START_MS, float(weight), 0)
+        for item, weight in zip(rng.zipf(1.3, 6000) % 100, rng.integers(1, 9, 6000), strict=True)
+    ]
+    engine = Engine(small_settings(max_degree=degree, max_events=10_000))
+    # Rows that were longer leave numbers of neighbours behind, which are none.
+    engine.fold(to_clicks(now))
+    engine.graph.drop(np.ones(len(engine.graph.degree), np.bool_))
+    engine.sessions.forget(["u"])
+    expected = Model(degree)
+    engine.fold(to_clicks(now))
+    for (_, a, _, _, _), (_, b, _, weight, _) in pairwise(now):
+        if a != b:
+            scaled = np.float32(weight * 2.0 ** (START_MS % HALF_LIFE / HALF_LIFE))
+            expected.add(a, b, scaled)
+            expected.add(b, a, scaled)
+    assert max(map(len, expected.rows.values())) == degree
     arcs = graph_of(engine)
     for name, row in expected.rows.items():
         _, neighbours, weights = arcs[name]

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import subprocess
@@ -21,16 +22,19 @@ from streamer.errors import WalkstreamError
 from streamer.files import replay
 from streamer.files.readers import Source
 from streamer.look import query
-from streamer.look.query import Answer, Index, Mode
+from streamer.look.index import Answer, Index, Mode
+from streamer.look.query import Options
 from streamer.records import Space
 from streamer.shop.shop import Shop
 from streamer.store import Store
+from streamer.worker import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 START_MS = 1_700_000_000_000
 SHOP = Shop(1, products=300)
 CATEGORY = {item["item_id"]: item["attributes"]["category"] for item in SHOP.items()}
-MODES = pytest.mark.parametrize("mode", ["similar", "next"])
+MODES = pytest.mark.parametrize("mode", ["similar", "next", "hybrid"])
+RESIDENT = pytest.mark.parametrize("resident", [False, True], ids=["stored", "resident"])
 
 
 @pytest.fixture(scope="module")
@@ -69,24 +73,49 @@ def tables(store: Store) -> tuple[list[str], NDArray[np.float32], NDArray[np.flo
     return [keys[i].decode() for i in at], v, u
 
 
-def scores(v: NDArray[np.float32], u: NDArray[np.float32], at: int, mode: Mode) -> Any:
-    """Of all items for one, term by term as in the definition."""
-    if mode == "similar":
-        return v @ v[at]
-    return v @ v[at] + u @ v[at] + v @ u[at]
+def scores(store: Store, weights: dict[str, float], mode: Mode) -> dict[str, float]:
+    """Of all other items for weighted ones, term by term as in the definition."""
+    names, v, u = tables(store)
+    total = np.zeros(len(names))
+    for item, weight in weights.items():
+        at = names.index(item)
+        total += weight * (v @ v[at])
+        if mode != "similar":
+            total += weight * (u @ v[at] + v @ u[at])
+    if mode == "hybrid":
+        total += 2 * np.sqrt(shares(store, names, weights))
+    return {name: total[at] for at, name in enumerate(names) if name not in weights}
 
 
-def recall(store: Store, items: list[str], mode: Mode) -> tuple[float, float]:
+def shares(store: Store, names: list[str], weights: dict[str, float]) -> NDArray[np.float64]:
+    """p of each item: the weighted mean of the shares that it has of the arcs of some items."""
+    slots, p = dict(checkpoint.nodes(store)), np.zeros(len(names))
+    for node in slots.values():
+        weight = weights.get(node.key.decode(), 0.0)
+        for slot, share in zip(node.nbr.tolist(), node.wgt / node.wgt.sum(), strict=True):
+            neighbour = slots[slot].key.decode()
+            if weight and neighbour in names:
+                p[names.index(neighbour)] += weight * share
+    return p
+
+
+def best(score: dict[str, float], k: int) -> set[str]:
+    return set(sorted(score, key=lambda name: -score[name])[:k])
+
+
+def recall(store: Store, items: list[str], mode: Mode, resident: bool) -> tuple[float, float]:
     """Share of the true ten nearest that are found, and the mean number of candidates."""
     names, v, u = tables(store)
-    index = Index(store)
+    index = Index(store, resident)
     hits, looked = [], []
     for item in items:
+        answer = index.neighbours([item], 10, mode)
         at = names.index(item)
-        score = scores(v, u, at, mode)
+        score = v @ v[at] if mode == "similar" else v @ v[at] + u @ v[at] + v @ u[at]
+        if mode == "hybrid":
+            score = score + 2 * np.sqrt(shares(store, names, {item: 1.0}))
         score[at] = -np.inf
         wanted = {names[i] for i in np.argsort(-score)[:10]}
-        answer = index.neighbours(item, 10, mode)
         hits.append(len(wanted & {n.item for n in answer.neighbours}) / 10)
         looked.append(answer.candidates)
     return float(np.mean(hits)), float(np.mean(looked))
@@ -102,28 +131,74 @@ def test_neighbours_are_of_the_same_category_far_above_chance(store: Store, mode
     same = [
         CATEGORY[found.item] == CATEGORY[item]
         for item in names[::5]
-        for found in index.neighbours(item, 5, mode).neighbours
+        for found in index.neighbours([item], 5, mode).neighbours
     ]
     # Of 15 categories.
     assert np.mean(same) > 0.5
 
 
 @MODES
-def test_most_of_the_true_neighbours_are_found(store: Store, mode: Mode) -> None:
-    assert recall(store, tables(store)[0][::10], mode)[0] > 0.9
+@RESIDENT
+def test_most_of_the_true_neighbours_are_found(store: Store, mode: Mode, resident: bool) -> None:
+    assert recall(store, tables(store)[0][::25], mode, resident)[0] > 0.9
 
 
 @MODES
-def test_asking_for_all_items_gives_them_in_the_true_order(store: Store, mode: Mode) -> None:
-    names, v, u = tables(store)
-    at = 17
-    score = scores(v, u, at, mode)
-    others = [i for i in range(len(names)) if i != at]
-    answer = Index(store).neighbours(names[at], len(names) + 5, mode)
-    assert answer.candidates == len(answer.neighbours) == len(others)
+@RESIDENT
+def test_asking_for_all_items_gives_them_in_the_true_order(
+    store: Store, mode: Mode, resident: bool
+) -> None:
+    names, _, _ = tables(store)
+    wanted = scores(store, {names[17]: 1.0}, mode)
+    answer = Index(store, resident).neighbours([names[17]], len(names) + 5, mode)
+    assert answer.candidates == len(answer.neighbours) == len(wanted)
     told = {found.item: found.score for found in answer.neighbours}
-    assert told == pytest.approx({names[i]: score[i] for i in others}, abs=1e-5)
+    assert told == pytest.approx(wanted, abs=1e-5)
     assert [found.score for found in answer.neighbours] == sorted(told.values(), reverse=True)
+
+
+@MODES
+@RESIDENT
+def test_a_session_is_the_decayed_mean_of_its_items(
+    store: Store, mode: Mode, resident: bool
+) -> None:
+    names, _, _ = tables(store)
+    a, b, c = names[3], names[40], names[90]
+    weights = {a: (1 + 0.25) / 1.75, b: 0.5 / 1.75}
+    index = Index(store, resident)
+    answer = index.neighbours([a, b, a], len(names), mode, decay=0.5)
+    told = {found.item: found.score for found in answer.neighbours}
+    assert told == pytest.approx(scores(store, weights, mode), abs=1e-5)
+    assert (answer.item, answer.session, answer.unknown) == (a, [a, b, a], [])
+    # An item without a vector keeps its place in the session, and no more.
+    answer = index.neighbours([c, "nowhere", a], len(names), mode, decay=0.5)
+    told = {found.item: found.score for found in answer.neighbours}
+    assert told == pytest.approx(scores(store, {a: 0.8, c: 0.2}, mode), abs=1e-5)
+    assert answer.unknown == ["nowhere"]
+
+
+def test_hybrid_compares_every_neighbour_in_the_graph(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.look.index.ENOUGH", 1)
+    slots = dict(checkpoint.nodes(store))
+    names = set(tables(store)[0])
+    index = Index(store)
+    node = max(slots.values(), key=lambda node: len(node.nbr))
+    neighbours = {slots[slot].key.decode() for slot in node.nbr.tolist()} & names
+    answer = index.neighbours([node.key.decode()], len(neighbours), "hybrid")
+    first = best(scores(store, {node.key.decode(): 1.0}, "hybrid"), len(neighbours))
+    assert {n.item for n in answer.neighbours} >= first & neighbours
+
+
+@MODES
+def test_memory_and_rocksdb_give_the_same_answer(store: Store, mode: Mode) -> None:
+    stored, resident = Index(store), Index(store, resident=True)
+    for item in tables(store)[0][::40]:
+        one, other = (index.neighbours([item], 10, mode) for index in (stored, resident))
+        assert one.candidates == other.candidates
+        assert [n.item for n in one.neighbours] == [n.item for n in other.neighbours]
+        assert [n.updates for n in one.neighbours] == [n.updates for n in other.neighbours]
 
 
 @MODES
@@ -131,14 +206,14 @@ def test_asking_for_all_items_gives_them_in_the_true_order(store: Store, mode: M
 def test_k_others_come_back_the_item_never_among_them(store: Store, mode: Mode, k: int) -> None:
     index = Index(store)
     for item in tables(store)[0][::30]:
-        found = [n.item for n in index.neighbours(item, k, mode).neighbours]
+        found = [n.item for n in index.neighbours([item], k, mode).neighbours]
         assert len(set(found)) == len(found) == k
         assert item not in found
 
 
 def test_neighbours_carry_cluster_and_attributes(store: Store) -> None:
     item = tables(store)[0][0]
-    for found in Index(store).neighbours(item, 5, "similar").neighbours:
+    for found in Index(store).neighbours([item], 5, "similar").neighbours:
         assert found.attributes["category"] == CATEGORY[found.item]
         assert found.cluster is not None
         assert found.item.encode() in store.members(found.cluster)
@@ -152,21 +227,23 @@ def test_items_with_few_updates_are_left_out_on_request(store: Store, mode: Mode
     least = int(np.median(list(updates.values())))
     others = [other for other, n in updates.items() if n >= least and other != item]
     index = Index(store)
-    found = index.neighbours(item, 10, mode, least).neighbours
+    found = index.neighbours([item], 10, mode, least).neighbours
     assert len(found) == 10
     assert all(n.updates == updates[n.item] >= least for n in found)
-    every = index.neighbours(item, len(updates), mode, least).neighbours
+    every = index.neighbours([item], len(updates), mode, least).neighbours
     assert sorted(n.item for n in every) == sorted(others)
 
 
 def test_a_table_shows_names_and_how_many_were_looked_at(
     learned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    query.run(learned, "sku-0000", 3, "similar", 0, False)
+    query.run(learned, ["sku-0000"], Options(k=3))
     out = capsys.readouterr().out
-    query.run(learned, "sku-0000", 3, "similar", 0, True)
+    query.run(learned, ["sku-0000"], Options(k=3, as_json=True))
     told = json.loads(capsys.readouterr().out)
-    assert set(told) == {"item", "mode", "candidates", "items", "neighbours"}
+    assert set(told) == {
+        "item", "mode", "candidates", "items", "neighbours", "session", "unknown",
+    }  # fmt: skip
     assert (told["item"], told["mode"], len(told["neighbours"])) == ("sku-0000", "similar", 3)
     for found in told["neighbours"]:
         assert set(found) == {"item", "score", "cluster", "updates", "attributes"}
@@ -207,27 +284,43 @@ def test_another_process_reads_beside_the_one_that_writes(learned: Path, tmp_pat
     assert len(versions) > 10, "nothing was written meanwhile"
 
 
+def test_each_line_of_standard_input_is_a_query(
+    learned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "sku-0001\n\nsku-0002\tsku-0003\nsku-9999\nsku-0004\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    with pytest.raises(WalkstreamError, match="1 of 4 queries"):
+        query.run(learned, ["-"], Options(k=3, mode="hybrid", as_json=True))
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["item"] for one in told] == ["sku-0001", "sku-0003", "sku-9999", "sku-0004"]
+    assert told[1]["session"] == ["sku-0002", "sku-0003"]
+    assert "there is no item 'sku-9999'" in told[2]["error"]
+    query.run(learned, ["sku-0002", "sku-0003"], Options(k=3, mode="hybrid", as_json=True))
+    alone = json.loads(capsys.readouterr().out)
+    assert [n["item"] for n in alone["neighbours"]] == [n["item"] for n in told[1]["neighbours"]]
+
+
 def test_an_unknown_item_is_told_apart_from_one_without_a_vector(learned: Path) -> None:
     for unknown in ("sku-9999", "", "\udcffattr/category=garden", "\udcffspace"):
         with pytest.raises(WalkstreamError, match="there is no item"):
-            query.run(learned, unknown, 10, "similar", 0, False)
+            query.run(learned, [unknown], Options())
     store = Store(learned)
     store.write(attributes={b"sku-new": b'{"name": "New"}'})
     store.close()
     with pytest.raises(WalkstreamError, match="no vector yet"):
-        query.run(learned, "sku-new", 10, "similar", 0, False)
+        query.run(learned, ["sku-new"], Options())
 
 
 def test_a_folder_that_is_none_is_named_and_not_created(tmp_path: Path) -> None:
     with pytest.raises(WalkstreamError, match=r"nowhere: there is no state folder"):
-        query.run(tmp_path / "nowhere", "1", 10, "similar", 0, False)
+        query.run(tmp_path / "nowhere", ["1"], Options())
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_folder_in_which_nothing_was_learned_says_so(tmp_path: Path) -> None:
     Store(tmp_path / "state").close()
     with pytest.raises(WalkstreamError, match="nothing was learned yet"):
-        query.run(tmp_path / "state", "1", 10, "similar", 0, False)
+        query.run(tmp_path / "state", ["1"], Options())
 
 
 # -- made catalogues -----------------------------------------------------------------------------
@@ -263,13 +356,13 @@ def catalogue(
     return store, items
 
 
-@MODES
+@pytest.mark.parametrize("mode", ["similar", "next"])
 @pytest.mark.parametrize("family", ["sign", "p-stable"])
 def test_a_large_catalogue_is_searched_through_few_candidates(
     tmp_path: Path, mode: Mode, family: Literal["sign", "p-stable"]
 ) -> None:
     store, items = catalogue(tmp_path / "state", 12_000, family)
-    found, looked = recall(store, items[:40], mode)
+    found, looked = recall(store, items[:40], mode, False)
     store.close()
     assert found > 0.9
     assert looked < 12_000 / 4
@@ -277,8 +370,8 @@ def test_a_large_catalogue_is_searched_through_few_candidates(
 
 def test_before_the_first_placement_vectors_are_hashed_as_they_are(tmp_path: Path) -> None:
     store, items = catalogue(tmp_path / "state", 6000, fitted=False)
-    found, _ = recall(store, items[:40], "similar")
-    answer = Index(store).neighbours(items[0], 1, "similar")
+    found, _ = recall(store, items[:40], "similar", True)
+    answer = Index(store).neighbours([items[0]], 1, "similar")
     store.close()
     assert found > 0.9
     assert answer.neighbours[0].cluster is None
@@ -295,7 +388,7 @@ def test_an_item_far_from_all_others_still_gets_k_neighbours(tmp_path: Path) -> 
     store.write(keys=[keys[at]], rows=rows)
     index = Index(store)
     for k in (10, 500, 599):
-        answer = index.neighbours(items[0], k, "similar")
+        answer = index.neighbours([items[0]], k, "similar")
         assert len(answer.neighbours) == k
     store.close()
     assert answer.candidates == 599
@@ -304,5 +397,5 @@ def test_an_item_far_from_all_others_still_gets_k_neighbours(tmp_path: Path) -> 
 def test_the_only_item_has_no_neighbours(tmp_path: Path) -> None:
     store, items = catalogue(tmp_path / "state", 30)
     store.write(gone=[(item.encode(), 2) for item in items[1:]])
-    assert Index(store).neighbours(items[0], 10, "next") == Answer(items[0], "next", 0, [])
+    assert Index(store).neighbours([items[0]], 10, "next") == Answer(items[0], "next", 0, [])
     store.close()

@@ -38,9 +38,9 @@ def test_a_model_packs_what_it_unpacked_bit_for_bit() -> None:
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (lambda v: v[:-1], "bytes, format 01, where"),
-        (lambda v: v + b"\0", "bytes, format 01, where"),
-        (lambda v: b"\x02" + v[1:], "format 02, where"),
+        (lambda v: v[:-1], "bytes, format 02, where"),
+        (lambda v: v + b"\0", "bytes, format 02, where"),
+        (lambda v: b"\x03" + v[1:], "format 03, where"),
         (lambda v: b"", "0 bytes, format none, where"),
     ],
 )

@@ -195,6 +195,21 @@ def test_a_commit_applied_twice_changes_nothing(store: Store) -> None:
         assert {name: store.everything(name) for name in before} == before
 
 
+def test_a_folder_that_is_opened_again_knows_where_its_rows_are_placed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state")
+    store.set_meta({records.SPACE: msgspec.msgpack.encode(Space.of(SETTINGS, 1))})
+    rows = np.concatenate([row(5, cluster=1, bucket=3), row(5, cluster=2, bucket=4)])
+    store.write(keys=[b"a", b"b"], rows=rows)
+    store.close()
+    again = Store(store.path)
+    again.write(keys=[b"a"], rows=row(4, cluster=7))
+    assert again.row(b"a") == rows[:1].tobytes()
+    again.write(keys=[b"a"], rows=row(6, cluster=7, bucket=9), gone=[(b"b", 6)])
+    assert_indices_follow_rows(again)
+    assert again.buckets([(0, 3), (0, 4), (0, 9)]) == {b"a"}
+    again.close()
+
+
 def test_rows_of_items_and_of_attributes_are_counted_apart(store: Store) -> None:
     keys = [b"a", b"b", ATTRIBUTE + b"category=garden"]
     rows = np.concatenate([row(1), row(1), row(1, published=0)])

@@ -1,0 +1,110 @@
+"""Rows of neighbours in slabs of 4, 8, 16, ... entries of one pool, and adding to them.
+
+The pool is `nbr` int32 and `wgt` float32. `heads` int32 has the first free slab of each size class
+(-1 for none; a free slab's first entry is the next one), and last the end of the used pool.
+"""
+
+from pathlib import Path
+from zlib import crc32
+
+import numba as nb
+import numpy as np
+
+from core.lanes import address, filli16, loadi16, lowest, prefetch, same
+
+UNIT = 4
+"""Entries of the smallest slab; positions in the pool count slabs of this size."""
+LINE = 16
+"""Entries of the pool in a cache line."""
+INLINED = nb.njit(forceinline=True)
+"""Part of a kernel, in place of each call: passing a dozen arrays costs more than adding an arc."""
+
+SOURCES = crc32(
+    b"".join((Path(__file__).parent / f).read_bytes() for f in ("slabs.py", "lanes.py"))
+)
+"""A digest of what is put into kernels of other modules, of which numba's cache takes no notice: a
+default value is part of the signature that it looks up."""
+
+
+@nb.njit(cache=True, nogil=True)
+def take(size_class, heads, nbr):  # type: ignore[no-untyped-def]
+    """A free slab of UNIT << size_class entries, or -1. heads[-1] is the end of the used pool."""
+    at = heads[size_class]
+    if at >= 0:
+        heads[size_class] = nbr[at * UNIT]
+        return at
+    at = heads[-1]
+    if (at + (1 << size_class)) * UNIT > len(nbr):
+        return np.int64(-1)
+    heads[-1] = at + (1 << size_class)
+    return at
+
+
+@nb.njit(cache=True, nogil=True)
+def give(at, size_class, heads, nbr):  # type: ignore[no-untyped-def]
+    nbr[at * UNIT] = heads[size_class]
+    heads[size_class] = at
+
+
+@INLINED
+def find(b, base, n, nbr):  # type: ignore[no-untyped-def]
+    """Which of n entries from `base` on is b, or -1. It reads whole lines, up to LINE - 1 past the
+    end of the row."""
+    wanted = filli16(np.int32(b))
+    for i in range(0, n, LINE):
+        lane = lowest(same(loadi16(nbr, base + i), wanted))
+        if lane < LINE:
+            return i + lane if i + lane < n else -1
+    return -1
+
+
+@INLINED
+def weakest(base, n, bits):  # type: ignore[no-untyped-def]
+    """Which of n weights is the least, the first of equals: positive floats are in the order of
+    their bits."""
+    least = bits[np.uint64(base)]
+    for i in range(n):
+        least = min(least, bits[np.uint64(base + i)])
+    place = np.int32(n)
+    for i in range(n):
+        # An unsigned index is never counted from the end, which would keep the loop scalar.
+        place = min(place, np.int32(i) if bits[np.uint64(base + i)] == least else np.int32(n))
+    return place
+
+
+@INLINED
+def add(a, b, w, max_degree, start, size_class, degree, nbr, wgt, bits, heads):  # type: ignore[no-untyped-def]
+    """Add w to arc a -> b. The pool must have room for another slab. `bits` is wgt as int32."""
+    n = degree[a]
+    base = start[a] * UNIT
+    place = find(b, base, n, nbr)
+    if place >= 0:
+        wgt[base + place] += w
+        return
+    if n == max_degree:
+        place = weakest(base, n, bits)
+        nbr[base + place] = b
+        wgt[base + place] = w
+        return
+    if n == 0 or n == (UNIT << size_class[a]):
+        grown = 0 if n == 0 else size_class[a] + 1
+        at = take(grown, heads, nbr)
+        for i in range(n):
+            nbr[at * UNIT + i] = nbr[base + i]
+            wgt[at * UNIT + i] = wgt[base + i]
+        if n > 0:
+            give(start[a], size_class[a], heads, nbr)
+        start[a] = at
+        size_class[a] = grown
+        base = at * UNIT
+    nbr[base + n] = b
+    wgt[base + n] = w
+    degree[a] = n + 1
+
+
+@INLINED
+def fetch_row(a, start, degree, nbr, wgt):  # type: ignore[no-untyped-def]
+    base = start[a] * UNIT
+    for i in range(base, base + degree[a], LINE):
+        prefetch(address(nbr, i))
+        prefetch(address(wgt, i))

@@ -1,0 +1,62 @@
+"""Kernels made ready before the first click: compiled on a first start, loaded on every other."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba.core.event import Listener, install_listener
+
+from core.clicks import Clicks
+from core.engine import Engine
+from core.graph import Graph
+from core.rounds import Inputs
+from core.settings import Settings
+
+USERS, ITEMS = 4, 6
+
+
+class _Compiling(Listener):
+    """Calls back when numba begins to compile, which it does not if its cache has the kernel."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self.tell, self.told = tell, False
+
+    def on_start(self, event: Any) -> None:
+        if not self.told:
+            self.told = True
+            self.tell()
+
+    def on_end(self, event: Any) -> None:
+        """A listener must have it."""
+
+
+def warm_up(settings: Settings, compiling: Callable[[], None] = lambda: None) -> None:
+    """Run every kernel that an engine with these settings uses, on a few clicks made up for it.
+
+    `compiling` is called once, before the first that has to be compiled, and not at all if numba's
+    cache has all of them.
+    """
+    with install_listener("numba:compile", _Compiling(compiling)):
+        # Clicks are folded by another kernel if one of them has an event id.
+        for event_ids in (None, np.zeros(USERS * ITEMS, np.uint64)):
+            engine = Engine(settings)
+            for _ in range(2):  # what a round ranks is known from the round before
+                outputs = engine.step(Inputs(_clicks(event_ids), [("0", ["attribute"])]))
+            changes = outputs.changes
+            assert changes is not None
+            Engine(settings).load_rows(changes.keys, changes.rows)
+            restored = Graph(settings.graph.max_degree)
+            restored.reserve(1)
+            restored.put_row(0, *engine.graph.row(0), 0)
+
+
+def _clicks(event_ids: np.ndarray[Any, Any] | None) -> Clicks:
+    """Every user clicks every item, one after the other, at one moment."""
+    n = USERS * ITEMS
+    return Clicks(
+        users=[str(user) for user in range(USERS) for _ in range(ITEMS)],
+        items=[str(item) for item in range(ITEMS)] * USERS,
+        times=np.ones(n, np.int64),
+        weights=np.ones(n, np.float32),
+        event_ids=event_ids,
+    )

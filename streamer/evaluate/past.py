@@ -1,0 +1,196 @@
+"""What a log told so far: the sessions, and how often one item came after another.
+
+Items have numbers of their own here, which they keep for good; the engine's slots move.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.clicks import Clicks
+from core.engine import Engine
+from core.graph import DUPLICATE, KEPT
+from core.settings import Duration, Settings
+from core.vocabulary import Vocabulary
+
+SAMPLE = 6
+"""Purpose number of this module's random stream."""
+
+Table = dict[int, dict[int, float]]
+"""By item, how much of each other item there was."""
+
+
+@dataclass(frozen=True)
+class Positions:
+    """q clicks of a round that each go on from one item of a session to another one."""
+
+    history: NDArray[np.int32]
+    """[q, length]: last items of the session, newest first, -1 past the end. The first is asked
+    by."""
+    target: NDArray[np.int32]
+    """[q]: the item clicked."""
+    sessions: list[NDArray[np.int32]]
+    """All items of each session before that click, in their order."""
+    time: NDArray[np.int64]
+    """[q]: ms."""
+    click: NDArray[np.int64]
+    """[q]: the click's number in the log."""
+
+    def at(self, chosen: NDArray[np.bool_]) -> "Positions":
+        """Those where `chosen`, bool [q], is true."""
+        return Positions(
+            self.history[chosen], self.target[chosen],
+            [self.sessions[i] for i in np.flatnonzero(chosen)], self.time[chosen],
+            self.click[chosen],
+        )  # fmt: skip
+
+    @property
+    def repeated(self) -> NDArray[np.bool_]:
+        """[q]: whether the session had the target already."""
+        pairs = zip(self.sessions, self.target, strict=True)
+        return np.array([(session == item).any() for session, item in pairs], np.bool_)
+
+
+@dataclass
+class Session:
+    """A session so far."""
+
+    time: int
+    """Of its last click, ms."""
+    items: list[int]
+    """Without repeats in a row."""
+
+
+@dataclass
+class _Round:
+    """What `learn` takes in."""
+
+    history: NDArray[np.int32]
+    target: NDArray[np.int32]
+    amounts: NDArray[np.float32]
+    closed: list[Session] = field(default_factory=list)
+
+
+class Past:
+    """The clicks of a log, taken round by round: `take` first tells what there is to rank, `learn`
+    then lets the tables know. Sessions are cut as the engine cuts them."""
+
+    def __init__(self, settings: Settings) -> None:
+        # An engine that folds and never learns: its sessions are those of the one that does. Of its
+        # graph, which nobody looks at, it keeps little.
+        horizon = Duration(settings.graph.horizon_ms)
+        graph = replace(settings.graph, max_degree=16, horizon=horizon)
+        model = replace(settings.model, dim=16, attribute_slots=0)
+        self._engine = Engine(replace(settings, graph=graph, model=model))
+        self._gap, self._seed = int(settings.session.gap), settings.model.seed
+        self._landmark = self._engine.clock.landmark
+        self._rounds = self.clicks = 0
+        self._round: _Round | None = None
+        self._open: dict[str, Session] = {}
+        """By user, the one that was still for longest first."""
+        self.closed: list[NDArray[np.int32]] = []
+        """Items of the sessions that are over, in the order of their ends."""
+        self.born: dict[int, int] = {}
+        """Time of each item's first click, ms."""
+        self.touched: set[int] = set()
+        """Items clicked since somebody emptied this."""
+        self.after: Table = {}
+        """How often item b was the next after item a."""
+        self.beside: Table = {}
+        """Decayed weight of the clicks that went from a to b or from b to a."""
+        self.transitions: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
+        """Histories [n, length] and targets [n] of all rounds."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The numbers of the items."""
+        return self._engine.vocabulary
+
+    @property
+    def time(self) -> int:
+        """Greatest time so far, ms."""
+        return self._engine.clock.time
+
+    def sessions(self) -> Iterator[NDArray[np.int32]]:
+        """The items of all sessions that `learn` knows of, and of those still open."""
+        yield from self.closed
+        for session in self._open.values():
+            yield np.array(session.items, np.int32)
+
+    def take(self, clicks: Clicks, size: int) -> Positions:
+        """At most `size` of the clicks that go on from one item to another, drawn by the seed."""
+        folded = self._engine.fold(clicks)
+        goes_on = np.flatnonzero((folded.fate == KEPT) & (folded.target >= 0))
+        rng = np.random.default_rng([self._seed, self._rounds, SAMPLE])
+        chosen = np.sort(rng.choice(goes_on, min(size, len(goes_on)), replace=False))
+        self._round = _Round(
+            folded.history[goes_on], folded.target[goes_on], folded.amounts[goes_on]
+        )
+        sessions = self._follow(clicks, folded.slots, folded.fate, set(chosen.tolist()))
+        number = self.clicks + chosen
+        self._rounds += 1
+        self.clicks += len(clicks)
+        return Positions(
+            folded.history[chosen], folded.target[chosen], sessions, clicks.times[chosen], number
+        )
+
+    def _follow(
+        self, clicks: Clicks, items: NDArray[np.int32], fate: NDArray[np.int8], chosen: set[int]
+    ) -> list[NDArray[np.int32]]:
+        """Bring sessions up to date; returns what they were just before each `chosen` click."""
+        found, closed = [], self._round.closed if self._round else []
+        columns = (clicks.users, items.tolist(), clicks.times.tolist(), fate.tolist())
+        for k, (user, item, time, what) in enumerate(zip(*columns, strict=True)):
+            if what == DUPLICATE:
+                continue
+            session = self._open.pop(user, None)
+            if session is None or abs(time - session.time) > self._gap:
+                if session is not None:
+                    closed.append(session)
+                session = Session(time, [])
+            if k in chosen:
+                found.append(np.array(session.items, np.int32))
+            if what == KEPT:
+                if not session.items or session.items[-1] != item:
+                    session.items.append(item)
+                self.born.setdefault(item, time)
+                self.touched.add(item)
+            session.time = time
+            self._open[user] = session
+        for user, session in list(self._open.items()):
+            if session.time >= self.time - self._gap:
+                break
+            closed.append(self._open.pop(user))
+        return found
+
+    def learn(self) -> None:
+        """Let the tables know of the round taken last."""
+        if self._round is None:
+            return
+        new, self._round = self._round, None
+        self._rescale()
+        self.transitions.append((new.history, new.target))
+        columns = (new.history[:, 0].tolist(), new.target.tolist(), new.amounts.tolist())
+        for a, b, amount in zip(*columns, strict=True):
+            _add(self.after, a, b, 1.0)
+            _add(self.beside, a, b, amount)
+            _add(self.beside, b, a, amount)
+        self.closed += [np.array(session.items, np.int32) for session in new.closed]
+
+    def _rescale(self) -> None:
+        """Follow the landmark: decayed weights are relative to it (`core.graph`)."""
+        landmark = self._engine.clock.landmark
+        if landmark != self._landmark and self.beside:
+            half_life = int(self._engine.settings.graph.half_life)
+            factor = 2.0 ** ((self._landmark - landmark) // half_life)
+            for row in self.beside.values():
+                for b in row:
+                    row[b] *= factor
+        self._landmark = landmark
+
+
+def _add(table: Table, a: int, b: int, amount: float) -> None:
+    row = table.setdefault(a, {})
+    row[b] = row.get(b, 0.0) + amount

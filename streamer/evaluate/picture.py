@@ -1,0 +1,50 @@
+"""A picture of the hit rates over the stream, one line a ranker."""
+
+import importlib.util
+from pathlib import Path
+from typing import get_args
+
+from streamer.errors import ConfigError
+from streamer.evaluate.rankers import Mode
+from streamer.evaluate.scores import Point
+from streamer.look.plot import PALETTE
+
+
+def check(out: Path) -> None:
+    """ConfigError if nothing can be drawn there."""
+    if out.suffix != ".png":
+        raise ConfigError(f"--plot {out}: the name must end in .png")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"--plot {out}: there is no folder {out.parent}")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError(
+            'matplotlib is missing: run `pip install ".[plot]"` in the folder of Walkstream'
+        )
+
+
+def draw(points: list[Point], out: Path) -> None:
+    """Draw HR@20 of each ranker; the model's lines are solid, the others dashed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 6.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    plane = figure.add_subplot()
+    clicks = [point.click for point in points]
+    last = points[-1].hr
+    for number, ranker in enumerate(sorted(last, key=lambda ranker: -last[ranker])):
+        ours = ranker.split(",")[0] in get_args(Mode)
+        plane.plot(
+            clicks, [point.hr[ranker] for point in points], label=ranker,
+            color=PALETTE[number % len(PALETTE)], linestyle="-" if ours else "--",
+            linewidth=2.2 if ours else 1.4,
+        )  # fmt: skip
+    plane.set_xlabel("clicks so far")
+    plane.set_ylabel("HR@20, each round ranked before it is learned")
+    plane.xaxis.set_major_formatter("{x:,.0f}")
+    plane.set_xlim(left=0)
+    plane.set_ylim(bottom=0)
+    plane.grid(alpha=0.25)
+    plane.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right center", frameon=False)
+    figure.savefig(out)

@@ -1,0 +1,220 @@
+"""Ranks of the next item among all living ones: by the model, and by what it has to beat.
+
+Every ranker is asked the same. Of equals the older item comes first, as in `core.quality`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from core.clusters import unit_rows
+from core.engine import Engine
+from core.quality import DEPTH, GRAPH_SHARE, rank
+from core.skipgram import hidden
+from streamer.evaluate.past import Past, Positions, Table
+
+Mode = Literal["similar", "next", "hybrid"]
+Ranks = dict[str, NDArray[np.int32]]
+"""By ranker and position, int32 [q]: how many items come before the target."""
+
+CHUNK = 64
+"""Queries whose scores of all items are held at a time."""
+
+
+class Asked:
+    """Positions of a round whose query is a living item, and the n items that are ranked.
+
+    An item's place is its index in `engine.items`, which is the order of birth: -1 for one that
+    does not live, among the targets too. The query is left out of its ranking; where `unseen`, all
+    items that the session has are, and positions whose target is one of them.
+    """
+
+    def __init__(self, engine: Engine, past: Past, positions: Positions, unseen: bool) -> None:
+        names = engine.vocabulary.names(engine.items)
+        self.engine = engine
+        self.numbers = past.vocabulary.intern(names)
+        """int32 [n]: the living items by their number in `past`."""
+        self.place = np.full(len(past.vocabulary), -1, np.int32)
+        self.place[self.numbers] = np.arange(len(names), dtype=np.int32)
+        known = self.place[positions.history[:, 0]] >= 0
+        self.positions = positions.at(known & ~positions.repeated if unseen else known)
+        history = self.positions.history
+        self.history = np.where(history >= 0, self.place[history], -1)
+        """int32 [q, length]: places of the last items of each session."""
+        self.query, self.target = self.history[:, 0], self.place[self.positions.target]
+        self.left_out = [session[-1:] for session in self.positions.sessions]
+        """By position, the items that are not ranked: numbers, each once, the query first."""
+        if unseen:
+            self.left_out = [_each(session[::-1]) for session in self.positions.sessions]
+        places = [self.place[items] for items in self.left_out]
+        living = [place[place >= 0] for place in places]
+        self.left_out_places = np.concatenate([np.zeros(0, np.int32), *living])
+        """The same as places, one position after the other."""
+        self.left_out_begin = np.cumsum([0, *map(len, living)])
+        """int64 [q + 1]: where each position's begin."""
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+    @property
+    def last(self) -> int:
+        """The rank of what is not found."""
+        return max(len(self.numbers), DEPTH)
+
+
+Ranker = Callable[[Asked], Ranks]
+
+
+def _each(items: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Each item once, in the order of first places."""
+    return items[np.sort(np.unique(items, return_index=True)[1])]
+
+
+def rank_rows(
+    asked: Asked, at: slice, target: NDArray[np.int32], scores: NDArray[np.float32],
+    out: NDArray[np.int32],
+) -> None:  # fmt: skip
+    """Ranks of the targets (places, -1 for one not found) of the positions `at` into `out` [at]."""
+    begin = asked.left_out_begin[at.start : at.stop + 1]
+    _rank_rows(scores, begin, asked.left_out_places, target[at], asked.last, out[at])
+
+
+@nb.njit(cache=True, nogil=True)
+def _rank_rows(scores, begin, left_out, target, last, out):  # type: ignore[no-untyped-def]
+    for i in range(len(target)):
+        b = target[i]
+        if b < 0:
+            out[i] = last
+            continue
+        row = scores[i]
+        out[i] = rank(row, left_out[begin[i]], b)
+        for j in range(begin[i] + 1, begin[i + 1]):
+            c = left_out[j]
+            out[i] -= row[c] > row[b] or (row[c] == row[b] and c < b)
+
+
+def chunks(q: int) -> Iterator[slice]:
+    """The positions 0 to q, CHUNK at a time."""
+    return (slice(begin, min(begin + CHUNK, q)) for begin in range(0, q, CHUNK))
+
+
+# -- vectors -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Model:
+    """The engine's vectors: V^a.V^b ("similar"); E = V^a.V^b + V^a.U^b + U^a.V^b ("next"); and
+    E + 2 sqrt(p), where p is the share that b has of a's arcs ("hybrid").
+
+    With `decay` g, also by the last items of a session: vectors and shares are then the means over
+    them with weights 1, g, g^2 and so on.
+    """
+
+    modes: tuple[Mode, ...]
+    decay: float | None = None
+
+    def __call__(self, asked: Asked) -> Ranks:
+        e = asked.engine
+        v = unit_rows(hidden(e.model.rows, e.items))
+        u = unit_rows(e.model.rows.u[e.items])
+        queries = {"": (asked.history[:, :1], 1.0)}
+        if self.decay is not None:
+            queries[", session"] = (asked.history, self.decay)
+        names = [mode + by for by in queries for mode in self.modes]
+        out = {name: np.empty(len(asked), np.int32) for name in names}
+        for at in chunks(len(asked)):
+            for by, (history, decay) in queries.items():
+                weights = _weights(history[at], decay)
+                for mode, scores in self._scores(asked, v, u, history[at], weights):
+                    rank_rows(asked, at, asked.target, scores, out[mode + by])
+        return out
+
+    def _scores(
+        self, asked: Asked, v: NDArray[np.float32], u: NDArray[np.float32],
+        history: NDArray[np.int32], weights: NDArray[np.float32],
+    ) -> Iterator[tuple[str, NDArray[np.float32]]]:  # fmt: skip
+        """Scores of all items by mode, float32 [len(history), n], each used before the next."""
+        query = np.einsum("qk,qkd->qd", weights, v[history])
+        scores = query @ v.T
+        if "similar" in self.modes:
+            yield "similar", scores
+        if self.modes == ("similar",):
+            return
+        scores += np.einsum("qk,qkd->qd", weights, u[history]) @ v.T
+        scores += query @ u.T
+        if "next" in self.modes:
+            yield "next", scores
+        if "hybrid" in self.modes:
+            for row, places, share in zip(scores, history, weights, strict=True):
+                nbr, p = _shares(asked, places, share)
+                row[nbr] += GRAPH_SHARE * np.sqrt(p)
+            yield "hybrid", scores
+
+
+def _weights(history: NDArray[np.int32], decay: float) -> NDArray[np.float32]:
+    """decay^i for the item that lies i back, 0 for none; each row sums to 1."""
+    weights = np.where(history >= 0, decay ** np.arange(history.shape[1]), 0.0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _shares(
+    asked: Asked, places: NDArray[np.int32], weights: NDArray[np.float32]
+) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
+    """Places of the neighbours of some items, and their shares of the arcs, weighted."""
+    e = asked.engine
+    found: list[NDArray[np.integer]] = []
+    shares: list[NDArray[np.float32]] = []
+    for place, weight in zip(places.tolist(), weights.tolist(), strict=True):
+        if weight > 0.0:
+            nbr, wgt = e.graph.row(int(e.items[place]))
+            found.append(np.searchsorted(e.items, nbr))
+            total = wgt.sum()
+            shares.append(weight / total * wgt if total > 0.0 else np.zeros(len(wgt), np.float32))
+    if len(found) == 1:
+        return found[0], shares[0]
+    nbr, which = np.unique(np.concatenate(found), return_inverse=True)
+    p = np.bincount(which, np.concatenate(shares), len(nbr))
+    return nbr, p.astype(np.float32)
+
+
+# -- counts --------------------------------------------------------------------------------------
+
+
+def popularity(asked: Asked) -> Ranks:
+    """By the decayed count."""
+    out = np.empty(len(asked), np.int32)
+    counts: NDArray[np.float32] = asked.engine.model.columns.count[asked.engine.items]
+    scores = np.broadcast_to(counts, (len(asked), len(counts)))
+    rank_rows(asked, slice(0, len(asked)), asked.target, scores, out)
+    return {"popularity": out}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """By one row of a table: how much of each item there was beside, or after, the query. An item
+    without any is not found."""
+
+    name: str
+    table: Table
+
+    def __call__(self, asked: Asked) -> Ranks:
+        out = np.full(len(asked), asked.last, np.int32)
+        numbers = asked.positions.history[:, 0].tolist()
+        rows = {a: _living(asked, self.table.get(a, {})) for a in set(numbers)}
+        for i, (a, goal) in enumerate(zip(numbers, asked.target.tolist(), strict=True)):
+            places, weights = rows[a]
+            if goal >= 0 and len(found := weights[places == goal]):
+                before = (weights > found) | (weights == found) & (places < goal)
+                left_out = asked.left_out_places[slice(*asked.left_out_begin[i : i + 2])]
+                out[i] = (before & ~np.isin(places, left_out)).sum()
+        return {self.name: out}
+
+
+def _living(asked: Asked, row: dict[int, float]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    places = asked.place[np.fromiter(row.keys(), np.int64, len(row))]
+    weights = np.fromiter(row.values(), np.float64, len(row))
+    return places[places >= 0], weights[places >= 0]

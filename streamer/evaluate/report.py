@@ -1,0 +1,156 @@
+"""What an evaluation found: as JSON, and as tables."""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from core.engine import Engine
+from streamer.evaluate.scores import UNKNOWN, Figures, Point, Scores
+from streamer.evaluate.stability import Step
+
+BASELINE = "co-visitation"
+"""The ranker whose figures are the measure of the others."""
+PER_CLICKS = 100_000
+
+
+class Stable(msgspec.Struct, frozen=True):
+    """Means over the publishes, each item of each counting once; NaN where there are none."""
+
+    publishes: int
+    cosine_touched: float
+    cosine_untouched: float
+    overlap_touched: float
+    overlap_untouched: float
+    moved_clusters: float
+    """Share of the known items that change cluster in 100,000 clicks, without new centroids."""
+    moved_keys: float
+    """Share of the bucket keys that move at a publish, without a new centre."""
+
+    @classmethod
+    def of(cls, steps: Sequence[Step]) -> "Stable":
+        quiet = [step for step in steps if not step.fitted]
+        clicks = sum(step.clicks for step in quiet)
+        moved = sum(step.moved_clusters for step in quiet)
+        return cls(
+            len(steps),
+            _mean([s.cosine_touched for s in steps], [s.touched for s in steps]),
+            _mean([s.cosine_untouched for s in steps], [s.untouched for s in steps]),
+            _mean([s.overlap_touched for s in steps], [s.touched for s in steps]),
+            _mean([s.overlap_untouched for s in steps], [s.untouched for s in steps]),
+            moved * PER_CLICKS / clicks if clicks else float("nan"),
+            _mean([s.moved_keys for s in quiet], [1] * len(quiet)),
+        )
+
+
+def _mean(values: Sequence[float], weights: Sequence[int]) -> float:
+    x, w = np.array(values), np.array(weights, np.float64)
+    there = w > 0
+    return float(np.average(x[there], weights=w[there])) if there.any() else float("nan")
+
+
+class Report(msgspec.Struct, frozen=True):
+    """All of it."""
+
+    clicks: int
+    rounds: int
+    items: int
+    """Those that live at the end."""
+    begin: int
+    """The click that figures begin with."""
+    figures: list[Figures]
+    stability: Stable
+    over_stream: list[Point]
+
+    @classmethod
+    def of(
+        cls, clicks: int, engine: Engine, begin: float, scores: Scores, steps: Sequence[Step]
+    ) -> "Report":
+        first = int(begin * clicks)
+        return cls(
+            clicks, engine.round_number, len(engine.items), first, scores.figures(first),
+            Stable.of([step for step in steps if step.click - step.clicks >= first]),
+            scores.over_stream(clicks),
+        )  # fmt: skip
+
+
+def show(report: Report, as_json: bool) -> None:
+    """Print it."""
+    if as_json:
+        print(msgspec.json.encode(report).decode())
+        return
+    console = Console()
+    ranked = {f.of: f.positions for f in report.figures}
+    print(
+        f"{report.clicks:,} clicks, {report.rounds:,} rounds, {report.items:,} items\n"
+        f"{ranked['all']:,} clicks ranked, from click {report.begin:,} on, "
+        f"{ranked[UNKNOWN]:,} of them on items never seen before"
+    )
+    for table in (_totals(report.figures), _groups(report.figures), _stability(report.stability)):
+        console.print()
+        console.print(table)
+    print()
+    print(NOTES)
+
+
+NOTES = """\
+All items but the one that the session was at are ranked, by what was known before the round.
+similar, next, hybrid: as in `walkstream query --mode`. session: asked by its last items.
+first, again: whether the session had the item already. popular, common, rare: the first tenth of
+the items by decayed count, the rest of the first half, the others. new, young, old: the first click
+on the item was less than 1% of the log's time ago, less than 10%, longer. A click on an item never
+seen before is a miss, and in none of these last six.
+cosine: of an item's vector at a publish with the one at the publish before. top 10: how many of its
+ten nearest items stayed. Touched: clicked in between."""
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _totals(figures: list[Figures]) -> Table:
+    table = _table("ranker", "HR@20", "±", f"of {BASELINE}", "MRR@20", "NDCG@20")
+    rows = [f for f in figures if f.of == "all"]
+    base = next(f.hr for f in rows if f.ranker == BASELINE)
+    for f in rows:
+        ratio = f"{f.hr / base:.2f}" if base else "-"
+        table.add_row(
+            f.ranker, f"{f.hr:.3f}", f"{f.hr_error:.3f}", ratio, f"{f.mrr:.3f}", f"{f.ndcg:.3f}"
+        )
+    return table
+
+
+def _groups(figures: list[Figures]) -> Table:
+    groups = [of for of in dict.fromkeys(f.of for f in figures) if of not in ("all", UNKNOWN)]
+    table = _table("HR@20", *groups)
+    by = {(f.ranker, f.of): f for f in figures}
+    rankers = list(dict.fromkeys(f.ranker for f in figures))
+    table.add_row("clicks ranked", *(f"{by[rankers[0], of].positions:,}" for of in groups))
+    for ranker in rankers:
+        found = [by[ranker, of] for of in groups]
+        table.add_row(ranker, *(f"{f.hr:.3f}" if f.positions else "-" for f in found))
+    return table
+
+
+def _stability(s: Stable) -> Table:
+    table = _table(f"over {s.publishes:,} publishes", "touched items", "untouched")
+    for name, touched, untouched, spec in (
+        ("cosine", s.cosine_touched, s.cosine_untouched, ".4f"),
+        ("top 10", s.overlap_touched, s.overlap_untouched, ".3f"),
+        ("bucket keys that moved", s.moved_keys, None, ".2%"),
+        (f"items that changed cluster, in {PER_CLICKS:,} clicks", s.moved_clusters, None, ".2%"),
+    ):
+        cells = (
+            "" if x is None else "-" if math.isnan(x) else f"{x:{spec}}"
+            for x in (touched, untouched)
+        )
+        table.add_row(name, *cells)
+    return table

@@ -1,0 +1,133 @@
+"""`walkstream evaluate`: takes a log through the engine, and ranks each round before learning it.
+
+Prequential (Gama, Sebastião and Rodrigues, "On evaluating stream learning algorithms", Machine
+Learning 90, 2013): all are asked by the item, or the items, that a session was at, and rank every
+living item but the last. What they know is what came before the round.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from core.engine import Engine
+from core.rounds import Inputs
+from core.settings import QualitySettings
+from streamer import kernels
+from streamer.errors import ConfigError, WalkstreamError
+from streamer.evaluate import peers, picture, report
+from streamer.evaluate.knn import SessionKnn
+from streamer.evaluate.past import Past
+from streamer.evaluate.peers import Peer
+from streamer.evaluate.rankers import Asked, Counts, Mode, Model, Ranker, Ranks, popularity
+from streamer.evaluate.rounds import Log, Round
+from streamer.evaluate.scores import Scores
+from streamer.evaluate.stability import Stability
+from streamer.files.readers import Source
+from streamer.settings import Config
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for."""
+
+    mode: Mode | Literal["all"]
+    peer: Peer | Literal["all"] | None
+    session: bool
+    """Ask by the last items of the session too."""
+    unseen: bool
+    """Rank what the session does not have yet."""
+    sample: int
+    """Positions ranked in a round at most."""
+    begin: float
+    """Figures are of what comes after this share of the clicks."""
+    as_json: bool
+    plot: Path | None
+
+
+def run(config: Config, source: Source, options: Options) -> None:
+    """Evaluate, print, and draw.
+
+    ConfigError for a picture that cannot be drawn or a peer that is not installed, WalkstreamError
+    if there was nothing to rank.
+    """
+    if options.plot is not None:
+        picture.check(options.plot)
+    found = Evaluation(config, source, options).run()
+    report.show(found, options.as_json)
+    if options.plot is not None:
+        picture.draw(found.over_stream, options.plot)
+
+
+class Evaluation:
+    """One pass over a log."""
+
+    def __init__(self, config: Config, source: Source, options: Options) -> None:
+        settings = replace(config.engine_settings, quality=QualitySettings(0))
+        self.options = options
+        self.log = Log(config, source)
+        if options.peer and self.log.reader.total_bytes is None:
+            raise ConfigError("--peer: name files; standard input cannot be read twice")
+        kernels.prepare(settings)
+        self.engine, self.past = Engine(settings), Past(settings)
+        self.scores, self.stability = Scores(), Stability(settings.model.seed)
+        self.total = self.log.count() if options.peer else 0
+        """Records of the log, if the peers have to know."""
+        modes = get_args(Mode) if options.mode == "all" else (options.mode,)
+        names = get_args(Peer) if options.peer == "all" else (options.peer,)
+        self.retrained = [one for name in names if name for one in peers.of(name, settings)]
+        decay = settings.model.session_decay if options.session else None
+        self.rankers: list[Ranker] = [
+            Model(modes, decay),
+            popularity,
+            Counts("transitions", self.past.after),
+            Counts("co-visitation", self.past.beside),
+            SessionKnn(self.past),
+            *self.retrained,
+        ]
+
+    def run(self) -> report.Report:
+        with Progress(
+            BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[what]}"),
+            TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+        ) as progress:  # fmt: skip
+            total = self.log.reader.total_bytes
+            task = progress.add_task("", total=total, what="starting")
+            for taken in self.log:
+                self._round(taken)
+                what = f"{self.past.clicks:,} clicks, {len(self.engine.items):,} items"
+                progress.update(task, completed=self.log.reader.bytes_read, what=what)
+        if not self.scores.rankers():
+            raise WalkstreamError(
+                "there was nothing to rank: no user went on from one item, learned before, to "
+                "another within session.gap. Look at --columns and --time, or take smaller rounds "
+                "with --set round.max_events=N"
+            )
+        return report.Report.of(
+            self.past.clicks, self.engine, self.options.begin, self.scores, self.stability.steps
+        )
+
+    def _round(self, taken: Round) -> None:
+        positions = self.past.take(taken.clicks, self.options.sample)
+        asked = Asked(self.engine, self.past, positions, self.options.unseen)
+        if len(asked):
+            ranks: Ranks = {}
+            for ranker in self.rankers:
+                ranks |= ranker(asked)
+            self.scores.add(asked, ranks, self.past)
+        self.past.learn()
+        outputs = self.engine.step(
+            Inputs(taken.clicks, closes_commit=taken.closes_commit, may_close=taken.may_close)
+        )
+        if outputs.changes is not None:
+            self.stability.look(self.engine, self.past, outputs.changes)
+        for peer in self.retrained:
+            peer.follow(self.log.records / self.total, self.engine, self.past)

@@ -1,0 +1,27 @@
+"""Kernels made ready before the first click, with a word to who waits for it."""
+
+import logging
+import time
+
+from core.settings import Settings
+from core.warmup import warm_up
+
+log = logging.getLogger(__name__)
+
+
+def prepare(settings: Settings) -> None:
+    """Load the kernels that these settings use, or compile them: once on a machine and a version.
+
+    Compiled kernels are kept beside the package, or where that is read-only in the user's cache
+    folder; NUMBA_CACHE_DIR names another.
+    """
+    begin = time.monotonic()
+    told = []
+
+    def tell() -> None:
+        told.append(True)
+        log.info("compiling the kernels: half a minute or so, on a first start only")
+
+    warm_up(settings, tell)
+    if told:
+        log.info("compiled in %.0f s; kept for later starts", time.monotonic() - begin)

@@ -1,0 +1,144 @@
+"""Where the rows of a state folder are placed, and how its two indices follow them.
+
+Index keys:
+  clusters  cluster (int32, big-endian), item
+  postings  table (1 byte), bucket (uint64, big-endian), item
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+
+import numpy as np
+from numpy.typing import NDArray
+
+_POSTING = np.dtype([("table", "u1"), ("bucket", ">u8")])
+_NEVER = np.iinfo(np.int64).min
+
+
+def bucket_prefix(table: int, key: int) -> bytes:
+    return struct.pack(">BQ", table, key)
+
+
+def cluster_prefix(cluster: int) -> bytes:
+    return struct.pack(">i", cluster)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Index keys that rows leave, and that they enter, by family."""
+
+    left: dict[str, list[bytes]]
+    entered: dict[str, list[bytes]]
+
+
+class Places:
+    """Version, cluster and buckets of every stored row, as the one process that writes knows them.
+
+    A row and its index keys are replaced without reading the row that was there. It takes some
+    200 bytes a row, of which the buckets of 8 tables are 64.
+    """
+
+    def __init__(self, tables: int) -> None:
+        self._at: dict[bytes, int] = {}
+        self._free: list[int] = []
+        # The last entry is never taken: at -1 stands a row that is not there.
+        self._version = np.full(1, _NEVER)
+        self._published = np.zeros(1, np.bool_)
+        self._cluster = np.zeros(1, np.int32)
+        self._buckets = np.zeros((1, tables), np.uint64)
+
+    def find(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
+        """Where the rows under these keys stand here, int64 [n]; -1 for one that is not there."""
+        return np.fromiter(map(self._at.get, keys, repeat(-1)), np.int64, len(keys))
+
+    def versions(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Versions of rows that were found, below any other where there is none."""
+        return self._version[at]
+
+    def moves(
+        self, keys: Sequence[bytes], at: NDArray[np.int64], rows: NDArray[np.void] | None
+    ) -> Moves:
+        """What the indices change when rows are stored under the keys, or deleted if None.
+
+        `at` is where `find` found the keys. Index keys that the old and the new row both have stay
+        untouched.
+        """
+        was, old_cluster, old_buckets = self._published[at], self._cluster[at], self._buckets[at]
+        if rows is None:
+            now, cluster, buckets = np.zeros_like(was), old_cluster, old_buckets
+        else:
+            now, cluster, buckets = rows["published"] > 0, rows["cluster"], rows["buckets"]
+        appears = was != now
+        rebucketed = (old_buckets != buckets) | appears[:, None]
+        recluster = (old_cluster != cluster) | appears
+        return Moves(
+            {
+                "clusters": _clusters(keys, recluster & was, old_cluster),
+                "postings": _postings(keys, rebucketed & was[:, None], old_buckets),
+            },
+            {
+                "clusters": _clusters(keys, recluster & now, cluster),
+                "postings": _postings(keys, rebucketed & now[:, None], buckets),
+            },
+        )
+
+    def store(self, keys: Sequence[bytes], at: NDArray[np.int64], rows: NDArray[np.void]) -> None:
+        """These rows are stored now; `at` is where `find` found the keys."""
+        new = np.flatnonzero(at < 0)
+        if len(new):
+            self._reserve(len(new))
+            at = at.copy()
+            at[new] = [self._free.pop() for _ in new]
+            self._at.update(
+                (keys[n], here) for n, here in zip(new.tolist(), at[new].tolist(), strict=True)
+            )
+        self._version[at] = rows["version"]
+        self._published[at] = rows["published"] > 0
+        self._cluster[at] = rows["cluster"]
+        self._buckets[at] = rows["buckets"]
+
+    def delete(self, keys: Sequence[bytes]) -> None:
+        """The rows under these keys, which were there, are deleted now."""
+        self._free += [self._at.pop(key) for key in keys]
+
+    def _reserve(self, n: int) -> None:
+        if n > len(self._free):
+            have = len(self._version)
+            more = max(n, have // 2, 1024)
+            for name in ("_version", "_published", "_cluster", "_buckets"):
+                old = getattr(self, name)
+                setattr(
+                    self, name, np.concatenate([old, np.zeros((more, *old.shape[1:]), old.dtype)])
+                )
+            self._version[have - 1 :] = _NEVER
+            self._free += range(have + more - 2, have - 2, -1)
+
+
+def _postings(
+    keys: Sequence[bytes], moved: NDArray[np.bool_], buckets: NDArray[np.uint64]
+) -> list[bytes]:
+    """Posting keys of the buckets [n, tables] that are marked in `moved`, table by table."""
+    table, at = np.nonzero(moved.T)
+    bucket = buckets[at, table]
+    prefixes = np.empty(len(at), _POSTING)
+    prefixes["table"], prefixes["bucket"] = table, bucket
+    # Neighbours in the index, one after the other: RocksDB finds its way in memory sooner.
+    order = np.lexsort((bucket, table))
+    return _joined(prefixes[order], keys, at[order])
+
+
+def _clusters(
+    keys: Sequence[bytes], moved: NDArray[np.bool_], cluster: NDArray[np.int32]
+) -> list[bytes]:
+    """Cluster keys of the rows that are marked in `moved` and have a cluster."""
+    at = np.flatnonzero(moved & (cluster >= 0))
+    return _joined(cluster[at].astype(">i4"), keys, at)
+
+
+def _joined(
+    prefixes: NDArray[np.generic], keys: Sequence[bytes], at: NDArray[np.int64]
+) -> list[bytes]:
+    packed = prefixes.view(f"V{prefixes.dtype.itemsize}").tolist()
+    return [prefix + keys[row] for prefix, row in zip(packed, at.tolist(), strict=True)]

@@ -1,0 +1,68 @@
+"""RocksDB under the state folder: its families, how they are opened, and what damage leads to."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options
+
+from streamer.errors import CorruptState, WalkstreamError
+
+FAMILIES = ("rows", "clusters", "postings", "attributes", "graph", "sessions", "meta")
+
+LOG_BYTES = 64 << 20
+"""Of the log of writes, after which RocksDB flushes what is in memory: buffers that are used again
+soon are still in the processor's cache, and a restart has little to read."""
+CACHE, READER_CACHE = 64 << 20, 256 << 20
+"""Most that blocks take in memory: a worker hardly reads, and a search reads all over."""
+FILTER_BITS = 10
+"""Of a Bloom filter, for each key: one file in a hundred is looked into for nothing."""
+
+
+def family_options(family: str, cache: Cache, create: bool) -> Options:
+    """How a family is opened; with `create`, made where it is not there."""
+    out = Options(raw_mode=True)
+    out.create_if_missing(create)
+    out.create_missing_column_families(create)
+    out.set_max_open_files(-1)
+    out.set_keep_log_file_num(2)
+    out.set_max_total_wal_size(LOG_BYTES)
+    # Nearly all is numbers that learning changed, which do not shrink.
+    out.set_compression_type(DBCompressionType.none())
+    table = BlockBasedOptions()
+    table.set_block_cache(cache)
+    if family == "rows":
+        # Rows change often: most files that could hold one do not.
+        table.set_bloom_filter(FILTER_BITS, False)
+    out.set_block_based_table_factory(table)
+    return out
+
+
+class Ahead(Exception):
+    """The folder holds more of a topic than the topic has."""
+
+
+@contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """Turn an error of RocksDB, or Ahead, into CorruptState, and move the closed folder aside."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        if "/LOCK:" in text:  # a block that is corrupt must not be taken for a lock
+            raise WalkstreamError(
+                f"{path}: another process has this state folder open: is a worker of this app "
+                "running already? There is one for an app.name"
+            ) from error
+        if "No space left" in text:
+            raise WalkstreamError(f"{path}: the disk is full. Make room and restart") from error
+        broken = any(word in text for word in ("Corruption", "checksum", "No such file"))
+        if not broken and not isinstance(error, Ahead):
+            raise
+        aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}")
+        path.rename(aside)
+        raise CorruptState(
+            f"{path}: cannot be used ({text}). It was moved to {aside}; start again, and the state "
+            "is rebuilt from Kafka"
+        ) from error
