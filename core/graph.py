@@ -18,8 +18,8 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.lanes import address, prefetch
-from core.slabs import INLINED, LINE, SOURCES, add, fetch_row, give, take
+from core.lanes import SOURCES, address, prefetch
+from core.slabs import INLINED, LINE, add, fetch_row, give, take
 from core.slabs import UNIT as UNIT
 
 REBASE = 64

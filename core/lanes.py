@@ -28,7 +28,10 @@ INLINED: Any = nb.njit(error_model="numpy", forceinline=True)
 
 
 def _sources() -> int:
-    modules = ("hashing", "lanes", "dense", "mixing", "scratch", "walk_pass")
+    modules = (
+        *("hashing", "lanes", "dense", "mixing", "scratch", "walk_pass"),
+        *("scan", "slabs"),
+    )
     return crc32(b"".join(Path(__file__).with_name(f"{m}.py").read_bytes() for m in modules))
 
 

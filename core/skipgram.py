@@ -54,6 +54,8 @@ class Rows:
     def __post_init__(self) -> None:
         if self.v.shape[1] % 16:
             raise ValueError(f"vectors of {self.v.shape[1]} dims; kernels take multiples of 16")
+        if not all(table.flags.c_contiguous for table in vars(self).values()):
+            raise ValueError("rows must be contiguous: kernels take their address")
 
 
 @PASS
@@ -87,6 +89,7 @@ def learn_walks(
     `pool` is a table of `core.negatives`. With more than one thread, blocks of walks run side by
     side without locks (Hogwild: Niu et al., NIPS 2011), and results depend on timing.
     """
+    window = min(window, walks.shape[1])
     settings = (seed, round_number, window, negatives, block, hardest_of, np.float32(rate), *pool)
     d, slots = rows.v.shape[1], rows.attrs.shape[1]
 

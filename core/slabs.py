@@ -4,9 +4,6 @@ The pool is `nbr` int32 and `wgt` float32. `heads` int32 has the first free slab
 (-1 for none; a free slab's first entry is the next one), and last the end of the used pool.
 """
 
-from pathlib import Path
-from zlib import crc32
-
 import numba as nb
 import numpy as np
 
@@ -18,12 +15,6 @@ LINE = 16
 """Entries of the pool in a cache line."""
 INLINED = nb.njit(forceinline=True)
 """Part of a kernel, in place of each call: passing a dozen arrays costs more than adding an arc."""
-
-SOURCES = crc32(
-    b"".join((Path(__file__).parent / f).read_bytes() for f in ("slabs.py", "lanes.py"))
-)
-"""A digest of what is put into kernels of other modules, of which numba's cache takes no notice: a
-default value is part of the signature that it looks up."""
 
 
 @nb.njit(cache=True, nogil=True)

@@ -342,13 +342,14 @@ def learn(  # type: ignore[no-untyped-def]
                             tokens[c0 + c], grad, F32(1), square[c], rate, v, acc_v, mix, attrs,
                             slots, dirty, wide, share, c * parts, h, c * d,
                         )  # fmt: skip
+            # A row has moved even where its accumulator is too large to grow by so little.
             for j in range(block):
                 q = longest + j
-                if place[j] == q and acc[q] > was[q]:
+                if upto > done and place[j] == q:
                     acc_u[negative[j]] += acc[q] - was[q]
                     touch(dirty, negative[j])
             done = upto
         for p in range(length):
-            if local[p] == p and acc[p] > was[p]:
+            if local[p] == p:
                 acc_u[tokens[p]] += acc[p] - was[p]
                 touch(dirty, tokens[p])

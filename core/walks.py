@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from core.graph import UNIT, Graph
 from core.hashing import GOLDEN, mix, stream
+from core.lanes import SOURCES
 from core.scan import LANES, find, lane_sums, lanes_up_to, prefetch
 
 WALKS = 1
@@ -65,7 +66,7 @@ def _entry(wgt, at, end, left):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(error_model="numpy", cache=True, nogil=True)
-def _exact(u, past, past_base, past_n, base, n, nbr, wgt, back, away):  # type: ignore[no-untyped-def]
+def _exact(u, past, past_base, past_n, base, n, nbr, wgt, back, away, sources=SOURCES):  # type: ignore[no-untyped-def]
     """The entry of a row drawn by weight times bias, all of them worked out; u in [0, 1)."""
     left = np.float32(0.0)
     for draws in range(2):
@@ -87,7 +88,7 @@ def _exact(u, past, past_base, past_n, base, n, nbr, wgt, back, away):  # type: 
 
 
 @nb.njit(error_model="numpy", cache=True, nogil=True)
-def _walk(first, starts, seed, round_number, biases, start, degree, nbr, wgt, out):  # type: ignore[no-untyped-def]
+def _walk(first, starts, seed, round_number, biases, start, degree, nbr, wgt, out, sources=SOURCES):  # type: ignore[no-untyped-def]
     """`biases` is None, or (1 / p, 1 / q) float32: told apart when this is compiled."""
     length = out.shape[1]
     node = np.full(TOGETHER, -1, np.int64)

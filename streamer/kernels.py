@@ -20,7 +20,7 @@ def prepare(settings: Settings) -> None:
 
     def tell() -> None:
         told.append(True)
-        log.info("compiling the kernels: half a minute or so, on a first start only")
+        log.info("compiling the kernels: half a minute or so, once for these settings")
 
     warm_up(settings, tell)
     if told:

@@ -101,7 +101,7 @@ class Places:
 
     def delete(self, keys: Sequence[bytes]) -> None:
         """The rows under these keys, which were there, are deleted now."""
-        self._free += [self._at.pop(key) for key in keys]
+        self._free += [self._at.pop(key) for key in dict.fromkeys(keys)]
 
     def _reserve(self, n: int) -> None:
         if n > len(self._free):

@@ -57,6 +57,8 @@ class Report(msgspec.Struct, frozen=True):
     """All of it."""
 
     clicks: int
+    left_out: int
+    """Records that a worker would refuse, and types that weigh 0: `replay` shows them."""
     rounds: int
     items: int
     """Those that live at the end."""
@@ -68,11 +70,17 @@ class Report(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(
-        cls, clicks: int, engine: Engine, begin: float, scores: Scores, steps: Sequence[Step]
+        cls,
+        clicks: int,
+        left_out: int,
+        engine: Engine,
+        begin: float,
+        scores: Scores,
+        steps: Sequence[Step],
     ) -> "Report":
         first = int(begin * clicks)
         return cls(
-            clicks, engine.round_number, len(engine.items), first, scores.figures(first),
+            clicks, left_out, engine.round_number, len(engine.items), first, scores.figures(first),
             Stable.of([step for step in steps if step.click - step.clicks >= first]),
             scores.over_stream(clicks),
         )  # fmt: skip
@@ -87,7 +95,13 @@ def show(report: Report, as_json: bool) -> None:
     ranked = {f.of: f.positions for f in report.figures}
     print(
         f"{report.clicks:,} clicks, {report.rounds:,} rounds, {report.items:,} items\n"
-        f"{ranked['all']:,} clicks ranked, from click {report.begin:,} on, "
+        + (
+            f"{report.left_out:,} records left out: bad ones and types that weigh 0, which "
+            "`walkstream replay` shows\n"
+            if report.left_out
+            else ""
+        )
+        + f"{ranked['all']:,} clicks ranked, from click {report.begin:,} on, "
         f"{ranked[UNKNOWN]:,} of them on items never seen before"
     )
     for table in (_totals(report.figures), _groups(report.figures), _stability(report.stability)):
@@ -95,6 +109,8 @@ def show(report: Report, as_json: bool) -> None:
         console.print(table)
     print()
     print(NOTES)
+    if not report.stability.publishes:
+        print("A publish is every 20 rounds here: for a log this short, --set commit.rounds=1.")
 
 
 NOTES = """\

@@ -34,6 +34,8 @@ class Log:
         self.reader = read_clicks(self._source)
         self.records = 0
         """Taken so far."""
+        self.left_out = 0
+        """Those that were no good click, and those of types that weigh 0."""
 
     def count(self) -> int:
         """How many records there are, by reading all of them once more."""
@@ -46,6 +48,7 @@ class Log:
             decoded = self._decode([r.key for r in records], [r.value for r in records],
                                    [-1] * len(records))  # fmt: skip
             self.records += len(records)
+            self.left_out += len(decoded.bad) + decoded.unwanted
             closes = is_last or number % per_commit == 0
             parts = decoded.clicks.parts(size)
             for at, clicks in enumerate(parts, 1):

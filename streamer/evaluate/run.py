@@ -105,6 +105,8 @@ class Evaluation:
                 self._round(taken)
                 what = f"{self.past.clicks:,} clicks, {len(self.engine.items):,} items"
                 progress.update(task, completed=self.log.reader.bytes_read, what=what)
+        if not self.log.records:
+            raise WalkstreamError("there was nothing to rank: there is no record in the input")
         if not self.scores.rankers():
             raise WalkstreamError(
                 "there was nothing to rank: no user went on from one item, learned before, to "
@@ -112,7 +114,12 @@ class Evaluation:
                 "with --set round.max_events=N"
             )
         return report.Report.of(
-            self.past.clicks, self.engine, self.options.begin, self.scores, self.stability.steps
+            self.past.clicks,
+            self.log.left_out,
+            self.engine,
+            self.options.begin,
+            self.scores,
+            self.stability.steps,
         )
 
     def _round(self, taken: Round) -> None:

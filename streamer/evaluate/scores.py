@@ -19,6 +19,8 @@ UNKNOWN = "never seen"
 """The group of clicks on items that nobody clicked before."""
 PARTS = 20
 """Points of the stream at which the picture has a figure."""
+FEWEST = 20
+"""Positions that such a point needs."""
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -103,7 +105,7 @@ class Scores:
         yield UNKNOWN, ~is_known
 
     def over_stream(self, clicks: int) -> list[Point]:
-        """HR@20 by stretch of a log of so many clicks, without stretches that have no position."""
+        """HR@20 by stretch of a log of so many clicks, without those of under FEWEST positions."""
         if not self._ranks:
             return []
         click = np.concatenate([about[0] for about in self._about])
@@ -118,7 +120,7 @@ class Scores:
                 int((part == p).sum()),
                 {ranker: float(hit[part == p].mean()) for ranker, hit in hits.items()},
             )
-            for p in np.unique(part).tolist()
+            for p in np.flatnonzero(np.bincount(part) >= FEWEST).tolist()
         ]
 
 

@@ -174,6 +174,18 @@ def test_only_rows_of_walks_and_negatives_change() -> None:
     assert not same(before, after, "u", [10])
 
 
+def test_every_row_that_moves_is_marked_even_where_its_accumulator_cannot_grow() -> None:
+    # Negatives of a score near -23 have gradients that 1e4 + g^2 rounds away.
+    before, after = (random_rows(60, accumulator=1e4) for _ in range(2))
+    for rows in (before, after):
+        rows.v[:8], rows.u[8:] = 1.2, -1.2
+    walk = np.arange(8, dtype=np.int32)
+    learn(after, np.tile(walk, (20, 1)), uniform(list(range(60))), hardest_of=1)
+    moved = (after.u != before.u).any(axis=1) | (after.v != before.v).any(axis=1)
+    assert moved[8:].any()
+    assert not (moved & ~after.dirty).any()
+
+
 def test_only_rows_of_sessions_and_negatives_change() -> None:
     before, after = random_rows(30), random_rows(30)
     learn_sessions(after, ints([[1, 2], [3, -1]]), ints([4, -1]), uniform([10]), **SESSIONS)
