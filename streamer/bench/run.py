@@ -1,12 +1,11 @@
 """Runs benches by name, and prints what they find as they find it."""
 
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Literal, get_args
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from streamer.bench.results import Options, Result
 from streamer.errors import ConfigError
@@ -18,17 +17,11 @@ Name = Literal["skipgram", "walks", "graph", "ingest", "index", "round"]
 def run(name: Name | Literal["all"], options: Options, as_json: bool) -> None:
     """Measure and print. ConfigError if a peer's package is missing."""
     names = get_args(Name) if name == "all" else (name,)
-    found = []
     for one in names:
-        with Console(stderr=True).status(f"{one}: measuring, some minutes"):
-            for result in _measure(one, options):
-                found.append(result)
-                if as_json:
-                    print(msgspec.json.encode(result).decode(), flush=True)
-                else:
-                    print(told(result), flush=True)
-    if not as_json and len(found) > 1:
-        Console().print(_table(found))
+        print(f"{one}: measuring, which takes some minutes", file=sys.stderr, flush=True)
+        for result in _measure(one, options):
+            line = msgspec.json.encode(result).decode() if as_json else told(result)
+            print(line, flush=True)
 
 
 def _measure(name: str, options: Options) -> Iterator[Result]:
@@ -62,16 +55,3 @@ def told(r: Result) -> str:
     if r.quality is not None:
         text += f"; quality {r.quality}, peer {r.peer_quality or '-'}"
     return f"{text}; ceiling {r.ceiling}"
-
-
-def _table(results: list[Result]) -> Table:
-    table = Table()
-    for column in ("bench", "setting", "ours", "unit", "peer", "peer's", "ratio", "target"):
-        right = column in ("ours", "peer's", "ratio", "target")
-        table.add_column(column, justify="right" if right else "left")
-    for r in results:
-        table.add_row(
-            r.bench, r.setting, number(r.ours), r.unit, r.peer, number(r.peer_value),
-            number(r.ratio), r.target or "-",
-        )  # fmt: skip
-    return table

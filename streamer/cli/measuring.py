@@ -40,9 +40,17 @@ def bench(
 ) -> None:
     """How fast the engine is on this machine, beside a peer in the same run.
 
-    The two take turns, at least five times each, and the medians count: compare the ratio, not the
-    figures, between machines. Peers come with `pip install 'walkstream[bench]'`; one that pins old
-    versions gets an environment of its own in `~/.cache/walkstream`.
+    *skipgram* learns from walks of an invented graph, beside gensim. *walks* are those on the live
+    graph, beside PecanPy. *graph* folds transitions, beside sums of scipy's sparse matrices, and
+    tells what memory holds. *ingest* reads a real Kafka (KAFKA_BOOTSTRAP_SERVERS, or one that it
+    starts) as far as the graph, beside quixstreams. *index* writes a round's rows and answers
+    queries, beside sqlite and faiss. *round* replays a whole log, beside item2vec of gensim. Each
+    takes one to ten minutes.
+
+    The two take turns, at least five times each, and the medians count: compare the ratio (ours by
+    the peer's), not the figures, between machines. Targets are those of the full size. Peers come
+    with `pip install 'walkstream[bench]'`; one that pins old versions gets an environment of its
+    own in `~/.cache/walkstream`.
 
     **Examples**
 
