@@ -181,8 +181,9 @@ def create(admin: AdminClient, specs: Iterable[TopicSpec]) -> list[str]:
         for name, future in futures.items():
             if _unless(future, KafkaError.TOPIC_ALREADY_EXISTS, f"create topic {name}")[1]:
                 created.append(name)
-    # Brokers learn of a new topic a moment after the controller has agreed to it.
-    names = [spec.name for spec in specs]
+    # Brokers learn of a new topic a moment after the controller has agreed to it. One that was
+    # there may go meanwhile, if it is being deleted: it is not waited for.
+    names = [spec.name for spec in missing]
     deadline = time.monotonic() + REQUEST_SECONDS
     while len(_describe(admin, names)) < len(names):
         if time.monotonic() > deadline:

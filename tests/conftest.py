@@ -10,6 +10,7 @@ from broker import Broker, Unavailable, java
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("integration", "chaos", "quality")
+DAY_MS = 24 * 60 * 60 * 1000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,7 +32,8 @@ def kafka() -> Iterator[str]:
         yield servers
         return
     try:
-        broker = Broker()
+        # Tests write records of years ago, which retention would delete at its next look.
+        broker = Broker(settings={"log.retention.check.interval.ms": str(DAY_MS)})
     except Unavailable as reason:
         if os.environ.get("CI") == "true" and _has_java():
             pytest.fail(f"no Kafka for the tests: {reason}")

@@ -197,7 +197,8 @@ def test_a_reset_that_is_killed_keeps_the_list_of_forgotten_users(
     topic = app.config.topics.model_state
     listed = {message.key() for message in app.read(topic)}
     plan = {"point": point, "when": when, "call": 1, "marker": str(app.folder / "killed")}
-    assert app.command("reset", "--topics", "--yes", plan=plan).wait() == -9
+    killed = app.command("reset", "--topics", "--yes", plan=plan)
+    assert killed.wait() == -9, killed.output
     for command in (["worker"], ["worker", "--dry-run"], ["forget", "--undo", "bob"]):
         refused = app.command(*command)
         assert refused.wait() == 3, refused.output

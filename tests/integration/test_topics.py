@@ -1,6 +1,6 @@
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import pytest
@@ -12,6 +12,7 @@ from confluent_kafka.admin import (
     NewPartitions,
     NewTopic,
     ResourceType,
+    TopicDescription,
 )
 
 from core.settings import DAY_MS
@@ -96,6 +97,23 @@ def test_create_makes_only_what_is_missing(admin: AdminClient, names: TopicSetti
     assert sorted(first) == sorted(spec.name for spec in specs if spec.name != names.clicks)
     assert second == []
     assert topics.check(admin, specs) == []
+
+
+def test_create_does_not_wait_for_a_topic_that_goes_meanwhile(
+    admin: AdminClient, names: TopicSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = topics.specs(names, HORIZON_MS)[:2]
+    topics.create(admin, [one])
+    describe = topics._describe
+
+    def then_delete(client: AdminClient, asked: Iterable[str]) -> dict[str, TopicDescription]:
+        monkeypatch.undo()
+        seen = describe(client, asked)
+        delete(admin, one.name)
+        return seen
+
+    monkeypatch.setattr(topics, "_describe", then_delete)
+    assert topics.create(admin, [one, other]) == [other.name]
 
 
 @pytest.mark.parametrize(
