@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from core.clicks import Clicks
 from core.clusters import unit_rows
 from core.graph import Graph
+from core.lanes import SOURCES
 from core.model import Model
 from core.sessions import Sessions
 from core.settings import SessionSettings, Settings
 from core.skipgram import KERNEL, Rows, hidden
+from core.slabs import UNIT
 from core.vocabulary import Vocabulary
 
 RANKERS = ("next", "hybrid", "popularity", "covisitation")
@@ -119,25 +121,13 @@ def ranks(
     is the lower slot. A target that is not known, or by `covisitation` has no arc, has n before it,
     or DEPTH if that is more.
     """
-    last = max(len(items), DEPTH)
-    out = {name: np.full(len(query), last, np.int64) for name in RANKERS}
-    known = np.flatnonzero(target >= 0)
-    if len(known) == 0:
-        return out
-    count = model.columns.count[items]
-    for row, i in zip(next_scores(model.rows, items, query[known]), known.tolist(), strict=True):
-        a, b = query[i], target[i]
-        own, at = np.searchsorted(items, [a, b])
-        out["next"][i] = rank(row, own, at)
-        nbr, wgt = graph.row(int(a))
-        total = wgt.sum()
-        if total > 0.0:
-            row[np.searchsorted(items, nbr)] += GRAPH_SHARE * np.sqrt(wgt / total)
-        out["hybrid"][i] = rank(row, own, at)
-        out["popularity"][i] = rank(count, own, at)
-        if len(weight := wgt[nbr == b]):
-            out["covisitation"][i] = ((wgt > weight) | (wgt == weight) & (nbr < b)).sum()
-    return out
+    ranks = np.full((len(RANKERS), len(query)), max(len(items), DEPTH), np.int64)
+    if (known := np.flatnonzero(target >= 0)).size:
+        _ranks(
+            next_scores(model.rows, items, query[known]), model.columns.count[items], items, known,
+            query, target, graph.start, graph.degree, graph.nbr, graph.wgt, ranks,
+        )  # fmt: skip
+    return dict(zip(RANKERS, ranks, strict=True))
 
 
 def next_scores(
@@ -188,6 +178,34 @@ def _scores(vectors, at, u, items, queries, out):  # type: ignore[no-untyped-def
                 tile[k], tile[k + 1], tile[k + 2], tile[k + 3] = s0, s1, s2, s3
             for k in range(used):
                 out[j, begin + k] = tile[k]
+
+
+@nb.njit(cache=True, nogil=True)
+def _ranks(  # type: ignore[no-untyped-def]
+    scores, count, items, known, query, target, start, degree, nbr, wgt, out, sources=SOURCES
+):  # fmt: skip
+    """The ranks of trials `known` into out[ranker, trial]; `scores` [known, n] are by `next`."""
+    for trial in range(len(known)):
+        i, row = known[trial], scores[trial]
+        a, b = query[i], target[i]
+        own, at = np.searchsorted(items, a), np.searchsorted(items, b)
+        out[0, i] = rank(row, own, at)
+        arcs = range(start[a] * UNIT, start[a] * UNIT + degree[a])
+        total = np.float32(0.0)
+        for arc in arcs:
+            total += wgt[arc]
+        if total > 0.0:
+            for arc in arcs:
+                row[np.searchsorted(items, nbr[arc])] += GRAPH_SHARE * np.sqrt(wgt[arc] / total)
+        out[1, i] = rank(row, own, at)
+        out[2, i] = rank(count, own, at)
+        for goal in arcs:
+            if nbr[goal] == b:
+                before = 0
+                for arc in arcs:
+                    tied = wgt[arc] == wgt[goal] and nbr[arc] < b
+                    before += wgt[arc] > wgt[goal] or tied
+                out[3, i] = before
 
 
 @nb.njit(cache=True, nogil=True)
