@@ -71,6 +71,7 @@ def _hidden(slots, v, mix, attrs, wide, share, out, sources=SOURCES):  # type: i
 def hidden(rows: Rows, slots: NDArray[np.int32]) -> NDArray[np.float32]:
     """The hidden vectors of items, float32 [len(slots), d]: rows of V without attributes."""
     d = rows.v.shape[1]
+    slots = np.ascontiguousarray(slots, np.int32)
     out = np.empty((len(slots), d), np.float32)
     share = np.empty(rows.mix.shape[1], np.float32)
     _hidden(slots, rows.v, rows.mix, rows.attrs, _wide(d), share, out)
@@ -86,9 +87,10 @@ def learn_walks(
 ) -> None:  # fmt: skip
     """Learn from walks, int32 [n, length] of slots, -1 past the end. Changes `rows` in place.
 
-    `pool` is a table of `core.negatives`. With more than one thread, blocks of walks run side by
-    side without locks (Hogwild: Niu et al., NIPS 2011), and results depend on timing.
+    `pool` is a table of `core.negatives`, not empty. With more than one thread, blocks of walks run
+    side by side without locks (Hogwild: Niu et al., NIPS 2011), and results depend on timing.
     """
+    walks = np.ascontiguousarray(walks, np.int32)
     window = min(window, walks.shape[1])
     settings = (seed, round_number, window, negatives, block, hardest_of, np.float32(rate), *pool)
     d, slots = rows.v.shape[1], rows.attrs.shape[1]
@@ -109,11 +111,12 @@ def learn_sessions(
     """Train the decayed mean of each session's last items towards its next item, and back.
 
     history int32 [n, length] of slots, newest first, -1 past the end; target int32 [n], -1 for
-    none.
+    none. `pool` is a table of `core.negatives`, not empty.
     """
     session_pass.learn(
-        history, target, seed, round_number, passes, np.float32(decay), negatives, hardest_of,
-        np.float32(rate), *pool, *_arrays(rows),
+        np.ascontiguousarray(history, np.int32), np.ascontiguousarray(target, np.int32), seed,
+        round_number, passes, np.float32(decay), negatives, hardest_of, np.float32(rate), *pool,
+        *_arrays(rows),
         scratch.for_sessions(history.shape[1], hardest_of, rows.v.shape[1], rows.attrs.shape[1]),
     )  # fmt: skip
 

@@ -273,3 +273,20 @@ def test_threads_share_out_all_walks() -> None:
     walks = np.arange(60).reshape(10, 6)
     rows = learn(random_rows(62), walks, uniform([60, 61]), threads=3)
     assert rows.dirty.all()
+
+
+# -- memory --------------------------------------------------------------------------------------
+
+
+def test_views_of_larger_arrays_are_learned_from_as_their_copies_are() -> None:
+    rng = np.random.default_rng(3)
+    walks = rng.integers(0, 12, (20, 16)).astype(np.int32)[::2, ::2]
+    targets = rng.integers(0, 12, 20).astype(np.int32)[::2]
+    learned = []
+    for keep in (lambda view: view, np.ascontiguousarray):
+        rows = random_rows(12)
+        learn_walks(rows, keep(walks), uniform([*range(12)]), **WALKS)
+        learn_sessions(rows, keep(walks), keep(targets), uniform([*range(12)]), **SESSIONS)
+        learned.append((rows.u, hidden(rows, keep(targets))))
+    for view, copy in zip(*learned, strict=True):
+        np.testing.assert_array_equal(view, copy)
