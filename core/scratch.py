@@ -26,7 +26,7 @@ class WalkScratch(NamedTuple):
     negative: NDArray[np.int32]  # of a block's negatives: items and local rows
     place: NDArray[np.int32]
     drawn: NDArray[np.int32]  # negatives of this walk and of the next
-    lines: NDArray[np.int64]  # addresses to ask for
+    ask: NDArray[np.int64]  # addresses of rows to ask for
     ids: NDArray[np.int32]  # of a group's rows: local row, its place in u, accumulator, step
     at: NDArray[np.int64]
     accs: NDArray[np.float32]
@@ -75,7 +75,7 @@ def for_walks(
         place=ints(block),
         drawn=np.zeros(2 * negatives, np.int32),
         # `apply` may read past the end of the list; what is there are addresses of an earlier walk.
-        lines=np.full((2 * longest + negatives + most) * d // 16, start, np.int64),
+        ask=np.full(2 * longest + negatives + most, start, np.int64),
         ids=ints(most),
         at=np.zeros(most, np.int64),
         accs=floats(most) + one,

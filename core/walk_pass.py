@@ -106,25 +106,20 @@ def _length(walks, at, longest):  # type: ignore[no-untyped-def]
 
 @INLINED
 def _prepare(  # type: ignore[no-untyped-def]
-    walks, at, n, state, drawn, m, count, items, pool, accept, alias, v, u, wide, lines
+    walks, at, n, state, drawn, m, count, items, pool, accept, alias, v, u, d, ask
 ):
-    """Draw a walk's negatives into drawn[m : m + count], and list in `lines` the addresses of what
-    the walk will read. Returns how many."""
-    d, k = 16 * len(wide), 0
+    """Draw a walk's negatives into drawn[m : m + count], and list in `ask` the addresses of the
+    rows that the walk will read. Returns how many."""
     for p in range(n):
         row = np.int64(walks[at + p]) * d
-        for i in range(len(wide)):
-            lines[k] = address(v, row + 16 * i)
-            lines[k + 1] = address(u, row + 16 * i)
-            k += 2
-    for j in range(m, m + count):
-        drawn[j] = draw(state, items, pool, accept, alias)
+        ask[2 * p] = address(v, row)
+        ask[2 * p + 1] = address(u, row)
+    for j in range(count):
+        slot = draw(state, items, pool, accept, alias)
         state += GOLDEN
-        row = np.int64(drawn[j]) * d
-        for i in range(len(wide)):
-            lines[k] = address(u, row + 16 * i)
-            k += 1
-    return k
+        drawn[m + j] = slot
+        ask[2 * n + j] = address(u, np.int64(slot) * d)
+    return 2 * n + count
 
 
 @INLINED
@@ -191,14 +186,14 @@ def _gradients(  # type: ignore[no-untyped-def]
     n, full, wanted, both_weights, square, rate, acc, ids, score, energy, sums, accs, step
 ):
     """Gradients of all pairs in place of their scores, and the steps of the rows into `step`."""
+    for j in range(n):
+        accs[j] = acc[ids[j]]
     squares = load16(square, 0)
     for o in range(0, 8 * full, 16):
         g = sigmoid16(load16(score, o))
         g = sub(load16(wanted, o), mul(load16(both_weights, o), g))
         store16(score, o, g)
         store16(energy, o, mul(mul(g, g), squares))
-    for j in range(n):
-        accs[j] = acc[ids[j]]
     for j in range(0, n, 8):
         grown = add(load8(accs, j), totals8(energy, 8 * j))
         store8(accs, j, grown)
@@ -242,7 +237,7 @@ def learn(  # type: ignore[no-untyped-def]
     negative = pointer(scratch.negative)
     place = pointer(scratch.place)
     drawn = pointer(scratch.drawn)
-    lines = pointer(scratch.lines)
+    ask = pointer(scratch.ask)
     ids = pointer(scratch.ids)
     at = pointer(scratch.at)
     accs = pointer(scratch.accs)
@@ -273,7 +268,7 @@ def learn(  # type: ignore[no-untyped-def]
             listed = _prepare(
                 walks, (w + 1) * longest, ahead, stream(seed, round_number, WALKS, first + w + 1),
                 drawn, ((w + 1) & 1) * negatives, max(1, ahead // block) * block * draws, items,
-                pool, accept, alias, v, u, wide, lines,
+                pool, accept, alias, v, u, d, ask,
             )  # fmt: skip
         if w < 0 or length < 2:
             continue
@@ -334,7 +329,8 @@ def learn(  # type: ignore[no-untyped-def]
                     rows, full, wanted, both_weights, square, rate, acc, ids, score, energy, sums,
                     accs, step,
                 )  # fmt: skip
-                asked = min(listed, apply(u, at, rows, h, d, score, step, grad, lines, asked))
+                apply(u, at, rows, h, d, score, step, grad, ask, asked)
+                asked = min(listed, asked + rows)
                 _mean_squares(grad, d, energy, square)
                 for c in range(n):
                     if count[c] > F32(0):
