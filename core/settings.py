@@ -38,10 +38,10 @@ class GraphSettings:
 
 @dataclass(frozen=True)
 class WalkSettings:
-    per_node: int = 4
+    per_node: int = 8
     """Walks from each changed item, every round."""
-    length: int = 10
-    """Items in a walk, its start included."""
+    length: int = 8
+    """Items in a walk, its start included. Multiples of 8 are learned fastest."""
     replay: float = 0.25
     """Further starts, as a share of the changed items, drawn from all items."""
     p: float = 1.0
