@@ -29,6 +29,9 @@ NEVER = np.iinfo(np.int64).min
 DONE, FULL, TICK, MOVE = 0, 1, 2, 3
 """Why `fold` stopped: all done; the pool must grow; time for a sweep; time to move the landmark."""
 
+SCALED = 128
+"""Clicks whose weights are scaled together."""
+
 AHEAD = 8
 """The rows of the click so many places on are asked for in advance; its session, twice as many."""
 
@@ -95,9 +98,13 @@ def fold(  # type: ignore[no-untyped-def]
     if clock != NEVER:
         due = (clock // tick + 1) * tick
     end = landmark + REBASE * half_life
+    ready = begin
     for k in range(begin, len(items)):
-        amounts[k] = scaled(weights[k], times[k], landmark, half_life)
-    for k in range(begin, len(items)):
+        if k == ready:
+            # Some at a time: a stop, after which the landmark may be another, wastes few.
+            ready = min(k + SCALED, len(items))
+            for j in range(k, ready):
+                amounts[j] = scaled(weights[j], times[j], landmark, half_life)
         if k + 2 * AHEAD < len(items):
             u, item = users[k + 2 * AHEAD], items[k + 2 * AHEAD]
             prefetch(address(s_time, u))

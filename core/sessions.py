@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from core.vocabulary import Numbers
+from core.numbers import Numbers
 
 
 class Sessions:
@@ -19,8 +19,8 @@ class Sessions:
     """
 
     def __init__(self, length: int, width: int) -> None:
-        self.users = Numbers(self._new_row)
-        self.names: list[str | None] = []
+        self.users = Numbers()
+        self.names = self.users.names
         self.time = np.zeros(0, np.int64)
         self.items = np.zeros((0, length), np.int32)
         self.size = np.zeros(0, np.int32)
@@ -29,7 +29,6 @@ class Sessions:
         self.changed = np.zeros(0, np.bool_)
         self.ended: list[str] = []
         """Users whose sessions were forgotten since the last checkpoint."""
-        self._free: list[int] = []
         self._to_collect = False
         """Whether a session may have ended since rows were freed."""
 
@@ -39,14 +38,6 @@ class Sessions:
         if len(self.names) > len(self.time):
             self._grow(max(1024, 2 * len(self.names)))
         return rows
-
-    def _new_row(self, user: str) -> int:
-        if self._free:
-            row = self._free.pop()
-            self.names[row] = user
-            return row
-        self.names.append(user)
-        return len(self.names) - 1
 
     def _grow(self, n: int) -> None:
         for name in _COLUMNS:
@@ -75,14 +66,10 @@ class Sessions:
         if not self._to_collect:
             return
         self._to_collect = False
-        for row in np.flatnonzero(self.size[: len(self.names)] == 0).tolist():
-            user = self.names[row]
-            if user is not None:
-                self.names[row] = None
-                del self.users[user]
-                self._free.append(row)
-                self.changed[row] = False
-                self.ended.append(user)
+        rows = np.flatnonzero((self.size[: len(self.names)] == 0) & self.users.held)
+        self.ended += self.users.forget(rows.tolist())
+        self.users.free.extend(rows.tolist())
+        self.changed[rows] = False
 
     def load(
         self, users: Sequence[str], time: NDArray[np.int64], clicks: NDArray[np.int32],

@@ -1,16 +1,18 @@
 """Ids to slots. A slot is the row of an item, or of an attribute, in every array of the engine."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core.numbers import Numbers
+
 ATTRIBUTE = b"\xffattr/"
 """Keys that start with 0xFF are no UTF-8, so no item id can be one of them."""
 
-ID_BYTES = 180
-"""Bytes of memory of an id of some ten characters: its text, its number, and its place in a dict
-and in a list."""
+ID_BYTES = 240
+"""Bytes of memory of an id of some ten characters: its text, its number, and its places in a dict,
+in a list, and in the table of `Numbers`."""
 
 _ATTRIBUTE_TEXT = ATTRIBUTE.decode("utf-8", "surrogateescape")
 
@@ -34,28 +36,12 @@ def is_attribute(key: str) -> bool:
     return key.startswith(_ATTRIBUTE_TEXT)
 
 
-class Numbers(dict[str, int]):
-    """Numbers by key; a key that is looked up and not there gets one from `new`."""
-
-    def __init__(self, new: Callable[[str], int]) -> None:
-        super().__init__()
-        self._new = new
-
-    def __missing__(self, key: str) -> int:
-        number = self[key] = self._new(key)
-        return number
-
-    def of(self, keys: Sequence[str]) -> NDArray[np.int32]:
-        """The number of each key, int32 [len(keys)]: one look into the dict for a known one."""
-        return np.fromiter(map(self.__getitem__, keys), np.int32, len(keys))
-
-
 class Vocabulary:
     """Ids in the order in which they got their slots; a slot that lost its id stays empty."""
 
     def __init__(self) -> None:
-        self.keys: list[str | None] = []
-        self._slots = Numbers(self._new_slot)
+        self._slots = Numbers()
+        self.keys = self._slots.names
 
     def __len__(self) -> int:
         """Slots handed out, empty ones included."""
@@ -80,17 +66,9 @@ class Vocabulary:
         """The slot of each key, int32 [len(keys)]; a key not seen before gets the next free one."""
         return self._slots.of(keys)
 
-    def _new_slot(self, key: str) -> int:
-        self.keys.append(key)
-        return len(self.keys) - 1
-
     def forget(self, slots: Iterable[int]) -> None:
         """Empty these slots; their ids get new ones if they come back."""
-        for slot in slots:
-            key = self.keys[slot]
-            if key is not None:
-                del self._slots[key]
-                self.keys[slot] = None
+        self._slots.forget(list(slots))
 
     def cut(self, n: int) -> None:
         """Take back the slots from n on; their ids get new ones if they come back."""
@@ -99,6 +77,4 @@ class Vocabulary:
 
     def reorder(self, order: NDArray[np.int64]) -> None:
         """Make slot `order[i]` slot i; slots not in `order` are dropped."""
-        self.keys = [self.keys[slot] for slot in order]
-        self._slots.clear()
-        self._slots.update((key, i) for i, key in enumerate(self.keys) if key is not None)
+        self._slots.replace([self.keys[slot] for slot in order])

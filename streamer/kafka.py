@@ -61,6 +61,10 @@ _last_error = ""
 COMMON: dict[str, Any] = {"log_level": 2, "error_cb": _log_error}
 """librdkafka's own lines are left out: what matters of them comes as an error."""
 
+PROMPT: dict[str, Any] = {"fetch.wait.max.ms": 100, "fetch.queue.backoff.ms": 5}
+"""How a consumer fetches. After its queue was full, librdkafka would wait for a second before it
+fetches again, in which a reader that is behind empties the queue and waits too."""
+
 
 def identity(config: Config) -> str:
     """`group.instance.id` and `transactional.id` of this worker."""
@@ -108,7 +112,7 @@ def group_consumer(config: Config) -> Consumer:
     """Reads `clicks` and `vector-deltas` as a static member of the group."""
     defaults: dict[str, KafkaValue] = {
         "session.timeout.ms": SESSION_MS,
-        "fetch.wait.max.ms": 100,
+        **PROMPT,
     }
     return Consumer(
         COMMON
@@ -132,7 +136,7 @@ def tail_consumer(config: Config) -> Consumer:
     """Reads every partition of `items` and `model-state`; its offsets live in the state folder."""
     return Consumer(
         COMMON
-        | {"fetch.wait.max.ms": 100}
+        | PROMPT
         | config.kafka
         | {
             # A group id is asked for even where no group is joined; nothing is stored under it.

@@ -29,7 +29,8 @@ from streamer.decode.events import Decoder
 from streamer.errors import ConfigError
 from streamer.kafka import CALL_SECONDS
 from streamer.settings import AppSettings, Config, TopicSettings
-from streamer.worker.group import Group
+from streamer.worker.group import Group, columns
+from streamer.worker.loop import MAX_ROUND_BYTES
 
 SERVERS = "KAFKA_BOOTSTRAP_SERVERS"
 BROKER = Path(__file__).parents[2] / "ops" / "kafka" / "broker.py"
@@ -38,8 +39,8 @@ QUICK = 5
 """So many times less with `--quick`."""
 PER_RECORD = 20
 PARTITIONS = 4
-BATCH = 2000
-"""Clicks taken at a time: a round's."""
+CLICK_BYTES = 80
+"""About so many a click has; a worker collects until it has a round's records, or bytes."""
 TARGET, PACKED_TARGET = 250_000.0, 1_000_000.0
 QUIXSTREAMS = "quixstreams==3.28.1"
 
@@ -145,7 +146,8 @@ class Bench:
         group = Group(config, lambda share: None)
         self.groups.append(group)
         group.join()
-        return Log(config, group, self.admin, len(stream.times), BATCH // per_record)
+        batch = min(config.round.max_events, MAX_ROUND_BYTES // (per_record * CLICK_BYTES))
+        return Log(config, group, self.admin, len(stream.times), batch)
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -188,7 +190,9 @@ class Log:
     def __init__(
         self, config: Config, group: Group, admin: AdminClient, clicks: int, batch: int
     ) -> None:
-        self.config, self.group, self.clicks, self.batch = config, group, clicks, batch
+        self.config, self.group, self.clicks = config, group, clicks
+        self.batch = batch
+        """Records taken at a time."""
         self.topic = config.topics.clicks
         self.by_clock: list[float] = []
         """Clicks a second of waiting for the broker included, of each reading in turn."""
@@ -203,11 +207,9 @@ class Log:
 
         def take(messages: list[Message]) -> None:
             nonlocal kept
-            decoded = decoder(
-                [m.key() for m in messages], [m.value() for m in messages],
-                [m.timestamp()[1] for m in messages],
-            )  # fmt: skip
-            kept += int((engine.fold(decoded.clicks).fate == KEPT).sum())
+            clicks = decoder(*columns(messages)).clicks
+            for part in clicks.parts(self.config.round.max_events):
+                kept += int((engine.fold(part).fate == KEPT).sum())
 
         rate = self._read(take)
         assert kept == self.clicks, "all clicks are good, and none is left out"
@@ -223,12 +225,18 @@ class Log:
 
     def _read(self, take: Callable[[list[Message]], None]) -> float:
         """All records in batches. Returns clicks a second of the processor's time: this process
-        has one core, and what it waits for the broker is not its own."""
+        has one core, and what it waits for the broker is not its own.
+
+        As with the peer, time by the clock begins when the first records are there.
+        """
         left = sum(self.ends.values()) - sum(self.begins.values())
+        begin, clock = time.process_time(), 0.0
         self.group.begin(self.begins)
-        begin, clock = time.process_time(), time.perf_counter()
         while left > 0:
-            messages = self.group.consume(self.batch, 0.1)
+            # More than there is would be waited for.
+            messages = self.group.consume(min(self.batch, left), 0.1)
+            if messages and not clock:
+                clock = time.perf_counter()
             left -= len(messages)
             take(messages)
         self.by_clock.append(self.clicks / (time.perf_counter() - clock))

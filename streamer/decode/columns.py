@@ -90,7 +90,7 @@ def multiplied(weights: NDArray[np.float64], by: Sequence[float | None]) -> NDAr
 def as_ids(given: list[Any]) -> tuple[list[str], NDArray[np.bool] | bool]:
     """Ids as texts, and which of them have a length that fits."""
     try:
-        if all(map(str.isascii, given)):
+        if "".join(given).isascii():
             return given, True  # measured by the layout
     except TypeError:  # an integer
         pass

@@ -40,7 +40,6 @@ from streamer.decode.fields import (
 from streamer.decode.formats import (
     MAX_ID_BYTES,
     UNREADABLE,
-    Layout,
     Part,
     TooManyParts,
     cut,
@@ -48,6 +47,7 @@ from streamer.decode.formats import (
     msgpack_parts,
     short,
 )
+from streamer.decode.layout import Layout
 from streamer.decode.registry import Registry
 from streamer.settings import ClickSettings, EventSettings, ItemSettings, KafkaValue
 
@@ -169,14 +169,13 @@ class Decoder:
         layout, paths = self._layout, self._paths
         if layout is None:
             return Columns.of([]), 0, list(range(len(values)))
-        fields, numbers, doubtful = layout.columns(values, self._events.max_bytes)
-        records = np.array(array("q", numbers))
+        fields, records, doubtful = layout.columns(values, self._events.max_bytes)
         stamps = stamps[records]
 
         def column(name: str) -> list[Any]:
             if paths[name] == AT_KEY:
-                return [key_text(keys[number]) for number in numbers]
-            return fields[name] if paths[name] else [None] * len(numbers)
+                return [key_text(keys[number]) for number in records.tolist()]
+            return fields[name] if paths[name] else [None] * len(records)
 
         users, fit_users = as_ids(column("user_id"))
         items, fit_items = as_ids(column("item_id"))

@@ -1,16 +1,15 @@
-"""Bytes of the clicks topic into values: fast into structs, or, for what is odd, part by part.
+"""Bytes of the clicks topic into values, part by part.
 
-`Layout` takes the usual record in one call of msgspec. What it does not take is read again by
-`json_parts`, `msgpack_parts` or `registry.Registry`, slower: they find the parts of a record that
-carries many clicks and raise ValueError with what is wrong. Only they decide what is bad.
+What `layout.Layout` does not take is read again by `json_parts`, `msgpack_parts` or
+`registry.Registry`, slower: they find the parts of a record that carries many clicks and raise
+ValueError with what is wrong. Only they decide what is bad.
 """
 
 import json
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,9 +24,6 @@ MAX_PARTS = 10_000
 
 WIRE_BYTES = 5
 """Confluent wire format begins with a zero byte and a schema id of four."""
-
-_BLOCK, _BLOCK_BYTES = 200, 20_000
-"""So many records, and bytes, at a time stay in the processor's cache with their structs."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 76
@@ -194,162 +190,3 @@ def _hint(value: bytes) -> str:
     if not is_framed(value):
         return ""
     return '; it looks like Confluent wire format: clicks.format is then "json-schema" or "avro"'
-
-
-class Layout:
-    """The usual records of a mapping, decoded by msgspec into structs made for it.
-
-    `paths` are the fields that are in the value, with their paths. A record that does not fit is
-    not bad yet: null parents and keys with dots in them, for two, are left to the slow way.
-    """
-
-    def __init__(self, format: str, paths: Mapping[str, str], is_iso: bool) -> None:
-        self._parents: dict[str, str] = {}
-        types = _TYPES | {"ts": str if is_iso else int | float}
-        # A literal key goes before a path of the same letters; a struct cannot choose.
-        literals = [path for path in paths.values() if "." in path]
-        struct = self._struct(_tree(paths), types, "", literals)
-        many = Annotated[list[struct], msgspec.Meta(max_length=MAX_PARTS)]  # type: ignore[valid-type]
-        one_or_many = struct | many
-        self._type = struct
-        self._decode: Any = (
-            msgspec.json.Decoder(one_or_many).decode
-            if format == "json"
-            else msgspec.msgpack.Decoder(one_or_many).decode
-        )
-        self._decode_lines = msgspec.json.Decoder(struct).decode_lines if format == "json" else None
-
-    def _struct(
-        self, tree: Mapping[str, Any], types: Mapping[str, Any], prefix: str, literals: list[str]
-    ) -> Any:
-        members: list[tuple[Any, ...]] = []
-        names: dict[str, str] = {}
-        for number, (name, inner) in enumerate(tree.items()):
-            if isinstance(inner, str):
-                attribute, type_ = inner, types[inner]
-                self._parents[inner] = prefix.removesuffix(".")
-                default = None if inner in _OPTIONAL else msgspec.NODEFAULT
-            else:
-                attribute = f"group_{number}"
-                type_ = self._struct(inner, types, f"{prefix}{attribute}.", [])
-                needed = any(field.required for field in msgspec.structs.fields(type_))
-                default = msgspec.NODEFAULT if needed else msgspec.field(default_factory=type_)
-            names[attribute] = name
-            members.append((attribute, type_, default))
-        for number, name in enumerate(literals):
-            names[f"literal_{number}"] = name
-            members.append((f"literal_{number}", msgspec.UnsetType, msgspec.UNSET))
-        members = [m[:2] if m[2] is msgspec.NODEFAULT else m for m in members]
-        return msgspec.defstruct("Click", members, rename=names, kw_only=True, gc=False)
-
-    def columns(
-        self, values: Sequence[bytes | None], max_bytes: int
-    ) -> tuple[dict[str, list[Any]], list[int], list[int]]:
-        """The fields of n clicks, None where an optional one is absent.
-
-        Then the number of the record of each, and the numbers of the records to read slowly.
-        """
-        columns: dict[str, list[Any]] = {field: [] for field in self._parents}
-        records: list[int] = []
-        left: list[int] = []
-        begin = 0
-        while begin < len(values):
-            likely = len(values[begin] or b"") + 1
-            block = values[begin : begin + max(1, min(_BLOCK, _BLOCK_BYTES // likely))]
-            structs = self._structs(begin, block, max_bytes, records, left)
-            begin += len(block)
-            for field, parent in self._parents.items():
-                holders = list(map(attrgetter(parent), structs)) if parent else structs
-                columns[field] += _FIELDS[field](holders)
-        return columns, records, left
-
-    def _structs(
-        self, begin: int, values: Sequence[bytes | None], max_bytes: int,
-        records: list[int], left: list[int],
-    ) -> list[Any]:  # fmt: skip
-        decode, type_ = self._decode, self._type
-        try:  # the usual block: a click a record
-            if max(map(len, values)) <= max_bytes:  # type: ignore[arg-type]  # TypeError
-                if self._decode_lines is not None:
-                    # msgspec does not look at text that it skips.
-                    b"\n".join(values).decode()  # type: ignore[arg-type]
-                structs = list(map(decode, values))
-                if set(map(type, structs)) == {type_}:
-                    records += range(begin, begin + len(structs))
-                    return structs
-        except UNREADABLE:
-            pass
-        structs = []
-        for record, value in enumerate(values, begin):
-            found = self._found(value) if value is not None and len(value) <= max_bytes else []
-            if type(found) is type_:
-                structs.append(found)
-                records.append(record)
-            elif found:
-                structs += found
-                records += [record] * len(found)
-            else:
-                left.append(record)
-        return structs
-
-    def _found(self, value: bytes) -> Any:
-        """A struct, the list of those of a record of many clicks, or an empty one."""
-        try:
-            if self._decode_lines is not None:
-                value.decode()
-                if (lines := _clicks_in_lines(value)) > 1:
-                    found = self._decode_lines(value) if lines <= MAX_PARTS else []
-                    return found if len(found) == lines else []
-            return self._decode(value)
-        except UNREADABLE:
-            return []
-
-
-def _clicks_in_lines(value: bytes) -> int:
-    """How many lines there are if each is a click of its own, else 0.
-
-    Inside of a document, no line ends with an object where the next begins with one; so if
-    so many documents are found, each is in its line.
-    """
-    newlines = value.strip().count(b"\n")
-    if newlines and newlines == (value.count(b"}\n{") or value.count(b"}\r\n{")):
-        return newlines + 1
-    return 0
-
-
-# An id that may be one, if it is ASCII. Integers of more than 64 bits are left to be measured.
-_ID = (
-    Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
-    | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-)
-_TYPES: dict[str, Any] = {
-    "user_id": _ID,
-    "item_id": _ID,
-    "event_type": str | None,
-    "weight": float | None,
-    "event_id": str | int | None,
-}
-_FIELDS: dict[str, Callable[[list[Any]], list[Any]]] = {  # the interpreter is quick at a fixed name
-    "user_id": lambda structs: [struct.user_id for struct in structs],
-    "item_id": lambda structs: [struct.item_id for struct in structs],
-    "ts": lambda structs: [struct.ts for struct in structs],
-    "event_type": lambda structs: [struct.event_type for struct in structs],
-    "weight": lambda structs: [struct.weight for struct in structs],
-    "event_id": lambda structs: [struct.event_id for struct in structs],
-}
-_OPTIONAL = frozenset({"event_type", "weight", "event_id"})
-
-
-def _tree(paths: Mapping[str, str]) -> dict[str, Any]:
-    """Paths as nested names with the fields as leaves. ValueError if two paths meet."""
-    tree: dict[str, Any] = {}
-    for field, path in paths.items():
-        *parents, leaf = path.split(".")
-        node: Any = tree
-        for name in parents:
-            node = node.setdefault(name, {})
-            if isinstance(node, str):
-                raise ValueError(f"{path} leads through another field")
-        if node.setdefault(leaf, field) != field:
-            raise ValueError(f"{path} is another field too")
-    return tree

@@ -18,8 +18,6 @@ from streamer.settings import Config
 
 log = logging.getLogger(__name__)
 
-Bytes = bytes | None
-
 JOIN_SECONDS = 60.0
 """How long another worker may take to leave; one that died stays for a session time-out."""
 
@@ -178,10 +176,19 @@ class Group:
             yield where, max(0, max(end, ends[where]) - begin)
 
 
-def columns(messages: Sequence[Message]) -> tuple[list[Bytes], list[Bytes], list[int]]:
+def columns(
+    messages: Sequence[Message],
+) -> tuple[list[bytes | None], list[bytes | None], list[int]]:
     """Keys, values and timestamps (ms, -1 for none) of records, as a `Decoder` takes them."""
     stamps = [stamp for _, stamp in map(Message.timestamp, messages)]
     return list(map(Message.key, messages)), list(map(Message.value, messages)), stamps
+
+
+def offsets_after(messages: Sequence[Message]) -> dict[Place, int]:
+    """The next offset of each partition, when these records, in order, are taken."""
+    places = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
+    last = dict(zip(places, map(Message.offset, messages), strict=True))
+    return {(topic or "", partition or 0): (at or 0) + 1 for (topic, partition), at in last.items()}
 
 
 def _named(partitions: list[TopicPartition]) -> str:

@@ -19,14 +19,14 @@ from streamer import log as logs
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Decoded, Decoder
 from streamer.errors import Refused, WalkstreamError
-from streamer.kafka import CALL_SECONDS, Place, failure, place_of
+from streamer.kafka import CALL_SECONDS, Place, failure
 from streamer.metrics import Metrics
 from streamer.settings import Config
 from streamer.store import guarded
 from streamer.upkeep import forget
 from streamer.worker import checkpoint, restore
 from streamer.worker.commit import Batch, Committer
-from streamer.worker.group import Group
+from streamer.worker.group import Group, columns, offsets_after
 from streamer.worker.health import Health
 from streamer.worker.report import Report
 from streamer.worker.tail import Attributes, Tail
@@ -251,18 +251,15 @@ class Worker:
         It depends on the records alone, so that rounds by count are the same in every life.
         """
         limit, room = self.config.round.max_events, MAX_ROUND_BYTES
-        for size, message in enumerate(messages[:limit], 1):
-            room -= len(message.value() or b"")
+        for size, value in enumerate(map(Message.value, messages[:limit]), 1):
+            room -= len(value or b"")
             if room <= 0:
                 return size
         return limit if len(messages) >= limit else None
 
     def _decode(self, messages: list[Message]) -> tuple[Decoded, int]:
         """What is in these records, and how many clicks of forgotten users were left out of it."""
-        decoded = self.decoder(
-            [m.key() for m in messages], [m.value() for m in messages],
-            [m.timestamp()[1] for m in messages],
-        )  # fmt: skip
+        decoded = self.decoder(*columns(messages))
         kept = forget.kept(decoded.clicks.users, self.config.app.name, self.tail.forgotten)
         if kept is None:
             return decoded, 0
@@ -293,8 +290,7 @@ class Worker:
         self.report.buried(self.config.topics.clicks, decoded.bad)
         self._stop_on_dead_letters(decoded)
         pending.dead_letters += [DeadLetter.of(messages[bad.record], bad) for bad in decoded.bad]
-        for message in messages:
-            self.offsets[place_of(message)] = (message.offset() or 0) + 1
+        self.offsets |= offsets_after(messages)
         parts = decoded.clicks.parts(self.config.round.max_events)
         for number, clicks in enumerate(parts, 1):
             self.health.beat()

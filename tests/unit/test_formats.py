@@ -130,6 +130,23 @@ def test_a_click_over_two_lines_does_not_hide_two_on_one() -> None:
     assert [bad.part for bad in decoded.bad] == [None]
 
 
+def test_a_click_over_two_lines_does_not_hide_two_on_one_of_another_record() -> None:
+    a, b = lines(click("a")), lines(click("b"))
+    double, broken = a + a, b.replace(b", ", b",\n", 1)
+    for values in ([double, broken], [broken, double], [b"", double], [double, b"\n"]):
+        decoded = decode(*values)
+        assert decoded.clicks.users == ["b"] * (broken in values)
+        assert double in [bad.value for bad in decoded.bad]
+
+
+def test_lines_of_records_keep_the_numbers_of_their_records() -> None:
+    a, b = lines(click("a")), lines(click("b"))
+    for end in (b"", b"\n", b"\r\n"):
+        decoded = decode(a + b"\r\n" + b + end, b + end, a + b"\n" + a + end)
+        assert decoded.clicks.users == ["a", "b", "b", "a", "a"]
+        assert decoded.records.tolist() == [0, 0, 1, 2, 2]
+
+
 def test_each_click_has_the_number_of_its_record() -> None:
     values = [lines(click("a"), click("b")), b"?", GOOD, lines({}, click("c")), lines([click("d")])]
     decoded = decode(*values)
