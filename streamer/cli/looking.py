@@ -23,7 +23,8 @@ def query(
         typer.Argument(
             metavar="ITEM...",
             help="An item; or the last items of a session, the newest last; or -, and each line of "
-            "standard input is one or the other, with tabs between the items of a session.",
+            "standard input is one or the other, with tabs between the items of a session; blank "
+            "lines are left out.",
         ),
     ],
     state: State = None,

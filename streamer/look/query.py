@@ -91,7 +91,8 @@ def _print(answer: Answer, placed: int, as_json: bool) -> None:
 
 
 def _table(answer: Answer) -> Table:
-    asked = " after ".join(map(escape, reversed(answer.session or [answer.item])))
+    known = [item for item in answer.session if item not in answer.unknown] or [answer.item]
+    asked = " after ".join(map(escape, reversed(known)))
     table = Table(title=f"{TITLES[answer.mode]} {asked}")
     for column in ("#", "item", "name", "score", "cluster", "updates"):
         table.add_column(column, justify="left" if column in ("item", "name") else "right")
