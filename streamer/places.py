@@ -1,14 +1,15 @@
 """Where the rows of a state folder are placed, and how its two indices follow them.
 
 Index keys:
-  clusters  cluster (int32, big-endian), item
-  postings  table (1 byte), bucket (uint64, big-endian), item
+  clusters  cluster (int32, big-endian), item -> nothing
+  postings  table (1 byte), bucket (uint64, big-endian), item -> cluster (int32, big-endian)
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,10 @@ def cluster_prefix(cluster: int) -> bytes:
 
 @dataclass(frozen=True)
 class Moves:
-    """Index keys that rows leave, and that they enter, by family."""
+    """By family, the index keys that rows leave, and the keys and values that they enter."""
 
     left: dict[str, list[bytes]]
-    entered: dict[str, list[bytes]]
+    entered: dict[str, tuple[list[bytes], Iterable[bytes]]]
 
 
 class Places:
@@ -62,7 +63,7 @@ class Places:
     ) -> Moves:
         """What the indices change when rows are stored under the keys, or deleted if None.
 
-        `at` is where `find` found the keys. Index keys that the old and the new row both have stay
+        `at` is where `find` found the keys. Entries that the old and the new row both have stay
         untouched.
         """
         was, old_cluster, old_buckets = self._published[at], self._cluster[at], self._buckets[at]
@@ -73,14 +74,16 @@ class Places:
         appears = was != now
         rebucketed = (old_buckets != buckets) | appears[:, None]
         recluster = (old_cluster != cluster) | appears
+        names = np.array(keys, object)
+        left, _ = _postings(names, rebucketed & was[:, None], old_buckets)
+        # A posting tells the cluster.
+        entering = (rebucketed | recluster[:, None]) & now[:, None]
+        entered, rows_entered = _postings(names, entering, buckets)
         return Moves(
+            {"clusters": _clusters(names, recluster & was, old_cluster), "postings": left},
             {
-                "clusters": _clusters(keys, recluster & was, old_cluster),
-                "postings": _postings(keys, rebucketed & was[:, None], old_buckets),
-            },
-            {
-                "clusters": _clusters(keys, recluster & now, cluster),
-                "postings": _postings(keys, rebucketed & now[:, None], buckets),
+                "clusters": (_clusters(names, recluster & now, cluster), repeat(b"")),
+                "postings": (entered, _packed(cluster[rows_entered].astype(">i4"))),
             },
         )
 
@@ -117,28 +120,31 @@ class Places:
 
 
 def _postings(
-    keys: Sequence[bytes], moved: NDArray[np.bool_], buckets: NDArray[np.uint64]
-) -> list[bytes]:
-    """Posting keys of the buckets [n, tables] that are marked in `moved`, table by table."""
-    table, at = np.nonzero(moved.T)
+    names: NDArray[np.object_], moved: NDArray[np.bool_], buckets: NDArray[np.uint64]
+) -> tuple[list[bytes], NDArray[np.int64]]:
+    """Posting keys of the buckets [n, tables] marked in `moved`, and the row of each."""
+    at, table = np.nonzero(moved)
     bucket = buckets[at, table]
-    prefixes = np.empty(len(at), _POSTING)
-    prefixes["table"], prefixes["bucket"] = table, bucket
     # Neighbours in the index, one after the other: RocksDB finds its way in memory sooner.
-    order = np.lexsort((bucket, table))
-    return _joined(prefixes[order], keys, at[order])
+    order = np.lexsort((bucket, table.astype(np.uint8)))
+    prefixes = np.empty(len(at), _POSTING)
+    prefixes["table"], prefixes["bucket"] = table[order], bucket[order]
+    return _joined(prefixes, names[at[order]]), at[order]
 
 
 def _clusters(
-    keys: Sequence[bytes], moved: NDArray[np.bool_], cluster: NDArray[np.int32]
+    names: NDArray[np.object_], moved: NDArray[np.bool_], cluster: NDArray[np.int32]
 ) -> list[bytes]:
     """Cluster keys of the rows that are marked in `moved` and have a cluster."""
     at = np.flatnonzero(moved & (cluster >= 0))
-    return _joined(cluster[at].astype(">i4"), keys, at)
+    return _joined(cluster[at].astype(">i4"), names[at])
 
 
-def _joined(
-    prefixes: NDArray[np.generic], keys: Sequence[bytes], at: NDArray[np.int64]
-) -> list[bytes]:
-    packed = prefixes.view(f"V{prefixes.dtype.itemsize}").tolist()
-    return [prefix + keys[row] for prefix, row in zip(packed, at.tolist(), strict=True)]
+def _joined(prefixes: NDArray[np.generic], names: NDArray[np.object_]) -> list[bytes]:
+    return list(map(add, _packed(prefixes), names.tolist()))
+
+
+def _packed(values: NDArray[np.generic]) -> list[bytes]:
+    """Each value as its bytes."""
+    packed: list[bytes] = values.view(f"V{values.dtype.itemsize}").tolist()
+    return packed

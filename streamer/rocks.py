@@ -14,17 +14,19 @@ FAMILIES = ("rows", "clusters", "postings", "attributes", "graph", "sessions", "
 LOG_BYTES = 64 << 20
 """Of the log of writes, after which RocksDB flushes what is in memory: buffers that are used again
 soon are still in the processor's cache, and a restart has little to read."""
-CACHE, READER_CACHE = 64 << 20, 256 << 20
-"""Most that blocks take in memory: a worker hardly reads, and a search reads all over."""
+CACHE = 64 << 20
+"""Most that blocks take in memory where files are not mapped: a worker hardly reads."""
 FILTER_BITS = 10
 """Of a Bloom filter, for each key: one file in a hundred is looked into for nothing."""
 
 
-def family_options(family: str, cache: Cache, create: bool) -> Options:
-    """How a family is opened; with `create`, made where it is not there."""
+def family_options(family: str, cache: Cache, writes: bool) -> Options:
+    """How a family is opened; by the process that writes, it is made where it is not there."""
     out = Options(raw_mode=True)
-    out.create_if_missing(create)
-    out.create_missing_column_families(create)
+    out.create_if_missing(writes)
+    out.create_missing_column_families(writes)
+    # A search reads all over: from mapped files that takes a quarter less time.
+    out.set_allow_mmap_reads(not writes)
     out.set_max_open_files(-1)
     out.set_keep_log_file_num(2)
     out.set_max_total_wal_size(LOG_BYTES)
