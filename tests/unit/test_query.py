@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from core import clusters
 from core.clusters import unit_rows
 from core.placement import Placement, Placer, features
 from core.rows import FORMAT, row_dtype
@@ -24,6 +25,7 @@ from streamer.files.readers import Source
 from streamer.look import query
 from streamer.look.index import Answer, Index, Mode
 from streamer.look.query import Options
+from streamer.look.shelves import Resident
 from streamer.records import Space
 from streamer.shop.shop import Shop
 from streamer.store import Store
@@ -327,9 +329,13 @@ def test_a_folder_in_which_nothing_was_learned_says_so(tmp_path: Path) -> None:
 
 
 def catalogue(
-    path: Path, n: int, family: Literal["sign", "p-stable"] = "sign", fitted: bool = True
-) -> tuple[Store, list[str]]:
-    """A folder of n items in groups of about 30, whose context vectors lean towards the group."""
+    path: Path, n: int, family: Literal["sign", "p-stable"] = "sign", fitted: bool = True,
+    count: int = 0,
+) -> tuple[Store, list[str]]:  # fmt: skip
+    """A folder of n items in groups of about 30, whose context vectors lean towards the group.
+
+    With `count` clusters, which one in ten is not in yet.
+    """
     rng = np.random.default_rng(7)
     settings = Settings(
         model=ModelSettings(dim=32),
@@ -348,7 +354,10 @@ def catalogue(
     rows["buckets"] = Placer(settings).lsh.keys(x)
     meta = {records.SPACE: msgspec.msgpack.encode(Space.of(settings, 1))}
     if fitted:
-        placement = Placement(1, START_MS, centre, np.zeros((0, 32), np.float32))
+        centroids = clusters.refine(v, clusters.seed_centroids(v, count, 1)) if count else v[:0]
+        if count:
+            rows["cluster"] = np.where(rng.random(n) < 0.9, (v @ centroids.T).argmax(axis=1), -1)
+        placement = Placement(1, START_MS, centre, centroids)
         meta[records.PLACEMENT] = records.pack_placement(placement)
     store = Store(path)
     items = [f"item {i}" for i in range(n)]
@@ -366,6 +375,24 @@ def test_a_large_catalogue_is_searched_through_few_candidates(
     store.close()
     assert found > 0.9
     assert looked < 12_000 / 4
+
+
+@pytest.mark.parametrize("mode", ["similar", "next"])
+def test_clusters_tell_which_of_those_met_are_compared(tmp_path: Path, mode: Mode) -> None:
+    store, items = catalogue(tmp_path / "state", 12_000, count=32)
+    stored, resident = Index(store), Index(store, resident=True)
+    for index in (stored, resident):
+        found, looked = recall(store, items[:40], mode, isinstance(index.shelf, Resident))
+        assert found > 0.9
+        # Who ranks like the last of them is compared too.
+        assert 400 <= looked < 600
+    for item in items[:40]:
+        one, other = (index.neighbours([item], 10, mode) for index in (stored, resident))
+        assert one.candidates == other.candidates
+        assert [n.item for n in one.neighbours] == [n.item for n in other.neighbours]
+    # Where more are asked for, more are compared.
+    assert stored.neighbours([items[0]], 300, mode).candidates >= 1200
+    store.close()
 
 
 def test_before_the_first_placement_vectors_are_hashed_as_they_are(tmp_path: Path) -> None:
