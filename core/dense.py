@@ -132,13 +132,15 @@ def scores(rows, at, n, turned, d, score):  # type: ignore[no-untyped-def]
 
 
 @INLINED
-def apply(rows, at, n, hidden, d, g, step, grad, ask, k):  # type: ignore[no-untyped-def]
+def apply(rows, at, n, hidden, wide, g, step, grad, ask, k):  # type: ignore[no-untyped-def]
     """Both ways that 8 hidden vectors and n rows move each other, in one pass over the rows.
 
     grad[c d :] = sum over j of g[8 j + c] rows[at[j] :], hidden[c d :] being vector c, and
-    rows[at[j] :] += sum over c of step[8 j + c] hidden[c d :]. Each turn asks for one cache line of
-    the rows whose addresses are in ask[k : k + n].
+    rows[at[j] :] += sum over c of step[8 j + c] hidden[c d :]. Each turn asks for the next cache
+    line of the rows whose addresses are in `ask`, beginning with line k of all; returns the k that
+    it came to.
     """
+    d, lines = 16 * len(wide), np.uint64(len(wide))
     for i in range(0, d, 16):
         h0, h1 = load16(hidden, i), load16(hidden, d + i)
         h2, h3 = load16(hidden, 2 * d + i), load16(hidden, 3 * d + i)
@@ -147,7 +149,8 @@ def apply(rows, at, n, hidden, d, g, step, grad, ask, k):  # type: ignore[no-unt
         a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = fill16(F32(0))
         for j in range(n):
             r, o = at[j] + i, 8 * j
-            prefetch(ask[k + j] + 4 * i)
+            line = np.uint64(k + j)
+            prefetch(ask[line // lines] + np.int64(line % lines * np.uint64(64)))
             x = load16(rows, r)
             a0 = fma(spread16(g, o), x, a0)
             a1 = fma(spread16(g, o + 1), x, a1)
@@ -166,6 +169,7 @@ def apply(rows, at, n, hidden, d, g, step, grad, ask, k):  # type: ignore[no-unt
             y = fma(spread16(step, o + 6), h6, y)
             x = fma(spread16(step, o + 7), h7, x)
             store16(rows, r, add(x, y))
+        k += n
         store16(grad, i, a0)
         store16(grad, d + i, a1)
         store16(grad, 2 * d + i, a2)
@@ -174,3 +178,4 @@ def apply(rows, at, n, hidden, d, g, step, grad, ask, k):  # type: ignore[no-unt
         store16(grad, 5 * d + i, a5)
         store16(grad, 6 * d + i, a6)
         store16(grad, 7 * d + i, a7)
+    return k

@@ -106,10 +106,11 @@ def _length(walks, at, longest):  # type: ignore[no-untyped-def]
 
 @INLINED
 def _prepare(  # type: ignore[no-untyped-def]
-    walks, at, n, state, drawn, m, count, items, pool, accept, alias, v, u, d, ask
+    walks, at, n, state, drawn, m, count, items, pool, accept, alias, v, u, wide, ask
 ):
     """Draw a walk's negatives into drawn[m : m + count], and list in `ask` the addresses of the
-    rows that the walk will read. Returns how many."""
+    rows that the walk will read. Returns how many cache lines these have."""
+    d = 16 * len(wide)
     for p in range(n):
         row = np.int64(walks[at + p]) * d
         ask[2 * p] = address(v, row)
@@ -119,7 +120,7 @@ def _prepare(  # type: ignore[no-untyped-def]
         state += GOLDEN
         drawn[m + j] = slot
         ask[2 * n + j] = address(u, np.int64(slot) * d)
-    return 2 * n + count
+    return (2 * n + count) * len(wide)
 
 
 @INLINED
@@ -268,7 +269,7 @@ def learn(  # type: ignore[no-untyped-def]
             listed = _prepare(
                 walks, (w + 1) * longest, ahead, stream(seed, round_number, WALKS, first + w + 1),
                 drawn, ((w + 1) & 1) * negatives, max(1, ahead // block) * block * draws, items,
-                pool, accept, alias, v, u, d, ask,
+                pool, accept, alias, v, u, wide, ask,
             )  # fmt: skip
         if w < 0 or length < 2:
             continue
@@ -329,8 +330,7 @@ def learn(  # type: ignore[no-untyped-def]
                     rows, full, wanted, both_weights, square, rate, acc, ids, score, energy, sums,
                     accs, step,
                 )  # fmt: skip
-                apply(u, at, rows, h, d, score, step, grad, ask, asked)
-                asked = min(listed, asked + rows)
+                asked = min(listed, apply(u, at, rows, h, wide, score, step, grad, ask, asked))
                 _mean_squares(grad, d, energy, square)
                 for c in range(n):
                     if count[c] > F32(0):
