@@ -8,6 +8,7 @@ birth; so an engine restored from its rows, sessions and graph goes on bit for b
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,9 +136,10 @@ class Engine:
         born = self.vocabulary.intern(keys)
         self._reserve()
         self._give_birth(born)
-        for item, tokens in described.items():
-            slot, *rest = self.vocabulary.intern([item, *map(attribute_key, tokens)]).tolist()
-            self._set_attributes(slot, rest)
+        numbers = iter(born.tolist())
+        for tokens in described.values():
+            slot = next(numbers)
+            self._set_attributes(slot, list(islice(numbers, len(tokens))))
             c.stale[slot] = r.dirty[slot] = True
             if g.last_seen[slot] == NEVER:
                 g.last_seen[slot] = self.clock.time

@@ -42,12 +42,15 @@ def _look_up(  # type: ignore[no-untyped-def]
     for block in range(0, len(ends), TOGETHER):
         stop = min(block + TOGETHER, len(ends))
         for i in range(block, stop):
-            h = seed
-            for j in range(begin, ends[i]):
-                # An unsigned index is never counted from the end.
-                h = (h ^ np.uint64(data[np.uint64(j)])) * np.uint64(0x100000001B3)
+            h = mix(seed ^ np.uint64(ends[i] - begin))
+            while begin < ends[i]:
+                word = np.uint64(0)
+                for j in range(begin, min(begin + 8, ends[i])):
+                    # An unsigned index is never counted from the end.
+                    word = word << np.uint64(8) | np.uint64(data[np.uint64(j)])
+                h = mix(h ^ word)
+                begin += 8
             begin = ends[i]
-            h = mix(h)
             found[i - block] = h
             prefetch(address(table, np.int64(h & mask)))
         for i in range(block, stop):
@@ -137,15 +140,13 @@ class Numbers(dict[str, int]):
         super().__init__()
         self.names: list[str | None] = []
         """The text of each number, None for one that has none."""
-        self.free = array("i")
-        """Numbers without a text that new texts get, the last one first."""
         self.clear()
 
     def clear(self) -> None:
         """Forget all texts."""
         super().clear()
         self.names.clear()
-        self.free = array("i")
+        self._free = array("i")
         # A seed that nobody knows: ids come from outside, and could be made to share a hash.
         self._seed = np.uint64(randbits(64))
         self._table = np.zeros(0, np.uint64)
@@ -159,11 +160,9 @@ class Numbers(dict[str, int]):
         """The number of each key, int32 [len(keys)]; a new one gets a free number or the next."""
         n, known = len(keys), len(self.names)
         out = np.empty(n, np.int32)
-        if n == 0:
-            return out
         data, ends = _joined(keys)
         self._reserve(n, len(data))
-        free = self.free[: -n - 1 : -1]
+        free = self._free[: -n - 1 : -1]
         fresh = np.append(free, np.arange(known, known + n - len(free), dtype=np.int32))
         first = np.empty(n, np.int64)
         taken, self._used = _look_up(
@@ -171,28 +170,39 @@ class Numbers(dict[str, int]):
             self._texts, self._used, fresh, out, first,
         )  # fmt: skip
         if taken:
-            del self.free[max(0, len(self.free) - taken) :]
+            del self._free[max(0, len(self._free) - taken) :]
             self.names += [None] * (taken - len(free))
             for i, number in zip(first[:taken].tolist(), fresh[:taken].tolist(), strict=True):
                 self.names[number] = keys[i]
                 self[keys[i]] = number
         return out
 
-    def forget(self, numbers: Sequence[int]) -> list[str]:
-        """Take the texts of these numbers away, and return them; numbers without one have none."""
+    def forget(self, numbers: Sequence[int], reuse: bool = False) -> list[str]:
+        """Take the texts of these numbers away, and return them; numbers without one have none.
+
+        With `reuse` new texts get these numbers, the last one first.
+        """
         gone = [n for n in dict.fromkeys(numbers) if self.names[n] is not None]
         texts = [self.names[number] or "" for number in gone]
         for number, text in zip(gone, texts, strict=True):
             self.names[number] = None
             del self[text]
         _remove(np.array(gone, np.int32), self._table, self._hashes, self._sizes)
+        if reuse:
+            self._free.extend(gone)
         return texts
+
+    def cut(self, n: int) -> None:
+        """Take back the numbers from n on, so that new texts get them."""
+        self.forget(range(n, len(self.names)))
+        del self.names[n:]
+        self._free = array("i", [number for number in self._free if number < n])
 
     def replace(self, names: Sequence[str | None]) -> None:
         """Give number i the text names[i], and forget all others."""
         self.clear()
         self.names += [None] * len(names)
-        self.free.extend([i for i, name in enumerate(names) if name is not None][::-1])
+        self._free.extend([i for i, name in enumerate(names) if name is not None][::-1])
         self.of([name for name in names if name is not None])
 
     @property

@@ -196,7 +196,9 @@ def _ranks(  # type: ignore[no-untyped-def]
             total += wgt[arc]
         if total > 0.0:
             for arc in arcs:
-                row[np.searchsorted(items, nbr[arc])] += GRAPH_SHARE * np.sqrt(wgt[arc] / total)
+                n = np.searchsorted(items, nbr[arc])
+                if n < len(items) and items[n] == nbr[arc]:
+                    row[n] += GRAPH_SHARE * np.sqrt(wgt[arc] / total)
         out[1, i] = rank(row, own, at)
         out[2, i] = rank(count, own, at)
         for goal in arcs:

@@ -67,8 +67,7 @@ class Sessions:
             return
         self._to_collect = False
         rows = np.flatnonzero((self.size[: len(self.names)] == 0) & self.users.held)
-        self.ended += self.users.forget(rows.tolist())
-        self.users.free.extend(rows.tolist())
+        self.ended += self.users.forget(rows.tolist(), reuse=True)
         self.changed[rows] = False
 
     def load(

@@ -10,7 +10,7 @@ from core.numbers import Numbers
 ATTRIBUTE = b"\xffattr/"
 """Keys that start with 0xFF are no UTF-8, so no item id can be one of them."""
 
-ID_BYTES = 240
+ID_BYTES = 200
 """Bytes of memory of an id of some ten characters: its text, its number, and its places in a dict,
 in a list, and in the table of `Numbers`."""
 
@@ -72,8 +72,7 @@ class Vocabulary:
 
     def cut(self, n: int) -> None:
         """Take back the slots from n on; their ids get new ones if they come back."""
-        self.forget(range(n, len(self.keys)))
-        del self.keys[n:]
+        self._slots.cut(n)
 
     def reorder(self, order: NDArray[np.int64]) -> None:
         """Make slot `order[i]` slot i; slots not in `order` are dropped."""

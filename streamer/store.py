@@ -57,6 +57,9 @@ TAIL = b"tail/"
 DESCRIBED = b"described/"
 """Items whose attributes were read, and which no commit has taken in yet."""
 
+POSTINGS, TOLD = b"postings", b"cluster"
+"""Postings tell clusters. Without it they are those of an older version, which told nothing."""
+
 _WRITE = msgspec.msgpack.encode
 
 SORTED_BY = 32
@@ -355,10 +358,18 @@ class Store:
         """Where the stored rows are placed: read at the first write, and then kept level."""
         if self._places is None:
             places = Places(dtype["buckets"].shape[0])
+            is_told = self.meta(POSTINGS) == TOLD
             stored = self.scan("rows")
             while part := list(islice(stored, SCANNED)):
                 keys, values = zip(*part, strict=True)
-                places.store(keys, places.find(keys), from_values(list(values), dtype))
+                at, rows = places.find(keys), from_values(list(values), dtype)
+                if not is_told:
+                    batch = WriteBatch(raw_mode=True)
+                    self._move(batch, places.moves(keys, at, rows))
+                    self._db.write(batch)
+                places.store(keys, at, rows)
+            if not is_told:
+                self.set_meta({POSTINGS: TOLD})
             self._places = places
         return self._places
 

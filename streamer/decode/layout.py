@@ -138,23 +138,36 @@ class Layout:
         self, values: Sequence[bytes | None], max_bytes: int
     ) -> tuple[list[Any], NDArray[np.int64]]:
         """The same of those records that can be read by themselves."""
+        text = b"".join(filter(None, values))
+        # ASCII without a line end: one document, and msgspec may skip text without a look at it.
+        read = self._document if text.isascii() and b"\n" not in text else self._found
         structs: list[Any] = []
         numbers: list[int] = []
         for number, value in enumerate(values):
-            found = self._found(value) if value is not None and len(value) <= max_bytes else []
-            found = [found] if type(found) is self._type else found
-            structs += found
-            numbers += [number] * len(found)
+            found = read(value) if value is not None and len(value) <= max_bytes else []
+            if type(found) is self._type:
+                structs.append(found)
+                numbers.append(number)
+            else:
+                structs += found
+                numbers += [number] * len(found)
         return structs, np.array(numbers, np.int64)
 
     def _found(self, value: bytes) -> Any:
         """A struct, the list of those of a record of many clicks, or an empty one."""
-        try:
-            if self._decode_lines is not None:
+        if self._decode_lines is not None:
+            try:
                 value.decode()
                 if (lines := _clicks_in_lines(value)) > 1:
                     found = self._decode_lines(value) if lines <= MAX_PARTS else []
                     return found if len(found) == lines else []
+            except UNREADABLE:
+                return []
+        return self._document(value)
+
+    def _document(self, value: bytes) -> Any:
+        """The same of a record that is one document."""
+        try:
             return self._decode(value)
         except UNREADABLE:
             return []

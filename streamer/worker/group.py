@@ -145,9 +145,10 @@ class Group:
         if any(map(Message.error, messages)):
             messages = [message for message in messages if checked(message).error() is None]
         if others := set(map(Message.topic, messages)) - {self.config.topics.clicks}:
+            names = ", ".join(sorted(map(str, others)))
             raise Refused(
-                f"{', '.join(map(str, others))}: deltas of another worker came in, and this "
-                "version runs one worker per app"
+                f"{names}: deltas of another worker came in, and this version runs one worker per "
+                "app"
             )
         return messages
 

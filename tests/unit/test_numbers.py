@@ -8,31 +8,50 @@ TEXTS = ["", "a", "b", "ab", "é", "\udcc3\udca9", "\udcffattr/a=b", "日本", "
 TEXTS += [f"item-{n}" for n in range(40)]
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.lists(st.sampled_from(TEXTS), max_size=60))))
-def test_each_text_has_one_number_until_it_is_forgotten(
-    steps: list[tuple[bool, list[str]]],
-) -> None:
-    numbers, model = Numbers(), dict[str, int]()
-    for forgets, texts in steps:
-        if forgets:
-            gone = [model.pop(text) for text in dict.fromkeys(texts) if text in model]
-            assert [numbers.names[n] for n in gone] == numbers.forget([*gone, *gone])
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["of", "forget", "reuse", "cut", "replace"]),
+            st.lists(st.sampled_from(TEXTS), max_size=60),
+        )
+    )
+)
+def test_it_is_a_dict_with_names_whatever_is_done_to_it(steps: list[tuple[str, list[str]]]) -> None:
+    numbers, names, free = Numbers(), list[str | None](), list[int]()
+    for act, texts in steps:
+        if act == "of":
+            known = {name: n for n, name in enumerate(names) if name is not None}
+            for text in texts:
+                if text not in known:
+                    n = known[text] = free.pop() if free else len(names)
+                    names[n : n + 1] = [text]
+            assert numbers.of(texts).tolist() == [known[text] for text in texts]
+        elif act in ("forget", "reuse"):
+            gone = [names.index(text) for text in dict.fromkeys(texts) if text in names]
+            told = [names[n] for n in gone]
+            assert numbers.forget([*gone, *gone], reuse=act == "reuse") == told
+            for n in gone:
+                names[n] = None
+            free += gone if act == "reuse" else []
+        elif act == "cut":
+            n = min(len(texts), len(names))
+            numbers.cut(n)
+            del names[n:]
+            free = [number for number in free if number < n]
         else:
-            for text, number in zip(texts, numbers.of(texts).tolist(), strict=True):
-                assert model.setdefault(text, number) == number
-        assert numbers == model
-        assert {n: text for n, text in enumerate(numbers.names) if text is not None} == {
-            number: text for text, number in model.items()
-        }
-        assert numbers.held.tolist() == [name is not None for name in numbers.names]
+            names = [text or None for text in dict.fromkeys(texts)]
+            numbers.replace(names)
+            free = []
+        assert numbers.names == names
+        assert numbers == {name: n for n, name in enumerate(names) if name is not None}
+        assert numbers.held.tolist() == [name is not None for name in names]
 
 
 def test_new_texts_take_free_numbers_from_the_end_and_then_the_next() -> None:
     numbers = Numbers()
     assert numbers.of(["a", "b", "a", "c"]).tolist() == [0, 1, 0, 2]
-    numbers.forget([0, 1])
-    numbers.free.extend([0, 1])
+    numbers.forget([0, 1], reuse=True)
     assert numbers.of(["d", "c", "e", "f", "d"]).tolist() == [1, 2, 0, 3, 1]
     assert numbers.names == ["e", "d", "c", "f"]
 

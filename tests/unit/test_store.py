@@ -19,6 +19,7 @@ from streamer.records import Progress, Space
 from streamer.shop.shop import Shop
 from streamer.store import (
     DESCRIBED,
+    POSTINGS,
     Store,
     bucket_prefix,
     cluster_prefix,
@@ -227,6 +228,20 @@ def test_a_folder_that_is_opened_again_knows_where_its_rows_are_placed(tmp_path:
     again.write(keys=[b"a"], rows=row(6, cluster=7, bucket=9), gone=[(b"b", 6)])
     assert_indices_follow_rows(again)
     assert again.buckets([(0, 3), (0, 4), (0, 9)]) == ([b"a"], [cluster_prefix(7)])
+    again.close()
+
+
+def test_postings_that_told_no_clusters_do_so_from_the_first_write_on(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state")
+    store.set_meta({records.SPACE: msgspec.msgpack.encode(Space.of(SETTINGS, 1))})
+    rows = np.concatenate([row(5, cluster=1, bucket=3), row(5, cluster=2, bucket=4)])
+    store.write(keys=[b"a", b"b"], rows=rows)
+    untold = [(key, b"") for key in store.everything("postings")]
+    store.write_entries({"postings": untold, "meta": [(POSTINGS, None)]})
+    store.close()
+    again = Store(store.path)
+    again.write(keys=[b"c"], rows=row(1))
+    assert_indices_follow_rows(again)
     again.close()
 
 
