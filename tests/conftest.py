@@ -1,6 +1,7 @@
 """Fixtures that every kind of test may use, and the closing lines that count what ran."""
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,11 @@ from broker import Broker, Unavailable, java
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("integration", "chaos", "quality")
 DAY_MS = 24 * 60 * 60 * 1000
+
+
+def pytest_configure() -> None:
+    """Interrupts reach what tests start, even if a shell started all of this in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,8 +38,9 @@ def kafka() -> Iterator[str]:
         yield servers
         return
     try:
-        # Tests write records of years ago, which retention would delete at its next look.
-        broker = Broker(settings={"log.retention.check.interval.ms": str(DAY_MS)})
+        # Tests write records of years ago: retention may not look at them for a day.
+        looks = ("log.retention.check.interval.ms", "log.initial.task.delay.ms")
+        broker = Broker(settings=dict.fromkeys(looks, str(DAY_MS)))
     except Unavailable as reason:
         if os.environ.get("CI") == "true" and _has_java():
             pytest.fail(f"no Kafka for the tests: {reason}")

@@ -88,7 +88,8 @@ def test_a_slot_is_found_at_its_first_place_and_only_before_the_end() -> None:
 
 
 @nb.njit
-def _products(rows, at, hidden, d, g, step, score, grad, turned, lines):  # type: ignore[no-untyped-def]
+def _products(rows, at, hidden, wide, g, step, score, grad, turned, ask):  # type: ignore[no-untyped-def]
+    d = 16 * len(wide)
     n, rows, at, hidden, turned = (
         len(at),
         pointer(rows),
@@ -100,7 +101,7 @@ def _products(rows, at, hidden, d, g, step, score, grad, turned, lines):  # type
         lanes.turn_pairs(hidden, i, d, turned, 8 * i)
     scores(rows, at, n, turned, d, pointer(score))
     g, step, grad = pointer(g), pointer(step), pointer(grad)
-    return apply(rows, at, n, hidden, d, g, step, grad, pointer(lines), 0)
+    return apply(rows, at, n, hidden, wide, g, step, grad, pointer(ask), 0)
 
 
 @pytest.mark.parametrize(("n", "d"), [(4, 16), (8, 16), (12, 64), (20, 128)])
@@ -110,8 +111,9 @@ def test_the_products_of_a_group_are_matrix_products(n: int, d: int) -> None:
     g, step = normal(2, n, 8)
     score, grad, moved = np.zeros((n, 8), np.float32), np.zeros((8, d), np.float32), rows.copy()
     flat = [x.reshape(-1) for x in (hidden, g, step, score, grad)]
-    lines = np.full(n * d // 16, moved.ctypes.data)
-    _products(moved.reshape(-1), at * d, flat[0], d, *flat[1:], np.zeros(8 * d, np.float32), lines)
+    wide, turned, ask = (0,) * (d // 16), np.zeros(8 * d, np.float32), np.full(n, rows.ctypes.data)
+    lines = _products(moved.reshape(-1), at * d, flat[0], wide, *flat[1:], turned, ask)
+    assert lines == n * len(wide)
     assert score == pytest.approx(rows[at] @ hidden.T, abs=1e-4)
     assert grad == pytest.approx(g.T @ rows[at], abs=1e-4)
     after = rows.copy()
