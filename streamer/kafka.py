@@ -1,6 +1,7 @@
 """The Kafka clients of a worker, and the properties that exactly-once needs of them."""
 
 import logging
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,6 +38,15 @@ SESSION_MS = 20_000
 
 TRANSACTION_MS = 10_000
 """How long a transaction may be open, unless `transaction.timeout.ms` says otherwise."""
+
+_SETTLING = frozenset(
+    {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+)
+"""What brokers say of groups for a moment after they started, or after another took over."""
 
 _PLACE_TAKEN = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError.UNKNOWN_MEMBER_ID})
 TAKEN_OVER = _PLACE_TAKEN | {
@@ -207,11 +217,16 @@ def partitions(consumer: Consumer, topic: str) -> list[int]:
 
 def other_members(client: AdminClient, config: Config) -> list[str]:
     """Who else is in the group, a worker that died less than a session time-out ago included."""
-    asked = client.describe_consumer_groups([config.app.name], request_timeout=CALL_SECONDS)
-    try:
-        members = asked[config.app.name].result().members
-    except KafkaException as error:
-        raise failure(error.args[0], "describe group") from None
+    name, deadline = config.app.name, time.monotonic() + CALL_SECONDS
+    while True:
+        asked = client.describe_consumer_groups([name], request_timeout=CALL_SECONDS)
+        try:
+            members = asked[name].result().members
+            break
+        except KafkaException as error:
+            if error.args[0].code() not in _SETTLING or time.monotonic() > deadline:
+                raise failure(error.args[0], "describe group") from None
+            time.sleep(0.2)
     me = identity(config)
     return [f"{m.group_instance_id} on {m.host}" for m in members if m.group_instance_id != me]
 

@@ -12,7 +12,7 @@ What is learned: d = 128, window 10, 80 walks of 40 nodes from each node, once. 
 (5 negatives, its own defaults otherwise) learns once from the same walks. All else is as the worker
 has it, but for two settings. `model.alpha` is word2vec's .75, gensim's too: with the worker's 0,
 which finds rare next items, hubs meet few negatives, and on wikipedia-pos Micro-F1 is 4 points
-below. `model.rate` is .03: the worker's .15 keeps vectors moving with a stream, and a graph that
+below. `model.rate` is .03: the worker's .1 keeps vectors moving with a stream, and a graph that
 stands still is learned better without. The vectors are rows of V; those of both sides are scaled to
 one root mean square length, as the penalty of the regression tells long vectors from short ones.
 
@@ -24,6 +24,7 @@ for both sides. With `pip install 'walkstream[bench]'`; takes some minutes, near
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -146,13 +147,17 @@ def f1(x: NDArray[np.float32], has: NDArray[np.bool_], share: float, seed: int) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("edges", type=Path)
-    parser.add_argument("labels", type=Path)
-    parser.add_argument("--rounds", type=int, default=1, help="rounds that the edges come in")
-    parser.add_argument("--p", type=float, default=1.0, help="walks.p")
-    parser.add_argument("--q", type=float, default=1.0, help="walks.q")
+    parser.add_argument("edges", type=Path, help="TSV or TSV.GZ: node, node; each edge once")
+    parser.add_argument("labels", type=Path, help="TSV or TSV.GZ: node, label; a line for each")
+    parser.add_argument("--rounds", type=int, default=1, help="that the edges come in, %(default)s")
+    parser.add_argument("--p", type=float, default=1.0, help="walks.p, %(default)s")
+    parser.add_argument("--q", type=float, default=1.0, help="walks.q, %(default)s")
     parser.add_argument("--json", action="store_true", help="one object in place of the table")
     asked = parser.parse_args()
+    for path in (asked.edges, asked.labels):
+        if not path.is_file():
+            parser.error(f"{path}: there is no such file")
+    print("learning from walks; then gensim on the same: some minutes", file=sys.stderr)
 
     begin = time.perf_counter()
     engine = stream(rows(asked.edges), asked.rounds, asked.p, asked.q)

@@ -4,6 +4,7 @@ The log is that of the synthetic shop, with as many products, users and clicks a
 web had in two years (UCI Online Retail II), or the file that is named.
 """
 
+import gzip
 import json
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import gensim
 from gensim.models import Word2Vec
 
 from streamer.bench.results import Options, Result, in_turns
+from streamer.errors import ConfigError
 from streamer.shop.shop import Shop
 
 PRODUCTS, USERS, CLICKS, QUICK_CLICKS = 4770, 5942, 800_000, 150_000
@@ -93,8 +95,10 @@ def replay(log: Path, out: Path, threads: int) -> dict[str, object]:
 def baskets(log: Path) -> list[list[str]]:
     """The items of each user in order: the sentences of item2vec."""
     found: dict[str, list[str]] = defaultdict(list)
-    with log.open() as lines:
-        for line in lines:
+    with gzip.open(log, "rt") if log.suffix == ".gz" else log.open() as lines:
+        for number, line in enumerate(lines, 1):
+            if line.count("\t") != COLUMNS.count(","):
+                raise ConfigError(f"{log}, line {number:,}: has not the columns {COLUMNS}")
             user, item, *_ = line.split("\t")
             found[user].append(item)
     return list(found.values())

@@ -15,6 +15,7 @@ from streamer.cli.options import (
     load,
     names,
 )
+from streamer.errors import ConfigError
 
 
 def bench(
@@ -32,8 +33,10 @@ def bench(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The log that `round` replays, a TSV of user_id, item_id, ts and event_type, "
-            "instead of an invented shop's.",
+            exists=True,
+            dir_okay=False,
+            help="The log that `round` replays instead of an invented shop's: a TSV, or TSV.GZ, of "
+            "user_id, item_id, ts (ms) and event_type without a header.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -61,6 +64,8 @@ def bench(
     from streamer.bench import run as module
     from streamer.bench.results import Options
 
+    if events is not None and name not in ("round", "all"):
+        raise ConfigError(f"--events is for round; {name} invents its own input")
     module.run(name, Options(threads, quick, events), as_json)
 
 

@@ -110,18 +110,20 @@ def show(report: Report, as_json: bool) -> None:
     print()
     print(NOTES)
     if not report.stability.publishes:
-        print("A publish is every 20 rounds here: for a log this short, --set commit.rounds=1.")
+        print("For a log this short, publish more often: --set commit.rounds=1.")
 
 
 NOTES = """\
-All items but the one that the session was at are ranked, by what was known before the round.
+All items but the one that the session was at are ranked, by what was known before the round. ± is
+one standard error.
 similar, next, hybrid: as in `walkstream query --mode`. session: asked by its last items.
 first, again: whether the session had the item already. popular, common, rare: the first tenth of
 the items by decayed count, the rest of the first half, the others. new, young, old: the first click
 on the item was less than 1% of the log's time ago, less than 10%, longer. A click on an item never
 seen before is a miss, and in none of these last six.
 cosine: of an item's vector at a publish with the one at the publish before. top 10: how many of its
-ten nearest items stayed. Touched: clicked in between."""
+ten nearest items stayed. Touched: clicked in between. A publish is every 20 rounds,
+or commit.rounds. Clusters and keys leave those out that are major updates, which may move any."""
 
 
 def _table(first: str, *columns: str) -> Table:

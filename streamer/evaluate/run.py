@@ -5,6 +5,7 @@ Learning 90, 2013): all are asked by the item, or the items, that a session was 
 living item but the last. What they know is what came before the round.
 """
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -65,6 +66,7 @@ def run(config: Config, source: Source, options: Options) -> None:
     report.show(found, options.as_json)
     if options.plot is not None:
         picture.draw(found.over_stream, options.plot)
+        print(f"wrote {options.plot}", file=sys.stderr)
 
 
 class Evaluation:

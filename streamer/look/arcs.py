@@ -13,6 +13,11 @@ class Arcs:
         self._ids: dict[int, bytes] = {}
         self._slots: dict[bytes, int] = {}
 
+    @property
+    def there(self) -> bool:
+        """Whether there is a checkpoint."""
+        return self.store.meta(checkpoint.POINTER) is not None
+
     def shares(self, key: bytes) -> dict[bytes, float]:
         """p(b | a): the share of a's arcs, decayed, that each neighbour b has; none without arcs.
 

@@ -11,13 +11,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from streamer.errors import WalkstreamError
+from streamer.errors import ConfigError, WalkstreamError
 from streamer.look.index import Answer, Index, Mode
 from streamer.look.shelves import published as published
 from streamer.store import open_for_reading
 
 STDIN = "-"
 """In the place of an item: each line of standard input is a query."""
+
+NO_GRAPH = """\
+hybrid is next as yet: the graph is in the state folder from the first checkpoint on, which a worker
+takes after checkpoint.seconds"""
 
 TITLES = {"similar": "Items like", "next": "Items clicked after", "hybrid": "Items to offer after"}
 
@@ -40,10 +44,14 @@ def run(state: Path, items: Sequence[str], options: Options) -> None:
     are told in their place, and the error comes last.
     """
     many = list(items) == [STDIN]
+    if STDIN in items and not many:
+        raise ConfigError("- stands for the lines of standard input: give it alone, or items")
     with tempfile.TemporaryDirectory(prefix="walkstream-") as scratch:
         store = open_for_reading(state, Path(scratch))
         try:
             index, placed = Index(store, resident=many), store.placed()
+            if options.mode == "hybrid" and not index.arcs.there:
+                print(NO_GRAPH, file=sys.stderr)
             if many:
                 _answer_lines(index, placed, options)
             else:
@@ -59,8 +67,8 @@ def _answer(index: Index, items: Sequence[str], options: Options) -> Answer:
 def _answer_lines(index: Index, placed: int, options: Options) -> None:
     """Answer each line: an item, or those of a session with tabs between, the newest last."""
     asked = failed = 0
-    for line in sys.stdin:
-        items = [item for item in line.rstrip("\r\n").split("\t") if item]
+    for number, line in enumerate(sys.stdin, 1):
+        items = [item for item in line.strip().split("\t") if item]
         if not items:
             continue
         asked += 1
@@ -69,19 +77,22 @@ def _answer_lines(index: Index, placed: int, options: Options) -> None:
         except WalkstreamError as error:
             failed += 1
             if options.as_json:
-                told = {"item": items[-1], "mode": options.mode, "error": str(error)}
-                print(msgspec.json.encode(told).decode())
+                told = {"line": number, "item": items[-1], "session": items, "mode": options.mode}
+                print(msgspec.json.encode(told | {"error": str(error)}).decode())
             else:
-                print(error, file=sys.stderr)
+                hint = ". Items of a session have tabs between" if " " in items[-1] else ""
+                print(f"line {number}: {error}{hint}", file=sys.stderr)
             continue
-        _print(answer, placed, options.as_json)
+        _print(answer, placed, options.as_json, number)
     if failed:
         raise WalkstreamError(f"{failed:,} of {asked:,} queries have no answer, see above")
 
 
-def _print(answer: Answer, placed: int, as_json: bool) -> None:
+def _print(answer: Answer, placed: int, as_json: bool, line: int | None = None) -> None:
     if as_json:
         told = msgspec.structs.asdict(answer) | {"items": placed}
+        if line is not None:
+            told = {"line": line} | told
         print(msgspec.json.encode(told).decode())
         return
     Console().print(_table(answer))
@@ -92,7 +103,7 @@ def _print(answer: Answer, placed: int, as_json: bool) -> None:
 
 def _table(answer: Answer) -> Table:
     known = [item for item in answer.session if item not in answer.unknown] or [answer.item]
-    asked = " after ".join(map(escape, reversed(known)))
+    asked = ", ".join(map(escape, known))
     table = Table(title=f"{TITLES[answer.mode]} {asked}")
     for column in ("#", "item", "name", "score", "cluster", "updates"):
         table.add_column(column, justify="left" if column in ("item", "name") else "right")

@@ -1,5 +1,6 @@
 """`walkstream bench`: how sides are timed, and how results are told."""
 
+import gzip
 import sys
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import msgspec
 import pytest
 
 from streamer.bench import peers, run
+from streamer.bench import round as rounds
 from streamer.bench.results import Options, Result, in_turns
-from streamer.errors import WalkstreamError
+from streamer.errors import ConfigError, WalkstreamError
 
 ISSUED = {"bench", "setting", "ours", "unit", "peer", "peer_value", "ratio"} | {
     "quality", "peer_quality", "ceiling",
@@ -87,3 +89,14 @@ def test_a_peer_answers_a_line_with_a_line_and_its_end_is_told(tmp_path: Path) -
         assert [peer.ask(n) for n in (1, 21)] == [2, 42]
         with pytest.raises(WalkstreamError, match="doubler ended with 4"):
             peer.ask(-1)
+
+
+def test_baskets_are_read_from_gzip_too_and_a_line_of_other_columns_is_named(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log.tsv.gz"
+    log.write_bytes(gzip.compress(b"u\ta\t1\tclick\nv\tb\t2\tclick\nu\tc\t3\tclick\n"))
+    assert rounds.baskets(log) == [["a", "c"], ["b"]]
+    log.write_bytes(gzip.compress(b"u\ta\t1\tclick\nu,b,2,click\n"))
+    with pytest.raises(ConfigError, match="line 2: has not the columns user_id,item_id"):
+        rounds.baskets(log)

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from core.placement import Placement, Placer, features
 from core.rows import FORMAT, row_dtype
 from core.settings import LshSettings, ModelSettings, Settings
 from streamer import config, records
-from streamer.errors import WalkstreamError
+from streamer.errors import ConfigError, WalkstreamError
 from streamer.files import replay
 from streamer.files.readers import Source
 from streamer.look import query
@@ -286,6 +287,23 @@ def test_another_process_reads_beside_the_one_that_writes(learned: Path, tmp_pat
     assert len(versions) > 10, "nothing was written meanwhile"
 
 
+def test_hybrid_tells_that_the_graph_is_not_there_yet(
+    learned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    young = Path(shutil.copytree(learned, tmp_path / "young"))
+    store = Store(young)
+    store.write_entries({"meta": [(checkpoint.POINTER, None)]})
+    store.close()
+    for folder, tells in ((young, True), (learned, False)):
+        query.run(folder, ["sku-0001"], Options(mode="hybrid"))
+        assert ("hybrid is next as yet" in capsys.readouterr().err) == tells
+
+
+def test_standard_input_is_not_asked_for_beside_items(learned: Path) -> None:
+    with pytest.raises(ConfigError, match="give it alone"):
+        query.run(learned, ["-", "sku-0001"], Options())
+
+
 def test_each_line_of_standard_input_is_a_query(
     learned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,7 +313,9 @@ def test_each_line_of_standard_input_is_a_query(
         query.run(learned, ["-"], Options(k=3, mode="hybrid", as_json=True))
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["item"] for one in told] == ["sku-0001", "sku-0003", "sku-9999", "sku-0004"]
+    assert [one["line"] for one in told] == [1, 3, 4, 5]
     assert told[1]["session"] == ["sku-0002", "sku-0003"]
+    assert told[2]["session"] == ["sku-9999"]
     assert "there is no item 'sku-9999'" in told[2]["error"]
     query.run(learned, ["sku-0002", "sku-0003"], Options(k=3, mode="hybrid", as_json=True))
     alone = json.loads(capsys.readouterr().out)
