@@ -85,16 +85,16 @@ class Worker:
         subprocess.run(command, check=True, stdout=sys.stderr)
 
     def wait(self, events: int) -> None:
-        """Until every record has been committed or has become a dead letter."""
+        """Until every record was learned from, left out, or made a dead letter."""
         while self.taken() < events:
             time.sleep(0.2)
 
     def taken(self) -> float:
-        return sum(
-            value
-            for name, value in self.metrics().items()
-            if name.startswith(("walkstream_events_total", "walkstream_dead_letters_total"))
-        )
+        counters = [
+            f"walkstream_{name}_total" for name in ("events", "ignored_clicks", "dead_letters")
+        ]
+        found = self.metrics().items()
+        return sum(value for name, value in found if name.partition("{")[0] in counters)
 
     def metrics(self) -> dict[str, float]:
         try:
