@@ -18,7 +18,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.lanes import SOURCES, address, prefetch
+from core.lanes import SOURCES, address, pointer, prefetch
 from core.slabs import INLINED, LINE, add, fetch_row, give, take
 from core.slabs import UNIT as UNIT
 
@@ -53,20 +53,20 @@ def scaled(weight, time, landmark, half_life):  # type: ignore[no-untyped-def]
 
 
 @INLINED
-def _is_repeat(event_id, ids, u):  # type: ignore[no-untyped-def]
+def _is_repeat(event_id, ids, at, width):  # type: ignore[no-untyped-def]
     if event_id != 0:
-        for j in range(ids.shape[1]):
-            if ids[u, j] == event_id:
+        for j in range(width):
+            if ids[at + j] == event_id:
                 return True
     return False
 
 
 @INLINED
-def _remember(event_id, ids, u):  # type: ignore[no-untyped-def]
+def _remember(event_id, ids, at, width):  # type: ignore[no-untyped-def]
     if event_id != 0:
-        for j in range(ids.shape[1] - 1, 0, -1):
-            ids[u, j] = ids[u, j - 1]
-        ids[u, 0] = event_id
+        for j in range(width - 1, 0, -1):
+            ids[at + j] = ids[at + j - 1]
+        ids[at] = event_id
 
 
 @nb.njit(cache=True, nogil=True)
@@ -88,45 +88,56 @@ def fold(  # type: ignore[no-untyped-def]
     history int32 [n, length] (newest first, -1 past the end) and target int32 [n], else -1.
     Returns (clicks folded so far, those before `begin` included, reason to stop, clock).
     """
-    length = s_items.shape[1]
+    length, width, n = s_items.shape[1], s_ids.shape[1], len(items)
+    room = len(nbr) - 2 * max(max_degree, LINE)
     free = known
     for j in range(len(born)):
         if born[j] >= 0:
             free += 1
-    bits = wgt.view(np.int32)
+    bits = pointer(wgt.view(np.int32))
+    users, items, times, weights = (
+        pointer(users), pointer(items), pointer(times), pointer(weights),
+    )  # fmt: skip
+    s_time, s_items, s_size = pointer(s_time), pointer(s_items), pointer(s_size)
+    s_clicks, s_ids = pointer(s_clicks), pointer(s_ids)
+    start, size_class, degree = pointer(start), pointer(size_class), pointer(degree)
+    last_seen, nbr, wgt = pointer(last_seen), pointer(nbr), pointer(wgt)
+    heads, born, fate, amounts = pointer(heads), pointer(born), pointer(fate), pointer(amounts)
+    history, target = pointer(history), pointer(target)
     due = NEVER
     if clock != NEVER:
         due = (clock // tick + 1) * tick
     end = landmark + REBASE * half_life
     ready = begin
-    for k in range(begin, len(items)):
+    for k in range(begin, n):
         if k == ready:
             # Some at a time: a stop, after which the landmark may be another, wastes few.
-            ready = min(k + SCALED, len(items))
+            ready = min(k + SCALED, n)
             for j in range(k, ready):
                 amounts[j] = scaled(weights[j], times[j], landmark, half_life)
-        if k + 2 * AHEAD < len(items):
+        if k + 2 * AHEAD < n:
             u, item = users[k + 2 * AHEAD], items[k + 2 * AHEAD]
             prefetch(address(s_time, u))
             prefetch(address(s_size, u))
             prefetch(address(s_clicks, u))
             prefetch(address(s_items, u * length))
             if event_ids is not None:
-                prefetch(address(s_ids, u * s_ids.shape[1]))
+                prefetch(address(s_ids, u * width))
             if item < known:
                 prefetch(address(start, item))
                 prefetch(address(degree, item))
                 prefetch(address(last_seen, item))
-        if k + AHEAD < len(items):
+        if k + AHEAD < n:
             u, item = users[k + AHEAD], items[k + AHEAD]
             if item < known and s_size[u] > 0 and abs(times[k + AHEAD] - s_time[u]) <= gap:
-                fetch_row(s_items[u, 0], start, degree, nbr, wgt)
+                fetch_row(s_items[u * length], start, degree, nbr, wgt)
                 fetch_row(item, start, degree, nbr, wgt)
         u = users[k]
+        own = u * length
         target[k] = -1
         # A test for None alone is settled when this is compiled, and costs nothing.
         if event_ids is not None:  # noqa: SIM102
-            if s_size[u] > 0 and _is_repeat(event_ids[k], s_ids, u):
+            if s_size[u] > 0 and _is_repeat(event_ids[k], s_ids, u * width, width):
                 fate[k] = DUPLICATE
                 items[k] = -1
                 amounts[k] = 0
@@ -151,9 +162,9 @@ def fold(  # type: ignore[no-untyped-def]
                     free += 1
                 item = born[item - known]
             if continues:
-                last = s_items[u, 0]
+                last = s_items[own]
                 if last != item:
-                    if heads[-1] * UNIT + 2 * max(max_degree, LINE) > len(nbr):
+                    if heads[0] * UNIT > room:
                         return k, FULL, clock
                     for a, b in ((last, item), (item, last)):
                         add(
@@ -170,20 +181,20 @@ def fold(  # type: ignore[no-untyped-def]
                             heads,
                         )
                     changed[last] = True
-                    n = s_size[u]
+                    size = s_size[u]
                     for j in range(length):
-                        history[k, j] = s_items[u, j] if j < n else -1
+                        history[k * length + j] = s_items[own + j] if j < size else -1
                     target[k] = item
-                    for j in range(min(n, length - 1), 0, -1):
-                        s_items[u, j] = s_items[u, j - 1]
-                    s_items[u, 0] = item
-                    s_size[u] = min(n + 1, length)
+                    for j in range(min(size, length - 1), 0, -1):
+                        s_items[own + j] = s_items[own + j - 1]
+                    s_items[own] = item
+                    s_size[u] = min(size + 1, length)
                 s_clicks[u] += 1
             else:
                 if s_size[u] == 0:
-                    for j in range(s_ids.shape[1]):
-                        s_ids[u, j] = 0
-                s_items[u, 0] = item
+                    for j in range(width):
+                        s_ids[u * width + j] = 0
+                s_items[own] = item
                 s_size[u] = 1
                 s_clicks[u] = 1
             fate[k] = KEPT
@@ -191,11 +202,11 @@ def fold(  # type: ignore[no-untyped-def]
             last_seen[item] = max(last_seen[item], t)
             changed[item] = True
         if event_ids is not None:
-            _remember(event_ids[k], s_ids, u)
+            _remember(event_ids[k], s_ids, u * width, width)
         s_time[u] = t
         s_changed[u] = True
         clock = max(clock, t)
-    return len(items), DONE, clock
+    return n, DONE, clock
 
 
 @nb.njit(cache=True, nogil=True)
@@ -262,8 +273,8 @@ class Graph:
         self.changed = np.zeros(0, np.bool_)
         self.nbr = np.zeros(1 << 12, np.int32)
         self.wgt = np.zeros(1 << 12, np.float32)
-        self.heads = np.full(classes + 1, -1, np.int32)
-        self.heads[-1] = 0
+        self.heads = np.full(1 + classes, -1, np.int32)
+        self.heads[0] = 0
 
     def reserve(self, n: int) -> None:
         """Make room for slots below n."""
@@ -306,10 +317,9 @@ class Graph:
         if n == 0:
             return
         size_class = max(0, (n - 1).bit_length() - 2)
-        at = take(size_class, self.heads, self.nbr)
-        while at < 0:
+        while int(self.heads[0] + (1 << size_class)) * UNIT > len(self.nbr):
             self.grow_pool()
-            at = take(size_class, self.heads, self.nbr)
+        at = take(size_class, self.heads, self.nbr)
         self.start[slot], self.size_class[slot], self.degree[slot] = at, size_class, n
         self.nbr[at * UNIT : at * UNIT + n] = nbr
         self.wgt[at * UNIT : at * UNIT + n] = wgt

@@ -1,7 +1,9 @@
 """Rows of neighbours in slabs of 4, 8, 16, ... entries of one pool, and adding to them.
 
-The pool is `nbr` int32 and `wgt` float32. `heads` int32 has the first free slab of each size class
-(-1 for none; a free slab's first entry is the next one), and last the end of the used pool.
+All arrays of these functions but those of `take` and `give` are pointers (`core.lanes`).
+
+The pool is `nbr` int32 and `wgt` float32. `heads` int32 has the end of the used pool, and then the
+first free slab of each size class (-1 for none; a free slab's first entry is the next one).
 """
 
 import numba as nb
@@ -17,24 +19,22 @@ INLINED = nb.njit(forceinline=True)
 """Part of a kernel, in place of each call: passing a dozen arrays costs more than adding an arc."""
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(forceinline=True, cache=True, nogil=True)
 def take(size_class, heads, nbr):  # type: ignore[no-untyped-def]
-    """A free slab of UNIT << size_class entries, or -1. heads[-1] is the end of the used pool."""
-    at = heads[size_class]
+    """A slab of UNIT << size_class entries, a free one or behind the used pool, which has room."""
+    at = heads[1 + size_class]
     if at >= 0:
-        heads[size_class] = nbr[at * UNIT]
-        return at
-    at = heads[-1]
-    if (at + (1 << size_class)) * UNIT > len(nbr):
-        return np.int64(-1)
-    heads[-1] = at + (1 << size_class)
+        heads[1 + size_class] = nbr[at * UNIT]
+    else:
+        at = heads[0]
+        heads[0] += 1 << size_class
     return at
 
 
-@nb.njit(cache=True, nogil=True)
+@INLINED
 def give(at, size_class, heads, nbr):  # type: ignore[no-untyped-def]
-    nbr[at * UNIT] = heads[size_class]
-    heads[size_class] = at
+    nbr[at * UNIT] = heads[1 + size_class]
+    heads[1 + size_class] = at
 
 
 @INLINED
@@ -53,13 +53,12 @@ def find(b, base, n, nbr):  # type: ignore[no-untyped-def]
 def weakest(base, n, bits):  # type: ignore[no-untyped-def]
     """Which of n weights is the least, the first of equals: positive floats are in the order of
     their bits."""
-    least = bits[np.uint64(base)]
+    least = bits[base]
     for i in range(n):
-        least = min(least, bits[np.uint64(base + i)])
+        least = min(least, bits[base + i])
     place = np.int32(n)
     for i in range(n):
-        # An unsigned index is never counted from the end, which would keep the loop scalar.
-        place = min(place, np.int32(i) if bits[np.uint64(base + i)] == least else np.int32(n))
+        place = min(place, np.int32(i) if bits[base + i] == least else np.int32(n))
     return place
 
 

@@ -76,7 +76,7 @@ def measure(options: Options) -> Iterator[Result]:
         target=f"{TARGET:,.0f}",
     )
     held = matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
-    slabs = 8 * UNIT * int(graph.heads[-1]) / graph.arcs
+    slabs = 8 * UNIT * int(graph.heads[0]) / graph.arcs
     yield _memory(
         "an arc, with slack and nodes", graph.nbytes / graph.arcs, f"{ARC_TARGET}",
         f"{slabs:.1f} in slabs, the rest free pool and nodes; 8 if rows could not grow",

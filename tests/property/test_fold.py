@@ -64,12 +64,12 @@ def state_of(engine: Engine) -> Any:
 
 def check_pool(graph: Graph) -> None:
     """Rows and free lists cover the used pool, and no part of it twice."""
-    used = np.zeros(graph.heads[-1], np.int32)
+    used = np.zeros(graph.heads[0], np.int32)
     for slot in np.flatnonzero(graph.degree):
         size = 1 << int(graph.size_class[slot])
         assert UNIT * size // 2 < max(graph.degree[slot], UNIT // 2 + 1) <= UNIT * size
         used[graph.start[slot] : graph.start[slot] + size] += 1
-    for size_class, head in enumerate(graph.heads[:-1].tolist()):
+    for size_class, head in enumerate(graph.heads[1:].tolist()):
         while head >= 0:
             used[head : head + (1 << size_class)] += 1
             head = int(graph.nbr[head * UNIT])
