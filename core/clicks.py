@@ -1,18 +1,22 @@
 """Clicks as columns, the form in which the engine takes them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core.texts import Texts
+
 
 @dataclass(frozen=True)
 class Clicks:
     """n clicks in the order of their arrival."""
 
-    users: list[str]
-    items: list[str]
+    users: Sequence[str]
+    """`core.texts.Texts` are read without a string for each; any other sequence will do."""
+    items: Sequence[str]
     times: NDArray[np.int64]
     """Shape (n,): decay time in ms since the epoch."""
     weights: NDArray[np.float32]
@@ -25,10 +29,9 @@ class Clicks:
 
     def at(self, chosen: NDArray[np.bool_]) -> Self:
         """The clicks where `chosen`, bool [n], is true."""
-        places = np.flatnonzero(chosen).tolist()
         return type(self)(
-            [self.users[i] for i in places],
-            [self.items[i] for i in places],
+            Texts.of(self.users).taken(chosen),
+            Texts.of(self.items).taken(chosen),
             self.times[chosen],
             self.weights[chosen],
             None if self.event_ids is None else self.event_ids[chosen],

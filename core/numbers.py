@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from core.hashing import mix
 from core.lanes import SOURCES, address, prefetch
+from core.texts import Texts
 
 TOGETHER = 64
 """Texts whose memory is asked for at once."""
@@ -23,9 +24,10 @@ TOGETHER = 64
 
 @nb.njit(cache=True, nogil=True)
 def _look_up(  # type: ignore[no-untyped-def]
-    data, ends, seed, table, hashes, begins, sizes, texts, used, fresh, out, first, sources=SOURCES
+    data, starts, lengths, seed, table, hashes, begins, sizes, texts, used, fresh, out, first,
+    sources=SOURCES,
 ):  # fmt: skip
-    """The number of each text of `data`, whose ends are int64 [n], into `out`, int32 [n].
+    """The number of each text, which is a span of `data`, into `out`, int32 [n].
 
     A text that is not there takes the next of the numbers `fresh`, int32 [n], and its place in the
     batch is the next of `first`, int64 [n]. The table has room for all, and gaps besides; `texts`
@@ -38,19 +40,17 @@ def _look_up(  # type: ignore[no-untyped-def]
     low = np.uint64(0xFFFFFFFF)
     found = np.empty(TOGETHER, np.uint64)
     taken = 0
-    begin = 0
-    for block in range(0, len(ends), TOGETHER):
-        stop = min(block + TOGETHER, len(ends))
+    for block in range(0, len(starts), TOGETHER):
+        stop = min(block + TOGETHER, len(starts))
         for i in range(block, stop):
-            h = mix(seed ^ np.uint64(ends[i] - begin))
-            while begin < ends[i]:
+            h = mix(seed ^ np.uint64(lengths[i]))
+            end = starts[i] + lengths[i]
+            for begin in range(starts[i], end, 8):
                 word = np.uint64(0)
-                for j in range(begin, min(begin + 8, ends[i])):
+                for j in range(begin, min(begin + 8, end)):
                     # An unsigned index is never counted from the end.
                     word = word << np.uint64(8) | np.uint64(data[np.uint64(j)])
                 h = mix(h ^ word)
-                begin += 8
-            begin = ends[i]
             found[i - block] = h
             prefetch(address(table, np.int64(h & mask)))
         for i in range(block, stop):
@@ -64,8 +64,7 @@ def _look_up(  # type: ignore[no-untyped-def]
             if entry != 0:
                 prefetch(address(texts, begins[np.int64(entry) - 1]))
         for i in range(block, stop):
-            at = ends[i - 1] if i > 0 else 0
-            size = ends[i] - at
+            at, size = starts[i], lengths[i]
             h = found[i - block]
             k = h & mask
             while table[k] != 0:
@@ -160,21 +159,22 @@ class Numbers(dict[str, int]):
         """The number of each key, int32 [len(keys)]; a new one gets a free number or the next."""
         n, known = len(keys), len(self.names)
         out = np.empty(n, np.int32)
-        data, ends = _joined(keys)
-        self._reserve(n, len(data))
+        keys = Texts.of(keys)
+        self._reserve(n, int(keys.sizes.sum()))
         free = self._free[: -n - 1 : -1]
         fresh = np.append(free, np.arange(known, known + n - len(free), dtype=np.int32))
         first = np.empty(n, np.int64)
         taken, self._used = _look_up(
-            data, ends, self._seed, self._table, self._hashes, self._begins, self._sizes,
-            self._texts, self._used, fresh, out, first,
+            keys.data, keys.begins, keys.sizes, self._seed, self._table, self._hashes,
+            self._begins, self._sizes, self._texts, self._used, fresh, out, first,
         )  # fmt: skip
         if taken:
             del self._free[max(0, len(self._free) - taken) :]
             self.names += [None] * (taken - len(free))
-            for i, number in zip(first[:taken].tolist(), fresh[:taken].tolist(), strict=True):
-                self.names[number] = keys[i]
-                self[keys[i]] = number
+            new = keys.taken(first[:taken]).tolist()
+            for key, number in zip(new, fresh[:taken].tolist(), strict=True):
+                self.names[number] = key
+                self[key] = number
         return out
 
     def forget(self, numbers: Sequence[int], reuse: bool = False) -> list[str]:
@@ -229,16 +229,3 @@ class Numbers(dict[str, int]):
                 table, self._hashes, self._begins, self._sizes, self._texts, texts
             )
             self._table, self._texts = table, texts
-
-
-def _joined(keys: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The bytes of texts, one after the other, and where each ends."""
-    text = "".join(keys)
-    if text.isascii():
-        data, sizes = text.encode(), map(len, keys)
-    else:
-        # Surrogates, of which attribute keys have some, are as good as other text here.
-        parts = [key.encode(errors="surrogatepass") for key in keys]
-        data, sizes = b"".join(parts), map(len, parts)
-    ends = np.cumsum(np.fromiter(sizes, np.int64, len(keys)))
-    return np.frombuffer(data or b"-", np.uint8), ends

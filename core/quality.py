@@ -74,17 +74,18 @@ def transitions(
     as it stands. Clicks that the fold will leave out are none: those past `max_events`, and repeats
     of an event id that the session holds or that the click before has.
     """
-    numbers = {user: n for n, user in enumerate(dict.fromkeys(clicks.users))}
+    users = list(clicks.users)
+    numbers = {user: n for n, user in enumerate(dict.fromkeys(users))}
     rows = np.fromiter((sessions.users.get(u, -1) for u in numbers), np.int64, len(numbers))
     known = np.flatnonzero(rows >= 0)
     known = known[sessions.size[rows[known]] > 0]
     row, n = rows[known], len(clicks)
     # The last clicks of the sessions stand before those of the round.
-    numbered = np.fromiter(map(numbers.__getitem__, clicks.users), np.int64, n)
+    numbered = np.fromiter(map(numbers.__getitem__, users), np.int64, n)
     user = np.concatenate([known, numbered])
     time = np.concatenate([sessions.time[row], clicks.times])
     count = np.concatenate([sessions.clicks[row], np.ones(n, np.int64)])
-    items = vocabulary.names(sessions.items[row, 0]) + clicks.items
+    items = [*vocabulary.names(sessions.items[row, 0]), *clicks.items]
     order = np.argsort(user, kind="stable")
     if clicks.event_ids is not None and settings.event_ids > 0:
         held = np.zeros((len(numbers), settings.event_ids), np.uint64)

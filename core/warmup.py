@@ -1,6 +1,7 @@
 """Kernels made ready before the first click: compiled on a first start, loaded on every other."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -30,24 +31,25 @@ class _Compiling(Listener):
         """A listener must have it."""
 
 
-def warm_up(settings: Settings, compiling: Callable[[], None] = lambda: None) -> None:
-    """Run every kernel that an engine with these settings uses, on a few clicks made up for it.
+def listening(compiling: Callable[[], None]) -> AbstractContextManager[object]:
+    """Calls `compiling` before the first kernel that has to be compiled meanwhile, and not at all
+    if numba's cache has all of them."""
+    return install_listener("numba:compile", _Compiling(compiling))
 
-    `compiling` is called once, before the first that has to be compiled, and not at all if numba's
-    cache has all of them.
-    """
-    with install_listener("numba:compile", _Compiling(compiling)):
-        # Clicks are folded by another kernel if one of them has an event id.
-        for event_ids in (None, np.zeros(USERS * ITEMS, np.uint64)):
-            engine = Engine(settings)
-            for _ in range(2):  # what a round ranks is known from the round before
-                outputs = engine.step(Inputs(_clicks(event_ids), [("0", ["attribute"])]))
-            changes = outputs.changes
-            assert changes is not None
-            Engine(settings).load_rows(changes.keys, changes.rows)
-            restored = Graph(settings.graph.max_degree)
-            restored.reserve(1)
-            restored.put_row(0, *engine.graph.row(0), 0)
+
+def warm_up(settings: Settings) -> None:
+    """Run every kernel that an engine with these settings uses, on a few clicks made up for it."""
+    # Clicks are folded by another kernel if one of them has an event id.
+    for event_ids in (None, np.zeros(USERS * ITEMS, np.uint64)):
+        engine = Engine(settings)
+        for _ in range(2):  # what a round ranks is known from the round before
+            outputs = engine.step(Inputs(_clicks(event_ids), [("0", ["attribute"])]))
+        changes = outputs.changes
+        assert changes is not None
+        Engine(settings).load_rows(changes.keys, changes.rows)
+        restored = Graph(settings.graph.max_degree)
+        restored.reserve(1)
+        restored.put_row(0, *engine.graph.row(0), 0)
 
 
 def _clicks(event_ids: np.ndarray[Any, Any] | None) -> Clicks:

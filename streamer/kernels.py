@@ -4,7 +4,9 @@ import logging
 import time
 
 from core.settings import Settings
-from core.warmup import warm_up
+from core.warmup import listening, warm_up
+from streamer.decode.events import Decoder
+from streamer.settings import ClickSettings, EventSettings
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +24,8 @@ def prepare(settings: Settings) -> None:
         told.append(True)
         log.info("compiling the kernels: half a minute or so, once for these settings")
 
-    warm_up(settings, tell)
+    with listening(tell):
+        warm_up(settings)
+        Decoder(ClickSettings(), EventSettings())([], [], [])
     if told:
         log.info("compiled in %.0f s; kept for later starts", time.monotonic() - begin)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.hashing import hash_keys
+from core.texts import Texts
 from streamer.decode.fields import DEFAULT_TYPE, MAX_TIME, UNITS_PER_MS, Row, to_ms
 from streamer.decode.formats import MAX_ID_BYTES
 
@@ -19,8 +20,8 @@ class Columns:
     """Clicks on their way: the fields of `Row`, each for all of n clicks."""
 
     records: NDArray[np.int64]
-    users: list[str]
-    items: list[str]
+    users: Texts
+    items: Texts
     times: NDArray[np.int64]
     weights: NDArray[np.float64]
     event_ids: list[str | int | None]
@@ -31,7 +32,7 @@ class Columns:
             zip(*rows, strict=True) if rows else [()] * 6
         )
         return cls(
-            np.array(records, np.int64), list(users), list(items),
+            np.array(records, np.int64), Texts.of(users), Texts.of(items),
             np.array(times, np.int64), np.array(weights, np.float64), list(event_ids),
         )  # fmt: skip
 
@@ -40,25 +41,27 @@ class Columns:
         at = places.tolist()
         return type(self)(
             self.records[places],
-            [self.users[i] for i in at],
-            [self.items[i] for i in at],
+            self.users.taken(places),
+            self.items.taken(places),
             self.times[places],
             self.weights[places],
             [self.event_ids[i] for i in at],
         )
 
-    def with_rows(self, rows: Sequence[Row]) -> Self:
-        """These and the clicks of other records, in the order of the records."""
-        other = self.of(rows)
-        both = type(self)(
-            np.concatenate([self.records, other.records]),
-            self.users + other.users,
-            self.items + other.items,
-            np.concatenate([self.times, other.times]),
-            np.concatenate([self.weights, other.weights]),
-            self.event_ids + other.event_ids,
+    @classmethod
+    def merged(cls, parts: Sequence[Self]) -> Self:
+        """All clicks in the order of the records; those of a record are all in one part."""
+        if len(parts) == 1:
+            return parts[0]
+        whole = cls(
+            np.concatenate([part.records for part in parts]),
+            Texts.joined([part.users for part in parts]),
+            Texts.joined([part.items for part in parts]),
+            np.concatenate([part.times for part in parts]),
+            np.concatenate([part.weights for part in parts]),
+            [event_id for part in parts for event_id in part.event_ids],
         )
-        return both.taken(np.argsort(both.records, kind="stable"))
+        return whole.taken(np.argsort(whole.records, kind="stable"))
 
 
 class TypeWeights(dict[str | None, float]):
@@ -87,36 +90,33 @@ def multiplied(weights: NDArray[np.float64], by: Sequence[float | None]) -> NDAr
         return weights * np.array([1.0 if weight is None else weight for weight in by])
 
 
-def as_ids(given: list[Any]) -> tuple[list[str], NDArray[np.bool] | bool]:
+def as_ids(given: Sequence[Any]) -> tuple[Texts, NDArray[np.bool]]:
     """Ids as texts, and which of them have a length that fits."""
     try:
-        if "".join(given).isascii():
-            return given, True  # measured by the layout
+        texts = Texts.of(given)
     except TypeError:  # an integer
-        pass
-    texts = list(map(str, given))
-    return texts, np.array([0 < len(text.encode()) <= MAX_ID_BYTES for text in texts], bool)
-
-
-_NO_KEY = "\N{REPLACEMENT CHARACTER}" * MAX_ID_BYTES  # not ASCII, so that it is measured
+        texts = Texts.of(list(map(str, given)))
+    return texts, (texts.sizes > 0) & (texts.sizes <= MAX_ID_BYTES)
 
 
 def key_text(key: bytes | None) -> str:
-    """A key as text; one that is too long for an id if it is none."""
+    """A key as text; an empty one, which is no id, if it is not UTF-8."""
     try:
-        return key.decode() if key and len(key) <= MAX_ID_BYTES else _NO_KEY
+        return key.decode() if key else ""
     except UnicodeDecodeError:
-        return _NO_KEY
+        return ""
 
 
-def as_times(given: list[Any], unit: str) -> NDArray[np.int64]:
+def as_times(given: Sequence[Any] | NDArray[np.int64], unit: str) -> NDArray[np.int64]:
     """Times in ms, -1 for what is none."""
     try:
         if unit == "s":
-            ms = np.rint(np.clip(np.array(array("d", given)), -1.0, MAX_TIME) * 1000.0)
+            seconds = given if isinstance(given, np.ndarray) else np.array(array("d", given))
+            ms = np.rint(np.clip(seconds, -1.0, MAX_TIME) * 1000.0)
             return np.nan_to_num(ms, nan=-1.0).astype(np.int64)
         if unit != "iso":
-            return np.array(array("q", given)) // UNITS_PER_MS[unit]
+            whole = given if isinstance(given, np.ndarray) else np.array(array("q", given))
+            return whole // UNITS_PER_MS[unit]
     except (TypeError, OverflowError):  # not all are integers of 64 bits
         pass
     return np.array([_time(ts, unit) for ts in given], np.int64)

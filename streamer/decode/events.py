@@ -9,7 +9,7 @@ import json
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ from streamer.decode.formats import (
     msgpack_parts,
     short,
 )
-from streamer.decode.layout import Layout
+from streamer.decode.layout import Fields, Layout
 from streamer.decode.registry import Registry
 from streamer.settings import ClickSettings, EventSettings, ItemSettings, KafkaValue
 
@@ -144,14 +144,22 @@ class Decoder:
         if self._registry is not None:
             self._registry.ask_again()
         stamps = np.array(array("q", timestamps))
-        columns, unwanted, doubtful = self._columns(keys, values, stamps)
+        batches, doubtful = self._usual(keys, values, stamps)
+        unwanted = 0
+        parts: list[Columns] = []
+        for batch in batches:
+            columns, left_out, further = self._judged(*batch, stamps)
+            parts.append(columns)
+            unwanted += left_out
+            doubtful += further
         rows: list[Row] = []
         bad: list[Bad] = []
-        for record in doubtful:
+        for record in sorted(doubtful):
             key, value, timestamp = keys[record], values[record], timestamps[record]
             unwanted += self._read(record, key, value, timestamp, rows, bad)
-        if rows:
-            columns = columns.with_rows(rows)
+        if rows or not parts:
+            parts.append(Columns.of(rows))
+        columns = Columns.merged(parts)
         stamps = stamps[columns.records]
         times = np.where(stamps < 0, columns.times, np.minimum(columns.times, stamps))
         weights = columns.weights.astype(np.float32)
@@ -159,42 +167,51 @@ class Decoder:
         clicks = Clicks(columns.users, columns.items, times, weights, event_ids)
         return Decoded(clicks, bad, unwanted, columns.records.astype(np.intp, copy=False))
 
-    def _columns(
+    def _usual(
         self,
         keys: Sequence[bytes | None],
         values: Sequence[bytes | None],
         stamps: NDArray[np.int64],
+    ) -> tuple[list[tuple[Fields, NDArray[np.int64]]], list[int]]:
+        """Batches of clicks, each with the fields of all and their records, and the numbers of all
+        other records."""
+        if self._layout is None:
+            return [], list(range(len(values)))
+        batches, doubtful = self._layout.columns(values, self._events.max_bytes)
+        for fields, records in batches:
+            for name, path in self._paths.items():
+                if path == AT_KEY:
+                    fields[name] = [key_text(keys[number]) for number in records.tolist()]
+                elif path == AT_TIMESTAMP:
+                    fields[name] = stamps[records]
+                elif not path:
+                    fields[name] = [None] * len(records)
+        return batches, doubtful
+
+    def _judged(
+        self, fields: Fields, records: NDArray[np.int64], stamps: NDArray[np.int64]
     ) -> tuple[Columns, int, list[int]]:
         """Clicks that are surely good, how many are unwanted, the numbers of all other records."""
-        layout, paths = self._layout, self._paths
-        if layout is None:
-            return Columns.of([]), 0, list(range(len(values)))
-        fields, records, doubtful = layout.columns(values, self._events.max_bytes)
         stamps = stamps[records]
-
-        def column(name: str) -> list[Any]:
-            if paths[name] == AT_KEY:
-                return [key_text(keys[number]) for number in records.tolist()]
-            return fields[name] if paths[name] else [None] * len(records)
-
-        users, fit_users = as_ids(column("user_id"))
-        items, fit_items = as_ids(column("item_id"))
-        times = stamps if paths["ts"] == AT_TIMESTAMP else as_times(column("ts"), self._unit)
-        type_weights = self._type_weights.of(column("event_type"))
-        weights = multiplied(type_weights, column("weight"))
-        columns = Columns(records, users, items, times, weights, column("event_id"))
+        users, fit_users = as_ids(fields["user_id"])
+        items, fit_items = as_ids(fields["item_id"])
+        times = stamps if self._paths["ts"] == AT_TIMESTAMP else as_times(fields["ts"], self._unit)
+        type_weights = self._type_weights.of(fields["event_type"])
+        weights = multiplied(type_weights, fields["weight"])
+        columns = Columns(records, users, items, times, weights, fields["event_id"])
         good = (times >= 0) & (times <= MAX_TIME)
         good &= (stamps < 0) | (times <= stamps + int(self._events.max_ahead))
         good &= (weights >= MIN_WEIGHT) & (weights <= MAX_WEIGHT)
         good &= fit_users
         good &= fit_items
         if good.all():
-            return columns, 0, doubtful
+            return columns, 0, []
         unwanted = type_weights == 0.0
-        doubtful = sorted({*doubtful, *records[~(good | unwanted)].tolist()})
+        doubtful = np.unique(records[~(good | unwanted)])
         sure = ~np.isin(records, doubtful)
         unwanted &= sure
-        return columns.taken(np.flatnonzero(sure & ~unwanted)), int(unwanted.sum()), doubtful
+        taken = columns.taken(np.flatnonzero(sure & ~unwanted))
+        return taken, int(unwanted.sum()), doubtful.tolist()
 
     def _read(
         self, record: int, key: bytes | None, value: bytes | None, timestamp: int,

@@ -46,14 +46,14 @@ def pack(value: Any) -> bytes:
 def test_a_record_of_json_may_carry_many_clicks(value: bytes) -> None:
     decoded = decode(lines(click("z")), value, lines(click("c")))
     assert decoded.bad == []
-    assert decoded.clicks.users == ["z", "a", "b", "c"]
+    assert list(decoded.clicks.users) == ["z", "a", "b", "c"]
 
 
 def test_a_record_of_messagepack_may_carry_many_clicks() -> None:
     values = [pack(click("z")), pack([click("a"), click("b")]), pack(click("c"))]
     decoded = decode(*values, format="msgpack")
     assert decoded.bad == []
-    assert decoded.clicks.users == ["z", "a", "b", "c"]
+    assert list(decoded.clicks.users) == ["z", "a", "b", "c"]
 
 
 TOO_MANY = MAX_PARTS + 1
@@ -76,7 +76,7 @@ GOOD = json.dumps(click(1)).encode()
 def test_a_record_of_too_many_clicks_is_one_dead_letter(format: Format, value: bytes) -> None:
     single = GOOD if format == "json" else pack(click(1))
     decoded = decode(single, value, single, format=format)
-    assert (decoded.clicks.users, decoded.records.tolist()) == (["1", "1"], [0, 2])
+    assert (list(decoded.clicks.users), decoded.records.tolist()) == (["1", "1"], [0, 2])
     (bad,) = decoded.bad
     assert (bad.record, bad.part, bad.value, bad.reason) == (1, None, value, Reason.OVERSIZED)
     assert f"has {TOO_MANY} " in bad.message
@@ -117,10 +117,25 @@ def test_two_clicks_on_a_line_are_one_bad_line(end: bytes) -> None:
     a, b = lines(click("a")), lines(click("b"))
     double = a + b" " + a
     decoded = decode(double + b"\n\n" + b + end)
-    assert decoded.clicks.users == ["b"]
+    assert list(decoded.clicks.users) == ["b"]
     first = decoded.bad[0]
     assert (first.part, first.value, first.reason) == (0, double, Reason.UNDECODABLE)
     assert len(decoded.bad) == (2 if end else 1)
+
+
+@pytest.mark.parametrize("behind", [b"x", b",", b"}", b'"', b"\x00"])
+def test_what_stands_behind_a_click_on_its_line_makes_it_bad(behind: bytes) -> None:
+    a, b = lines(click("a")), lines(click("b"))
+    decoded = decode(a + behind + b"\n" + b, a + behind, b)
+    assert list(decoded.clicks.users) == ["b", "b"]
+    assert [(bad.part, bad.value) for bad in decoded.bad] == [(0, a + behind), (None, a + behind)]
+
+
+def test_a_click_over_two_lines_is_none_beside_others() -> None:
+    a, b = lines(click("a")), lines(click("b"))
+    decoded = decode(a.replace(b", ", b",\n", 1) + b"\n" + b)
+    assert list(decoded.clicks.users) == ["b"]
+    assert [bad.part for bad in decoded.bad] == [0, 1]
 
 
 def test_a_click_over_two_lines_does_not_hide_two_on_one() -> None:
@@ -135,7 +150,7 @@ def test_a_click_over_two_lines_does_not_hide_two_on_one_of_another_record() -> 
     double, broken = a + a, b.replace(b", ", b",\n", 1)
     for values in ([double, broken], [broken, double], [b"", double], [double, b"\n"]):
         decoded = decode(*values)
-        assert decoded.clicks.users == ["b"] * (broken in values)
+        assert list(decoded.clicks.users) == ["b"] * (broken in values)
         assert double in [bad.value for bad in decoded.bad]
 
 
@@ -143,14 +158,14 @@ def test_lines_of_records_keep_the_numbers_of_their_records() -> None:
     a, b = lines(click("a")), lines(click("b"))
     for end in (b"", b"\n", b"\r\n"):
         decoded = decode(a + b"\r\n" + b + end, b + end, a + b"\n" + a + end)
-        assert decoded.clicks.users == ["a", "b", "b", "a", "a"]
+        assert list(decoded.clicks.users) == ["a", "b", "b", "a", "a"]
         assert decoded.records.tolist() == [0, 0, 1, 2, 2]
 
 
 def test_each_click_has_the_number_of_its_record() -> None:
     values = [lines(click("a"), click("b")), b"?", GOOD, lines({}, click("c")), lines([click("d")])]
     decoded = decode(*values)
-    assert decoded.clicks.users == ["a", "b", "1", "c", "d"]
+    assert list(decoded.clicks.users) == ["a", "b", "1", "c", "d"]
     assert decoded.records.tolist() == [0, 0, 2, 3, 4]
     assert decode(b"?").records.tolist() == []
 
@@ -158,7 +173,7 @@ def test_each_click_has_the_number_of_its_record() -> None:
 def test_a_click_printed_over_many_lines_is_one_click() -> None:
     value = json.dumps(click("a", context={"page": "x"}), indent=2).encode()
     decoded = decode(value)
-    assert (decoded.clicks.users, decoded.bad) == (["a"], [])
+    assert (list(decoded.clicks.users), decoded.bad) == (["a"], [])
 
 
 def test_a_bad_click_printed_over_many_lines_is_one_dead_letter() -> None:
@@ -171,7 +186,7 @@ def test_bad_elements_of_an_array_are_told_singly() -> None:
     spaced = b' [ {"user_id":1 } ,' + lines(click("a")) + b", 7,\n" + lines(click("", s="\u00fc]"))
     value = spaced + b',{"user_id":"b","item_id":"i","ts":1,"weight":NaN}] '
     decoded = decode(value, lines(click("z")))
-    assert decoded.clicks.users == ["a", "z"]
+    assert list(decoded.clicks.users) == ["a", "z"]
     assert [(b.record, b.part, b.value, b.reason) for b in decoded.bad] == [
         (0, 0, b'{"user_id":1 }', Reason.BAD_FIELD),
         (0, 2, b"7", Reason.UNDECODABLE),
@@ -184,7 +199,7 @@ def test_bad_lines_are_told_singly() -> None:
     broken, foreign = b'{"user_id":"x', b'{"user_id":"\xff"}'
     value = b"\n".join([broken, lines(click("a")), b"", b"[]", foreign, lines(click("b", ts=-1))])
     decoded = decode(lines(click("z")), value)
-    assert decoded.clicks.users == ["z", "a"]
+    assert list(decoded.clicks.users) == ["z", "a"]
     assert [(b.record, b.part, b.value, b.reason) for b in decoded.bad] == [
         (1, 0, broken, Reason.UNDECODABLE),
         (1, 2, b"[]", Reason.UNDECODABLE),
@@ -203,7 +218,7 @@ def test_bad_lines_are_told_singly() -> None:
 def test_an_id_of_messagepack_is_judged_as_one_of_json(identifier: object) -> None:
     packed = decode(pack(click(identifier)), format="msgpack")
     written = decode(lines(click(identifier)))
-    assert packed.clicks.users == written.clicks.users
+    assert list(packed.clicks.users) == list(written.clicks.users)
     assert [bad[3:] for bad in packed.bad] == [bad[3:] for bad in written.bad]
     assert len(packed.clicks) + len(packed.bad) == 1
 
@@ -231,7 +246,7 @@ def test_what_only_messagepack_can_spell_is_no_id(
 @pytest.mark.parametrize("name", [b"other", 7, -(2**63), (1, "a"), None])
 def test_a_field_of_messagepack_that_is_not_used_may_have_any_name(name: object) -> None:
     decoded = decode(pack(click("a") | {name: [b"\xff", 2**64 - 1]}), format="msgpack")
-    assert (decoded.clicks.users, decoded.bad) == (["a"], [])
+    assert (list(decoded.clicks.users), decoded.bad) == (["a"], [])
 
 
 def test_a_name_of_bytes_is_not_the_name_of_a_field() -> None:
@@ -244,7 +259,7 @@ def test_bad_elements_of_messagepack_are_told_singly() -> None:
     bad_text = pack({"user_id": "x"}).replace(b"x", b"\xff")
     value = b"\x94" + bad_text + pack(click("a")) + pack(7) + pack(click("b", weight=float("inf")))
     decoded = decode(value, format="msgpack")
-    assert decoded.clicks.users == ["a"]
+    assert list(decoded.clicks.users) == ["a"]
     assert [(b.record, b.part, b.value, b.reason) for b in decoded.bad] == [
         (0, 0, bad_text, Reason.UNDECODABLE),
         (0, 2, pack(7), Reason.UNDECODABLE),

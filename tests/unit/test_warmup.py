@@ -9,7 +9,7 @@ from numba.core.dispatcher import Dispatcher
 
 from core.settings import ModelSettings, Settings
 from core.warmup import warm_up
-from streamer import config
+from streamer import config, kernels
 from streamer.files import replay
 from streamer.files.readers import Source
 from streamer.shop.shop import Shop
@@ -18,23 +18,24 @@ START_MS = 1_700_000_000_000
 WARM = """
 import os
 from core.settings import ModelSettings, Settings
-from core.warmup import warm_up
+from core.warmup import listening, warm_up
 
 def compiling():
     print("compiling", flush=True)
     os._exit(0)
 
-warm_up(Settings(model=ModelSettings(dim=16)), compiling)
+with listening(compiling):
+    warm_up(Settings(model=ModelSettings(dim=16)))
 print("ready")
 """
 
 
 def compiled() -> set[tuple[str, str]]:
-    """Every kernel of the engine that this process has, with the types it was compiled for."""
+    """Kernels of engine and decoder that this process has, with the types they are compiled for."""
     return {
         (f"{module}.{name}", str(signature))
         for module in list(sys.modules)
-        if module.startswith("core.")
+        if module.startswith(("core.", "streamer.decode."))
         for name, value in vars(sys.modules[module]).items()
         if isinstance(value, Dispatcher)
         for signature in value.signatures
@@ -54,7 +55,7 @@ def test_a_warmed_up_engine_compiles_nothing_more(tmp_path: Path) -> None:
     loaded = config.load(None, overrides, {})
     log = tmp_path / "clicks.jsonl"
     for named in (True, False):
-        warm_up(loaded.engine_settings)
+        kernels.prepare(loaded.engine_settings)
         before = compiled()
         clicks = list(islice(Shop(1, products=300).clicks(START_MS, rate=1.0), 1000))
         for n, click in enumerate(clicks):

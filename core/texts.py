@@ -1,0 +1,80 @@
+"""Many short texts as bytes, which kernels read without making a string of each."""
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Texts(Sequence[str]):
+    """n texts, each a span of `data`: bytes `begins[i]` to `begins[i] + sizes[i]`, in UTF-8.
+
+    data uint8 [bytes], which spans may share; begins int64 [n]; sizes int32 [n].
+    """
+
+    __slots__ = ("begins", "data", "sizes")
+
+    def __init__(
+        self, data: NDArray[np.uint8], begins: NDArray[np.int64], sizes: NDArray[np.int32]
+    ) -> None:
+        self.data, self.begins, self.sizes = data, begins, sizes
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> "Texts":
+        """These texts; TypeError if one is no str. Surrogates are kept as what they are."""
+        if isinstance(texts, Texts):
+            return texts
+        text = "".join(texts)
+        if text.isascii():
+            data, lengths = text.encode(), map(len, texts)
+        else:
+            parts = [one.encode(errors="surrogatepass") for one in texts]
+            data, lengths = b"".join(parts), map(len, parts)
+        sizes = np.fromiter(lengths, np.int32, len(texts))
+        begins = np.cumsum(sizes, dtype=np.int64) - sizes
+        return cls(np.frombuffer(data, np.uint8), begins, sizes)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Texts"]) -> "Texts":
+        """The texts of all parts."""
+        shifts = np.cumsum([0, *(len(part.data) for part in parts)])
+        begins = [part.begins + shift for part, shift in zip(parts, shifts, strict=False)]
+        return cls(
+            np.concatenate([part.data for part in parts]),
+            np.concatenate(begins),
+            np.concatenate([part.sizes for part in parts]),
+        )
+
+    def taken(self, places: NDArray[np.integer] | NDArray[np.bool_]) -> "Texts":
+        """The texts at `places`, in that order, or where a mask is true."""
+        return Texts(self.data, self.begins[places], self.sizes[places])
+
+    def tolist(self) -> list[str]:
+        if not len(self):
+            return []
+        ends = self.begins + self.sizes
+        low = int(self.begins.min())
+        window = self.data[low : ends.max()].tobytes()
+        spans = zip((self.begins - low).tolist(), (ends - low).tolist(), strict=True)
+        if window.isascii():
+            text = window.decode()
+            return [text[begin:end] for begin, end in spans]
+        return [window[begin:end].decode(errors="surrogatepass") for begin, end in spans]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tolist())
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> "Texts": ...
+    def __getitem__(self, at: int | slice) -> "str | Texts":
+        if isinstance(at, slice):
+            return Texts(self.data, self.begins[at], self.sizes[at])
+        begin = int(self.begins[at])
+        span = self.data[begin : begin + int(self.sizes[at])]
+        return span.tobytes().decode(errors="surrogatepass")
