@@ -10,11 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from core.engine import Engine
-from streamer.evaluate.scores import UNKNOWN, Figures, Point, Scores
+from streamer.evaluate.scores import BASELINE, UNKNOWN, Figures, Point, Scores
 from streamer.evaluate.stability import Step
 
-BASELINE = "co-visitation"
-"""The ranker whose figures are the measure of the others."""
 PER_CLICKS = 100_000
 
 
@@ -135,14 +133,12 @@ def _table(first: str, *columns: str) -> Table:
 
 
 def _totals(figures: list[Figures]) -> Table:
-    table = _table("ranker", "HR@20", "±", f"of {BASELINE}", "MRR@20", "NDCG@20")
-    rows = [f for f in figures if f.of == "all"]
-    base = next(f.hr for f in rows if f.ranker == BASELINE)
-    for f in rows:
-        ratio = f"{f.hr / base:.2f}" if base else "-"
-        table.add_row(
-            f.ranker, f"{f.hr:.3f}", f"{f.hr_error:.3f}", ratio, f"{f.mrr:.3f}", f"{f.ndcg:.3f}"
-        )
+    table = _table("ranker", "HR@20", "±", f"of {BASELINE}", "±", "MRR@20", "NDCG@20")
+    for f in figures:
+        if f.of == "all":
+            ratio, error = ("-" if math.isnan(x) else f"{x:.3f}" for x in (f.ratio, f.ratio_error))
+            row = f"{f.hr:.3f}", f"{f.hr_error:.3f}", ratio, error, f"{f.mrr:.3f}", f"{f.ndcg:.3f}"
+            table.add_row(f.ranker, *row)
     return table
 
 

@@ -1,5 +1,6 @@
 """Ranks of many positions, and the figures that they come to."""
 
+import math
 from collections.abc import Iterator
 
 import msgspec
@@ -11,6 +12,8 @@ from core.quality import DEPTH
 from streamer.evaluate.past import Past
 from streamer.evaluate.rankers import Asked, Ranks
 
+BASELINE = "co-visitation"
+"""The ranker whose hits are the measure of the others'."""
 POPULAR, COMMON = 0.1, 0.5
 """The most popular tenth, by decayed count when asked; and the rest of the more popular half."""
 NEW, YOUNG = 0.01, 0.1
@@ -39,6 +42,10 @@ class Figures(msgspec.Struct, frozen=True):
     """Mean of 1 / log2(1 + r)."""
     hr_error: float
     """Standard error of `hr`, as if positions were independent."""
+    ratio: float
+    """`hr` over that of BASELINE at the same positions; NaN if that is 0."""
+    ratio_error: float
+    """Its standard error: less than those of its parts, which hit and miss together."""
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -59,7 +66,7 @@ class Scores:
         self._first_time, self._last_time = NEVER, NEVER
 
     def add(self, asked: Asked, ranks: Ranks, past: Past) -> None:
-        """Take the ranks of a round in; those of `popularity` are among them."""
+        """Take the ranks of a round in; those of `popularity` and BASELINE are among them."""
         at = asked.positions
         known = asked.target >= 0
         popularity = ranks["popularity"] / max(len(asked.numbers), 1)
@@ -83,11 +90,15 @@ class Scores:
         about = np.concatenate(self._about, axis=1)
         late = about[0] >= begin
         groups = dict(self._groups(about[:, late]))
-        out = []
-        for ranker in self.rankers():
-            rank = np.concatenate([ranks[ranker] for ranks in self._ranks])[late]
-            out += [figures(ranker, of, rank[chosen]) for of, chosen in groups.items()]
-        return out
+        rank = {
+            ranker: np.concatenate([ranks[ranker] for ranks in self._ranks])[late]
+            for ranker in self.rankers()
+        }
+        return [
+            figures(ranker, of, rank[ranker][chosen], rank[BASELINE][chosen])
+            for ranker in rank
+            for of, chosen in groups.items()
+        ]
 
     def _groups(self, about: NDArray[np.float64]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         _, known, repeated, popularity, age = about
@@ -124,15 +135,20 @@ class Scores:
         ]
 
 
-def figures(ranker: str, of: str, rank: NDArray[np.int32]) -> Figures:
-    """The figures of ranks from 0 on, int32 [q]; NaN of none."""
+def figures(ranker: str, of: str, rank: NDArray[np.int32], baseline: NDArray[np.int32]) -> Figures:
+    """The figures of ranks from 0 on, int32 [q], beside those of BASELINE; NaN of none."""
     q = len(rank)
     if q == 0:
-        return Figures(ranker, of, 0, *[float("nan")] * 4)
-    hit = rank < DEPTH
+        return Figures(ranker, of, 0, *[math.nan] * 6)
+    hit, base = rank < DEPTH, baseline < DEPTH
     r = rank[hit] + 1.0
-    hr = len(r) / q
+    hr, base_hr = len(r) / q, float(base.mean())
+    ratio = hr / base_hr if base_hr else math.nan
+    # Of a ratio of means, to the first order.
+    ratio_error = (
+        float(np.std(hit - ratio * base)) / base_hr / math.sqrt(q) if base_hr else math.nan
+    )
     return Figures(
         ranker, of, q, hr, float((1.0 / r).sum() / q), float((1.0 / np.log2(1.0 + r)).sum() / q),
-        float(np.sqrt(hr * (1.0 - hr) / q)),
+        math.sqrt(hr * (1.0 - hr) / q), ratio, ratio_error,
     )  # fmt: skip

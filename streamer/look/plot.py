@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from core.clusters import NONE
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.look.inspection import clusters_awaited, settled
+from streamer.look.names import name_of, text
 from streamer.look.query import published
-from streamer.store import Attributes, Store, is_item, open_for_reading
+from streamer.store import Store, is_item, open_for_reading
 
 Projection = Literal["auto", "pca", "umap"]
 
@@ -143,10 +144,7 @@ def read(store: Store, by: str, projection: Projection, min_items: int) -> Map:
     return Map(
         title,
         [item.decode() for item in ids],
-        [
-            text(a, "name") or text(a, "title") or item.decode()
-            for item, a in zip(ids, attributes, strict=True)
-        ],
+        [name_of(a) or item.decode() for item, a in zip(ids, attributes, strict=True)],
         categories,
         xy,
         rows["cluster"],
@@ -154,12 +152,6 @@ def read(store: Store, by: str, projection: Projection, min_items: int) -> Map:
         sizes,
         store.bucket_sizes(),
     )
-
-
-def text(attributes: Attributes, name: str) -> str:
-    """An attribute on one line, "" if there is none."""
-    value = attributes.get(name, "")
-    return value if isinstance(value, str) else ", ".join(value)
 
 
 def run(

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.look.index import Answer, Index, Mode
+from streamer.look.names import name_of
 from streamer.look.shelves import published as published
 from streamer.store import open_for_reading
 
@@ -108,9 +109,8 @@ def _table(answer: Answer) -> Table:
     for column in ("#", "item", "name", "score", "cluster", "updates"):
         table.add_column(column, justify="left" if column in ("item", "name") else "right")
     for rank, found in enumerate(answer.neighbours, 1):
-        name = found.attributes.get("name", found.attributes.get("title", ""))
         cluster = "" if found.cluster is None else str(found.cluster)
-        text = name if isinstance(name, str) else ", ".join(name)
+        name = escape(name_of(found.attributes))
         score, updates = f"{found.score:.3f}", f"{found.updates:,}"
-        table.add_row(str(rank), escape(found.item), escape(text), score, cluster, updates)
+        table.add_row(str(rank), escape(found.item), name, score, cluster, updates)
     return table

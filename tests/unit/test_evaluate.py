@@ -22,9 +22,9 @@ from streamer import config
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.evaluate import knn, peers, run
 from streamer.evaluate.past import Past
-from streamer.evaluate.rankers import Asked, Counts, Model, popularity
+from streamer.evaluate.rankers import Asked, Counts, Model, Ranks, popularity
 from streamer.evaluate.run import Options
-from streamer.evaluate.scores import Scores, figures
+from streamer.evaluate.scores import BASELINE, Scores, figures
 from streamer.evaluate.stability import Stability
 from streamer.files.lines import STDIN
 from streamer.files.readers import Source
@@ -344,23 +344,43 @@ def test_what_is_trained_anew_finds_the_next_item(name: peers.Peer) -> None:
 
 
 def test_figures_are_those_of_the_definitions() -> None:
-    got = figures("next", "all", np.array([0, 2, 19, 20, 500], np.int32))
+    rank = np.array([0, 2, 19, 20, 500], np.int32)
+    got = figures("next", "all", rank, np.array([0, 99, 99, 1, 99], np.int32))
     assert got.positions == 5
     assert got.hr == pytest.approx(3 / 5)
     assert got.mrr == pytest.approx((1 + 1 / 3 + 1 / 20) / 5)
     assert got.ndcg == pytest.approx((1 + 1 / 2 + 1 / math.log2(21)) / 5)
     assert got.hr_error == pytest.approx(math.sqrt(0.6 * 0.4 / 5))
-    assert math.isnan(figures("next", "new", np.zeros(0, np.int32)).hr)
+    assert got.ratio == pytest.approx(3 / 2)
+    assert figures("next", "all", rank, rank).ratio_error == 0.0
+    nothing = np.zeros(0, np.int32)
+    assert math.isnan(figures("next", "new", nothing, nothing).hr)
+    assert math.isnan(figures("next", "new", rank, rank + 20).ratio)
+
+
+def test_the_error_of_a_ratio_is_that_of_many_samples() -> None:
+    rng = np.random.default_rng(1)
+    ours, theirs = rng.integers(0, 50, (2, 2000)).astype(np.int32)
+    ours = np.where(rng.random(2000) < 0.8, theirs, ours)
+    told = figures("next", "all", ours, theirs)
+    drawn = rng.integers(0, 2000, (2000, 2000))
+    ratios = (ours[drawn] < 20).mean(axis=1) / (theirs[drawn] < 20).mean(axis=1)
+    assert told.ratio_error == pytest.approx(ratios.std(), rel=0.1)
+    assert told.ratio_error < told.hr_error / told.hr
+
+
+def counted(asked: Asked, past: Past) -> Ranks:
+    return popularity(asked) | Counts(BASELINE, past.beside)(asked)
 
 
 def test_groups_tell_positions_apart_and_add_up() -> None:
     learned, scores = Learned(), Scores()
     first = learned.ask(visits(7, at=2500))
-    scores.add(first, popularity(first), learned.past)
+    scores.add(first, counted(first, learned.past), learned.past)
     learned.past.learn()
     asked = learned.ask([("a", "i1", 2700), ("a", "i2", 2710), ("a", "i1", 2720),
                          ("a", "nobody's", 2730)])  # fmt: skip
-    scores.add(asked, popularity(asked), learned.past)
+    scores.add(asked, counted(asked, learned.past), learned.past)
     begin = int(asked.positions.click[0])
     found = {f.of: f.positions for f in scores.figures(begin)}
     assert found["all"] == 3
@@ -371,7 +391,7 @@ def test_groups_tell_positions_apart_and_add_up() -> None:
     whole = {f.of: f.positions for f in scores.figures(0)}
     assert whole["all"] == 3 + len(first)
     # The popularity ranker finds the popular tenth and nobody past the 20th of 50 items.
-    hits = {f.of: f.hr for f in scores.figures(0)}
+    hits = {f.of: f.hr for f in scores.figures(0) if f.ranker == "popularity"}
     assert hits["popular"] == 1.0
     assert hits["rare"] == 0.0
 
