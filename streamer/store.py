@@ -328,8 +328,9 @@ class Store:
         """Returns the rows that apply, and where the places have had them so far."""
         places = self._places_of(rows.dtype)
         at = places.find(keys)
-        new = {keys[n] for n in np.flatnonzero(at < 0).tolist()}
-        if len(np.unique(at[at >= 0])) + len(new) < len(keys):
+        new = [keys[n] for n in np.flatnonzero(at < 0).tolist()]
+        known = np.sort(at[at >= 0])
+        if len({*new}) < len(new) or (known[1:] == known[:-1]).any():
             raise ValueError("two rows of one write have the same key: only the newer may be given")
         newer = places.versions(at) < rows["version"]
         if not newer.all():
