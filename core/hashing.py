@@ -8,6 +8,8 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from core.texts import Texts
+
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -69,15 +71,19 @@ def _murmur2(data, begin, end):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True)
-def _hash_keys(data, ends, partitions, partition, seed):  # type: ignore[no-untyped-def]
-    begin = 0
-    for i in range(len(ends)):
+def _partitions(data, begins, sizes, partitions, out):  # type: ignore[no-untyped-def]
+    for i in range(len(out)):
+        h = _murmur2(data, begins[i], begins[i] + sizes[i])
+        out[i] = np.int32(h & np.uint32(0x7FFFFFFF)) % partitions
+
+
+@nb.njit(cache=True)
+def _hashes(data, begins, sizes, out):  # type: ignore[no-untyped-def]
+    for i in range(len(out)):
         h = np.uint64(0xCBF29CE484222325)
-        for j in range(begin, ends[i]):
-            h = (h ^ np.uint64(data[j])) * np.uint64(0x100000001B3)
-        seed[i] = mix(h)
-        partition[i] = np.int32(_murmur2(data, begin, ends[i]) & np.uint32(0x7FFFFFFF)) % partitions
-        begin = ends[i]
+        for j in range(begins[i], begins[i] + sizes[i]):
+            h = (h ^ np.uint64(data[np.uint64(j)])) * np.uint64(0x100000001B3)
+        out[i] = mix(h)
 
 
 def hash_keys(keys: list[bytes], partitions: int) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
@@ -85,9 +91,16 @@ def hash_keys(keys: list[bytes], partitions: int) -> tuple[NDArray[np.int32], ND
 
     Returns two arrays of `len(keys)`: partitions in [0, partitions), and SplitMix64 of FNV-1a.
     """
-    data = np.frombuffer(b"".join(keys), dtype=np.uint8)
-    ends = np.cumsum([len(k) for k in keys], dtype=np.int64)
+    sizes = np.fromiter(map(len, keys), np.int32, len(keys))
+    begins = np.cumsum(sizes, dtype=np.int64) - sizes
+    texts = Texts(np.frombuffer(b"".join(keys), np.uint8), begins, sizes)
     partition = np.empty(len(keys), np.int32)
-    seed = np.empty(len(keys), np.uint64)
-    _hash_keys(data, ends, partitions, partition, seed)
-    return partition, seed
+    _partitions(texts.data, begins, sizes, partitions, partition)
+    return partition, hash_texts(texts)
+
+
+def hash_texts(texts: Texts) -> NDArray[np.uint64]:
+    """SplitMix64 of FNV-1a of the bytes of each, uint64 [n]."""
+    out = np.empty(len(texts), np.uint64)
+    _hashes(texts.data, texts.begins, texts.sizes, out)
+    return out

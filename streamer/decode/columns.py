@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from core.hashing import hash_keys
+from core.hashing import hash_texts
 from core.texts import Texts
 from streamer.decode.fields import DEFAULT_TYPE, MAX_TIME, UNITS_PER_MS, Row, to_ms
 from streamer.decode.formats import MAX_ID_BYTES
@@ -24,7 +24,8 @@ class Columns:
     items: Texts
     times: NDArray[np.int64]
     weights: NDArray[np.float64]
-    event_ids: list[str | int | None]
+    event_ids: Texts
+    """An empty one is none."""
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Self:
@@ -33,19 +34,18 @@ class Columns:
         )
         return cls(
             np.array(records, np.int64), Texts.of(users), Texts.of(items),
-            np.array(times, np.int64), np.array(weights, np.float64), list(event_ids),
+            np.array(times, np.int64), np.array(weights, np.float64), as_event_ids(event_ids),
         )  # fmt: skip
 
     def taken(self, places: NDArray[np.intp]) -> Self:
         """The clicks at `places`, in that order."""
-        at = places.tolist()
         return type(self)(
             self.records[places],
             self.users.taken(places),
             self.items.taken(places),
             self.times[places],
             self.weights[places],
-            [self.event_ids[i] for i in at],
+            self.event_ids.taken(places),
         )
 
     @classmethod
@@ -59,7 +59,7 @@ class Columns:
             Texts.joined([part.items for part in parts]),
             np.concatenate([part.times for part in parts]),
             np.concatenate([part.weights for part in parts]),
-            [event_id for part in parts for event_id in part.event_ids],
+            Texts.joined([part.event_ids for part in parts]),
         )
         return whole.taken(np.argsort(whole.records, kind="stable"))
 
@@ -74,20 +74,30 @@ class TypeWeights(dict[str | None, float]):
     def __missing__(self, _: str | None) -> float:
         return self.get("*", math.nan)
 
-    def of(self, types: list[str | None]) -> NDArray[np.float64]:
-        """Shape (n,)."""
+    def of(self, types: Sequence[str | None]) -> NDArray[np.float64]:
+        """Shape (n,). Of Texts, an empty one is None."""
+        if isinstance(types, Texts):
+            if not types.sizes.any():
+                return np.full(len(types), self[None])
+            # There are few: each is looked up once.
+            _, first, which = np.unique(hash_texts(types), return_index=True, return_inverse=True)
+            return np.array([self[name or None] for name in types.taken(first)])[which]
         if types.count(None) == len(types):
             return np.full(len(types), self[None])
         return np.fromiter(map(self.__getitem__, types), np.float64, len(types))
 
 
-def multiplied(weights: NDArray[np.float64], by: Sequence[float | None]) -> NDArray[np.float64]:
+def multiplied(
+    weights: NDArray[np.float64], by: Sequence[float | None] | NDArray[np.float64]
+) -> NDArray[np.float64]:
     """The products, shape (n,); None is 1."""
-    if by.count(None) == len(by):
-        return weights
-    # Unlike JSON, MessagePack has infinities.
+    if not isinstance(by, np.ndarray):
+        if by.count(None) == len(by):
+            return weights
+        by = np.array([1.0 if weight is None else weight for weight in by])
+    # What is spelled may be beyond float64, and MessagePack has infinities.
     with np.errstate(over="ignore", invalid="ignore"):
-        return weights * np.array([1.0 if weight is None else weight for weight in by])
+        return weights * by
 
 
 def as_ids(given: Sequence[Any]) -> tuple[Texts, NDArray[np.bool]]:
@@ -107,7 +117,7 @@ def key_text(key: bytes | None) -> str:
         return ""
 
 
-def as_times(given: Sequence[Any] | NDArray[np.int64], unit: str) -> NDArray[np.int64]:
+def as_times(given: Sequence[Any] | NDArray[np.number], unit: str) -> NDArray[np.int64]:
     """Times in ms, -1 for what is none."""
     try:
         if unit == "s":
@@ -116,7 +126,7 @@ def as_times(given: Sequence[Any] | NDArray[np.int64], unit: str) -> NDArray[np.
             return np.nan_to_num(ms, nan=-1.0).astype(np.int64)
         if unit != "iso":
             whole = given if isinstance(given, np.ndarray) else np.array(array("q", given))
-            return whole // UNITS_PER_MS[unit]
+            return whole.astype(np.int64, copy=False) // UNITS_PER_MS[unit]
     except (TypeError, OverflowError):  # not all are integers of 64 bits
         pass
     return np.array([_time(ts, unit) for ts in given], np.int64)
@@ -130,12 +140,16 @@ def _time(ts: str | float, unit: str) -> int:
     return ms if 0 <= ms <= MAX_TIME else -1
 
 
-def hashes_of(event_ids: list[str | int | None]) -> NDArray[np.uint64] | None:
-    """Hashes of 64 bits, 0 where there is no id or an empty one; None if there is none at all."""
-    if event_ids.count(None) == len(event_ids):
+def as_event_ids(given: Sequence[str | int | None]) -> Texts:
+    """Event ids as texts, empty for none."""
+    if isinstance(given, Texts):
+        return given
+    return Texts.of(["" if event_id is None else str(event_id) for event_id in given])
+
+
+def hashes_of(event_ids: Texts) -> NDArray[np.uint64] | None:
+    """Hashes of 64 bits, 0 where there is no id; None if there is none at all."""
+    there = event_ids.sizes > 0
+    if not there.any():
         return None
-    # Surrogates, which JSON can spell, are as good as other text here.
-    names = [b"" if i is None else str(i).encode(errors="surrogatepass") for i in event_ids]
-    _, hashes = hash_keys(names, 1)
-    there = np.array([name != b"" for name in names])
-    return np.where(there, np.maximum(hashes, np.uint64(1)), np.uint64(0)) if there.any() else None
+    return np.where(there, np.maximum(hash_texts(event_ids), np.uint64(1)), np.uint64(0))

@@ -18,6 +18,7 @@ from core.clicks import Clicks
 from streamer.decode.columns import (
     Columns,
     TypeWeights,
+    as_event_ids,
     as_ids,
     as_times,
     hashes_of,
@@ -125,7 +126,7 @@ class Decoder:
         self._parts = json_parts if clicks.format == "json" else msgpack_parts
         inside = {n: p for n, p in self._paths.items() if p not in ("", AT_KEY, AT_TIMESTAMP)}
         try:
-            self._layout = Layout(clicks.format, inside, self._unit == "iso")
+            self._layout = Layout(clicks.format, inside, self._unit)
         except ValueError:  # two fields are one, or msgspec cannot spell a name: read slowly
             self._layout = None
 
@@ -198,7 +199,7 @@ class Decoder:
         times = stamps if self._paths["ts"] == AT_TIMESTAMP else as_times(fields["ts"], self._unit)
         type_weights = self._type_weights.of(fields["event_type"])
         weights = multiplied(type_weights, fields["weight"])
-        columns = Columns(records, users, items, times, weights, fields["event_id"])
+        columns = Columns(records, users, items, times, weights, as_event_ids(fields["event_id"]))
         good = (times >= 0) & (times <= MAX_TIME)
         good &= (stamps < 0) | (times <= stamps + int(self._events.max_ahead))
         good &= (weights >= MIN_WEIGHT) & (weights <= MAX_WEIGHT)

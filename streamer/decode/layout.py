@@ -28,9 +28,9 @@ class Layout:
     not bad yet: null parents and keys with dots in them, for two, are left to the slow way.
     """
 
-    def __init__(self, format: str, paths: Mapping[str, str], is_iso: bool) -> None:
+    def __init__(self, format: str, paths: Mapping[str, str], unit: str) -> None:
         self._parents: dict[str, str] = {}
-        types = _TYPES | {"ts": str if is_iso else int | float}
+        types = _TYPES | {"ts": str if unit == "iso" else int | float}
         # A literal key goes before a path of the same letters; a struct cannot choose.
         literals = [path for path in paths.values() if "." in path]
         tree = _tree(paths)
@@ -42,7 +42,7 @@ class Layout:
         if format == "json":
             self._decode = msgspec.json.Decoder(one_or_many).decode
             self._decode_lines = msgspec.json.Decoder(struct).decode_lines
-            self._plain = Plain(tree, literals, is_iso)
+            self._plain = Plain(tree, literals, unit)
 
     def _struct(
         self, tree: Tree, types: Mapping[str, Any], prefix: str, literals: list[str]
@@ -70,8 +70,8 @@ class Layout:
     def columns(
         self, values: Sequence[bytes | None], max_bytes: int
     ) -> tuple[list[tuple[Fields, NDArray[np.int64]]], list[int]]:
-        """The fields of clicks, in batches: columns of n, None where an optional one is absent, and
-        the number of the record of each, int64 [n], ascending.
+        """The fields of clicks in batches: columns of n, and the number of the record of each,
+        int64 [n], ascending. Where an optional one is absent, None stands, or what means the same.
 
         Then the numbers of the records to read slowly.
         """

@@ -1,8 +1,9 @@
 """Plain JSON records into columns, without a Python object for any of their clicks.
 
-A plain document has strings of ASCII without escapes, short numbers without an exponent, and no
-objects but those on the way to a field. A plain record is one such document, or has one in each of
-its lines. What is plain means what any JSON parser takes it for; all else is left to those.
+A plain document is an object whose fields are spelled in the usual way: text without escapes that
+is not empty, integers that fit in 64 bits, decimals. A plain record is one such document on a line,
+or has one on each of its lines. What is plain means what any JSON parser takes it for; all else is
+left to those.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,31 +22,39 @@ Tree = Mapping[str, Any]
 
 FIELDS = ("user_id", "item_id", "event_type", "event_id", "ts", "weight")
 OPTIONAL = frozenset({"event_type", "event_id", "weight"})
-_TS, _WEIGHT = FIELDS.index("ts"), FIELDS.index("weight")
+_TS = FIELDS.index("ts")
+"""Behind it the weight: these two are numbers."""
 _ABSENT = -1
 _NAMES = 62
 """Most that the bits of an integer can tell of."""
+_DEPTH = 60
+"""Of objects and lists in a field that is not used."""
 
-_TEXT, _WHOLE, _DECIMAL, _NULL, _LOGICAL = 1, 2, 4, 8, 16
-"""Kinds of values."""
+_TEXT, _WHOLE, _NUMBER, _NULL, _OTHER = 1, 2, 4, 8, 16
+"""Kinds of values: text without escapes, integers of 64 bits, other numbers, null, all else."""
 _KINDS = {
     "user_id": _TEXT | _WHOLE,
     "item_id": _TEXT | _WHOLE,
     "event_type": _TEXT | _NULL,
     "event_id": _TEXT | _WHOLE | _NULL,
     "ts": _WHOLE,
-    "weight": _WHOLE | _DECIMAL | _NULL,
+    "weight": _WHOLE | _NUMBER | _NULL,
 }
+_TS_KINDS = {"iso": _TEXT, "s": _WHOLE | _NUMBER}
 
-_QUOTE, _COMMA, _COLON, _OPENED, _CLOSED, _MINUS, _POINT, _ZERO, _NINE, _LINE = (
-    np.uint8(code) for code in b'",:{}-.09\n'
+_QUOTE, _COMMA, _COLON, _OPENED, _CLOSED, _LISTED, _UNLISTED, _BACKSLASH, _U, _LINE = (
+    np.uint8(code) for code in b'",:{}[]\\u\n'
 )
-_IN_TEXT = np.array([0x20 <= code < 0x80 and code not in b'"\\' for code in range(256)])
-_BLANK = np.array([code in b" \t\r" for code in range(256)])
+_MINUS, _PLUS, _POINT, _ZERO, _NINE, _SMALL_E, _GREAT_E = (np.uint8(code) for code in b"-+.09eE")
+_IN_ASCII = np.array([0x20 <= c < 0x80 and c not in b'"\\' for c in range(256)], np.uint8)
+_IN_UTF8 = np.array([c >= 0x20 and c not in b'"\\' for c in range(256)], np.uint8)
+_BLANK = np.array([c in b" \t\r" for c in range(256)])
+_ESCAPED = np.array([c in b'"\\/bfnrt' for c in range(256)])
+_HEX = np.array([c in b"0123456789abcdefABCDEF" for c in range(256)])
 _LETTERS = np.frombuffer(b"nulltruefalse", np.uint8)
-_WORDS = ((_NULL, 0, 4), (_LOGICAL, 4, 8), (_LOGICAL, 8, 13))
-_INT64_DIGITS, _EXACT_DIGITS = 18, 15
-"""Digits of any integer that fits, and of any decimal that one division of float64 gets right."""
+_WORDS = ((_NULL, 0, 4), (_OTHER, 4, 8), (_OTHER, 8, 13))
+_FITTING_DIGITS, _EXACT = 18, 2**53
+"""Digits of any integer that fits; below, one division by a power of ten is rounded right."""
 
 
 class _Names(NamedTuple):
@@ -66,6 +75,22 @@ class _Names(NamedTuple):
     """[names]: the kinds that its value may be of."""
 
 
+class _Columns(NamedTuple):
+    """Where clicks go, each one place further, and each field `most` places further."""
+
+    begins: NDArray[np.int64]
+    sizes: NDArray[np.int32]
+    """Spans of the values, _ABSENT for none or null."""
+    whole: NDArray[np.int64]
+    """ts as an integer."""
+    decimal: NDArray[np.float64]
+    """ts, and then weight; NaN if it takes a slower parser."""
+
+
+# Each of these begins at data[i]. The place that it returns is -1 where something is not plain. All
+# stop at a newline, which is behind each record.
+
+
 @INLINED
 def _past_blanks(data, i):  # type: ignore[no-untyped-def]
     while _BLANK[data[i]]:
@@ -74,11 +99,26 @@ def _past_blanks(data, i):  # type: ignore[no-untyped-def]
 
 
 @INLINED
-def _end_of_text(data, i):  # type: ignore[no-untyped-def]
-    """Where the quote stands that ends the text from i on, or -1."""
-    while _IN_TEXT[data[i]]:
+def _end_of_text(data, i, in_text):  # type: ignore[no-untyped-def]
+    """(where the quote stands that ends a text, whether it has escapes)."""
+    has_escapes = False
+    while True:
+        while in_text[data[i]]:
+            i += 1
+        if data[i] == _QUOTE:
+            return i, has_escapes
+        if data[i] != _BACKSLASH:
+            return -1, has_escapes
+        has_escapes = True
         i += 1
-    return i if data[i] == _QUOTE else -1
+        if data[i] == _U:
+            for _ in range(4):
+                i += 1
+                if not _HEX[data[i]]:
+                    return -1, has_escapes
+        elif not _ESCAPED[data[i]]:
+            return -1, has_escapes
+        i += 1
 
 
 @INLINED
@@ -92,51 +132,122 @@ def _past_digits(data, i, value):  # type: ignore[no-untyped-def]
 
 @INLINED
 def _past_number(data, i):  # type: ignore[no-untyped-def]
-    """(the place after a number, or -1; its digits as an integer; how many are after the point)."""
+    """(the place after a number, its kind, its value as an integer, as a decimal or NaN)."""
     negative = data[i] == _MINUS
     begin = i + 1 if negative else i
     i, value = _past_digits(data, begin, np.int64(0))
-    digits, decimals, most = i - begin, 0, _INT64_DIGITS
-    plain = digits == 1 or data[begin] != _ZERO
-    plain &= digits > 0
+    digits, decimals = i - begin, 0
+    plain = digits == 1 or (digits > 1 and data[begin] != _ZERO)
+    kind = _WHOLE
     if data[i] == _POINT:
         begin = i + 1
         i, value = _past_digits(data, begin, value)
-        decimals, most = i - begin, _EXACT_DIGITS
+        decimals = i - begin
+        digits += decimals
         plain &= decimals > 0
-    plain &= digits + decimals <= most
-    plain &= not negative or value != 0  # other parsers make 0 or -0 of -0
-    return i if plain else -1, -value if negative else value, decimals
+        kind = _NUMBER
+    decimal = np.nan
+    # -0 as an integer is spelled in another way than it is written.
+    if digits > _FITTING_DIGITS or (negative and value == 0):
+        kind = _NUMBER
+    elif kind == _WHOLE or value < _EXACT:
+        decimal = value / 10.0**decimals
+    if data[i] == _SMALL_E or data[i] == _GREAT_E:
+        begin = i + 2 if data[i + 1] == _MINUS or data[i + 1] == _PLUS else i + 1
+        i, _ = _past_digits(data, begin, np.int64(0))
+        plain &= i > begin
+        kind, decimal = _NUMBER, np.nan
+    return (
+        i if plain else -1,
+        kind,
+        -value if negative else value,
+        -decimal if negative else decimal,
+    )
 
 
 @INLINED
-def _past_value(data, i):  # type: ignore[no-untyped-def]
-    """(the place after a value, or -1; its kind; its span; digits and decimals of a number)."""
-    first = data[i]
+def _past_scalar(data, i, in_text):  # type: ignore[no-untyped-def]
+    """(the place after a value, its kind, its span, and what it is as a number)."""
     begin = i
-    if first == _QUOTE:
-        end = _end_of_text(data, i + 1)
-        return end + 1 if end >= 0 else -1, _TEXT, begin + 1, end, 0, 0
-    if first == _MINUS or _ZERO <= first <= _NINE:
-        i, value, decimals = _past_number(data, i)
-        return i, _DECIMAL if decimals > 0 else _WHOLE, begin, i, value, decimals
+    if data[i] == _QUOTE:
+        end, has_escapes = _end_of_text(data, i + 1, in_text)
+        past = end + 1 if end >= 0 else -1
+        return past, _OTHER if has_escapes else _TEXT, begin + 1, end, np.int64(0), np.nan
+    if data[i] == _MINUS or _ZERO <= data[i] <= _NINE:
+        i, kind, value, decimal = _past_number(data, i)
+        return i, kind, begin, i, value, decimal
     for kind, k, last in _WORDS:
         i = begin
         while k < last and data[i] == _LETTERS[k]:
             k += 1
             i += 1
         if k == last:
-            return i, kind, begin, i, 0, 0
-    return -1, 0, begin, begin, 0, 0
+            return i, kind, begin, i, np.int64(0), np.nan
+    return -1, _OTHER, begin, begin, np.int64(0), np.nan
 
 
 @INLINED
-def _name(data, begin, end, names, node):  # type: ignore[no-untyped-def]
+def _past_name(data, i, in_text):  # type: ignore[no-untyped-def]
+    """(where the value of a name begins, the name's span, whether it has escapes)."""
+    begin = i + 1
+    if data[i] != _QUOTE:
+        return -1, begin, begin, False
+    end, has_escapes = _end_of_text(data, begin, in_text)
+    if end < 0:
+        return -1, begin, end, False
+    i = _past_blanks(data, end + 1)
+    if data[i] != _COLON:
+        return -1, begin, end, False
+    return _past_blanks(data, i + 1), begin, end, has_escapes
+
+
+@INLINED
+def _past_nested(data, i, in_text):  # type: ignore[no-untyped-def]
+    """The place after an object or a list, whatever is in it."""
+    depth = 0
+    objects = np.int64(0)  # bits, the innermost the lowest: whether it is one
+    while True:
+        if data[i] == _OPENED or data[i] == _LISTED:
+            if depth == _DEPTH:
+                return -1
+            is_object = data[i] == _OPENED
+            objects = objects << 1 | is_object
+            depth += 1
+            i = _past_blanks(data, i + 1)
+            if data[i] != (_CLOSED if is_object else _UNLISTED):
+                if is_object:
+                    i, _, _, _ = _past_name(data, i, in_text)
+                    if i < 0:
+                        return -1
+                continue
+        else:
+            i, _, _, _, _, _ = _past_scalar(data, i, in_text)
+            if i < 0:
+                return -1
+        i = _past_blanks(data, i)
+        while data[i] == (_CLOSED if objects & 1 else _UNLISTED):
+            i += 1
+            depth -= 1
+            objects >>= 1
+            if depth == 0:
+                return i
+            i = _past_blanks(data, i)
+        if data[i] != _COMMA:
+            return -1
+        i = _past_blanks(data, i + 1)
+        if objects & 1:
+            i, _, _, _ = _past_name(data, i, in_text)
+            if i < 0:
+                return -1
+
+
+@INLINED
+def _known(data, begin, end, names, node):  # type: ignore[no-untyped-def]
     """Which of the node's names data[begin:end] is, or -1."""
     for k in range(names.edges[node], names.edges[node + 1]):
         if names.begins[k + 1] - names.begins[k] == end - begin:
             j = 0
-            while j < end - begin and (data[begin + j] == names.letters[names.begins[k] + j]):
+            while j < end - begin and data[begin + j] == names.letters[names.begins[k] + j]:
                 j += 1
             if j == end - begin:
                 return k
@@ -144,45 +255,48 @@ def _name(data, begin, end, names, node):  # type: ignore[no-untyped-def]
 
 
 @INLINED
-def _past_document(data, i, names, needed, n, most, begins, sizes, whole, decimal):  # type: ignore[no-untyped-def]
-    """The place after a document, whose fields go to the columns at n; -1 if it is not plain."""
+def _past_document(data, i, in_text, names, needed, n, most, columns):  # type: ignore[no-untyped-def]
+    """The place after a document, whose fields go to the columns at n."""
     for field in range(len(FIELDS)):
-        sizes[field * most + n] = _ABSENT
+        columns.begins[field * most + n] = 0
+        columns.sizes[field * most + n] = _ABSENT
     if data[i] != _OPENED:
         return -1
     met = node = np.int64(0)
     i += 1
     while True:
-        i = _past_blanks(data, i)
-        if data[i] != _QUOTE:
+        i, begin, end, has_escapes = _past_name(data, _past_blanks(data, i), in_text)
+        if i < 0 or has_escapes:
             return -1
-        begin = i + 1
-        i = _end_of_text(data, begin)
-        if i < 0:
-            return -1
-        name = _name(data, begin, i, names, node)
-        i = _past_blanks(data, i + 1)
-        if data[i] != _COLON or (name >= 0 and met >> name & 1):
-            return -1
-        i = _past_blanks(data, i + 1)
+        name = _known(data, begin, end, names, node)
         if name >= 0:
+            if met >> name & 1:
+                return -1
             met |= 1 << name
-            if names.inner[name] > 0:
-                if data[i] != _OPENED:
-                    return -1
-                node = names.inner[name]
-                i += 1
-                continue
-        i, kind, begin, end, value, decimals = _past_value(data, i)
-        if i < 0 or (name >= 0 and not names.kinds[name] & kind):
-            return -1
-        if name >= 0 and kind != _NULL:
-            field = names.field[name]
-            begins[field * most + n], sizes[field * most + n] = begin, end - begin
-            if field == _TS:
-                whole[n] = value
-            elif field == _WEIGHT:
-                decimal[n] = value / 10.0**decimals
+        if name >= 0 and names.inner[name] > 0:
+            if data[i] != _OPENED:
+                return -1
+            node = names.inner[name]
+            i += 1
+            continue
+        if data[i] == _OPENED or data[i] == _LISTED:
+            if name >= 0:
+                return -1
+            i = _past_nested(data, i, in_text)
+            if i < 0:
+                return -1
+        else:
+            i, kind, begin, end, value, decimal = _past_scalar(data, i, in_text)
+            if i < 0 or (name >= 0 and (not names.kinds[name] & kind or begin == end)):
+                return -1
+            if name >= 0 and kind != _NULL:
+                field = names.field[name]
+                columns.begins[field * most + n] = begin
+                columns.sizes[field * most + n] = end - begin
+                if field == _TS:
+                    columns.whole[n] = value
+                if field >= _TS:
+                    columns.decimal[(field - _TS) * most + n] = decimal
         i = _past_blanks(data, i)
         while node > 0 and data[i] == _CLOSED:
             node = names.above[node]
@@ -195,22 +309,23 @@ def _past_document(data, i, names, needed, n, most, begins, sizes, whole, decima
 
 
 @nb.njit(cache=True, nogil=True)
-def _scan(  # type: ignore[no-untyped-def]
-    data, ends, max_bytes, names, needed, begins, sizes, whole, decimal, records, odd,
-    sources=SOURCES,
-):  # fmt: skip
+def _scan(data, ends, max_bytes, in_text, names, needed, columns, records, odd, sources=SOURCES):  # type: ignore[no-untyped-def]
     """Columns of the clicks of plain records. Returns (clicks, records that are not plain).
 
-    `data` is the records, each with a newline behind it, at `ends`.
+    `data` is the records, each with a newline behind it, at `ends`; `in_text` tells which bytes may
+    be in text.
     """
     n = odds = 0
     end = np.int64(-1)
     most = len(records)
-    data, begins, sizes = pointer(data), pointer(begins), pointer(sizes)
-    whole, decimal = pointer(whole), pointer(decimal)
+    data, in_text = pointer(data), pointer(in_text)
     names = _Names(
         pointer(names.letters), pointer(names.begins), pointer(names.edges), pointer(names.above),
         pointer(names.inner), pointer(names.field), pointer(names.kinds),
+    )  # fmt: skip
+    columns = _Columns(
+        pointer(columns.begins), pointer(columns.sizes), pointer(columns.whole),
+        pointer(columns.decimal),
     )  # fmt: skip
     for record in range(len(ends)):
         i = end + 1
@@ -224,7 +339,7 @@ def _scan(  # type: ignore[no-untyped-def]
                     break
                 i += 1  # a blank line, which other parsers skip too
                 continue
-            i = _past_document(data, i, names, needed, n, most, begins, sizes, whole, decimal)
+            i = _past_document(data, i, in_text, names, needed, n, most, columns)
             plain = i >= 0 and n - first < MAX_PARTS
             if plain:
                 i = _past_blanks(data, i)
@@ -242,11 +357,11 @@ def _scan(  # type: ignore[no-untyped-def]
 
 
 class Plain:
-    """The plain records of a mapping: its tree, and names that are not plain."""
+    """The plain records of a mapping: its tree, names that are not plain, and the unit of ts."""
 
-    def __init__(self, tree: Tree, literals: Sequence[str], is_iso: bool) -> None:
-        kinds_of = _KINDS | {"ts": _TEXT} if is_iso else _KINDS
-        self._ts_is_text = is_iso
+    def __init__(self, tree: Tree, literals: Sequence[str], unit: str) -> None:
+        kinds_of = _KINDS | {"ts": _TS_KINDS.get(unit, _WHOLE)}
+        self._unit = unit
         letters: list[bytes] = []
         edges, above = [0], [0]
         inner, fields, kinds = list[int](), list[int](), list[int]()
@@ -279,42 +394,56 @@ class Plain:
     def columns(
         self, values: Sequence[bytes | None], max_bytes: int
     ) -> tuple[dict[str, Any], NDArray[np.int64], NDArray[np.int64]]:
-        """The fields of n clicks: ids as Texts, ts int64 [n] or as Texts, others None where absent.
+        """The fields of n clicks: Texts, but ts and weight float64 [n], and ts int64 [n] if it is
+        to be whole. Where one is absent, the text is empty, and the weight is 1.
 
         Then the number of the record of each, int64 [n], ascending, and the numbers of the records
         that are not plain.
         """
-        there = [value or b"" for value in values]
-        text = b"\n".join([*there, b""])
-        ends = np.cumsum(np.fromiter(map(len, there), np.int64, len(there)) + 1) - 1
+        given = [value or b"" for value in values]
+        text = b"\n".join([*given, b""])
+        ends = np.cumsum(np.fromiter(map(len, given), np.int64, len(given)) + 1) - 1
         most = text.count(b"{") + 1
-        begins = np.empty((len(FIELDS), most), np.int64)
-        sizes = np.empty((len(FIELDS), most), np.int32)
-        whole, decimal = np.empty(most, np.int64), np.empty(most)
-        records, odd = np.empty(most, np.int64), np.empty(len(there), np.int64)
+        columns = _Columns(
+            np.empty((len(FIELDS), most), np.int64),
+            np.empty((len(FIELDS), most), np.int32),
+            np.empty(most, np.int64),
+            np.empty((2, most)),
+        )
+        records, odd = np.empty(most, np.int64), np.empty(len(given), np.int64)
         data = np.frombuffer(text, np.uint8)
         n, odds = _scan(
-            data, ends, max_bytes, self._names, self._needed, begins, sizes, whole, decimal,
-            records, odd,
+            data, ends, max_bytes, _IN_UTF8 if _is_utf8(text) else _IN_ASCII, self._names,
+            self._needed, columns, records, odd,
         )  # fmt: skip
         out: dict[str, Any] = {}
         for field in self._fields:
             at = FIELDS.index(field)
-            texts = Texts(data, begins[at, :n], sizes[at, :n])
-            if field == "ts" and not self._ts_is_text:
-                out[field] = whole[:n]
-            elif field not in OPTIONAL:
+            sizes = columns.sizes[at, :n]
+            texts = Texts(data, columns.begins[at, :n], np.maximum(sizes, 0))
+            if field == "weight":
+                out[field] = _decimals(texts, columns.decimal[1, :n], sizes != _ABSENT)
+            elif field != "ts" or self._unit == "iso":
                 out[field] = texts
+            elif self._unit == "s":
+                out[field] = _decimals(texts, columns.decimal[0, :n], sizes != _ABSENT)
             else:
-                there = texts.sizes != _ABSENT
-                found = decimal[:n][there] if field == "weight" else texts.taken(there)
-                out[field] = _spread(found.tolist(), there)
+                out[field] = columns.whole[:n]
         return out, records[:n], odd[:odds]
 
 
-def _spread(values: list[Any], there: NDArray[np.bool]) -> list[Any]:
-    """The values where they are `there`, bool [n], and None elsewhere."""
-    if not values:
-        return [None] * len(there)
-    left = iter(values)
-    return [next(left) if is_there else None for is_there in there.tolist()]
+def _is_utf8(text: bytes) -> bool:
+    try:
+        return text.isascii() or bool(text.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _decimals(
+    texts: Texts, decimal: NDArray[np.float64], there: NDArray[np.bool]
+) -> NDArray[np.float64]:
+    """Numbers, 1 where there is none; what the kernel left is read here."""
+    out = np.where(there, decimal, 1.0)
+    left = np.flatnonzero(np.isnan(out))
+    out[left] = list(map(float, texts.taken(left)))
+    return out

@@ -1,6 +1,5 @@
 """Whatever is in the clicks topic, each click is either used or a dead letter with a reason."""
 
-import contextlib
 import json
 from typing import Any, Literal
 
@@ -10,10 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.decode.columns import hashes_of
 from streamer.decode.events import Decoded, Decoder, Invalid, Item, Reason, decode_item
-from streamer.decode.fields import Reader, Row
-from streamer.decode.formats import json_parts
 from streamer.settings import ClickSettings, EventSettings
 
 Format = Literal["json", "msgpack"]
@@ -191,92 +187,6 @@ def test_each_click_of_a_record_of_many_meets_the_fate_it_meets_alone(
     assert together.bad == [b._replace(record=0, part=b.record) for b in alone.bad]
     assert together.unwanted == alone.unwanted
     assert len(together.clicks) + together.unwanted + len(together.bad) == len(parts) + 1
-
-
-blanks = st.sampled_from([*[b""] * 9, b" ", b"\t", b" \r", b"\n"])
-tokens = st.sampled_from(
-    [
-        *(b"0", b"-0", b"7", b"-7", b"01", b"1.5", b"1.", b".5", b"-", b"1e3", b"2E-1", b"0.1"),
-        *(b"9" * 15, b"9" * 18, b"9" * 19, b"123456789012.345", b"1234567890123.456"),
-        *(b'"u"', b'""', b'"\\u0061"', b'"a\\"b"', b'"\xc3\xa9"', b'"\xff"', b'"\x7f"', b'"a\tb"'),
-        *(b'"cart"', b'"a', b"null", b"true", b"false", b"nul", b"nulls", b"NaN", b""),
-        *(b"{}", b"[]", b'{"user":1}'),
-    ]
-)
-
-
-def member(name: str, *usual: bytes) -> st.SearchStrategy[bytes]:
-    """A field as JSON spells it: mostly with a usual value."""
-    value = st.sampled_from([*usual, *usual, *usual]) | tokens if usual else tokens
-    return st.tuples(blanks, blanks, blanks, value, blanks).map(
-        lambda m: m[0] + b'"' + name.encode() + b'"' + m[1] + b":" + m[2] + m[3] + m[4]
-    )
-
-
-ID = (b'"u"', b"7", b'"a b"', b'"12345678"')
-FLAT = [member("user_id", *ID), member("item_id", *ID), member("ts", b"5", b"17", b"-0", b"01")]
-DEEP = [
-    st.builds(
-        lambda user, inner: b'"ctx":{' + b",".join([user, *inner]) + b"}",
-        member("user", *ID),
-        st.lists(member("id", *ID) | st.just(b'"far":{"item":3}'), max_size=2),
-    ),
-    member("at", b"5", b"1.5"),
-]
-others = st.sampled_from(
-    [
-        *("user_id", "item_id", "ts", "event_type", "weight", "event_id", "other", "ctx", "at"),
-        *("ctx.user", "ctx.id", "user_i", "user_idd", ""),
-    ]
-).flatmap(member)
-spelled_clicks = st.tuples(
-    st.sampled_from([FLAT, DEEP]).flatmap(lambda usual: st.tuples(*usual)),
-    st.lists(others, max_size=2),
-    st.randoms(use_true_random=False),
-).map(lambda m: b"{" + b",".join(m[2].sample([*m[0], *m[1]], len(m[0]) + len(m[1]))) + b"}")
-spelled_lines = st.lists(st.tuples(spelled_clicks, separators), min_size=1, max_size=3).map(
-    lambda lines: b"".join(part for line in lines for part in line)
-)
-
-
-@pytest.mark.parametrize(
-    "clicks",
-    [
-        ClickSettings(),
-        ClickSettings(fields=NESTED, time_unit="s"),
-        ClickSettings(fields={"ts": "@timestamp", "weight": ""}),
-        ClickSettings(time_unit="iso"),
-        ClickSettings(fields={"user_id": "ctx.far.item", "item_id": "ctx.user", "ts": "at"}),
-    ],
-)
-@settings(derandomize=True, max_examples=500, deadline=None)
-@given(value=spelled_clicks | spelled_lines, timestamp=timestamps)
-def test_however_a_click_is_spelled_it_is_what_the_slow_way_reads(
-    clicks: ClickSettings, value: bytes, timestamp: int
-) -> None:
-    decoded = decode(Decoder(clicks, CART_0), (b"key", value, timestamp)).clicks
-    rows = [row for row in read_slowly(clicks, value, timestamp) if row is not None]
-    assert list(decoded.users) == [row.user for row in rows]
-    assert list(decoded.items) == [row.item for row in rows]
-    times = [row.time if timestamp < 0 else min(row.time, timestamp) for row in rows]
-    assert decoded.times.tolist() == times
-    assert decoded.weights.tolist() == np.array([r.weight for r in rows], np.float32).tolist()
-    hashes = hashes_of([row.event_id for row in rows])
-    assert str(decoded.event_ids) == str(hashes)
-
-
-def read_slowly(clicks: ClickSettings, value: bytes, timestamp: int) -> list[Row | None]:
-    """The good clicks of a record by the standard library and a reader of one field at a time."""
-    reader = Reader(ClickSettings().fields | clicks.fields, clicks.time_unit, CART_0)
-    rows = []
-    try:
-        for part in json_parts(value):
-            if not part.problem:
-                with contextlib.suppress(Invalid):
-                    rows.append(reader.click(part.document, 0, b"key", timestamp))
-    except ValueError:
-        pass
-    return rows
 
 
 @settings(derandomize=True, max_examples=300, deadline=None)
