@@ -127,7 +127,7 @@ class Decoder:
         inside = {n: p for n, p in self._paths.items() if p not in ("", AT_KEY, AT_TIMESTAMP)}
         try:
             self._layout = Layout(clicks.format, inside, self._unit)
-        except ValueError:  # two fields are one, or msgspec cannot spell a name: read slowly
+        except ValueError:  # also where two fields are one, or msgspec cannot spell a name
             self._layout = None
 
     def __call__(

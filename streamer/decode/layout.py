@@ -26,9 +26,12 @@ class Layout:
 
     `paths` are the fields that are in the value, with their paths. A record that does not fit is
     not bad yet: null parents and keys with dots in them, for two, are left to the slow way.
+    ValueError for a mapping whose every record is left to it.
     """
 
     def __init__(self, format: str, paths: Mapping[str, str], unit: str) -> None:
+        if paths.keys() <= OPTIONAL:
+            raise ValueError("what must be in a click is not in the value: {} and [{}] look alike")
         self._parents: dict[str, str] = {}
         types = _TYPES | {"ts": str if unit == "iso" else int | float}
         # A literal key goes before a path of the same letters; a struct cannot choose.

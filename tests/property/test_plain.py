@@ -24,6 +24,7 @@ MAPPINGS = [
     ClickSettings(time_unit="iso"),
     ClickSettings(fields={"user_id": "ctx.far.item", "item_id": "ctx.user", "ts": "at"}),
     ClickSettings(fields={"weight": "ctx.far.weight"}, time_unit="us"),
+    ClickSettings(fields={"user_id": "@key", "item_id": "@key", "ts": "@timestamp"}),
 ]
 
 NUMBERS = [
@@ -96,6 +97,8 @@ def test_each_value_of_each_field(clicks: ClickSettings) -> None:
     decoder, usual = Decoder(clicks, EVENTS), USUAL
     if clicks.time_unit == "iso":
         usual = USUAL | {"ts": ISO}
+    for whole in (b"{}", b"[{}]", b"[{},{}]", b"{}\n{}", b"7", b"[1]", b"[]", b""):
+        check(decoder, clicks, whole, 5)
     for name, value in product(NAMES, VALUES):
         check(decoder, clicks, document({**usual, name: value}), -1)
     for name, value in product(("user", "far", "id", "else"), VALUES):
