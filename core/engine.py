@@ -161,6 +161,7 @@ class Engine:
         users = self.sessions.intern(clicks.users)
         self._reserve()
         event_ids = clicks.event_ids if s.session.event_ids else None
+        times, weights = np.ascontiguousarray(clicks.times), np.ascontiguousarray(clicks.weights)
         fate = np.zeros(n, np.int8)
         amounts = np.zeros(n, np.float32)
         history = np.full((n, s.session.length), -1, np.int32)
@@ -176,7 +177,7 @@ class Engine:
             self.model.rows.dirty[self.items] = True
         while at < n:
             at, why, clock.time = graphs.fold(
-                at, users, slots, event_ids, clicks.times, clicks.weights, clock.time, tick,
+                at, users, slots, event_ids, times, weights, clock.time, tick,
                 clock.landmark, half_life, int(s.session.gap), s.session.max_events, g.max_degree,
                 ses.time, ses.items, ses.size, ses.clicks, ses.event_ids, ses.changed, g.start,
                 g.size_class, g.degree, g.last_seen, g.changed, g.nbr, g.wgt, g.heads, known, born,

@@ -78,10 +78,10 @@ def fold(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Fold clicks `begin:` in order, one at a time, into the sessions and the graph.
 
-    users, items int32 [n] are rows and slots; event_ids uint64 [n] hashes, 0 for none, or None if
-    nobody looks; times int64 [n] ms; weights float32 [n]. The m items without a slot come as
-    `known` (the number of slots), `known` + 1, ...; the first kept click of one gives it the next
-    slot, written to its entry of `born`, int32 [m], -1 until then.
+    All arrays are contiguous. users, items int32 [n] are rows and slots; event_ids uint64 [n]
+    hashes, 0 for none, or None if nobody looks; times int64 [n] ms; weights float32 [n]. The m
+    items without a slot come as `known` (the number of slots), `known` + 1, ...; the first kept
+    click of one gives it the next slot, written to its entry of `born`, int32 [m], -1 until then.
 
     Writes for each click its fate int8 [n]; items: its slot, or -1 if it was not kept; amounts
     float32 [n]: the scaled weight, if it was kept; and if it continues a session with another item,

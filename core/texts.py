@@ -6,11 +6,15 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+SPARSE = 10_000
+"""Bytes from one text to the next on average, above which each is copied by itself."""
+
 
 class Texts(Sequence[str]):
     """n texts, each a span of `data`: bytes `begins[i]` to `begins[i] + sizes[i]`, in UTF-8.
 
-    data uint8 [bytes], which spans may share; begins int64 [n]; sizes int32 [n].
+    data uint8 [bytes], read-only, which spans may share; begins int64 [n]; sizes int32 [n]. As a
+    sequence it equals nothing but itself: compare lists.
     """
 
     __slots__ = ("begins", "data", "sizes")
@@ -40,11 +44,10 @@ class Texts(Sequence[str]):
         """The texts of all parts."""
         shifts = np.cumsum([0, *(len(part.data) for part in parts)])
         begins = [part.begins + shift for part, shift in zip(parts, shifts, strict=False)]
-        return cls(
-            np.concatenate([part.data for part in parts]),
-            np.concatenate(begins),
-            np.concatenate([part.sizes for part in parts]),
-        )
+        data = np.concatenate([part.data for part in parts])
+        data.flags.writeable = False  # as all others are: kernels are compiled for one kind
+        sizes = np.concatenate([part.sizes for part in parts])
+        return cls(data, np.concatenate(begins), sizes)
 
     def taken(self, places: NDArray[np.integer] | NDArray[np.bool_]) -> "Texts":
         """The texts at `places`, in that order, or where a mask is true."""
@@ -54,8 +57,10 @@ class Texts(Sequence[str]):
         if not len(self):
             return []
         ends = self.begins + self.sizes
-        low = int(self.begins.min())
-        window = self.data[low : ends.max()].tobytes()
+        low, high = int(self.begins.min()), int(ends.max())
+        if high - low > SPARSE * len(self):
+            return [self[i] for i in range(len(self))]
+        window = self.data[low:high].tobytes()
         spans = zip((self.begins - low).tolist(), (ends - low).tolist(), strict=True)
         if window.isascii():
             text = window.decode()

@@ -4,6 +4,7 @@ What is odd is left to `formats`, which has the last word on it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from typing import Annotated, Any
 
@@ -41,11 +42,13 @@ class Layout:
         many = Annotated[list[struct], msgspec.Meta(max_length=MAX_PARTS)]  # type: ignore[valid-type]
         self._type, one_or_many = struct, struct | many
         self._decode: Any = msgspec.msgpack.Decoder(one_or_many).decode
-        self._decode_lines = self._plain = None
+        self._decode_lines = None
+        self._plain: Plain | None = None
         if format == "json":
             self._decode = msgspec.json.Decoder(one_or_many).decode
             self._decode_lines = msgspec.json.Decoder(struct).decode_lines
-            self._plain = Plain(tree, literals, unit)
+            with suppress(ValueError):
+                self._plain = Plain(tree, literals, unit)
 
     def _struct(
         self, tree: Tree, types: Mapping[str, Any], prefix: str, literals: list[str]

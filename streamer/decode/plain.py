@@ -53,8 +53,8 @@ _ESCAPED = np.array([c in b'"\\/bfnrt' for c in range(256)])
 _HEX = np.array([c in b"0123456789abcdefABCDEF" for c in range(256)])
 _LETTERS = np.frombuffer(b"nulltruefalse", np.uint8)
 _WORDS = ((_NULL, 0, 4), (_OTHER, 4, 8), (_OTHER, 8, 13))
-_FITTING_DIGITS, _EXACT = 18, 2**53
-"""Digits of any integer that fits; below, one division by a power of ten is rounded right."""
+_INT64_DIGITS, _EXACT = 19, 2**53
+"""Digits of the greatest integer; below, one division by a power of ten is rounded right."""
 
 
 class _Names(NamedTuple):
@@ -147,8 +147,8 @@ def _past_number(data, i):  # type: ignore[no-untyped-def]
         plain &= decimals > 0
         kind = _NUMBER
     decimal = np.nan
-    # -0 as an integer is spelled in another way than it is written.
-    if digits > _FITTING_DIGITS or (negative and value == 0):
+    # Of 19 digits, those that do not fit are negative by now. -0 is not written as it is read.
+    if digits > _INT64_DIGITS or value < 0 or (negative and value == 0):
         kind = _NUMBER
     elif kind == _WHOLE or value < _EXACT:
         decimal = value / 10.0**decimals
@@ -309,11 +309,11 @@ def _past_document(data, i, in_text, names, needed, n, most, columns):  # type: 
 
 
 @nb.njit(cache=True, nogil=True)
-def _scan(data, ends, max_bytes, in_text, names, needed, columns, records, odd, sources=SOURCES):  # type: ignore[no-untyped-def]
+def _scan(data, ends, parts, in_text, names, needed, columns, records, odd, sources=SOURCES):  # type: ignore[no-untyped-def]
     """Columns of the clicks of plain records. Returns (clicks, records that are not plain).
 
-    `data` is the records, each with a newline behind it, at `ends`; `in_text` tells which bytes may
-    be in text.
+    `data` is the records, each with a newline behind it, at `ends`; a record may have so many
+    `parts`; `in_text` tells which bytes may be in text.
     """
     n = odds = 0
     end = np.int64(-1)
@@ -331,7 +331,7 @@ def _scan(data, ends, max_bytes, in_text, names, needed, columns, records, odd, 
         i = end + 1
         end = ends[record]
         first = n
-        plain = end - i <= max_bytes
+        plain = True
         while plain:
             i = _past_blanks(data, i)
             if data[i] == _LINE:
@@ -340,7 +340,7 @@ def _scan(data, ends, max_bytes, in_text, names, needed, columns, records, odd, 
                 i += 1  # a blank line, which other parsers skip too
                 continue
             i = _past_document(data, i, in_text, names, needed, n, most, columns)
-            plain = i >= 0 and n - first < MAX_PARTS
+            plain = i >= 0 and n - first < parts
             if plain:
                 i = _past_blanks(data, i)
                 plain = data[i] == _LINE
@@ -357,7 +357,10 @@ def _scan(data, ends, max_bytes, in_text, names, needed, columns, records, odd, 
 
 
 class Plain:
-    """The plain records of a mapping: its tree, names that are not plain, and the unit of ts."""
+    """The plain records of a mapping: its tree, names that are not plain, and the unit of ts.
+
+    ValueError if there are more names than `_NAMES`.
+    """
 
     def __init__(self, tree: Tree, literals: Sequence[str], unit: str) -> None:
         kinds_of = _KINDS | {"ts": _TS_KINDS.get(unit, _WHOLE)}
@@ -381,7 +384,7 @@ class Plain:
                     above.append(number)
             edges.append(len(letters))
         if len(letters) > _NAMES:
-            raise ValueError(f"{len(letters)} names")
+            raise ValueError(f"{len(letters)} names on the way to the fields are too many")
         self._fields = [FIELDS[field] for field in fields if field != _ABSENT]
         needed = [f != _ABSENT and FIELDS[f] not in OPTIONAL for f in fields]
         self._needed = sum(1 << k for k, is_needed in enumerate(needed) if is_needed)
@@ -400,7 +403,8 @@ class Plain:
         Then the number of the record of each, int64 [n], ascending, and the numbers of the records
         that are not plain.
         """
-        given = [value or b"" for value in values]
+        # An empty record is not plain either.
+        given = [value if value and len(value) <= max_bytes else b"" for value in values]
         text = b"\n".join([*given, b""])
         ends = np.cumsum(np.fromiter(map(len, given), np.int64, len(given)) + 1) - 1
         most = text.count(b"{") + 1
@@ -413,7 +417,7 @@ class Plain:
         records, odd = np.empty(most, np.int64), np.empty(len(given), np.int64)
         data = np.frombuffer(text, np.uint8)
         n, odds = _scan(
-            data, ends, max_bytes, _IN_UTF8 if _is_utf8(text) else _IN_ASCII, self._names,
+            data, ends, MAX_PARTS, _IN_UTF8 if _is_utf8(text) else _IN_ASCII, self._names,
             self._needed, columns, records, odd,
         )  # fmt: skip
         out: dict[str, Any] = {}

@@ -24,6 +24,7 @@ MAPPINGS = [
     ClickSettings(time_unit="iso"),
     ClickSettings(fields={"user_id": "ctx.far.item", "item_id": "ctx.user", "ts": "at"}),
     ClickSettings(fields={"weight": "ctx.far.weight"}, time_unit="us"),
+    ClickSettings(fields={"item_id": "p.sku"}, time_unit="ns"),
     ClickSettings(fields={"user_id": "@key", "item_id": "@key", "ts": "@timestamp"}),
 ]
 
@@ -35,6 +36,10 @@ NUMBERS = [
         "9007199254740993",
         "1.9007199254740993",
         "18446744073709551621",
+        "9223372036854775807",
+        "9223372036854775808",
+        "-9223372036854775808",
+        "1700000000000000000",
         "NaN",
         "Infinity",
         "1_0",
@@ -82,11 +87,22 @@ OTHERS = [
 VALUES = [*(value.encode() for value in [*NUMBERS, *TEXTS, *OTHERS]), b'"\xff"', b"[1,\n2]", b"7\n"]
 NAMES = [
     *("user_id", "item_id", "ts", "event_type", "weight", "event_id", "other", "ctx", "at", "id"),
-    *("ctx.user", "ctx.far.item", "ctx.far.weight", "user_i", "user_idd", "", "\\u0061t", "t\\s"),
+    *(
+        "p",
+        "p.sku",
+        "ctx.user",
+        "ctx.far.item",
+        "ctx.far.weight",
+        "user_i",
+        "user_idd",
+        "",
+        "\\u0061t",
+        "t\\s",
+    ),
 ]
 USUAL = {
     "user_id": b'"u"', "item_id": b"7", "ts": b"5", "event_type": b'"click"', "weight": b"1.5",
-    "event_id": b'"e"', "at": b"1.5",
+    "event_id": b'"e"', "at": b"1.5", "p": b'{"sku":"a"}',
     "ctx": b'{"user":"a b","far":{"item":3,"weight":0.25},"id":9}',
 }  # fmt: skip
 ISO = b'"2026-01-31T12:00:00Z"'
@@ -97,7 +113,8 @@ def test_each_value_of_each_field(clicks: ClickSettings) -> None:
     decoder, usual = Decoder(clicks, EVENTS), USUAL
     if clicks.time_unit == "iso":
         usual = USUAL | {"ts": ISO}
-    for whole in (b"{}", b"[{}]", b"[{},{}]", b"{}\n{}", b"7", b"[1]", b"[]", b""):
+    doubled = b'{"user_id":1,"item_id":2,"ts":3,"weight":2,"weight":null}'
+    for whole in (doubled, b"{}", b"[{}]", b"[{},{}]", b"{}\n{}", b"7", b"[1]", b"[]", b""):
         check(decoder, clicks, whole, 5)
     for name, value in product(NAMES, VALUES):
         check(decoder, clicks, document({**usual, name: value}), -1)

@@ -411,3 +411,15 @@ def test_slots_of_items_that_left_are_given_back() -> None:
         step(engine, rows)
     assert engine.vocabulary.known == 1000
     assert len(engine.vocabulary) <= 3 * 1024
+
+
+def test_columns_that_are_not_contiguous_are_folded_alike() -> None:
+    wide = np.empty(40, [("time", np.int64), ("weight", np.float32)])
+    wide["time"], wide["weight"] = START + np.arange(40) * 1000, 1 + np.arange(40) % 3
+    items = [f"i{n % 7}" for n in range(40)]
+    engines = [Engine(Settings()) for _ in range(2)]
+    engines[0].fold(Clicks(["u"] * 40, items, wide["time"], wide["weight"]))
+    engines[1].fold(Clicks(["u"] * 40, items, wide["time"].copy(), wide["weight"].copy()))
+    one, other = (engine.graph for engine in engines)
+    assert one.arcs == other.arcs > 0
+    assert np.array_equal(one.wgt, other.wgt)
