@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from core.texts import Texts
+from core.ids.texts import Texts
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Clicks:
     """n clicks in the order of their arrival."""
 
     users: Sequence[str]
-    """`core.texts.Texts` are read without a string for each; any other sequence will do."""
+    """`core.ids.texts.Texts` are read without a string for each; any other sequence will do."""
     items: Sequence[str]
     times: NDArray[np.int64]
     """Shape (n,): decay time in ms since the epoch."""

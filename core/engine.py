@@ -13,19 +13,19 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from core import graph as graphs
-from core import negatives, skipgram
 from core.clicks import Clicks
-from core.graph import NEVER, Graph
-from core.hashing import hash_keys
+from core.graph import fold as graphs
+from core.graph.fold import NEVER, Graph
+from core.graph.sessions import Sessions
+from core.graph.walks import walk
+from core.ids.hashing import hash_keys
+from core.ids.vocabulary import ID_BYTES, Vocabulary, attribute_key, decode, encode, is_attribute
+from core.learning import negatives, skipgram
 from core.model import Model
-from core.placement import Placement, Placer
+from core.placing.placement import Placement, Placer
 from core.quality import measure
 from core.rounds import Changes, Folded, Gone, Inputs, Outputs
-from core.sessions import Sessions
 from core.settings import Settings
-from core.vocabulary import ID_BYTES, Vocabulary, attribute_key, decode, encode, is_attribute
-from core.walks import walk
 
 SWEEPS = 64
 """Old sessions and items are looked for this many times in a horizon of event time."""

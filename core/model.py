@@ -5,11 +5,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from core.clusters import NONE
-from core.hashing import mix
+from core.ids.hashing import mix
+from core.learning.skipgram import Rows
+from core.placing.clusters import NONE
 from core.rows import FORMAT, row_dtype
 from core.settings import Settings
-from core.skipgram import Rows
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Model:
     ) -> None:
         """Give slots the first row of their key: V uniform in +-0.5 / d by hash and seed, U zero.
 
-        partitions int32 and hashes uint64 are those of `core.hashing.hash_keys` for the keys.
+        partitions int32 and hashes uint64 are those of `core.ids.hashing.hash_keys` for the keys.
         """
         r, c = self.rows, self.columns
         dim = r.v.shape[1]
@@ -150,7 +150,7 @@ _PACKED = (
 
 
 def _mix_array(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """`core.hashing.mix` on an array."""
+    """`core.ids.hashing.mix` on an array."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

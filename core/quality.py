@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.clicks import Clicks
-from core.clusters import unit_rows
-from core.graph import Graph
-from core.lanes import SOURCES
+from core.graph.fold import Graph
+from core.graph.sessions import Sessions
+from core.graph.slabs import UNIT
+from core.ids.vocabulary import Vocabulary
+from core.learning.lanes import SOURCES
+from core.learning.skipgram import KERNEL, Rows, hidden
 from core.model import Model
-from core.sessions import Sessions
+from core.placing.clusters import unit_rows
 from core.settings import SessionSettings, Settings
-from core.skipgram import KERNEL, Rows, hidden
-from core.slabs import UNIT
-from core.vocabulary import Vocabulary
 
 RANKERS = ("next", "hybrid", "popularity", "covisitation")
 """For query a and item b: V^a.V^b + V^a.U^b + U^a.V^b of unit rows; that and the share that b has

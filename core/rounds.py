@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.clicks import Clicks
-from core.placement import Placement
+from core.placing.placement import Placement
 from core.quality import Quality
 
 
@@ -82,7 +82,7 @@ class Folded:
     """What `Engine.fold` learned about a batch of n clicks: shapes (n,), history (n, length)."""
 
     fate: NDArray[np.int8]
-    """KEPT, DUPLICATE or TOO_LONG of `core.graph`; what follows is of use for kept clicks only."""
+    """KEPT, DUPLICATE or TOO_LONG (`core.graph.fold`); the rest is of use for kept clicks only."""
     slots: NDArray[np.int32]
     """The item, -1 if the click was not kept."""
     amounts: NDArray[np.float32]

@@ -6,7 +6,7 @@ import time
 from core.settings import Settings
 from core.warmup import listening, warm_up
 from streamer.decode.events import Decoder
-from streamer.settings import ClickSettings, EventSettings
+from streamer.settings.sections import ClickSettings, EventSettings
 
 log = logging.getLogger(__name__)
 

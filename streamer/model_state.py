@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from confluent_kafka import Consumer, TopicPartition
 
 from streamer import store
-from streamer.kafka import Place, checked, place_of
+from streamer.kafka.clients import Place, checked, place_of
 
 
 def reserved(

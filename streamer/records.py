@@ -4,8 +4,8 @@ Keys of `model-state` that start with 0xFF are reserved: `space` (the header of 
 `placement` (centre and centroids), `progress/<topic>/<partition>` (how far clicks were processed),
 `items/<topic>/<partition>` (the offset up to which attributes were taken in), `forgotten/<hash>`
 (a user whose clicks do not count) and `version/<partition>` (the version counter of an item
-partition). All other keys are items, and attributes under `core.vocabulary.ATTRIBUTE`; their values
-are packed rows (`core.rows`).
+partition). All other keys are items, and attributes under `core.ids.vocabulary.ATTRIBUTE`; their
+values are packed rows (`core.rows`).
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import orjson
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
-from core.placement import Placement
+from core.placing.placement import Placement
 from core.rounds import Changes
 from core.rows import FORMAT
 from core.settings import Settings

@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rocksdict import AccessType, Cache, Rdict, WriteBatch
 
+from core.ids.vocabulary import ATTRIBUTE
 from core.rounds import Changes
 from core.rows import from_values, row_dtype, to_values
-from core.vocabulary import ATTRIBUTE
 from streamer import records
 from streamer.errors import WalkstreamError
 from streamer.places import Moves, Places
@@ -150,7 +150,7 @@ class Store:
         }
 
     def forgotten(self) -> set[bytes]:
-        """Keys of the users whose clicks do not count (`streamer.upkeep.forget`)."""
+        """Keys of the users whose clicks do not count (`streamer.admin.forget`)."""
         return {key for key, _ in self.scan("meta", records.FORGOTTEN)}
 
     def bytes_used(self) -> dict[str, int]:

@@ -20,10 +20,11 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
-from streamer import config as configs
-from streamer import kafka, records, topics
+from streamer import records
+from streamer.kafka import clients, topics
 from streamer.records import Progress
-from streamer.settings import Config
+from streamer.settings import load as configs
+from streamer.settings.sections import Config
 from streamer.store import Store, bucket_prefix, cluster_prefix
 from streamer.worker import checkpoint
 
@@ -199,7 +200,7 @@ class App:
         return [(topic, p) for p in self.admin.list_topics(topic, 10).topics[topic].partitions]
 
     def ends(self, topic: str) -> dict[tuple[str, int], int]:
-        return kafka.ends(self.admin, self.places(topic))
+        return clients.ends(self.admin, self.places(topic))
 
     def publish(self, clicks: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Send key and value of clicks, all acknowledged."""
@@ -213,7 +214,7 @@ class App:
         """All that a consumer with read_committed gets, partition by partition."""
         ends = self.ends(topic)
         out: dict[tuple[str, int], list[Message]] = {place: [] for place in ends}
-        consumer = kafka.tail_consumer(self.config)
+        consumer = clients.tail_consumer(self.config)
         consumer.assign([TopicPartition(t, p, 0) for t, p in ends])
         reached: dict[tuple[str, int], int] = {}
         deadline = time.monotonic() + SECONDS

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.clusters import unit_rows
 from core.model import Model
-from core.placement import Placed, Placement, Placer
+from core.placing.clusters import unit_rows
+from core.placing.placement import Placed, Placement, Placer
 from core.rounds import Changes
 from core.settings import LshSettings, Settings
 

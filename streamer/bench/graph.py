@@ -11,13 +11,13 @@ import scipy
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from core import graph as graphs
 from core.engine import SWEEPS, Engine
-from core.graph import NEVER, Graph
-from core.sessions import Sessions
+from core.graph import fold as graphs
+from core.graph.fold import NEVER, Graph
+from core.graph.sessions import Sessions
+from core.graph.slabs import LINE, UNIT
+from core.ids.vocabulary import Vocabulary
 from core.settings import ModelSettings, Settings
-from core.slabs import LINE, UNIT
-from core.vocabulary import Vocabulary
 from streamer.bench.clicks import SPAN_MS, Stream
 from streamer.bench.results import Options, Result, in_turns
 

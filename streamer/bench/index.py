@@ -25,8 +25,8 @@ from core.rows import to_values
 from streamer import records
 from streamer.bench.catalogue import Catalogue
 from streamer.bench.results import Options, Result, in_turns
-from streamer.look.index import Index, Mode
-from streamer.look.shelves import Resident
+from streamer.query.index import Index, Mode
+from streamer.query.shelves import Resident
 from streamer.records import Space
 from streamer.rocks import LOG_BYTES
 from streamer.store import Store, open_for_reading

@@ -20,15 +20,15 @@ from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from core.engine import Engine
-from core.graph import KEPT
-from streamer import kafka
+from core.graph.fold import KEPT
 from streamer.bench import peers
 from streamer.bench.clicks import Stream
 from streamer.bench.results import Options, Result, in_turns
 from streamer.decode.events import Decoder
 from streamer.errors import ConfigError
-from streamer.kafka import CALL_SECONDS
-from streamer.settings import AppSettings, Config, TopicSettings
+from streamer.kafka import clients
+from streamer.kafka.clients import CALL_SECONDS
+from streamer.settings.sections import AppSettings, Config, TopicSettings
 from streamer.worker.group import Group, columns
 from streamer.worker.loop import MAX_ROUND_BYTES
 
@@ -129,7 +129,7 @@ class Bench:
 
     def __init__(self, servers: str) -> None:
         self.config = Config(kafka={"bootstrap.servers": servers})
-        self.admin: AdminClient = kafka.admin(self.config)
+        self.admin: AdminClient = clients.admin(self.config)
         self.topics: list[str] = []
         self.groups: list[Group] = []
 
@@ -197,7 +197,7 @@ class Log:
         self.by_clock: list[float] = []
         """Clicks a second of waiting for the broker included, of each reading in turn."""
         places = [(self.topic, partition) for partition in range(PARTITIONS)]
-        self.begins, self.ends = kafka.begins(admin, places), kafka.ends(admin, places)
+        self.begins, self.ends = clients.begins(admin, places), clients.ends(admin, places)
 
     def fold(self) -> float:
         """Clicks a second into a new engine."""

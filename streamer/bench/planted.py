@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.clusters import unit_rows
-from core.graph import Graph
-from core.walks import walk
+from core.graph.fold import Graph
+from core.graph.walks import walk
+from core.placing.clusters import unit_rows
 
 DEGREE = 20
 INSIDE = 0.6

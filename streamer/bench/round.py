@@ -19,8 +19,8 @@ import gensim
 from gensim.models import Word2Vec
 
 from streamer.bench.results import Options, Result, in_turns
+from streamer.demo.shop import Shop
 from streamer.errors import ConfigError
-from streamer.shop.shop import Shop
 
 PRODUCTS, USERS, CLICKS, QUICK_CLICKS = 4770, 5942, 800_000, 150_000
 DAYS = 738

@@ -16,11 +16,11 @@ import numpy as np
 from gensim.models import Word2Vec
 from numpy.typing import NDArray
 
-from core import negatives
-from core.dense import F32
-from core.lanes import PASS, SOURCES, add, fill16, fma, store16
+from core.learning import negatives
+from core.learning.dense import F32
+from core.learning.lanes import PASS, SOURCES, add, fill16, fma, store16
+from core.learning.skipgram import Rows, learn_walks
 from core.settings import ModelSettings
-from core.skipgram import Rows, learn_walks
 from streamer.bench.planted import Planted, plant
 from streamer.bench.results import Options, Result, in_turns
 

@@ -12,8 +12,8 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.graph import UNIT, Graph
-from core.walks import walk
+from core.graph.fold import UNIT, Graph
+from core.graph.walks import walk
 from streamer.bench.peers import Peer, python_with, running
 from streamer.bench.results import Options, Result, in_turns
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from streamer.cli import looking, measuring, running, setup, upkeep
+from streamer.cli import admin, asking, measuring, running, setup
 
 app = typer.Typer(
     help="Item embeddings that follow a stream of clicks, from Kafka to Kafka.",
@@ -25,18 +25,18 @@ for command in (
     running.worker,
     running.publish,
     running.replay,
-    looking.query,
-    looking.plot,
-    looking.inspect,
+    asking.query,
+    asking.plot,
+    asking.inspect,
     measuring.bench,
     measuring.evaluate,
-    upkeep.reset,
-    upkeep.forget,
+    admin.reset,
+    admin.forget,
 ):
     app.command()(command)
-app.command("check-topic")(looking.check_topic)
-app.add_typer(upkeep.topics, name="topics")
-app.add_typer(upkeep.dlq, name="dlq")
+app.command("check-topic")(asking.check_topic)
+app.add_typer(admin.topics, name="topics")
+app.add_typer(admin.dlq, name="dlq")
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        from streamer import log
+        from streamer.watch import log
 
         sys.exit(log.end(error))
 

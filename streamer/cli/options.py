@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from streamer.settings import Config
+    from streamer.settings.sections import Config
 
 ConfigFile = Annotated[
     Path | None,
@@ -47,7 +47,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 def load(file: Path | None, overrides: list[str] | None) -> "Config":
     """The configuration in force, with logging set up by it."""
-    from streamer import config, log
+    from streamer.settings import load as config
+    from streamer.watch import log
 
     loaded = config.load(file, overrides or [], os.environ)
     log.setup(loaded.log)

@@ -206,7 +206,7 @@ def publish(
     }
     given: dict[str, Any] = {name: value for name, value in shop.items() if value is not None}
     if synthetic:
-        from streamer.shop import synthetic as shop_module
+        from streamer.demo import synthetic as shop_module
 
         _refuse_with_synthetic(
             {
@@ -259,6 +259,6 @@ def demo(
 
     $ walkstream demo --seconds 60
     """
-    from streamer.shop import demo as module
+    from streamer.demo import run as module
 
     module.run(seconds)

@@ -28,7 +28,7 @@ def config(
 
     $ walkstream config --config production.toml --set graph.half_life=14d --json
     """
-    from streamer import settings_view as module
+    from streamer.settings import view as module
 
     module.run(config, overrides or [], os.environ, changed, as_json)
 
@@ -50,6 +50,6 @@ def init(
 
     $ walkstream init production.toml
     """
-    from streamer import settings_file as module
+    from streamer.settings import file as module
 
     module.run(file, force)

@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from core.hashing import hash_texts
-from core.texts import Texts
+from core.ids.hashing import hash_texts
+from core.ids.texts import Texts
 from streamer.decode.fields import DEFAULT_TYPE, MAX_TIME, UNITS_PER_MS, Row, to_ms
 from streamer.decode.formats import MAX_ID_BYTES
 

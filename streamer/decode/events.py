@@ -50,7 +50,7 @@ from streamer.decode.formats import (
 )
 from streamer.decode.layout import Fields, Layout
 from streamer.decode.registry import Registry
-from streamer.settings import ClickSettings, EventSettings, ItemSettings, KafkaValue
+from streamer.settings.sections import ClickSettings, EventSettings, ItemSettings, KafkaValue
 
 __all__ = [
     "Attributes",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from streamer.decode.formats import MAX_ID_BYTES, short
-from streamer.settings import EventSettings
+from streamer.settings.sections import EventSettings
 
 AT_KEY = "@key"
 AT_TIMESTAMP = "@timestamp"

@@ -13,8 +13,8 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.lanes import INLINED, SOURCES, pointer
-from core.texts import Texts
+from core.ids.texts import Texts
+from core.learning.lanes import INLINED, SOURCES, pointer
 from streamer.decode.formats import MAX_PARTS
 
 Tree = Mapping[str, Any]

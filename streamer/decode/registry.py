@@ -7,7 +7,7 @@ from typing import Any
 
 from streamer.decode.formats import WIRE_BYTES, Part, cut, is_framed
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.settings import KafkaValue
+from streamer.settings.sections import KafkaValue
 
 _MAX_SCHEMA_ID = 2**31 - 1
 _DEFAULTS: dict[str, KafkaValue] = {"timeout": 5, "max.retries": 2}

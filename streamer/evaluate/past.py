@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from core.clicks import Clicks
 from core.engine import Engine
-from core.graph import DUPLICATE, KEPT
+from core.graph.fold import DUPLICATE, KEPT
+from core.ids.vocabulary import Vocabulary
 from core.settings import Duration, Settings
-from core.vocabulary import Vocabulary
 
 SAMPLE = 6
 """Purpose number of this module's random stream."""
@@ -180,7 +180,7 @@ class Past:
         self.closed += [np.array(session.items, np.int32) for session in new.closed]
 
     def _rescale(self) -> None:
-        """Follow the landmark: decayed weights are relative to it (`core.graph`)."""
+        """Follow the landmark: decayed weights are relative to it (`core.graph.fold`)."""
         landmark = self._engine.clock.landmark
         if landmark != self._landmark and self.beside:
             half_life = int(self._engine.settings.graph.half_life)

@@ -16,13 +16,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from core import negatives, skipgram
-from core.clusters import unit_rows
 from core.engine import Engine
-from core.graph import Graph
+from core.graph.fold import Graph
+from core.graph.walks import walk
+from core.learning import negatives, skipgram
 from core.model import Model
+from core.placing.clusters import unit_rows
 from core.settings import Settings
-from core.walks import walk
 from streamer.errors import ConfigError
 from streamer.evaluate.past import Past
 from streamer.evaluate.rankers import Asked, Ranks, chunks, rank_rows

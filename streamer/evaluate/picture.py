@@ -7,7 +7,7 @@ from typing import get_args
 from streamer.errors import ConfigError
 from streamer.evaluate.rankers import Mode
 from streamer.evaluate.scores import Point
-from streamer.look.plot import PALETTE
+from streamer.inspect.plot import PALETTE
 
 
 def check(out: Path) -> None:

@@ -11,10 +11,10 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.clusters import unit_rows
 from core.engine import Engine
+from core.learning.skipgram import hidden
+from core.placing.clusters import unit_rows
 from core.quality import DEPTH, GRAPH_SHARE, rank
-from core.skipgram import hidden
 from streamer.evaluate.past import Past, Positions, Table
 
 Mode = Literal["similar", "next", "hybrid"]

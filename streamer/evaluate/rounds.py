@@ -8,7 +8,7 @@ from streamer.decode.events import Decoder
 from streamer.files.lines import Record
 from streamer.files.readers import Source, read_clicks
 from streamer.files.replay import ROUNDS_PER_COMMIT
-from streamer.settings import ClickSettings, Config
+from streamer.settings.sections import ClickSettings, Config
 
 
 @dataclass(frozen=True)

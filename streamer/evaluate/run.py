@@ -33,7 +33,7 @@ from streamer.evaluate.rounds import Log, Round
 from streamer.evaluate.scores import Scores
 from streamer.evaluate.stability import Stability
 from streamer.files.readers import Source
-from streamer.settings import Config
+from streamer.settings.sections import Config
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.clusters import unit_rows
 from core.engine import Engine
+from core.learning.skipgram import hidden
+from core.placing.clusters import unit_rows
 from core.rounds import Changes
-from core.skipgram import hidden
 from streamer.evaluate.past import Past
 
 NEAREST = 10

@@ -13,9 +13,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from streamer import kafka
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.settings import ClickSettings, Config
+from streamer.kafka import clients
+from streamer.settings.sections import ClickSettings, Config
 
 METADATA_SECONDS = 15.0
 INTERRUPT_SECONDS = 10.0
@@ -65,7 +65,7 @@ class Delivery:
                 "[kafka]"
             )
         properties: dict[str, Any] = {
-            **kafka.COMMON,
+            **clients.COMMON,
             "compression.type": "lz4",
             "linger.ms": 20,
             **config.kafka,
@@ -107,7 +107,7 @@ class Delivery:
         # Before the first answer it is a part of the refusal.
         self._client_error = f" ({error.str()})"
         if self._is_connected:
-            kafka.COMMON["error_cb"](error)
+            clients.COMMON["error_cb"](error)
 
     def _fail(self, error: KafkaError) -> None:
         self._failed += 1

@@ -20,7 +20,7 @@ from streamer.files.delivery import (
 from streamer.files.lines import Flaw, Record
 from streamer.files.readers import Reader, Source, read_clicks, read_items
 from streamer.files.refusals import Refusals, refuse_unreadable
-from streamer.settings import Config
+from streamer.settings.sections import Config
 
 BURST_SECONDS = 0.01
 SHORTEST_SLEEP = 0.001

@@ -30,10 +30,10 @@ from streamer.files.lines import Record
 from streamer.files.readers import Source, read_clicks, read_items
 from streamer.files.refusals import Refusals
 from streamer.files.replay_report import Report
-from streamer.metrics import STAGES, Metrics
 from streamer.records import Space
-from streamer.settings import ClickSettings, Config
+from streamer.settings.sections import ClickSettings, Config
 from streamer.store import Store
+from streamer.watch.metrics import STAGES, Metrics
 from streamer.worker import checkpoint
 
 PARTITIONS = 1

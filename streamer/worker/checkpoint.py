@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.engine import Engine
-from core.graph import NEVER
+from core.graph.fold import NEVER
+from core.ids.vocabulary import decode, encode
 from core.settings import Settings
-from core.vocabulary import decode, encode
 from streamer.errors import Refused
-from streamer.kafka import Place, place_name
+from streamer.kafka.clients import Place, place_name
 from streamer.store import ORIGIN, Entry, Store, applied_now
 
 log = logging.getLogger(__name__)

@@ -29,11 +29,11 @@ from core.rows import to_values
 from streamer import records
 from streamer.decode.deadletter import DeadLetter, Headers
 from streamer.errors import WalkstreamError
-from streamer.kafka import ANY, CALL_SECONDS, Place, transaction_failure
-from streamer.metrics import Metrics
+from streamer.kafka.clients import ANY, CALL_SECONDS, Place, transaction_failure
 from streamer.records import Progress, Space
-from streamer.settings import Config
+from streamer.settings.sections import Config
 from streamer.store import Store
+from streamer.watch.metrics import Metrics
 from streamer.worker import checkpoint
 from streamer.worker.group import Group
 

@@ -16,17 +16,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from streamer import kafka, records, topics
+from streamer import records
 from streamer import store as stores
+from streamer.admin import forget
 from streamer.decode.events import Decoder
 from streamer.errors import Refused
-from streamer.kafka import Place, place_name
-from streamer.look.check_topic import newest
+from streamer.inspect.check_topic import newest
+from streamer.kafka import clients, topics
+from streamer.kafka.clients import Place, place_name
 from streamer.model_state import reserved
 from streamer.records import Progress, Space
-from streamer.settings import Config
+from streamer.settings.sections import Config
 from streamer.store import open_for_reading
-from streamer.upkeep import forget
 from streamer.worker import checkpoint, restore
 
 SAMPLE = 2000
@@ -47,16 +48,16 @@ class Known(NamedTuple):
 def run(config: Config, accept_loss: bool = False) -> None:
     """Print what a worker would begin with. Refused, as a worker would be, where it could not."""
     console = Console(soft_wrap=True)
-    admin = kafka.admin(config)
+    admin = clients.admin(config)
     console.print(f"Kafka answers at {escape(str(config.kafka.get('bootstrap.servers')))}")
     specs = topics.specs(config.topics, config.graph.horizon_ms)
     if mismatches := topics.check(admin, specs):
         raise Refused("the topics do not fit:\n  " + "\n  ".join(mismatches))
     console.print(f"{len(specs)} topics, all fit")
-    if others := kafka.other_members(admin, config):
+    if others := clients.other_members(admin, config):
         console.print(f"in group {config.app.name} now: {', '.join(others)}", style="yellow")
     known = _folder(config, admin, console)
-    consumer = kafka.tail_consumer(config)
+    consumer = clients.tail_consumer(config)
     try:
         progress = _progress(config, admin, consumer, known, console)
         _starts(config, admin, consumer, progress, known.folded, accept_loss, console)
@@ -94,8 +95,8 @@ def _progress(
 ) -> dict[Place, Progress]:
     """How far the clicks were processed: what the folder knows, and `model-state` since then."""
     topic = config.topics.model_state
-    where = [(topic, partition) for partition in kafka.partitions(consumer, topic)]
-    begins, ends = kafka.begins(admin, where), kafka.ends(admin, where)
+    where = [(topic, partition) for partition in clients.partitions(consumer, topic)]
+    begins, ends = clients.begins(admin, where), clients.ends(admin, where)
     begins = {place: min(known.read.get(place, begins[place]), ends[place]) for place in where}
     if left := sum(ends[place] - begins[place] for place in where):
         console.print(f"reading up to {left:,} records of {topic} ...")
@@ -116,12 +117,12 @@ def _starts(
 ) -> None:  # fmt: skip
     """Where each partition of the clicks would begin."""
     where = _places(config, consumer)
-    group = Consumer(kafka.COMMON | config.kafka | {"group.id": config.app.name})
+    group = Consumer(clients.COMMON | config.kafka | {"group.id": config.app.name})
     try:
         starts = restore.unread(config, where, progress, group, admin, accept_loss)
     finally:
         group.close()
-    begins, ends = kafka.begins(admin, where), kafka.ends(admin, where)
+    begins, ends = clients.begins(admin, where), clients.ends(admin, where)
     table = Table("partition", "begins at", "to learn", "to fold again", title="Clicks")
     for place, begin in starts.items():
         name, again = f"{place[0]}[{place[1]}]", 0
@@ -138,7 +139,7 @@ def _starts(
 def _sample(config: Config, admin: AdminClient, consumer: Consumer, console: Console) -> None:
     """Decode the newest clicks of each partition, and say what would become of them."""
     where = _places(config, consumer)
-    messages = newest(consumer, kafka.begins(admin, where), kafka.ends(admin, where), SAMPLE)
+    messages = newest(consumer, clients.begins(admin, where), clients.ends(admin, where), SAMPLE)
     decoder = Decoder(config.clicks, config.events, config.registry)
     decoded = decoder(
         [m.key() for m in messages], [m.value() for m in messages],
@@ -157,4 +158,4 @@ def _sample(config: Config, admin: AdminClient, consumer: Consumer, console: Con
 
 def _places(config: Config, consumer: Consumer) -> list[Place]:
     clicks = config.topics.clicks
-    return [(clicks, partition) for partition in kafka.partitions(consumer, clicks)]
+    return [(clicks, partition) for partition in clients.partitions(consumer, clicks)]

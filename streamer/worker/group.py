@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from confluent_kafka import OFFSET_END, Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from streamer import kafka
 from streamer.errors import Fenced, Refused, WalkstreamError
-from streamer.kafka import CALL_SECONDS, Place, checked, place_of
-from streamer.settings import Config
+from streamer.kafka import clients
+from streamer.kafka.clients import CALL_SECONDS, Place, checked, place_of
+from streamer.settings.sections import Config
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Group:
 
     def __init__(self, config: Config, told: Callable[[float], None]) -> None:
         self.config, self.told = config, told
-        self.consumer = kafka.group_consumer(config)
+        self.consumer = clients.group_consumer(config)
         self.assigned: set[Place] = set()
         self.joined = False
 
@@ -40,7 +40,7 @@ class Group:
         """Join no group that another worker is in: it would lose its partitions and end."""
         name, deadline = self.config.app.name, time.monotonic() + JOIN_SECONDS
         told = ""
-        while others := kafka.other_members(admin, self.config):
+        while others := clients.other_members(admin, self.config):
             if time.monotonic() > deadline:
                 raise Refused(
                     f"group {name} has another member ({', '.join(others)}). This version runs one "
@@ -55,7 +55,7 @@ class Group:
     def join(self) -> None:
         """Subscribe, and wait until every partition of both topics is ours. Nothing is read yet."""
         topics = [self.config.topics.clicks, self.config.topics.vector_deltas]
-        wanted = {(t, p) for t in topics for p in kafka.partitions(self.consumer, t)}
+        wanted = {(t, p) for t in topics for p in clients.partitions(self.consumer, t)}
         self.consumer.subscribe(
             topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )

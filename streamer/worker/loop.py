@@ -14,20 +14,21 @@ from prometheus_client import CollectorRegistry
 
 from core.engine import Engine
 from core.rounds import Changes, Inputs
-from streamer import kafka, kernels, topics
-from streamer import log as logs
+from streamer import kernels
+from streamer.admin import forget
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Decoded, Decoder
 from streamer.errors import Refused, WalkstreamError
-from streamer.kafka import CALL_SECONDS, Place, failure
-from streamer.metrics import Metrics
-from streamer.settings import Config
+from streamer.kafka import clients, topics
+from streamer.kafka.clients import CALL_SECONDS, Place, failure
+from streamer.settings.sections import Config
 from streamer.store import guarded
-from streamer.upkeep import forget
+from streamer.watch import log as logs
+from streamer.watch.health import Health
+from streamer.watch.metrics import Metrics
 from streamer.worker import checkpoint, restore
 from streamer.worker.commit import Batch, Committer
 from streamer.worker.group import Group, columns, offsets_after
-from streamer.worker.health import Health
 from streamer.worker.report import Report
 from streamer.worker.tail import Attributes, Tail
 
@@ -102,7 +103,7 @@ class Worker:
         self.metrics = Metrics(registry)
         self.health = Health(registry, config)
         self.metrics.follow(self.health)
-        logs.context.update(worker=kafka.identity(config), round=0, commit=0)
+        logs.context.update(worker=clients.identity(config), round=0, commit=0)
         stack.callback(self.health.stop)
         if config.metrics.port:
             self.health.start(config.metrics.host, config.metrics.port)
@@ -123,7 +124,7 @@ class Worker:
         config, stack = self.config, self.stack
         self.health.state = "restoring"
         kernels.prepare(config.engine_settings)
-        admin = kafka.admin(config)
+        admin = clients.admin(config)
         if config.topics.check:
             specs = topics.specs(config.topics, config.graph.horizon_ms)
             mismatches = topics.check(admin, specs)
@@ -132,13 +133,13 @@ class Worker:
         self.store = restore.open_store(config, admin)
         stack.callback(self.store.close)
         log.info("settling what an earlier process may have left open")
-        self.producer = kafka.producer(config)
+        self.producer = clients.producer(config)
         try:
             self.producer.init_transactions(CALL_SECONDS)
         except KafkaException as error:
             raise failure(error.args[0], "init transactions") from error
 
-        tail_consumer = kafka.tail_consumer(config)
+        tail_consumer = clients.tail_consumer(config)
         stack.callback(tail_consumer.close)
         self.tail = Tail(config, self.store, tail_consumer)
         self.tail.start(admin)
@@ -166,7 +167,7 @@ class Worker:
         self.group.begin(self.offsets)
         self.report = Report(
             self.metrics, self.health, self.store, self.engine, self.group, self.offsets,
-            kafka.ends(admin, self.offsets),
+            clients.ends(admin, self.offsets),
         )  # fmt: skip
         self.committer = Committer(
             config, self.space, self.store, self.engine, self.producer, self.group, self.metrics
@@ -175,7 +176,7 @@ class Worker:
         if restore.adopt(self.store, self.engine, self.offsets):
             self._round([], closes=True)
         self.health.restored = 1.0
-        self.metrics.identify(kafka.identity(config), self.space.name)
+        self.metrics.identify(clients.identity(config), self.space.name)
         self.report.look(at_once=True)
         if len(self.engine.items) and not self.engine.graph.arcs:
             log.warning("the clicks that made the vectors are not in Kafka: the graph begins empty")

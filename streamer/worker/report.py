@@ -9,14 +9,14 @@ from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from core.engine import Engine
-from core.graph import NEVER
+from core.graph.fold import NEVER
 from core.rounds import Changes, Outputs
 from streamer.decode.events import Bad, Decoded
-from streamer.kafka import Place, place_of
-from streamer.metrics import Metrics
+from streamer.kafka.clients import Place, place_of
 from streamer.store import Store
+from streamer.watch.health import Health, Lag
+from streamer.watch.metrics import Metrics
 from streamer.worker.group import Group
-from streamer.worker.health import Health, Lag
 
 log = logging.getLogger(__name__)
 

@@ -18,16 +18,17 @@ from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
 from core.settings import DAY_MS
-from streamer import kafka, records, topics
+from streamer import records
 from streamer import store as stores
-from streamer.config import start_time
+from streamer.admin import forget
 from streamer.decode.events import Decoder
 from streamer.errors import Refused
-from streamer.kafka import CALL_SECONDS, Place, place_name
+from streamer.kafka import clients, topics
+from streamer.kafka.clients import CALL_SECONDS, Place, place_name
 from streamer.records import Original, Space
-from streamer.settings import Config
+from streamer.settings.load import start_time
+from streamer.settings.sections import Config
 from streamer.store import Store
-from streamer.upkeep import forget
 from streamer.worker import checkpoint
 from streamer.worker.group import Group
 
@@ -92,7 +93,7 @@ def _check_replay(config: Config, store: Store, admin: AdminClient) -> None:
     """
     topic = config.topics.model_state
     where = [(topic, p) for p in admin.list_topics(topic, CALL_SECONDS).topics[topic].partitions]
-    if kafka.begins(admin, where) != kafka.ends(admin, where):
+    if clients.begins(admin, where) != clients.ends(admin, where):
         raise Refused(
             f"{store.path}: this folder comes from `walkstream replay`, and {topic} already has "
             "the model of a worker. Point state.dir to a new folder, or use new topics"
@@ -153,7 +154,7 @@ def unread(
 
     Refused where clicks that were not processed are gone, or where group and progress disagree.
     """
-    begins, ends = kafka.begins(admin, places), kafka.ends(admin, places)
+    begins, ends = clients.begins(admin, places), clients.ends(admin, places)
     asked = consumer.committed([TopicPartition(*place) for place in places], CALL_SECONDS)
     committed = {(tp.topic, tp.partition): tp.offset for tp in asked}
     first = first_offsets(config, consumer, begins, ends)
@@ -194,7 +195,7 @@ def first_offsets(
     time = start_time(config.start.position)
     if time is None:
         return begins if config.start.position == "earliest" else ends
-    return ends | kafka.offsets_at(consumer, begins, time)
+    return ends | clients.offsets_at(consumer, begins, time)
 
 
 def reachable(name: str, offset: int, begin: int, accept_loss: bool) -> int:
@@ -218,13 +219,13 @@ def fold_from(
 
     Without a checkpoint that is one horizon, and a day, before the greatest event time.
     """
-    begins, progress = kafka.begins(admin, until), store.progress()
+    begins, progress = clients.begins(admin, until), store.progress()
     saved = checkpoint.load(store, engine)
     if not progress:
         return dict(until)
     newest = max(p.time for p in progress.values())
     since = max(0, newest - config.graph.horizon_ms - DAY_MS)
-    by_time = kafka.offsets_at(group.consumer, until, since)
+    by_time = clients.offsets_at(group.consumer, until, since)
     out: dict[Place, int] = {}
     for place, end in until.items():
         folded = None if saved is None else saved.get(place_name(place))

@@ -8,12 +8,13 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from core.rows import from_values, version_of
-from streamer import kafka, records
+from streamer import records
 from streamer import store as stores
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Bad, Invalid, attribute_tokens, decode_item
-from streamer.kafka import Place, checked, place_of
-from streamer.settings import Config
+from streamer.kafka import clients
+from streamer.kafka.clients import Place, checked, place_of
+from streamer.settings.sections import Config
 from streamer.store import Store
 
 Attributes = list[tuple[str, Sequence[str] | None]]
@@ -33,7 +34,7 @@ class Tail:
     def __init__(self, config: Config, store: Store, consumer: Consumer) -> None:
         self.config, self.store, self.consumer = config, store, consumer
         watched = (config.topics.items, config.topics.model_state)
-        self.places = [(t, p) for t in watched for p in kafka.partitions(consumer, t)]
+        self.places = [(t, p) for t in watched for p in clients.partitions(consumer, t)]
         self.offsets = dict.fromkeys(self.places, 0)
         self.reached = dict.fromkeys(self.places, -1)
         self.forgotten: set[bytes] = set()
@@ -47,8 +48,8 @@ class Tail:
         return sum(topic == self.config.topics.model_state for topic, _ in self.places)
 
     def start(self, admin: AdminClient) -> None:
-        stored, begins = self.store.tail_offsets(), kafka.begins(admin, self.places)
-        ends = kafka.ends(admin, self.places)
+        stored, begins = self.store.tail_offsets(), clients.begins(admin, self.places)
+        ends = clients.ends(admin, self.places)
         taken, self.forgotten = self.store.items_taken(), self.store.forgotten()
         for place in self.places:
             self.offsets[place] = stored.get(place, begins[place])
@@ -64,7 +65,7 @@ class Tail:
 
     def catch_up(self, admin: AdminClient, told: Callable[[float], None]) -> Attributes:
         """Read to what is the end now, uncommitted records included; returns what items changed."""
-        ends = kafka.ends(admin, self.places)
+        ends = clients.ends(admin, self.places)
         begins = dict(self.offsets)
         total = max(1, sum(ends[place] - begins[place] for place in self.places))
         out: Attributes = []

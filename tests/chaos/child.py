@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from streamer import cli, topics
+from streamer import cli
+from streamer.admin import forget
+from streamer.kafka import topics
 from streamer.store import Store
-from streamer.upkeep import forget
 from streamer.worker import restore
 from streamer.worker.commit import Committer
 from streamer.worker.tail import Tail

@@ -17,8 +17,8 @@ from broker import free_port
 from confluent_kafka import Message
 
 from streamer import records
+from streamer.demo.shop import Shop
 from streamer.records import Progress
-from streamer.shop.shop import Shop
 from tests.support import (
     DETERMINISTIC,
     START_MS,

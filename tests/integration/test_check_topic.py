@@ -20,11 +20,12 @@ from confluent_kafka.admin import (
 )
 
 from core.settings import DAY_MS
-from streamer import config, kafka, topics
+from streamer.demo.shop import Shop
 from streamer.errors import ConfigError, Refused
-from streamer.look import check_topic, topic_report
-from streamer.settings import Config
-from streamer.shop.shop import Shop
+from streamer.inspect import check_topic, topic_report
+from streamer.kafka import clients, topics
+from streamer.settings import load as config
+from streamer.settings.sections import Config
 from tests.integration.test_foreign_topic import CLICKS, avro, foreign, registry
 from tests.support import wait_until
 
@@ -395,7 +396,7 @@ def test_nothing_is_joined_committed_or_created(
     typo = f"{topic.name}x"
     with pytest.raises(Refused, match=f"there is no such topic.*did you mean {topic.name}"):
         check_topic.run(topic.config(), typo, 1000, True)
-    assert typo not in kafka.admin(topic.config()).list_topics(timeout=10).topics
+    assert typo not in clients.admin(topic.config()).list_topics(timeout=10).topics
 
 
 def test_an_empty_topic_is_refused(topic: Topic) -> None:

@@ -16,9 +16,9 @@ from broker import free_port
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from streamer import kafka as clients
 from streamer import records
-from streamer.shop.shop import Shop
+from streamer.demo.shop import Shop
+from streamer.kafka import clients
 from tests.support import START_MS, App, Process, as_records, contents
 
 

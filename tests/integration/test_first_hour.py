@@ -18,7 +18,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from streamer.shop.shop import Shop
+from streamer.demo.shop import Shop
 from tests.support import START_MS, App, as_records, contents, wait_until
 
 CLICKS = list(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 1000))

@@ -13,7 +13,7 @@ from pathlib import Path
 import fastavro
 import msgspec
 
-from streamer.shop.shop import Shop
+from streamer.demo.shop import Shop
 from tests.support import START_MS, App
 
 SCHEMA = {

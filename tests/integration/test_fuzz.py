@@ -12,9 +12,9 @@ import pytest
 from broker import free_port
 
 from streamer.decode.events import Decoder, Reason
-from streamer.settings import ClickSettings, EventSettings
-from streamer.shop.malformed import MALFORMED
-from streamer.shop.shop import Shop
+from streamer.demo.malformed import MALFORMED
+from streamer.demo.shop import Shop
+from streamer.settings.sections import ClickSettings, EventSettings
 from tests.support import START_MS, App, as_records, wait_until
 
 FUZZED, GOOD = 100_000, 20_000

@@ -11,7 +11,7 @@ import pytest
 from broker import free_port
 from confluent_kafka import Message
 
-from streamer.shop.shop import Shop
+from streamer.demo.shop import Shop
 from tests.support import START_MS, App, as_records, wait_until
 
 CLICKS = as_records(islice(Shop(3, products=60, users=80).clicks(START_MS, 20.0), 500))

@@ -23,11 +23,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from streamer.cli import running
 from streamer.decode.events import Decoder
+from streamer.demo import synthetic
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.files.publish import dry_run, run
 from streamer.files.readers import Source
-from streamer.settings import ClickSettings, Config, TopicSettings
-from streamer.shop import synthetic
+from streamer.settings.sections import ClickSettings, Config, TopicSettings
 
 PARTITIONS = 3
 NO_LEADER = (
@@ -201,7 +201,7 @@ def test_an_interrupt_tells_the_number_of_records_in_the_topic(
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from streamer.settings import Config, TopicSettings\n"
+        "from streamer.settings.sections import Config, TopicSettings\n"
         "from streamer.files.publish import run\n"
         "from streamer.files.readers import Source\n"
         "servers, topic, path = sys.argv[1:]\n"
@@ -364,8 +364,8 @@ def test_a_synthetic_stream_that_is_stopped_tells_what_was_delivered(
 ) -> None:
     program = (
         "import sys\n"
-        "from streamer.shop import synthetic\n"
-        "from streamer.settings import Config, TopicSettings\n"
+        "from streamer.demo import synthetic\n"
+        "from streamer.settings.sections import Config, TopicSettings\n"
         "servers, clicks, items = sys.argv[1:]\n"
         "topics = TopicSettings(clicks=clicks, items=items)\n"
         "synthetic.run(Config(kafka={'bootstrap.servers': servers}, topics=topics))\n"

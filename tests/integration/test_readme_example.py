@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from streamer.shop.shop import Shop
+from streamer.demo.shop import Shop
 from tests.support import START_MS, App, as_records, wait_until
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from rocksdict import Rdict
 
 from streamer import records
 from streamer import store as stores
-from streamer.shop.shop import Shop
+from streamer.demo.shop import Shop
 from streamer.store import Store
 from tests.support import ROOT, START_MS, App, Process, as_records, contents
 

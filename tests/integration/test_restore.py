@@ -18,11 +18,11 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from rocksdict import AccessType, Options, Rdict
 
 from core.rows import FORMAT, row_dtype, to_values
-from streamer import kafka as clients
-from streamer import records, topics
+from streamer import records
 from streamer import store as stores
+from streamer.demo.shop import Shop
+from streamer.kafka import clients, topics
 from streamer.records import Space
-from streamer.shop.shop import Shop
 from streamer.store import Store
 from streamer.worker.tail import Tail
 from tests.support import (

@@ -16,9 +16,9 @@ from confluent_kafka.admin import (
 )
 
 from core.settings import DAY_MS
-from streamer import topics
 from streamer.errors import Refused
-from streamer.settings import TopicSettings
+from streamer.kafka import topics
+from streamer.settings.sections import TopicSettings
 
 HORIZON_MS = 56 * DAY_MS
 

@@ -18,7 +18,7 @@ from broker import free_port
 from confluent_kafka import Producer
 from confluent_kafka.admin import NewTopic
 
-from streamer.shop.shop import Shop
+from streamer.demo.shop import Shop
 from streamer.store import FAMILIES, Store
 from tests.support import DETERMINISTIC, START_MS, App, as_records, contents, wait_until
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.decode.events import Decoded, Decoder, Invalid, Item, Reason, decode_item
-from streamer.settings import ClickSettings, EventSettings
+from streamer.settings.sections import ClickSettings, EventSettings
 
 Format = Literal["json", "msgpack"]
 NESTED = {"user_id": "ctx.user", "item_id": "@key", "ts": "at", "event_id": "ctx.id"}

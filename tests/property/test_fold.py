@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from core.engine import Engine
-from core.graph import KEPT, NEVER, UNIT, Graph
+from core.graph.fold import KEPT, NEVER, UNIT, Graph
 from streamer.store import Store
 from streamer.worker import checkpoint
 from tests.property.strategies import (

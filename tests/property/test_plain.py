@@ -13,7 +13,7 @@ from streamer.decode.columns import as_event_ids, hashes_of
 from streamer.decode.events import Decoder, Invalid
 from streamer.decode.fields import Reader, Row
 from streamer.decode.formats import json_parts
-from streamer.settings import ClickSettings, EventSettings
+from streamer.settings.sections import ClickSettings, EventSettings
 
 EVENTS = EventSettings(weights={"click": 1.0, "cart": 0.0, "\u00fc": 2.0})
 NESTED = {"user_id": "ctx.user", "item_id": "@key", "ts": "at", "event_id": "ctx.id"}

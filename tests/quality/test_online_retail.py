@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from core.clicks import Clicks
-from core.clusters import unit_rows
 from core.engine import Engine
+from core.placing.clusters import unit_rows
 from core.rounds import Inputs
 from core.settings import DAY_MS, Duration, GraphSettings, Settings
 

@@ -1,0 +1,1 @@
+"""The decayed item graph: folding clicks in, sessions, and walks on it."""

@@ -1,0 +1,1 @@
+"""Ids as numbers: texts, hashes, and the slots of items and users."""

@@ -1,0 +1,1 @@
+"""Skip-gram with negative sampling: kernels, and what they read and write."""

@@ -1,0 +1,318 @@
+"""Vectors of 8 and 16 numbers as numba values, so that a kernel says itself what is in a register.
+
+Each function is one or a few LLVM instructions, put in place of the call. Memory is named by an
+array, contiguous and of one dimension, or a pointer, and by `at`, which counts its elements; no
+bounds are checked. Large kernels work on pointers, because numba counts references to arrays,
+atomically and also in loops; what a pointer points into is kept alive by the kernel's caller.
+
+There is no fastmath: `fma` rounds once and sums have a fixed order, so that a kernel's results are
+the same bits whether it was compiled or loaded. A CPU with narrower registers gets each vector as
+several.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numba as nb
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+PASS: Any = nb.njit(error_model="numpy", cache=True, nogil=True)
+"""A kernel of learning. Its last parameter is `sources=SOURCES`."""
+INLINED: Any = nb.njit(error_model="numpy", forceinline=True)
+"""Part of a kernel, in place of each call."""
+
+
+def _sources() -> int:
+    """A digest of every module in the wings of `core`: each may hold parts of a kernel."""
+    core = Path(__file__).resolve().parents[1]
+    return crc32(b"".join(module.read_bytes() for module in sorted(core.glob("*/*.py"))))
+
+
+SOURCES = _sources()
+"""Which source the kernels were compiled from, inlined parts included. numba's cache sees a change
+of the kernel's own file only; a default value is part of the signature that it looks up."""
+
+_F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_NONE = ir.Undefined
+_ELEMENT = {"float": _F32, "int": _I32, "bool": ir.IntType(1)}
+
+
+def _vector(kind: str, n: int) -> ir.VectorType:
+    return ir.VectorType(_ELEMENT[kind], n)
+
+
+class Lanes(types.Type):
+    """n lanes of float32 ("float"), int32 ("int") or bool ("bool")."""
+
+    def __init__(self, kind: str, n: int) -> None:
+        self.kind, self.n = kind, n
+        super().__init__(name=f"{kind}x{n}")
+
+    @property
+    def ir(self) -> ir.VectorType:
+        return _vector(self.kind, self.n)
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, lanes: Lanes) -> None:
+        super().__init__(manager, lanes, lanes.ir)  # type: ignore[no-untyped-call]
+
+
+_FLOAT8, _FLOAT16 = Lanes("float", 8), Lanes("float", 16)
+_INT8, _INT16 = Lanes("int", 8), Lanes("int", 16)
+
+
+def _intrinsic(arity: int, define: Callable[..., Any]) -> Any:
+    """The intrinsic of define(*operand types); numba wants a definition that names its operands."""
+    named: dict[int, Callable[..., Any]] = {
+        1: lambda typingctx, a: define(a),
+        2: lambda typingctx, a, b: define(a, b),
+        3: lambda typingctx, a, b, c: define(a, b, c),
+        5: lambda typingctx, a, b, c, d, e: define(a, b, c, d, e),
+    }
+    return intrinsic(named[arity])
+
+
+def _value(arity: int, returns: Callable[..., types.Type], emit: Callable[..., Any]) -> Any:
+    """An intrinsic on values: `returns` of the operands' types, `emit(builder, *values)`."""
+
+    def define(*operands):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+            return emit(builder, *values)
+
+        return returns(*operands)(*operands), codegen
+
+    return _intrinsic(arity, define)
+
+
+def _memory(arity: int, returns: types.Type, emit: Callable[..., Any]) -> Any:
+    """An intrinsic on memory: `emit(builder, *values)`, a pointer and its `at` as one."""
+
+    def define(*operands):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+            given, data = [], None
+            for kind, value in zip(operands, values, strict=True):
+                if isinstance(kind, types.CPointer):
+                    data = value
+                elif isinstance(kind, types.Array):
+                    data = context.make_array(kind)(context, builder, value).data
+                elif isinstance(kind, types.Integer):
+                    index = context.cast(builder, value, kind, types.intp)
+                    given.append(builder.gep(data, [index]) if data is not None else index)
+                    data = None
+                else:
+                    given.append(value)
+            made = emit(builder, *given)
+            return context.get_dummy_value() if returns is types.void else made
+
+        return returns(*operands), codegen
+
+    return _intrinsic(arity, define)
+
+
+def _spread(builder: Any, value: Any, n: int) -> Any:
+    lanes = ir.VectorType(value.type, n)
+    one = builder.insert_element(ir.Constant(lanes, _NONE), value, ir.Constant(_I32, 0))
+    return _shuffle(builder, one, one, [0] * n)
+
+
+def _shuffle(builder: Any, a: Any, b: Any, order: list[int]) -> Any:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(order)), order))
+
+
+def _load(builder: Any, pointer: Any, lanes: ir.Type) -> Any:
+    return builder.load(builder.bitcast(pointer, lanes.as_pointer()), align=4)
+
+
+def _store(builder: Any, pointer: Any, value: Any) -> None:
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=4)
+
+
+def _call(builder: Any, name: str, *values: Any) -> Any:
+    lanes = values[0].type
+    kind = ir.FunctionType(lanes, [lanes] * len(values))
+    whole = f"llvm.{name}.v{lanes.count}f32"
+    return builder.call(_declared(builder, kind, whole), values)
+
+
+def _declared(builder: Any, kind: ir.FunctionType, name: str) -> Any:
+    return cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
+
+
+def _first(*operands: types.Type) -> types.Type:
+    return operands[0]
+
+
+def _mask(*operands: Lanes) -> Lanes:
+    return Lanes("bool", operands[0].n)
+
+
+# -- memory --------------------------------------------------------------------------------------
+
+
+def _loader(lanes: Lanes) -> Any:
+    return _memory(2, lanes, lambda b, p: _load(b, p, lanes.ir))
+
+
+def _spreader(n: int) -> Any:
+    return _memory(2, Lanes("float", n), lambda b, p: _spread(b, b.load(p, align=4), n))
+
+
+def _pointer(array: types.Array) -> Any:
+    def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        return context.make_array(array)(context, builder, values[0]).data
+
+    return types.CPointer(array.dtype)(array), codegen  # type: ignore[no-untyped-call]
+
+
+pointer = _intrinsic(1, _pointer)
+"""To the first element of an array."""
+load8, load16, loadi8, loadi16 = map(_loader, (_FLOAT8, _FLOAT16, _INT8, _INT16))
+"""The lanes from memory[at] on: float32, or int32 with an i."""
+store8 = store16 = _memory(3, types.void, _store)
+"""Puts lanes into memory[at] and on: (memory, at, lanes)."""
+spread8, spread16 = map(_spreader, (8, 16))
+"""memory[at] in every lane."""
+
+
+def _spread_pair(builder: Any, pointer: Any) -> Any:
+    two = builder.load(builder.bitcast(pointer, ir.DoubleType().as_pointer()), align=4)
+    return builder.bitcast(_spread(builder, two, 8), _FLOAT16.ir)
+
+
+spread_pair = _memory(2, _FLOAT16, _spread_pair)
+"""memory[at], memory[at + 1], eight times."""
+
+
+def _turn_pairs(builder: Any, pointer: Any, stride: Any, out: Any) -> None:
+    wide = ir.VectorType(ir.DoubleType(), 8)
+    rows = [builder.gep(pointer, [builder.mul(stride, ir.Constant(_I64, r))]) for r in range(8)]
+    x = [_load(builder, row, wide) for row in rows]
+    for step in (1, 2, 4):  # swap blocks of `step` across the diagonal
+        y = list(x)
+        for r in range(8):
+            if r & step == 0:
+                even = [c if c & step == 0 else 8 + c - step for c in range(8)]
+                odd = [c + step if c & step == 0 else 8 + c for c in range(8)]
+                y[r] = _shuffle(builder, x[r], x[r + step], even)
+                y[r + step] = _shuffle(builder, x[r], x[r + step], odd)
+        x = y
+    for r in range(8):
+        _store(builder, builder.gep(out, [ir.Constant(_I64, 16 * r)]), x[r])
+
+
+turn_pairs = _memory(5, types.void, _turn_pairs)
+"""(x, at, stride, out, where): out[where + 16 i + 2 r + b] = x[at + r stride + 2 i + b].
+
+r and i in 0 .. 7, b in 0, 1: a tile of 8 x 8 pairs, turned round.
+"""
+
+
+def _totals(builder: Any, pointer: Any) -> Any:
+    def merge(a: Any, b: Any) -> Any:
+        """Sums of neighbours within a and b: [a01 a23 b01 b23 | a45 a67 b45 b67]."""
+        even = _shuffle(builder, a, b, [0, 2, 8, 10, 4, 6, 12, 14])
+        odd = _shuffle(builder, a, b, [1, 3, 9, 11, 5, 7, 13, 15])
+        return builder.fadd(even, odd)
+
+    rows = [builder.gep(pointer, [ir.Constant(_I64, 8 * r)]) for r in range(8)]
+    x = [_load(builder, row, _FLOAT8.ir) for row in rows]
+    while len(x) > 2:
+        x = [merge(a, b) for a, b in zip(x[::2], x[1::2], strict=True)]
+    low_half = _shuffle(builder, x[0], x[1], [0, 1, 2, 3, 8, 9, 10, 11])
+    high_half = _shuffle(builder, x[0], x[1], [4, 5, 6, 7, 12, 13, 14, 15])
+    return builder.fadd(low_half, high_half)
+
+
+totals8 = _memory(2, _FLOAT8, _totals)
+"""Lane r is the sum of memory[at + 8 r : at + 8 r + 8]."""
+
+address = _memory(2, types.int64, lambda b, p: b.ptrtoint(p, _I64))
+"""The address of memory[at]."""
+
+
+def _prefetch(builder: Any, where: Any) -> None:
+    pointer = builder.inttoptr(where, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
+    ask = _declared(builder, kind, "llvm.prefetch.p0")
+    read, into_all_caches, data = (ir.Constant(_I32, x) for x in (0, 3, 1))
+    builder.call(ask, [pointer, read, into_all_caches, data])
+
+
+prefetch = _memory(1, types.void, _prefetch)
+"""Ask for the cache line of an address."""
+
+
+# -- values --------------------------------------------------------------------------------------
+
+
+def _filler(lanes: Lanes, scalar: types.Type) -> Any:
+    def define(value: types.Type) -> Any:
+        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+            return _spread(builder, values[0], lanes.n)
+
+        return lanes(scalar), codegen
+
+    return _intrinsic(1, define)
+
+
+fill8, fill16 = _filler(_FLOAT8, types.float32), _filler(_FLOAT16, types.float32)
+filli8, filli16 = _filler(_INT8, types.int32), _filler(_INT16, types.int32)
+"""A number in every lane."""
+
+add = _value(2, _first, lambda b, x, y: b.fadd(x, y))
+sub = _value(2, _first, lambda b, x, y: b.fsub(x, y))
+mul = _value(2, _first, lambda b, x, y: b.fmul(x, y))
+div = _value(2, _first, lambda b, x, y: b.fdiv(x, y))
+fma = _value(3, _first, lambda b, x, y, z: _call(b, "fma", x, y, z))
+"""x y + z, rounded once."""
+root = _value(1, _first, lambda b, x: _call(b, "sqrt", x))
+low = _value(2, _first, lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y))
+"""The smaller of each lane."""
+high = _value(2, _first, lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
+"""The larger of each lane."""
+
+same = _value(2, _mask, lambda b, x, y: b.icmp_signed("==", x, y))
+differ = _value(2, _mask, lambda b, x, y: b.icmp_signed("!=", x, y))
+"""Where integers are equal, and where not."""
+positive = _value(
+    1, _mask, lambda b, x: b.fcmp_ordered(">", x, ir.Constant(x.type, [0.0] * x.type.count))
+)
+both = _value(2, _mask, lambda b, x, y: b.and_(x, y))
+pick = _value(3, lambda mask, x, y: x, lambda b, mask, x, y: b.select(mask, x, y))
+"""(mask, x, y): x where the mask holds, y elsewhere."""
+lowest = _value(
+    1,
+    lambda mask: types.int64,
+    lambda b, mask: b.zext(
+        b.cttz(b.bitcast(mask, ir.IntType(mask.type.count)), ir.Constant(ir.IntType(1), 0)), _I64
+    ),
+)
+"""The first lane in which a mask holds, the number of lanes if in none."""
+
+
+def _sum(builder: Any, x: Any) -> Any:
+    n = x.type.count
+    while n > 1:
+        n //= 2
+        left = _shuffle(builder, x, x, list(range(n)))
+        x = builder.fadd(left, _shuffle(builder, x, x, list(range(n, 2 * n))))
+    return builder.extract_element(x, ir.Constant(_I32, 0))
+
+
+total = _value(1, lambda x: types.float32, _sum)
+"""The sum of the lanes: halves, quarters and so on."""
+fold_pairs = _value(
+    1,
+    lambda x: _FLOAT8,
+    lambda b, x: b.fadd(
+        _shuffle(b, x, x, list(range(0, 16, 2))), _shuffle(b, x, x, list(range(1, 16, 2)))
+    ),
+)
+"""Lane c is the sum of lanes 2 c and 2 c + 1 of x."""

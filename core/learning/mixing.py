@@ -1,0 +1,79 @@
+"""Hidden vectors of items: their own row of V, mixed with the rows of their attributes.
+
+EGES (Wang et al., "Billion-scale commodity embedding", KDD 2018): h = sum over s of softmax(a)_s
+row_s, s = 0 the item's own row and the others those of its attributes.
+"""
+
+import numpy as np
+
+from core.learning.dense import CLIP, F32, add_scaled, copy, inner
+from core.learning.lanes import INLINED
+
+
+@INLINED
+def hide(slot, v, mix, attrs, slots, wide, share, o, h, at):  # type: ignore[no-untyped-def]
+    """The hidden vector of an item into h[at:], its shares into share[o : o + 1 + slots].
+
+    Without attributes the own row's share is 1 to the bit.
+    """
+    d, a, m = 16 * len(wide), np.int64(slot) * slots, np.int64(slot) * (slots + 1)
+    alone = True
+    for s in range(slots):
+        alone = alone and attrs[a + s] < 0
+        share[o + 1 + s] = F32(0)
+    copy(v, np.int64(slot) * d, h, at, wide)
+    share[o] = F32(1)
+    if alone:
+        return
+    total = F32(0)
+    for s in range(slots + 1):
+        if s == 0 or attrs[a + s - 1] >= 0:
+            share[o + s] = np.exp(min(max(mix[m + s], -CLIP), CLIP))
+            total += share[o + s]
+    for s in range(slots + 1):
+        share[o + s] /= total
+    add_scaled(h, at, share[o] - F32(1), h, at, wide)
+    for s in range(slots):
+        if attrs[a + s] >= 0:
+            add_scaled(h, at, share[o + 1 + s], v, np.int64(attrs[a + s]) * d, wide)
+
+
+@INLINED
+def touch(dirty, row):  # type: ignore[no-untyped-def]
+    """Set dirty[row]. A line that other threads read is left alone if it holds that already."""
+    if not dirty[row]:
+        dirty[row] = 1
+
+
+@INLINED
+def move(table, acc, row, rate, scale, square, grad, at, wide):  # type: ignore[no-untyped-def]
+    """One Adagrad step of table[row] along scale grad[at:], whose mean square is `square`."""
+    acc[row] += scale * scale * square
+    add_scaled(table, row * 16 * len(wide), rate * scale / np.sqrt(acc[row]), grad, at, wide)
+
+
+@INLINED
+def unhide(  # type: ignore[no-untyped-def]
+    slot, grad, scale, square, rate, v, acc_v, mix, attrs, slots, dirty, wide, share, o, h, at
+):
+    """Move what the hidden vector of `slot` was made of along scale grad[at:] (d objective / d h).
+
+    `square` is the mean square of grad; share[o:] and h[at:] are those of `hide`:
+    d h / d row_s = share_s, d h / d a_s = share_s (row_s - h).
+    """
+    row = np.int64(slot)
+    if share[o] == F32(1):
+        move(v, acc_v, row, rate, scale, square, grad, at, wide)
+        touch(dirty, row)
+        return
+    d, a, m = 16 * len(wide), row * slots, row * (slots + 1)
+    towards_h = inner(grad, at, h, at, wide)
+    for s in range(slots + 1):
+        part = share[o + s] * scale
+        if part > F32(0):
+            if s > 0:
+                row = np.int64(attrs[a + s - 1])
+            pull = part * (inner(grad, at, v, row * d, wide) - towards_h)
+            mix[m + s] += rate * min(max(pull, F32(-1)), F32(1))
+            move(v, acc_v, row, rate, part, square, grad, at, wide)
+            touch(dirty, row)

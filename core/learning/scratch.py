@@ -1,0 +1,118 @@
+"""What the kernels of learning work in: made once for each call and thread, and kept by the caller.
+
+No loop allocates, and a kernel may take pointers into it (see `core.learning.lanes`).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+GROUP = 8
+"""Contexts of a group of `core.learning.walk_pass`, one a lane."""
+
+
+class WalkScratch(NamedTuple):
+    """What a thread works in. A local row is the first position of an item in the walk, or longest
+    + the number of a negative that is not in it."""
+
+    home: NDArray[np.int64]  # of local rows: place in u, accumulator now and before, group, row
+    acc: NDArray[np.float32]
+    was: NDArray[np.float32]
+    stamp: NDArray[np.int64]
+    row_of: NDArray[np.int32]
+    tokens: NDArray[np.int32]  # of positions: items, and the first positions of these
+    local: NDArray[np.int32]
+    negative: NDArray[np.int32]  # of a block's negatives: items and local rows
+    place: NDArray[np.int32]
+    drawn: NDArray[np.int32]  # negatives of this walk and of the next
+    ask: NDArray[np.int64]  # addresses of rows to ask for
+    ids: NDArray[np.int32]  # of a group's rows: local row, its place in u, accumulator, step
+    at: NDArray[np.int64]
+    accs: NDArray[np.float32]
+    sums: NDArray[np.float32]
+    wanted: NDArray[np.float32]  # of a group's pairs: a, a + b, score and gradient, g^2, step
+    both_weights: NDArray[np.float32]
+    score: NDArray[np.float32]
+    energy: NDArray[np.float32]
+    step: NDArray[np.float32]
+    h: NDArray[np.float32]  # of a group's contexts
+    turned: NDArray[np.float32]
+    grad: NDArray[np.float32]
+    share: NDArray[np.float32]
+    square: NDArray[np.float32]
+    positives: NDArray[np.float32]  # how many
+    mean: NDArray[np.float32]  # of a block's hidden vectors; and one of these
+    one: NDArray[np.float32]
+    here: NDArray[np.int32]  # 1 in the first n lanes, by n
+    band: NDArray[np.float32]  # 1 where a position is in a lane's window, by position
+
+
+def for_walks(
+    longest: int, window: int, block: int, draws: int, d: int, slots: int, start: int
+) -> WalkScratch:
+    """For walks of at most `longest` items. `start` is an address that may be asked for."""
+    local, most = longest + block, longest + block + 8
+    negatives = max(1, longest // block) * block * draws
+    lanes, one = np.arange(GROUP, dtype=np.int32), np.float32(1)
+    near = np.abs(np.arange(2 * window + GROUP)[:, None] - window - lanes) <= window
+
+    def floats(n: int) -> NDArray[np.float32]:
+        return np.zeros(n, np.float32)
+
+    def ints(n: int) -> NDArray[np.int32]:
+        return np.full(n, -1, np.int32)
+
+    return WalkScratch(
+        home=np.zeros(local, np.int64),
+        acc=floats(local) + one,
+        was=floats(local),
+        stamp=np.full(local, -1, np.int64),
+        row_of=ints(local),
+        tokens=ints(longest + 32),
+        local=ints(longest),
+        negative=ints((block + 15) // 16 * 16),
+        place=ints(block),
+        drawn=np.zeros(2 * negatives, np.int32),
+        # `apply` may read past the end of the list; what is there are addresses of an earlier walk.
+        ask=np.full(2 * longest + negatives + most, start, np.int64),
+        ids=ints(most),
+        at=np.zeros(most, np.int64),
+        accs=floats(most) + one,
+        sums=floats(most),
+        wanted=floats(8 * most),
+        both_weights=floats(8 * most),
+        score=floats(8 * most),
+        energy=floats(8 * most),
+        step=floats(8 * most),
+        h=floats(GROUP * d),
+        turned=floats(GROUP * d),
+        grad=floats(GROUP * d),
+        share=floats(GROUP * (1 + slots)),
+        square=floats(16),
+        positives=floats(GROUP),
+        mean=floats(d),
+        one=floats(d),
+        here=(lanes < np.arange(GROUP + 1)[:, None]).astype(np.int32).reshape(-1),
+        band=near.astype(np.float32).reshape(-1),
+    )
+
+
+class SessionScratch(NamedTuple):
+    """What the kernel works in."""
+
+    h: NDArray[np.float32]  # vectors
+    one: NDArray[np.float32]
+    grad: NDArray[np.float32]
+    mean_u: NDArray[np.float32]
+    share: NDArray[np.float32]
+    part: NDArray[np.float32]  # weights of a session's items
+    drawn: NDArray[np.int32]
+
+
+def for_sessions(length: int, draws: int, d: int, slots: int) -> SessionScratch:
+    """For sessions of at most `length` items."""
+    vectors = np.empty((4, d), np.float32)
+    share, part = np.empty(1 + slots, np.float32), np.empty(length, np.float32)
+    h, one, grad, mean_u = vectors
+    return SessionScratch(h, one, grad, mean_u, share, part, np.empty(draws, np.int32))

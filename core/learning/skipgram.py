@@ -1,0 +1,145 @@
+"""Skip-gram with negative sampling, incremental, with shared negatives and row-wise Adagrad.
+
+Objective (Mikolov et al., "Distributed representations of words and phrases and their
+compositionality", NIPS 2013): for a centre o and an item c of its window,
+log s(h_c . u_o) + k E_n log s(-h_c . u_n). Here h is the item's hidden vector
+(`core.learning.mixing`): its row of V, mixed with those of its attributes.
+
+About `block` consecutive contexts of a walk share their negatives, as many as `block`. Each context
+meets every negative of its block once, with weight positives * k / block, which is the plain
+objective's weight in expectation; an item of its window is never its negative. Adagrad keeps one
+accumulator a row, of the mean squared gradient (Duchi, Hazan and Singer, JMLR 12, 2011, in its
+row-wise form).
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from core.learning import scratch, session_pass, walk_pass
+from core.learning.lanes import INLINED, PASS, SOURCES, pointer
+from core.learning.mixing import hide
+
+__all__ = [
+    "INLINED", "KERNEL", "Pool", "Rows", "hidden", "learn_sessions", "learn_walks",
+]  # fmt: skip
+
+KERNEL = nb.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
+"""For kernels whose last bits nothing depends on: their sums may be taken in any order."""
+
+
+@dataclass
+class Rows:
+    """The learned rows, by slot, n of them.
+
+    v, u float32 [n, d] are item and context vectors, d a multiple of 16; acc_v, acc_u float32 [n]
+    their accumulators; mix float32 [n, 1 + S] the attribute weights a (before softmax), attrs int32
+    [n, S] the slots of an item's attributes, -1 where it has fewer; dirty bool [n] marks rows
+    changed since the last commit. All are contiguous.
+    """
+
+    v: NDArray[np.float32]
+    u: NDArray[np.float32]
+    acc_v: NDArray[np.float32]
+    acc_u: NDArray[np.float32]
+    mix: NDArray[np.float32]
+    attrs: NDArray[np.int32]
+    dirty: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        if self.v.shape[1] % 16:
+            raise ValueError(f"vectors of {self.v.shape[1]} dims; kernels take multiples of 16")
+        if not all(table.flags.c_contiguous for table in vars(self).values()):
+            raise ValueError("rows must be contiguous: kernels take their address")
+
+
+@PASS
+def _hidden(slots, v, mix, attrs, wide, share, out, sources=SOURCES):  # type: ignore[no-untyped-def]
+    extra = attrs.shape[1]
+    v, mix, attrs, share, out = (
+        pointer(v), pointer(mix), pointer(attrs), pointer(share), pointer(out),
+    )  # fmt: skip
+    for i in range(len(slots)):
+        hide(slots[i], v, mix, attrs, extra, wide, share, 0, out, i * 16 * len(wide))
+
+
+def hidden(rows: Rows, slots: NDArray[np.int32]) -> NDArray[np.float32]:
+    """The hidden vectors of items, float32 [len(slots), d]: rows of V without attributes."""
+    d = rows.v.shape[1]
+    slots = np.ascontiguousarray(slots, np.int32)
+    out = np.empty((len(slots), d), np.float32)
+    share = np.empty(rows.mix.shape[1], np.float32)
+    _hidden(slots, rows.v, rows.mix, rows.attrs, _wide(d), share, out)
+    return out
+
+
+Pool = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]
+
+
+def learn_walks(
+    rows: Rows, walks: NDArray[np.int32], pool: Pool, *, seed: int, round_number: int, window: int,
+    negatives: int, block: int, hardest_of: int, rate: float, threads: int = 1,
+) -> None:  # fmt: skip
+    """Learn from walks, int32 [n, length] of slots, -1 past the end. Changes `rows` in place.
+
+    `pool` is a table of `core.learning.negatives`, not empty. With more than one thread, blocks of
+    walks run side by side without locks (Hogwild: Niu et al., NIPS 2011), and results depend on
+    timing.
+    """
+    walks = np.ascontiguousarray(walks, np.int32)
+    window = min(window, walks.shape[1])
+    settings = (seed, round_number, window, negatives, block, hardest_of, np.float32(rate), *pool)
+    d, slots = rows.v.shape[1], rows.attrs.shape[1]
+
+    def work(begin: int, end: int) -> None:
+        own = scratch.for_walks(
+            walks.shape[1], window, block, hardest_of, d, slots, rows.v.ctypes.data
+        )
+        walk_pass.learn(walks[begin:end], begin, *settings, *_arrays(rows), own)
+
+    _share_out(threads, len(walks), work)
+
+
+def learn_sessions(
+    rows: Rows, history: NDArray[np.int32], target: NDArray[np.int32], pool: Pool, *, seed: int,
+    round_number: int, passes: int, decay: float, negatives: int, hardest_of: int, rate: float,
+) -> None:  # fmt: skip
+    """Train the decayed mean of each session's last items towards its next item, and back.
+
+    history int32 [n, length] of slots, newest first, -1 past the end; target int32 [n], -1 for
+    none. `pool` is a table of `core.learning.negatives`, not empty.
+    """
+    session_pass.learn(
+        np.ascontiguousarray(history, np.int32), np.ascontiguousarray(target, np.int32), seed,
+        round_number, passes, np.float32(decay), negatives, hardest_of, np.float32(rate), *pool,
+        *_arrays(rows),
+        scratch.for_sessions(history.shape[1], hardest_of, rows.v.shape[1], rows.attrs.shape[1]),
+    )  # fmt: skip
+
+
+def _wide(d: int) -> tuple[int, ...]:
+    """What `core.learning.dense` takes for d dims."""
+    return (0,) * (d // 16)
+
+
+def _arrays(rows: Rows) -> tuple[Any, ...]:
+    """What kernels take of rows."""
+    return (
+        rows.v, rows.u, rows.acc_v, rows.acc_u, rows.mix, rows.attrs, rows.dirty.view(np.uint8),
+        _wide(rows.v.shape[1]),
+    )  # fmt: skip
+
+
+def _share_out(threads: int, n: int, work: Any) -> None:
+    if threads <= 1:
+        work(0, n)
+        return
+    edges = np.linspace(0, n, threads + 1).astype(int)
+    with ThreadPoolExecutor(threads) as executor:
+        for done in [executor.submit(work, b, e) for b, e in pairwise(edges)]:
+            done.result()

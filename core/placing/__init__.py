@@ -1,0 +1,1 @@
+"""Where an item stands: its cluster and its LSH buckets."""

@@ -1,0 +1,136 @@
+"""Users whose clicks do not count: `walkstream forget`.
+
+The list of them is a set of records in `model-state`, under a hash of the user id, so that every
+worker has it before it folds anything, and nobody can read the ids from it. A worker leaves the
+clicks of such a user out from then on, also when it folds old clicks anew after the loss of its
+folder.
+"""
+
+import hashlib
+import os
+from collections.abc import Collection, Iterable, Sequence, Set
+from pathlib import Path
+
+import numpy as np
+from confluent_kafka import KafkaError, Message, Producer
+from numpy.typing import NDArray
+
+from streamer import records
+from streamer.errors import Refused, WalkstreamError
+from streamer.kafka import clients
+from streamer.kafka.clients import CALL_SECONDS
+from streamer.settings.load import spelled
+from streamer.settings.sections import Config
+
+
+def key(app: str, user: str) -> bytes:
+    """The reserved key that says that a user of this app is forgotten."""
+    digest = hashlib.blake2b(user.encode(), digest_size=16, key=app.encode()[:64]).hexdigest()
+    return records.FORGOTTEN + digest.encode()
+
+
+def among(app: str, users: Iterable[str], forgotten: Set[bytes]) -> list[str]:
+    """Those of the users that are forgotten."""
+    return [user for user in users if key(app, user) in forgotten]
+
+
+def kept(users: Sequence[str], app: str, forgotten: Set[bytes]) -> NDArray[np.bool_] | None:
+    """Which of the users are not forgotten, bool [len(users)]; None if all are kept."""
+    out = set(among(app, set(users), forgotten)) if forgotten else set()
+    return np.array([user not in out for user in users]) if out else None
+
+
+def run(config: Config, users: Collection[str], undo: bool) -> None:
+    """Put users on the list, or take them off it. WalkstreamError if Kafka did not take it."""
+    check_reset(Path(config.state.dir))
+    clients.admin(config)
+    write(config, [key(config.app.name, user) for user in users], undo)
+    if undo:
+        print(f"clicks of {len(users)} users count again, from now on")
+        return
+    topics, half_life = config.topics, spelled(config.graph.half_life)
+    print(
+        f"clicks of {len(users)} users do not count from now on. What is left of them:\n"
+        f"  a hash of each id, in {topics.model_state} and in state folders, until `walkstream "
+        "forget --undo`\n"
+        f"  their raw clicks in {topics.clicks}, and bad ones in {topics.dead_letters}, until the "
+        "retention of these topics\n"
+        "  their open sessions in the state folder, until the next checkpoint of the worker "
+        f"(checkpoint.seconds, {config.checkpoint.seconds:g} s, while it runs); RocksDB writes "
+        "over them later\n"
+        "  their share in the item graph, which names no user and fades with graph.half_life "
+        f"({half_life}); the graph is without it at once if the worker is stopped, its folder "
+        "deleted (walkstream reset), and started\n"
+        f"  their share in the vectors, in {topics.model_state}, {topics.item_vectors} and state "
+        "folders, which names no user and fades as other clicks are learned; the vectors are "
+        "without it if all is learned anew (walkstream reset --topics)"
+    )
+
+
+def write(config: Config, keys: Collection[bytes], undo: bool = False) -> None:
+    """Put these keys on the list in `model-state`, or take them off it.
+
+    WalkstreamError unless Kafka took all of them.
+    """
+    failed: list[KafkaError] = []
+
+    def told(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failed.append(error)
+
+    topic = config.topics.model_state
+    producer = Producer(clients.COMMON | config.kafka | {"enable.idempotence": True})
+    for one in keys:
+        producer.produce(topic, None if undo else b"\x01", one, partition=0, on_delivery=told)
+    left = producer.flush(CALL_SECONDS)
+    if failed or left:
+        why = failed[0].str() if failed else "no answer in time"
+        raise WalkstreamError(
+            f"{topic}: {len(failed) + left} of {len(keys)} records of forgotten users were not "
+            f"taken ({why}). Nothing is wrong with doing it again"
+        )
+
+
+# -- the list while `reset --topics` replaces model-state ----------------------------------------
+
+
+def put_aside(state: Path, keys: Collection[bytes]) -> None:
+    """Write the list to a file beside the state folder; returns when it is on the disk."""
+    path = _aside(state)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    with new.open("wb") as file:
+        file.writelines(key.removeprefix(records.FORGOTTEN) + b"\n" for key in sorted(keys))
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_aside(state: Path) -> set[bytes]:
+    """The keys of a list that was put aside and not brought back; none if there is no such file."""
+    path = _aside(state)
+    lines = path.read_bytes().split() if path.exists() else []
+    return {records.FORGOTTEN + line for line in lines}
+
+
+def remove_aside(state: Path) -> None:
+    """The list that was put aside is in `model-state` again."""
+    _aside(state).unlink(missing_ok=True)
+
+
+def check_reset(state: Path) -> None:
+    """Refused if a list was put aside: without it a worker would learn from forgotten users."""
+    if (path := _aside(state)).exists():
+        raise Refused(
+            f"{path}: `walkstream reset --topics` did not come to its end, and the list of "
+            "forgotten users may be in this file only. Run it again: it brings them back"
+        )
+
+
+def _aside(state: Path) -> Path:
+    return state.with_name(f"{state.name}.forgotten")

@@ -1,0 +1,196 @@
+"""`walkstream reset`: what must go so that a worker starts anew.
+
+The state folder alone is a cache: the next start rebuilds it. With the topics the model goes too,
+and the next start learns from the clicks again. The folder goes first and the group before the
+topics: killed in between, what is left is done by another reset. The list of forgotten users must
+survive: it is in a file beside the folder from before anything is deleted until it is written anew.
+"""
+
+import sys
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from rich.prompt import Confirm
+from rocksdict import Options, Rdict
+
+from streamer import records
+from streamer import store as stores
+from streamer.admin import forget
+from streamer.errors import ConfigError, Refused, WalkstreamError
+from streamer.kafka import clients
+from streamer.kafka import topics as all_topics
+from streamer.kafka.clients import CALL_SECONDS
+from streamer.model_state import reserved
+from streamer.settings.sections import Config
+
+LEAVE_SECONDS = 5.0
+"""How much longer than a session brokers may need to notice that a member is gone."""
+
+
+def run(config: Config, topics: bool, dry_run: bool, yes: bool) -> None:
+    """Delete the state folder and, with `topics`, the model in Kafka; says what, and asks first.
+
+    Refused while a worker runs, and for a folder that is none of Walkstream's. ConfigError where
+    `yes` is needed: without a terminal, and for a folder that cannot be rebuilt.
+    """
+    path = Path(config.state.dir)
+    there = path.is_dir() and any(path.iterdir())
+    origin = _inspect(path) if there else None
+    admin = clients.admin(config) if topics else None
+    if admin is not None:
+        _wait_for_members(config, admin)
+    if not there and not topics:
+        print(f"{path}: there is no state folder, nothing to delete")
+        return
+    print("\n".join(_plan(config, path if there else None, origin, topics)))
+    if dry_run:
+        print("nothing was changed: leave out --dry-run to do it")
+        return
+    if not yes:
+        if origin == stores.REPLAY:
+            raise ConfigError(f"{path} cannot be rebuilt: give --yes if it shall go all the same")
+        if not sys.stdin.isatty():
+            raise ConfigError("there is no terminal to ask: give --yes to do this")
+        if not Confirm.ask("Do it?", default=False):
+            print("nothing was changed")
+            return
+    forgotten = set() if admin is None else _forgotten(config, admin) | forget.read_aside(path)
+    if forgotten:
+        forget.put_aside(path, forgotten)
+    if there:
+        _delete_folder(path)
+    if admin is not None:
+        _delete_group(config, admin)
+        all_topics.recreate(admin, _model_topics(config))
+        forget.write(config, forgotten)
+        forget.remove_aside(path)
+    print("done")
+
+
+def _model_topics(config: Config) -> list[all_topics.TopicSpec]:
+    """All topics but those that others write: clicks and items."""
+    kept = config.topics.clicks, config.topics.items
+    specs = all_topics.specs(config.topics, config.graph.horizon_ms)
+    return [spec for spec in specs if spec.name not in kept]
+
+
+def _plan(config: Config, path: Path | None, origin: bytes | None, topics: bool) -> list[str]:
+    lines = []
+    if path is not None:
+        fate = "the next start rebuilds it from Kafka"
+        if origin == stores.REPLAY:
+            fate = "it comes from `walkstream replay`, no worker took it over: it is lost for good"
+        elif topics:
+            fate = "with all that it holds"
+            if origin == stores.ADOPTED:
+                fate += ", and what `walkstream replay` learned from clicks that are not in Kafka"
+        lines.append(f"delete the state folder {path}: {fate}")
+    if topics:
+        names = ", ".join(spec.name for spec in _model_topics(config))
+        lines += [
+            f"delete the offsets of group {config.app.name}",
+            f"delete and create again, empty: {names}",
+            "  vectors and dead letters go with them; readers of vectors have to begin anew",
+            f"keep {config.topics.clicks}, {config.topics.items} and the list of forgotten users",
+            f"  the next start learns from the clicks again (start.position = "
+            f"{config.start.position})",
+        ]
+    return lines
+
+
+# -- the state folder ----------------------------------------------------------------------------
+
+
+def _inspect(path: Path) -> bytes | None:
+    """How the folder began (`store.ORIGIN`). Refused if it is no state folder, or in use."""
+    refusal = f"{path}: this is no state folder of Walkstream, and reset does not touch it"
+    if not (path / "CURRENT").exists():
+        raise Refused(f"{refusal}: there is no database in it. Look at state.dir")
+    try:
+        # Opening writes to the folder: a database of another program must not be opened.
+        if not {*stores.FAMILIES} <= {*Rdict.list_cf(str(path), Options(raw_mode=True))}:
+            raise Refused(f"{refusal}: its database is that of another program")
+        store = stores.Store(path)  # takes the lock that a worker holds
+        known = store.meta(records.SPACE) or store.meta(stores.IDENTITY)
+        origin = store.meta(stores.ORIGIN)
+        store.close()
+    except Refused:
+        raise
+    except Exception as error:
+        raise _unusable(path, error) from error
+    if known is None:
+        raise Refused(f"{refusal}: it holds neither vectors nor offsets")
+    return origin
+
+
+def _unusable(path: Path, error: Exception) -> Refused:
+    if "/LOCK:" in str(error):
+        return Refused(
+            f"{path}: a process has this state folder open: stop the worker, then reset again"
+        )
+    return Refused(
+        f"{path}: cannot be read ({error}), and reset deletes only what it can read. If this is a "
+        "state folder and no worker runs, delete it by hand"
+    )
+
+
+def _delete_folder(path: Path) -> None:
+    """Delete the files of RocksDB, and the folder unless it is a mount or holds something else."""
+    try:
+        Rdict.destroy(str(path), Options(raw_mode=True))
+    except Exception as error:
+        raise _unusable(path, error) from error
+    left = sorted(file.name for file in path.iterdir()) if path.exists() else []
+    if left:
+        print(f"{path}: what is not Walkstream's stays: {', '.join(left)}")
+
+
+# -- Kafka ---------------------------------------------------------------------------------------
+
+
+def _wait_for_members(config: Config, admin: AdminClient) -> None:
+    """A worker that was stopped is a member until its session ends; one that runs stays."""
+    # No worker has a name that ends so: each of them is another member.
+    nobody = replace(config, app=replace(config.app, instance=""))
+    session = int(config.kafka.get("session.timeout.ms", clients.SESSION_MS)) / 1000
+    deadline, told = time.monotonic() + session + LEAVE_SECONDS, False
+    while members := clients.other_members(admin, nobody):
+        if time.monotonic() > deadline:
+            raise Refused(
+                f"group {config.app.name} has a member ({', '.join(members)}) for longer than a "
+                "session without a worker lasts: stop the worker, then reset again"
+            )
+        if not told:
+            told = True
+            print(f"waiting for {', '.join(members)} to leave group {config.app.name}", flush=True)
+        time.sleep(0.5)
+
+
+def _delete_group(config: Config, admin: AdminClient) -> None:
+    name = config.app.name
+    try:
+        admin.delete_consumer_groups([name], request_timeout=CALL_SECONDS)[name].result()
+    except KafkaException as failed:
+        error = failed.args[0]
+        if error.code() == KafkaError.NON_EMPTY_GROUP:
+            raise Refused(f"group {name} has a member by now: stop the worker") from None
+        if error.code() != KafkaError.GROUP_ID_NOT_FOUND:
+            raise WalkstreamError(
+                f"cannot delete the offsets of group {name}: {error.str()}. Look at what the user "
+                "is allowed (Delete on the group), then reset again"
+            ) from None
+
+
+def _forgotten(config: Config, admin: AdminClient) -> set[bytes]:
+    """The keys of the users that `model-state` says are forgotten; all are in partition 0."""
+    topic = config.topics.model_state
+    if topic not in admin.list_topics(timeout=CALL_SECONDS).topics:
+        return set()
+    where = [(topic, 0)]
+    with closing(clients.tail_consumer(config)) as consumer:
+        found = reserved(consumer, clients.begins(admin, where), clients.ends(admin, where))
+    return {key for key in found if key.startswith(records.FORGOTTEN)}

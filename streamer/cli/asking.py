@@ -1,0 +1,148 @@
+"""Commands that look and change nothing: query, inspect, plot, check-topic."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from streamer.cli.options import AsJson, ConfigFile, Overrides, load
+
+State = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="State folder of a worker, running or stopped. Default: state.dir of the "
+        "configuration.",
+    ),
+]
+
+
+def query(
+    items: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ITEM...",
+            help="An item; or the last items of a session, the newest last; or -, and each line of "
+            "standard input is one or the other, with tabs between the items of a session; blank "
+            "lines are left out.",
+        ),
+    ],
+    state: State = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
+    mode: Annotated[
+        Literal["similar", "next", "hybrid"],
+        typer.Option(
+            help="Items like it; items that are clicked after it, by the vectors; or those by "
+            "vectors and graph together, which is best for recommending."
+        ),
+    ] = "similar",
+    min_updates: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Leave out items with fewer updates.")
+    ] = 0,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Neighbours of an item or of a session, from the state folder of a worker, also while it runs.
+
+    Each older item of a session counts model.session_decay times the one after it, and no item of
+    the session is in the answer. The graph of hybrid is that of the last checkpoint. Many queries
+    at once, by -, are answered from memory.
+
+    **Examples**
+
+    $ walkstream query 42
+
+    $ walkstream query 42 --mode next -k 20 --json
+
+    $ walkstream query 17 8 42 --mode hybrid
+
+    $ walkstream query - --mode hybrid --json < items.txt > neighbours.jsonl
+    """
+    from streamer.query import run as module
+
+    loaded = load(config, overrides)
+    folder = state or Path(loaded.state.dir)
+    decay = loaded.model.session_decay
+    module.run(folder, items, module.Options(k, mode, min_updates, decay, as_json))
+
+
+def inspect(
+    state: State = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """What a state folder holds: items, clusters, offsets, space.
+
+    **Examples**
+
+    $ walkstream inspect --state /data/1
+    """
+    from streamer.inspect import folder as module
+
+    loaded = load(config, overrides)
+    module.run(state or Path(loaded.state.dir), loaded.clusters.min_items, as_json)
+
+
+def plot(
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="A name that ends in .png, or in .html.")
+    ],
+    state: State = None,
+    by: Annotated[
+        str, typer.Option(metavar="ATTRIBUTE", help="The attribute that names the clusters.")
+    ] = "category",
+    labels: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Name the N items with most updates.")
+    ] = 30,
+    projection: Annotated[
+        Literal["auto", "pca", "umap"],
+        typer.Option(help="How vectors become a plane; auto takes UMAP if it is installed."),
+    ] = "auto",
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Draw a map of the items, coloured by cluster, also while the worker runs.
+
+    It needs `pip install ".[plot]"`, in the folder of Walkstream. Before there are clusters, items
+    are coloured by the attribute.
+
+    **Examples**
+
+    $ walkstream plot --out map.png
+
+    $ walkstream plot --state /data/1 --out map.html --by brand --labels 100
+    """
+    from streamer.inspect import plot as module
+
+    loaded = load(config, overrides)
+    folder, awaited = state or Path(loaded.state.dir), loaded.clusters.min_items
+    module.run(folder, out, by, labels, projection, awaited)
+
+
+def check_topic(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="A topic that holds clicks.")],
+    sample: Annotated[
+        int, typer.Option(min=1, max=1_000_000, metavar="N", help="Read the last N records.")
+    ] = 1000,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Read a sample of an existing topic, and print the settings that make clicks of it.
+
+    Nothing is changed, in Kafka or here. The settings go to standard output, and the report to
+    standard error. Exits with 3 if no record of the sample is a click, or hardly meant as one.
+
+    **Examples**
+
+    $ walkstream check-topic web.events > lines.toml
+
+    $ walkstream check-topic web.events --set kafka.bootstrap.servers=broker:9092
+
+    $ walkstream check-topic orders --config shop.toml --sample 10000
+    """
+    from streamer.inspect import check_topic as module
+
+    module.run(load(config, overrides), topic, sample, as_json)

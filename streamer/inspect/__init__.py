@@ -1,0 +1,1 @@
+"""Commands that look into a folder or a topic and change nothing."""

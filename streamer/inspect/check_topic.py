@@ -1,0 +1,175 @@
+"""`walkstream check-topic`: reads a sample of a topic, and says what a worker would make of it."""
+
+import difflib
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import msgspec
+from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from streamer.errors import Refused, WalkstreamError
+from streamer.inspect.topic_report import Report, examine
+from streamer.kafka import clients, topics
+from streamer.kafka.clients import Place
+from streamer.settings.sections import Config
+
+MOST_FIELDS = 40
+"""Fields that people are shown at most, besides those that are used."""
+
+
+def run(config: Config, topic: str, sample: int, as_json: bool) -> None:
+    """Print what the last records of a topic hold.
+
+    The settings go to standard output alone, all that is said about them to standard error; JSON
+    of all of it goes to standard output. Refused if no click is among the records, or if they are
+    hardly meant to be clicks.
+    """
+    admin = clients.admin(config)
+    places = _places(admin, topic)
+    begins, ends = clients.begins(admin, places), clients.ends(admin, places)
+    consumer = clients.tail_consumer(config)
+    try:
+        messages = newest(consumer, begins, ends, sample)
+    finally:
+        consumer.close()
+    if not messages:
+        raise Refused(f"{topic}: the topic has no records to look at: send some clicks first")
+    retention_ms, misfits = _retention(config, topic, admin)
+    found = examine(config, topic, len(places), messages, retention_ms, int(time.time() * 1000))
+    found = msgspec.structs.replace(found, warnings=found.warnings + misfits)
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        _print(found)
+    if found.suspicions:
+        raise Refused(f"{topic}: this is hardly a topic of clicks: {'; '.join(found.suspicions)}")
+    if not found.clicks:
+        raise Refused(f"{topic}: no click was understood in {found.records:,} records")
+
+
+def _places(admin: AdminClient, topic: str) -> list[Place]:
+    # All topics are asked for: asking for one by name may create it.
+    there = admin.list_topics(timeout=clients.CALL_SECONDS).topics
+    if topic not in there:
+        near = difflib.get_close_matches(topic, there, n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise Refused(f"{topic}: there is no such topic, or you may not see it{hint}")
+    return [(topic, partition) for partition in sorted(there[topic].partitions)]
+
+
+def newest(
+    consumer: Consumer, begins: Mapping[Place, int], ends: Mapping[Place, int], n: int
+) -> list[Message]:
+    """About the last n records, as evenly over the partitions as they allow.
+
+    Read without a group, and nothing is committed. Fewer where transactions left markers.
+    """
+    sizes = sorted((ends[place] - begins[place], place) for place in begins)
+    starts, left = [], n
+    for at, (size, place) in enumerate(sizes):
+        take = min(size, -(-left // (len(sizes) - at)))
+        left -= take
+        if take:
+            starts.append(TopicPartition(*place, ends[place] - take))
+    consumer.assign(starts)
+    unread = {(start.topic, start.partition) for start in starts}
+    out: list[Message] = []
+    deadline = time.monotonic() + clients.CALL_SECONDS
+    while unread:
+        batch = [clients.checked(message) for message in consumer.consume(1000, 0.5)]
+        if batch:
+            deadline = time.monotonic() + clients.CALL_SECONDS
+        elif time.monotonic() > deadline:
+            raise WalkstreamError(
+                f"no record came for {clients.CALL_SECONDS:g} s from {sorted(unread)}: is a leader "
+                "of these partitions alive?"
+            )
+        for message in batch:
+            place = clients.place_of(message)
+            # The end that is told of may come before `ends`, where a transaction is open.
+            if message.error() is not None or (message.offset() or 0) >= ends[place] - 1:
+                unread.discard(place)
+            if message.error() is None and (message.offset() or 0) < ends[place]:
+                out.append(message)
+    return out
+
+
+def _retention(config: Config, topic: str, admin: AdminClient) -> tuple[int, list[str]]:
+    """How long the topic keeps clicks (ms; -1: for ever, or not known), and what a check says."""
+    if not config.topics.check:
+        return -1, []
+    named = replace(config.topics, clicks=topic)
+    try:
+        misfits = topics.check(admin, topics.specs(named, config.graph.horizon_ms)[:1])
+        return topics.retention(admin, topic), misfits
+    except WalkstreamError as error:
+        return -1, [f"whether the topic keeps clicks for long enough is not known: {error}"]
+
+
+def _print(found: Report) -> None:
+    console = Console(soft_wrap=True, stderr=True)
+    console.print(
+        f"[bold]{escape(found.topic)}[/bold]: the last {found.records:,} records of "
+        f"{found.partitions} partitions"
+    )
+    for form, count in found.forms.items():
+        console.print(f"  {count:,} {form}")
+    if found.fields:
+        console.print(_fields(found))
+    if found.event_types:
+        console.print(_types(found))
+    _print_verdict(found, console)
+    for warning in found.warnings:
+        console.print(f"! {escape(warning)}", style="yellow")
+    console.print("\n[bold]Settings for walkstream.toml[/bold] (the rest stays as it is)\n")
+    sys.stderr.flush()
+    # Not wrapped, and not marked up: to be copied, or to be sent into a file.
+    print(found.settings or "# none: the defaults fit")
+
+
+def _fields(found: Report) -> Table:
+    roles = {source.path: name for name, source in found.sources.items()}
+    table = Table("field", "type", "present", "distinct", "example", "is", title="Fields")
+    for one in found.fields:
+        role = roles.pop(one.path, "")
+        if not role and table.row_count >= MOST_FIELDS:
+            continue
+        if role == "ts":
+            role = f"ts in {found.time_unit}"
+        table.add_row(
+            escape(one.path), ", ".join(one.types), f"{one.present:.0%}", f"{one.distinct:,}",
+            escape(one.example), f"[bold green]{role}[/bold green]",
+        )  # fmt: skip
+    for path, role in roles.items():
+        table.add_row(path, "", "", "", escape(found.sources[role].why), f"[bold green]{role}")
+    if (hidden := len(found.fields) - MOST_FIELDS) > 0:
+        table.caption = f"and {hidden:,} more, which --json lists"
+    return table
+
+
+def _types(found: Report) -> Table:
+    table = Table("event type", "records", "weight", "", title="Event types")
+    for name, one in found.event_types.items():
+        table.add_row(escape(name), f"{one.count:,}", f"{one.weight:g}", one.note)
+    return table
+
+
+def _print_verdict(found: Report, console: Console) -> None:
+    every = found.clicks + found.bad
+    console.print(
+        f"With the settings below, {found.clicks:,} of {every:,} clicks can be used "
+        f"({found.clicks / max(1, every):.1%}): {found.users:,} users, {found.items:,} items"
+    )
+    if found.unwanted:
+        console.print(f"  {found.unwanted:,} of types that weigh 0 are left out besides")
+    for reason, one in found.unused.items():
+        console.print(
+            f"  {one.count:,} {reason}, such as {escape(one.where)}: {escape(one.message)}"
+        )
+        console.print(f"    {escape(one.value)}", style="dim")

@@ -1,0 +1,1 @@
+"""Kafka: the clients, and the topics that they need."""

@@ -1,0 +1,271 @@
+"""The Kafka clients of a worker, and the properties that exactly-once needs of them."""
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from streamer.errors import ConfigError, Fenced, WalkstreamError
+from streamer.settings.sections import Config, KafkaValue
+
+log = logging.getLogger(__name__)
+
+ANY = -1
+"""The partition that the partitioner chooses."""
+
+Place = tuple[str, int]
+"""A topic and the number of a partition of it."""
+
+PROBE_SECONDS = 10.0
+"""How long the first call waits for a cluster at all."""
+
+CALL_SECONDS = 30.0
+"""How long a call to the brokers may take before the worker gives up and is restarted."""
+
+SESSION_MS = 20_000
+"""How long the group keeps the place of a worker that died."""
+
+TRANSACTION_MS = 10_000
+"""How long a transaction may be open, unless `transaction.timeout.ms` says otherwise."""
+
+_SETTLING = frozenset(
+    {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+)
+"""What brokers say of groups for a moment after they started, or after another took over."""
+
+_PLACE_TAKEN = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError.UNKNOWN_MEMBER_ID})
+TAKEN_OVER = _PLACE_TAKEN | {
+    KafkaError._FENCED,
+    # A consumer has one fatal error, which is that another one took its group.instance.id.
+    KafkaError._FATAL,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+}
+
+
+def _log_error(error: KafkaError) -> None:
+    """Report what a client complains of; it repeats itself several times a second."""
+    global _last_error
+    if error.str() != _last_error:
+        _last_error = error.str()
+        log.warning("kafka: %s", error.str())
+
+
+_last_error = ""
+
+COMMON: dict[str, Any] = {"log_level": 2, "error_cb": _log_error}
+"""librdkafka's own lines are left out: what matters of them comes as an error."""
+
+PROMPT: dict[str, Any] = {"fetch.wait.max.ms": 100, "fetch.queue.backoff.ms": 5}
+"""How a consumer fetches. After its queue was full, librdkafka would wait for a second before it
+fetches again, in which a reader that is behind empties the queue and waits too."""
+
+
+def identity(config: Config) -> str:
+    """`group.instance.id` and `transactional.id` of this worker."""
+    return f"{config.app.name}-{config.app.instance}"
+
+
+def admin(config: Config) -> AdminClient:
+    """A client of a cluster that answers; WalkstreamError soon if it does not."""
+    try:
+        client = AdminClient(COMMON | config.kafka)
+    except KafkaException as error:
+        raise ConfigError(f"kafka: {error.args[0].str()}") from None
+    try:
+        client.list_topics(timeout=PROBE_SECONDS)
+    except KafkaException as error:
+        servers = config.kafka.get("bootstrap.servers")
+        raise WalkstreamError(
+            f"no Kafka answered at {servers} within {PROBE_SECONDS:g} s ({error.args[0].str()}): "
+            "check kafka.bootstrap.servers, and that it runs"
+        ) from None
+    return client
+
+
+def producer(config: Config) -> Producer:
+    """The one transactional producer. It needs no delivery callbacks: a commit says it all."""
+    defaults: dict[str, KafkaValue] = {
+        "linger.ms": 5,
+        "compression.type": "lz4",
+        "transaction.timeout.ms": TRANSACTION_MS,
+        "queue.buffering.max.messages": 1_000_000,
+        "queue.buffering.max.kbytes": 1_048_576,
+    }
+    return Producer(
+        COMMON
+        | defaults
+        | config.kafka
+        | {
+            "transactional.id": identity(config),
+            "partitioner": "murmur2_random",
+        }
+    )
+
+
+def group_consumer(config: Config) -> Consumer:
+    """Reads `clicks` and `vector-deltas` as a static member of the group."""
+    defaults: dict[str, KafkaValue] = {
+        "session.timeout.ms": SESSION_MS,
+        **PROMPT,
+    }
+    return Consumer(
+        COMMON
+        | defaults
+        | config.kafka
+        | {
+            "group.id": config.app.name,
+            "group.instance.id": identity(config),
+            "group.protocol": "classic",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+        }
+    )
+
+
+def tail_consumer(config: Config) -> Consumer:
+    """Reads every partition of `items` and `model-state`; its offsets live in the state folder."""
+    return Consumer(
+        COMMON
+        | PROMPT
+        | config.kafka
+        | {
+            # A group id is asked for even where no group is joined; nothing is stored under it.
+            "group.id": f"{config.app.name}-tail",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+        }
+    )
+
+
+def place_of(message: Message) -> Place:
+    return message.topic() or "", message.partition() or 0
+
+
+def place_name(place: Place) -> str:
+    """How a partition is named in stored offsets."""
+    return f"{place[0]}/{place[1]}"
+
+
+def checked(message: Message) -> Message:
+    """The message, if it is one. Errors end the worker; the end of a partition is no error."""
+    error = message.error()
+    if error is not None and error.code() != KafkaError._PARTITION_EOF:
+        topic = message.topic()
+        raise failure(error, f"{topic}[{message.partition()}]" if topic else "consumer")
+    return message
+
+
+def failure(error: KafkaError, where: str) -> WalkstreamError:
+    """What to tell the person who reads the log at night."""
+    if error.code() in TAKEN_OVER:
+        return Fenced(
+            f"{where}: {error.str()}. Another process took over the name of this worker: give "
+            "every worker its own app.instance, and do not start this one again until that is so"
+        )
+    return WalkstreamError(f"{where}: {error.name()}: {error.str()}. Restart the worker")
+
+
+def transaction_failure(
+    error: KafkaError, where: str, seconds: float, config: Config
+) -> WalkstreamError:
+    """The same of a transaction that began `seconds` ago.
+
+    The broker ends one that is too old, and fences its producer as if another one had its name.
+    """
+    most = float(config.kafka.get("transaction.timeout.ms", TRANSACTION_MS)) / 1000
+    if seconds <= most or error.code() in _PLACE_TAKEN:
+        return failure(error, where)
+    return WalkstreamError(
+        f"{where}: {error.str()}. The transaction took {seconds:.0f} s, longer than "
+        f'kafka."transaction.timeout.ms" ({most:g} s), so the broker ended it. Restart the worker; '
+        'if it comes again, raise kafka."transaction.timeout.ms", or look why the brokers are slow'
+    )
+
+
+def partitions(consumer: Consumer, topic: str) -> list[int]:
+    """Partition numbers of a topic, ascending."""
+    described = consumer.list_topics(topic, timeout=CALL_SECONDS).topics[topic]
+    if described.error is not None:
+        raise WalkstreamError(
+            f"{topic}: {described.error.str()}. `walkstream topics create` makes the topics"
+        )
+    return sorted(described.partitions)
+
+
+def other_members(client: AdminClient, config: Config) -> list[str]:
+    """Who else is in the group, a worker that died less than a session time-out ago included."""
+    name, deadline = config.app.name, time.monotonic() + CALL_SECONDS
+    while True:
+        asked = client.describe_consumer_groups([name], request_timeout=CALL_SECONDS)
+        try:
+            members = asked[name].result().members
+            break
+        except KafkaException as error:
+            if error.args[0].code() not in _SETTLING or time.monotonic() > deadline:
+                raise failure(error.args[0], "describe group") from None
+            time.sleep(0.2)
+    me = identity(config)
+    return [f"{m.group_instance_id} on {m.host}" for m in members if m.group_instance_id != me]
+
+
+def ends(client: AdminClient, where: Iterable[Place]) -> dict[Place, int]:
+    """The end of each partition's log, open transactions included.
+
+    The consumer's watermark call stops at the last stable offset, which a transaction that a killed
+    worker left open holds back.
+    """
+    asked = {TopicPartition(t, p): OffsetSpec.latest() for t, p in where}  # type: ignore[no-untyped-call]
+    return _offsets(client, asked)
+
+
+def begins(client: AdminClient, where: Iterable[Place]) -> dict[Place, int]:
+    """The first offset that retention left in each partition."""
+    asked = {TopicPartition(t, p): OffsetSpec.earliest() for t, p in where}  # type: ignore[no-untyped-call]
+    return _offsets(client, asked)
+
+
+def offsets_at(consumer: Consumer, where: Iterable[Place], time: int) -> dict[Place, int]:
+    """The first offset of a record at or after `time` (ms) of each partition that has one."""
+    asked = [TopicPartition(*place, time) for place in where]
+    out = {}
+    for found in consumer.offsets_for_times(asked, CALL_SECONDS) if asked else []:
+        if found.error is not None:
+            raise failure(found.error, f"{found.topic}[{found.partition}]")
+        if found.offset >= 0:
+            out[found.topic, found.partition] = found.offset
+    return out
+
+
+def _offsets(client: AdminClient, asked: dict[TopicPartition, OffsetSpec]) -> dict[Place, int]:
+    if not asked:
+        return {}
+    futures = client.list_offsets(
+        asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=CALL_SECONDS
+    )
+    try:
+        return {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
+    except KafkaException as error:
+        raise failure(error.args[0], "list offsets") from None

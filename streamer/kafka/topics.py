@@ -1,0 +1,376 @@
+"""The six topics: how they are created, what they must be like, and what tells them apart."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import (
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+    TopicDescription,
+)
+
+from core.settings import DAY_MS, Duration
+from streamer.errors import Refused, WalkstreamError
+from streamer.settings.load import spelled
+from streamer.settings.sections import TopicSettings
+
+DELETE_RETENTION_MS = DAY_MS
+"""Tombstones stay at least this long. A store away for longer may have missed some."""
+
+HOUR_MS = 3_600_000
+
+MAX_SEGMENT_BYTES = 64 * 2**20
+"""The cleaner never touches the segment being written: a larger one is never compacted at all."""
+
+MIN_MESSAGE_BYTES = 1_000_000
+"""A producer fills batches up to this size (its `message.max.bytes`), and they must be accepted."""
+
+REQUEST_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A numeric setting that an existing topic may have otherwise, as long as `holds` is true."""
+
+    setting: str
+    wanted: str
+    """The bound in words."""
+    value: int
+    """What a new topic gets, and what a repair proposes."""
+    holds: Callable[[int], bool]
+    reason: str
+    otherwise: Callable[[int], str] = lambda value: ""
+    """What else there is to do about a value that does not hold."""
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """One topic: what it is created with, and what an existing one is held against."""
+
+    name: str
+    partitions: int
+    replication: int
+    min_insync_replicas: int
+    cleanup: str
+    limits: tuple[Limit, ...] = ()
+    config: Mapping[str, str] = field(default_factory=dict)
+    """Further settings of a new topic, free to be changed later."""
+    as_many_partitions_as: str | None = None
+    """Name of the topic whose partition p belongs to the same worker as partition p of this one."""
+
+    def new(self) -> NewTopic:
+        """The request that creates it."""
+        config = {
+            "cleanup.policy": self.cleanup,
+            "min.insync.replicas": str(self.min_insync_replicas),
+            **{limit.setting: str(limit.value) for limit in self.limits},
+            **self.config,
+        }
+        return NewTopic(self.name, self.partitions, self.replication, config=config)
+
+
+def _at_least(setting: str, least: int, reason: str) -> Limit:
+    return Limit(setting, f"at least {least}", least, lambda value: value >= least, reason)
+
+
+def specs(topics: TopicSettings, horizon_ms: int) -> list[TopicSpec]:
+    """What the six topics should be like, for a graph that looks back `horizon_ms` milliseconds."""
+    history = horizon_ms + DAY_MS
+    kept = Limit(
+        "retention.ms",
+        f"-1 or at least {history} ({spelled(Duration(history))})",
+        max(7 * DAY_MS, history),
+        lambda value: value == -1 or value >= history,
+        f"the graph is rebuilt from the clicks of its horizon ({spelled(Duration(horizon_ms))}) "
+        "and one day more",
+        _other_ways,
+    )
+    unlimited = Limit(
+        "retention.bytes",
+        "-1",
+        -1,
+        lambda value: value == -1,
+        "clicks inside the horizon must stay, however many they are",
+    )
+    segments = Limit(
+        "segment.bytes",
+        f"at most {MAX_SEGMENT_BYTES}",
+        MAX_SEGMENT_BYTES // 4,
+        lambda value: value <= MAX_SEGMENT_BYTES,
+        "the segment being written is never compacted, and a new worker reads it whole",
+    )
+    tombstones = _at_least(
+        "delete.retention.ms",
+        DELETE_RETENTION_MS,
+        "a worker that was away must still find the tombstones",
+    )
+    message = _at_least("max.message.bytes", MIN_MESSAGE_BYTES, "a producer's batch must fit")
+    # A new worker reads all of model-state: at most a tenth of it shall be outdated rows.
+    clean = {"min.cleanable.dirty.ratio": "0.1"}
+    spec = partial(
+        TopicSpec,
+        partitions=topics.partitions,
+        replication=topics.replication,
+        min_insync_replicas=topics.min_insync_replicas,
+    )
+    return [
+        spec(topics.clicks, cleanup="delete", limits=(kept, unlimited)),
+        spec(topics.items, cleanup="compact", limits=(tombstones,)),
+        spec(topics.item_vectors, cleanup="compact", limits=(message,)),
+        spec(
+            topics.model_state,
+            cleanup="compact",
+            limits=(message, tombstones, segments),
+            config=clean,
+            as_many_partitions_as=topics.vector_deltas,
+        ),
+        spec(topics.vector_deltas, cleanup="delete", limits=(message,)),
+        spec(topics.dead_letters, cleanup="delete", limits=(message,)),
+    ]
+
+
+def longest_horizon(retention_ms: int) -> Duration:
+    """The longest `graph.horizon`, in whole hours, for which clicks are kept; 0 if there is none.
+
+    `retention_ms` is -1 for clicks that are kept for ever: then any horizon would do.
+    """
+    return Duration(max(0, retention_ms - DAY_MS) // HOUR_MS * HOUR_MS)
+
+
+def _other_ways(retention_ms: int) -> str:
+    """What to do about clicks that go too early, other than to keep them."""
+    horizon = longest_horizon(retention_ms)
+    shorter = (
+        f" Or look back less far: graph.horizon = {spelled(horizon)} at most, or, with "
+        f"graph.horizon = 0, graph.half_life = {spelled(Duration(horizon // 8))} at most."
+    )
+    return (shorter if horizon else "") + (
+        " Or set topics.check = false: no topic is checked then, and after the loss of the state "
+        "folder the graph is rebuilt from the clicks that are still kept, without the older ones"
+    )
+
+
+def retention(admin: AdminClient, topic: str) -> int:
+    """How long records of an existing topic are kept, in ms; -1 for ever.
+
+    Raises WalkstreamError when the cluster does not answer or forbids the question.
+    """
+    return int(_configs(admin, [topic])[topic]["retention.ms"])
+
+
+def create(admin: AdminClient, specs: Iterable[TopicSpec]) -> list[str]:
+    """Creates the topics that are missing, and returns their names once all can be described.
+
+    Existing topics stay as they are. Raises WalkstreamError when the cluster refuses one.
+    """
+    specs = list(specs)
+    there = _describe(admin, [spec.name for spec in specs])
+    missing = [spec for spec in specs if spec.name not in there]
+    created = []
+    if missing:
+        futures = admin.create_topics(
+            [spec.new() for spec in missing], request_timeout=REQUEST_SECONDS
+        )
+        for name, future in futures.items():
+            if _unless(future, KafkaError.TOPIC_ALREADY_EXISTS, f"create topic {name}")[1]:
+                created.append(name)
+    # Brokers learn of a new topic a moment after the controller has agreed to it. One that was
+    # there may go meanwhile, if it is being deleted: it is not waited for.
+    names = [spec.name for spec in missing]
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while len(_describe(admin, names)) < len(names):
+        if time.monotonic() > deadline:
+            raise WalkstreamError(
+                f"topics {names} were created but brokers do not show all of them after "
+                f"{REQUEST_SECONDS:g} s: look at the health of the Kafka controller, then try again"
+            )
+        time.sleep(0.1)
+    return created
+
+
+def recreate(admin: AdminClient, specs: Iterable[TopicSpec]) -> None:
+    """Deletes those topics that exist, and creates all of them, empty.
+
+    Partitions and replicas stay as many as they were; settings become those of `specs`. Raises
+    WalkstreamError when the cluster refuses, or still shows an old topic after a while.
+    """
+    specs = list(specs)
+    old = _describe(admin, [spec.name for spec in specs])
+    new = [_as_large_as(spec, old[spec.name]) if spec.name in old else spec for spec in specs]
+    if old:
+        futures = admin.delete_topics(list(old), request_timeout=REQUEST_SECONDS)
+        for name, future in futures.items():
+            _unless(future, KafkaError.UNKNOWN_TOPIC_OR_PART, f"delete topic {name}")
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while True:
+        # A broker that has not heard of the deletion still shows the old topic, under its old id.
+        create(admin, new)
+        there = _describe(admin, [spec.name for spec in specs])
+        late = [n for n, was in old.items() if n in there and there[n].topic_id == was.topic_id]
+        if not late and len(there) == len(specs):
+            return
+        if time.monotonic() > deadline:
+            raise WalkstreamError(
+                f"topics {late} were deleted, but brokers still show them after "
+                f"{REQUEST_SECONDS:g} s: look at the health of the Kafka controller, then do it "
+                "again"
+            )
+        time.sleep(0.2)
+
+
+def _as_large_as(spec: TopicSpec, there: TopicDescription) -> TopicSpec:
+    replicas = min(len(partition.replicas) for partition in there.partitions)
+    return replace(spec, partitions=len(there.partitions), replication=replicas)
+
+
+def check(admin: AdminClient, specs: Iterable[TopicSpec]) -> list[str]:
+    """Every way in which the topics differ from `specs`, as sentences; empty when they fit.
+
+    Raises WalkstreamError when the cluster does not answer or forbids the question.
+    """
+    specs = list(specs)
+    there = _describe(admin, [spec.name for spec in specs])
+    configs = _configs(admin, there)
+    wrong: list[str] = []
+    for spec in specs:
+        if spec.name in there:
+            wrong += _config_mismatches(spec, configs[spec.name])
+            wrong += _layout_mismatches(spec, there, configs[spec.name])
+        else:
+            wrong.append(
+                f"topic {spec.name} does not exist: run `walkstream topics create`, or name the "
+                "right topic in section [topics]"
+            )
+    return wrong
+
+
+def identity(admin: AdminClient, topics: TopicSettings) -> dict[str, str]:
+    """The ids of the cluster (`cluster`) and of the topics (by their role, as in TopicSettings).
+
+    They change when a topic is deleted and created again, even under the same name: what a store
+    knows about offsets is then void. Dead letters are left out; nothing is ever read from there.
+    Raises Refused when a topic is missing.
+    """
+    roles = ("clicks", "items", "item_vectors", "model_state", "vector_deltas")
+    names = {role: str(getattr(topics, role)) for role in roles}
+    there = _describe(admin, names.values())
+    missing = sorted(set(names.values()) - set(there))
+    if missing:
+        raise Refused(
+            f"topics {missing} do not exist: run `walkstream topics create`, or name the right "
+            "topics in section [topics]"
+        )
+    cluster = _result(admin.describe_cluster(request_timeout=REQUEST_SECONDS), "ask for cluster id")
+    ids = {role: str(there[name].topic_id) for role, name in names.items()}
+    return {"cluster": str(cluster.cluster_id), **ids}
+
+
+def _config_mismatches(spec: TopicSpec, config: Mapping[str, str]) -> Iterable[str]:
+    cleanup = config["cleanup.policy"]
+    if cleanup != spec.cleanup:
+        loss = "rows" if spec.cleanup == "compact" else "records that share a key"
+        yield (
+            f"topic {spec.name}: cleanup.policy is {cleanup}, wanted {spec.cleanup}, or {loss} "
+            f"would be lost. {_alter(spec.name, 'cleanup.policy', spec.cleanup)}"
+        )
+    for limit in spec.limits:
+        value = config[limit.setting]
+        if not limit.holds(int(value)):
+            yield (
+                f"topic {spec.name}: {limit.setting} is {value}, wanted {limit.wanted}, because "
+                f"{limit.reason}. {_alter(spec.name, limit.setting, limit.value)}"
+                + (f".{ways}" if (ways := limit.otherwise(int(value))) else "")
+            )
+
+
+def _layout_mismatches(
+    spec: TopicSpec, there: Mapping[str, TopicDescription], config: Mapping[str, str]
+) -> Iterable[str]:
+    partitions = there[spec.name].partitions
+    replicas = min(len(partition.replicas) for partition in partitions)
+    insync = int(config["min.insync.replicas"])
+    if replicas < spec.replication:
+        yield (
+            f"topic {spec.name}: it has {replicas} replicas, wanted {spec.replication}. Add them "
+            "with kafka-reassign-partitions, or lower topics.replication"
+        )
+    if insync > replicas:
+        yield (
+            f"topic {spec.name}: min.insync.replicas is {insync}, more than its {replicas} "
+            f"replicas, so every write fails. {_alter(spec.name, 'min.insync.replicas', replicas)}"
+        )
+    elif insync < spec.min_insync_replicas:
+        wanted = spec.min_insync_replicas
+        yield (
+            f"topic {spec.name}: min.insync.replicas is {insync}, wanted at least {wanted}. "
+            f"{_alter(spec.name, 'min.insync.replicas', wanted)}"
+        )
+    other = there.get(spec.as_many_partitions_as or "")
+    if other is not None and len(other.partitions) != len(partitions):
+        count = len(partitions)
+        yield (
+            f"topic {other.name}: it has {len(other.partitions)} partitions, wanted {count}, as "
+            f"many as {spec.name}, because the owner of a partition writes its rows there. Stop "
+            f"the workers once they have read {other.name} to its end, delete it, set "
+            f"topics.partitions to {count} and run `walkstream topics create`"
+        )
+
+
+def _alter(topic: str, setting: str, value: object) -> str:
+    # kafka-configs takes a value with commas in brackets only; none of ours has one.
+    return (
+        "Change it: kafka-configs --bootstrap-server ... --alter --entity-type topics "
+        f"--entity-name {topic} --add-config {setting}={value}"
+    )
+
+
+def _describe(admin: AdminClient, names: Iterable[str]) -> dict[str, TopicDescription]:
+    """Descriptions of those topics that exist, by name."""
+    futures = admin.describe_topics(
+        TopicCollection(sorted(set(names))), request_timeout=REQUEST_SECONDS
+    )
+    asked = {
+        name: _unless(future, KafkaError.UNKNOWN_TOPIC_OR_PART, f"describe topic {name}")
+        for name, future in futures.items()
+    }
+    return {name: description for name, (description, exists) in asked.items() if exists}
+
+
+def _configs(admin: AdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Settings in force of existing topics, the brokers' defaults included."""
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    if not resources:
+        return {}
+    futures = admin.describe_configs(resources, request_timeout=REQUEST_SECONDS)
+    return {
+        resource.name: {
+            entry.name: entry.value
+            for entry in _result(future, f"read the settings of topic {resource.name}").values()
+        }
+        for resource, future in futures.items()
+    }
+
+
+def _result(future: "Future[Any]", what: str) -> Any:
+    try:
+        return future.result()
+    except KafkaException as error:
+        raise WalkstreamError(
+            f"cannot {what}: {error.args[0].str()}. Look at the [kafka] settings, and at what the "
+            "user is allowed (Describe and DescribeConfigs, and Create for new topics)"
+        ) from error
+
+
+def _unless(future: "Future[Any]", code: int, what: str) -> tuple[Any, bool]:
+    """The result and True, or None and False if the cluster answered with error `code`."""
+    error = future.exception()
+    if isinstance(error, KafkaException) and error.args[0].code() == code:
+        return None, False
+    return _result(future, what), True

@@ -1,0 +1,1 @@
+"""Neighbours of an item or of a session, from a state folder."""

@@ -1,0 +1,116 @@
+"""Neighbours of an item, of a session, or of many of both: what `walkstream query` prints."""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from streamer.errors import ConfigError, WalkstreamError
+from streamer.query.index import Answer, Index, Mode
+from streamer.query.names import name_of
+from streamer.query.shelves import published as published
+from streamer.store import open_for_reading
+
+STDIN = "-"
+"""In the place of an item: each line of standard input is a query."""
+
+NO_GRAPH = """\
+hybrid is next as yet: the graph is in the state folder from the first checkpoint on, which a worker
+takes after checkpoint.seconds"""
+
+TITLES = {"similar": "Items like", "next": "Items clicked after", "hybrid": "Items to offer after"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked for besides the items."""
+
+    k: int = 10
+    mode: Mode = "similar"
+    min_updates: int = 0
+    decay: float = 0.5
+    as_json: bool = False
+
+
+def run(state: Path, items: Sequence[str], options: Options) -> None:
+    """Print the neighbours of an item, of a session, or, for "-", of each line of standard input.
+
+    WalkstreamError if there is no such folder, or no vector for the query. Of many, those that fail
+    are told in their place, and the error comes last.
+    """
+    many = list(items) == [STDIN]
+    if STDIN in items and not many:
+        raise ConfigError("- stands for the lines of standard input: give it alone, or items")
+    with tempfile.TemporaryDirectory(prefix="walkstream-") as scratch:
+        store = open_for_reading(state, Path(scratch))
+        try:
+            index, placed = Index(store, resident=many), store.placed()
+            if options.mode == "hybrid" and not index.arcs.there:
+                print(NO_GRAPH, file=sys.stderr)
+            if many:
+                _answer_lines(index, placed, options)
+            else:
+                _print(_answer(index, items, options), placed, options.as_json)
+        finally:
+            store.close()
+
+
+def _answer(index: Index, items: Sequence[str], options: Options) -> Answer:
+    return index.neighbours(items, options.k, options.mode, options.min_updates, options.decay)
+
+
+def _answer_lines(index: Index, placed: int, options: Options) -> None:
+    """Answer each line: an item, or those of a session with tabs between, the newest last."""
+    asked = failed = 0
+    for number, line in enumerate(sys.stdin, 1):
+        items = [item for item in line.strip().split("\t") if item]
+        if not items:
+            continue
+        asked += 1
+        try:
+            answer = _answer(index, items, options)
+        except WalkstreamError as error:
+            failed += 1
+            if options.as_json:
+                told = {"line": number, "item": items[-1], "session": items, "mode": options.mode}
+                print(msgspec.json.encode(told | {"error": str(error)}).decode())
+            else:
+                hint = ". Items of a session have tabs between" if " " in items[-1] else ""
+                print(f"line {number}: {error}{hint}", file=sys.stderr)
+            continue
+        _print(answer, placed, options.as_json, number)
+    if failed:
+        raise WalkstreamError(f"{failed:,} of {asked:,} queries have no answer, see above")
+
+
+def _print(answer: Answer, placed: int, as_json: bool, line: int | None = None) -> None:
+    if as_json:
+        told = msgspec.structs.asdict(answer) | {"items": placed}
+        if line is not None:
+            told = {"line": line} | told
+        print(msgspec.json.encode(told).decode())
+        return
+    Console().print(_table(answer))
+    print(f"looked at {answer.candidates:,} of {placed:,} items")
+    if answer.unknown:
+        print(f"without {', '.join(answer.unknown)}: no vector")
+
+
+def _table(answer: Answer) -> Table:
+    known = [item for item in answer.session if item not in answer.unknown] or [answer.item]
+    asked = ", ".join(map(escape, known))
+    table = Table(title=f"{TITLES[answer.mode]} {asked}")
+    for column in ("#", "item", "name", "score", "cluster", "updates"):
+        table.add_column(column, justify="left" if column in ("item", "name") else "right")
+    for rank, found in enumerate(answer.neighbours, 1):
+        cluster = "" if found.cluster is None else str(found.cluster)
+        name = escape(name_of(found.attributes))
+        score, updates = f"{found.score:.3f}", f"{found.updates:,}"
+        table.add_row(str(rank), escape(found.item), name, score, cluster, updates)
+    return table

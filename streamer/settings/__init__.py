@@ -1,0 +1,1 @@
+"""Settings: their sections, how they are loaded, written, checked and shown."""

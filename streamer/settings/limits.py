@@ -1,0 +1,161 @@
+"""What the values of a configuration must satisfy so that nothing breaks later."""
+
+import math
+import re
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from streamer.decode.fields import AT_KEY, AT_TIMESTAMP
+
+if TYPE_CHECKING:
+    from streamer.settings.sections import Config
+
+_ANY = sys.float_info.max
+_POSITIVE = (math.nextafter(0.0, 1.0), _ANY)
+_FROM_0, _FROM_1 = (0.0, _ANY), (1.0, _ANY)
+_RANGES: dict[str, tuple[float, float]] = {
+    "topics.partitions": _FROM_1,
+    "topics.replication": _FROM_1,
+    "topics.min_insync_replicas": _FROM_1,
+    "events.max_ahead": _FROM_0,
+    "events.max_bytes": _FROM_1,
+    "dlq.alarm_ratio": (_POSITIVE[0], 1),
+    "dlq.stop_ratio": (0, 1),
+    "dlq.window": _FROM_1,
+    "session.max_events": _FROM_1,
+    "session.event_ids": (0, 64),
+    "quality.sample": (0, 10_000),
+    "ready.max_lag": _POSITIVE,
+    "session.gap": _POSITIVE,
+    "session.length": (1, 64),
+    "graph.half_life": _POSITIVE,
+    "graph.horizon": _FROM_0,
+    "walks.per_node": _FROM_1,
+    "walks.length": (2, 1000),
+    "walks.replay": _FROM_0,
+    "walks.p": (0.001, 1000),
+    "walks.q": (0.001, 1000),
+    "model.window": _FROM_1,
+    "model.negatives": _FROM_1,
+    "model.block": (1, 32),
+    "model.hardest_of": _FROM_1,
+    "model.alpha": _FROM_0,
+    "model.rate": _POSITIVE,
+    "model.initial_accumulator": _POSITIVE,
+    "model.session_passes": _FROM_0,
+    "model.session_decay": (_POSITIVE[0], 1),
+    "model.attribute_slots": _FROM_0,
+    "model.seed": (0, 2**63 - 1),
+    "clusters.count": _FROM_1,
+    "clusters.min_items": _FROM_1,
+    "clusters.margin": _FROM_0,
+    "lsh.tables": (1, 64),
+    "lsh.width": _POSITIVE,
+    "lsh.margin": _FROM_0,
+    "major.every": _FROM_0,
+    "publish.min_drift": (0, 2),
+    "engine.threads": _FROM_1,
+    "round.max_events": _FROM_1,
+    "round.max_seconds": _FROM_0,
+    "commit.seconds": _POSITIVE,
+    "commit.rounds": _FROM_0,
+    "checkpoint.seconds": _POSITIVE,
+    "metrics.port": (0, 65535),
+}
+
+MOST_CENTROID_BYTES = 900_000
+"""Brokers take records of a million bytes by default."""
+
+_FOR_US = "exactly-once needs a value that Walkstream sets itself: take the line out"
+_FOR_NAME = "follows from app.name and app.instance: set those, and take the line out"
+_OWNED = {
+    "auto.offset.reset": "where the first start begins is start.position: set that instead",
+    "group.id": "is app.name: set that instead",
+    "group.instance.id": _FOR_NAME,
+    "transactional.id": _FOR_NAME,
+    "delivery.report.only.error": _FOR_US,
+    "enable.auto.commit": _FOR_US,
+    "enable.auto.offset.store": _FOR_US,
+    "enable.idempotence": _FOR_US,
+    "enable.partition.eof": _FOR_US,
+    "group.protocol": _FOR_US,
+    "isolation.level": _FOR_US,
+    "partition.assignment.strategy": _FOR_US,
+    "partitioner": _FOR_US,
+}
+"""Properties of [kafka] that are not the user's to set, and why."""
+
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+_SPECIAL_PATHS = {AT_KEY: ("user_id", "item_id"), AT_TIMESTAMP: ("ts",)}
+"""What stands for a part of the record around the value, and the fields that may be there."""
+
+
+def problems(config: "Config") -> Iterator[tuple[str, str]]:
+    """Keys whose values would break a worker later, each with what it must be."""
+    for key, (low, high) in _RANGES.items():
+        section, name = key.split(".")
+        value = getattr(getattr(config, section), name)
+        if not low <= value <= high:
+            lower = "more than 0" if low == _POSITIVE[0] else f"at least {low:g}"
+            yield key, f"must be {lower}" + ("" if high == _ANY else f" and at most {high:g}")
+    degree, dim = config.graph.max_degree, config.model.dim
+    if not 4 <= degree <= 1024 or degree & (degree - 1):
+        yield "graph.max_degree", f"is {degree}, and must be a power of two from 4 to 1024"
+    if not 16 <= dim <= 1024 or dim % 16:
+        yield "model.dim", f"is {dim}, and must be a multiple of 16 from 16 to 1024"
+    most_bits = 64 if config.lsh.family == "sign" else 16
+    if not 1 <= config.lsh.bits <= most_bits:
+        yield "lsh.bits", f"must be from 1 to {most_bits} for the {config.lsh.family} family"
+    if config.clusters.min_items < config.clusters.count:
+        yield "clusters.min_items", "must be at least clusters.count"
+    if 4 * dim * config.clusters.count > MOST_CENTROID_BYTES:
+        most = MOST_CENTROID_BYTES // (4 * dim)
+        yield "clusters.count", f"must be at most {most} with model.dim {dim}: one record holds all"
+    if config.topics.min_insync_replicas > config.topics.replication:
+        yield "topics.min_insync_replicas", "must be at most topics.replication"
+    for event_type, weight in config.events.weights.items():
+        if weight != 0 and not 1e-6 <= weight <= 1e6:
+            key, bounds = f"events.weights.{event_type}", "from 1e-6 to 1e6, or 0 to leave it out"
+            yield key, f"is {weight}, and must be {bounds}"
+    alarm = config.dlq.alarm_ratio
+    if 0 < config.dlq.stop_ratio < alarm:
+        # The worker would stop without an alert before.
+        yield "dlq.stop_ratio", f"must be 0 (never) or at least dlq.alarm_ratio, which is {alarm:g}"
+    for key in config.kafka:
+        if key in _OWNED:
+            yield f"kafka.{key}", _OWNED[key]
+    yield from _click_problems(config)
+    yield from _name_problems(config)
+
+
+def _click_problems(config: "Config") -> Iterator[tuple[str, str]]:
+    for name, path in config.clicks.fields.items():
+        key = f"clicks.fields.{name}"
+        if not path:
+            if name in ("user_id", "item_id", "ts"):
+                yield key, "must not be empty: no click is without it"
+        elif path in _SPECIAL_PATHS:
+            if name not in _SPECIAL_PATHS[path]:
+                yield key, f"cannot be {path}, which is for {' and '.join(_SPECIAL_PATHS[path])}"
+        elif path.startswith("@"):
+            yield key, f"is {path!r}; with @ there are only {' and '.join(_SPECIAL_PATHS)}"
+        elif not all(path.split(".")):
+            yield key, f"is {path!r}, and must be a name, or names with a dot between: product.sku"
+    if config.clicks.format in ("avro", "json-schema") and not config.registry.get("url"):
+        yield "registry.url", f"is needed for clicks.format = {config.clicks.format}"
+
+
+def _name_problems(config: "Config") -> Iterator[tuple[str, str]]:
+    for key in ("app.name", "app.instance", "state.dir"):
+        section, name = key.split(".")
+        if not getattr(getattr(config, section), name):
+            yield key, "must not be empty"
+    owners: dict[str, str] = {}
+    for name in ("clicks", "items", "item_vectors", "model_state", "vector_deltas", "dead_letters"):
+        topic = getattr(config.topics, name)
+        if not _TOPIC.fullmatch(topic) or topic in (".", ".."):
+            yield f"topics.{name}", f"{topic!r} is no topic name (1 to 249 of A-Z a-z 0-9 . _ -)"
+        if owners.setdefault(topic, name) != name:
+            yield f"topics.{name}", f"is the topic of topics.{owners[topic]} too"

@@ -1,0 +1,297 @@
+"""Configuration: `walkstream.toml`, then environment variables, then `--set`; the later wins."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, get_origin, get_type_hints
+
+import msgspec
+
+from core.settings import DAY_MS, Duration
+from streamer.errors import ConfigError
+from streamer.settings import limits
+from streamer.settings.sections import ClickSettings, Config, KafkaValue
+
+DEFAULT_FILE = Path("walkstream.toml")
+
+_SECTIONS: dict[str, Any] = get_type_hints(Config)
+_PASSED_ON = ("kafka", "registry")
+"""Sections whose keys are those of a library."""
+_TYPES: dict[str, Any] = {
+    f"{section}.{key}": type_
+    for section, cls in _SECTIONS.items()
+    if section not in _PASSED_ON
+    for key, type_ in get_type_hints(cls).items()
+}
+_WEIGHTS, _FIELDS = "events.weights", "clicks.fields"
+_TYPES |= {f"{_FIELDS}.{name}": str for name in ClickSettings().fields}
+_TABLES = {*_SECTIONS, _WEIGHTS, _FIELDS}
+
+_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": DAY_MS, "w": 7 * DAY_MS}
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
+_LONGEST_MS = 36_525 * DAY_MS
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def duration(value: object) -> Duration:
+    """A span from "30m", "14d", "1h30m", "500ms", or a bare number of seconds.
+
+    Raises ValueError for anything else, and for spans below 0 or above 100 years.
+    """
+    try:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError
+        if isinstance(value, str) and _SPAN.sub("", value) == "" != value:
+            ms = sum(float(number) * _UNITS_MS[unit] for number, unit in _SPAN.findall(value))
+        else:
+            ms = float(value) * 1000
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"{value!r} is no duration: write 30m, 14d, 1h30m, 500ms, or a number of seconds"
+        ) from None
+    if not 0 <= ms <= _LONGEST_MS:
+        raise ValueError(f"{value!r} is out of range: a duration is between 0 and 100 years")
+    return Duration(round(ms))
+
+
+def spelled(span: Duration) -> str:
+    """What `duration` reads as this span, in the largest unit up to days: "90s", "7d", "0"."""
+    units = ((unit, _UNITS_MS[unit]) for unit in ("d", "h", "m", "s", "ms"))
+    return next((f"{span // ms}{unit}" for unit, ms in units if span and span % ms == 0), "0")
+
+
+def start_time(position: str) -> int | None:
+    """`start.position` in ms since the epoch; None for `earliest` and `latest`.
+
+    A time without a zone is in UTC. Raises ValueError for anything else, and for times before 1970.
+    """
+    if position in ("earliest", "latest"):
+        return None
+    try:
+        moment = datetime.fromisoformat(position)
+    except ValueError:
+        raise ValueError(
+            f"{position!r} is neither earliest, latest nor a time such as 2026-01-31T12:00:00Z"
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    ms = (moment - _EPOCH) // timedelta(milliseconds=1)
+    if ms < 0:
+        raise ValueError(f"{position!r} is before 1970")
+    return ms
+
+
+class _Text(str):
+    """A value from the environment or `--set`, whose TOML type is not known yet."""
+
+
+def load(file: Path | None, overrides: Sequence[str], environ: Mapping[str, str]) -> Config:
+    """The configuration from `file`, then `environ`, then `overrides` ("section.key=value").
+
+    Without `file`, `walkstream.toml` in the working directory is read if there is one.
+    Raises ConfigError that names each wrong key and where it was set.
+    """
+    return load_with_origins(file, overrides, environ)[0]
+
+
+def load_with_origins(
+    file: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
+) -> tuple[Config, dict[str, str]]:
+    """What `load` returns, and by key where it was set: the file, a variable, or `--set`.
+
+    The keys are those of `leaves`; one without an origin has its default.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for key, value, origin in [
+        *_from_file(file),
+        *_from_environ(environ),
+        *_from_overrides(overrides),
+    ]:
+        for leaf, leaf_value in _flatten(key, _typed(key, value)):
+            values[leaf], origins[leaf] = leaf_value, origin
+
+    defaults = Config()
+    tables: dict[str, dict[str, Any]] = {
+        "kafka": dict(defaults.kafka),
+        "registry": dict(defaults.registry),
+        _WEIGHTS: dict(defaults.events.weights),
+        _FIELDS: dict(defaults.clicks.fields),
+    }
+    sections: dict[str, dict[str, Any]] = {
+        section: {} for section in _SECTIONS if section not in _PASSED_ON
+    }
+    problems = list(_with_one_underscore(environ))
+    for key, value in values.items():
+        try:
+            converted = _converted(key, value)
+        except ValueError as error:
+            problems.append((key, str(error)))
+            continue
+        table = next((name for name in tables if key.startswith(name + ".")), None)
+        if table is not None:
+            tables[table][key.removeprefix(table + ".")] = converted
+        else:
+            section, _, name = key.partition(".")
+            sections[section][name] = converted
+    refuse(problems, origins)
+    sections["events"]["weights"] = tables[_WEIGHTS]
+    sections["clicks"]["fields"] = tables[_FIELDS]
+    built = {section: _SECTIONS[section](**given) for section, given in sections.items()}
+    config = Config(kafka=tables["kafka"], registry=tables["registry"], **built)
+    refuse(limits.problems(config), origins)
+    if config.commit != built["commit"]:
+        origins["commit.rounds"] = "round.max_seconds"
+    return config, origins
+
+
+def refuse(problems: Iterable[tuple[str, str]], origins: Mapping[str, str]) -> None:
+    """ConfigError, if there are problems: each key, what is wrong with it, and where it was set."""
+    lines = [
+        f"{key}: {problem}" + (f" (from {origins[key]})" if key in origins else "")
+        for key, problem in problems
+    ]
+    if len(lines) == 1:
+        raise ConfigError(lines[0])
+    if lines:
+        raise ConfigError("\n  ".join([f"{len(lines)} settings are wrong:", *lines]))
+
+
+def leaves(config: Config) -> dict[str, Any]:
+    """Every value by its key, `kafka.bootstrap.servers` and `events.weights.*` among them."""
+    out: dict[str, Any] = {}
+    for section in fields(config):
+        part = getattr(config, section.name)
+        if not isinstance(part, dict):
+            part = {field.name: getattr(part, field.name) for field in fields(part)}
+        out |= _flatten(section.name, part)
+    return out
+
+
+def _from_file(file: Path | None) -> Iterator[tuple[str, Any, str]]:
+    path = file or DEFAULT_FILE
+    if file is None and not path.exists():
+        return
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}{_twice(str(error))}") from None
+    for key, value in document.items():
+        yield key, value, str(path)
+
+
+def _twice(error: str) -> str:
+    """What to do about an error of tomllib, if a section is there twice."""
+    found = re.search(r"Cannot declare \((.*)\) twice", error)
+    if found is None:
+        return ""
+    section = ".".join(re.findall(r"'([^']*)'", found[1]))
+    return f": section [{section}] is there twice: merge the two"
+
+
+def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
+    for variable, text in environ.items():
+        # Container platforms set names such as WALKSTREAM_PORT for a service called walkstream,
+        # so a name without the double underscore is none of ours.
+        if not variable.startswith("WALKSTREAM_") or "__" not in variable:
+            continue
+        section, _, name = variable.removeprefix("WALKSTREAM_").lower().partition("__")
+        name = name.replace("_", ".") if section in _PASSED_ON else name.replace("__", ".")
+        yield f"{section}.{name}", _Text(text), variable
+
+
+def _with_one_underscore(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Variables that would be a setting with two underscores after its section."""
+    known = {key.replace(".", "_"): key for key in (*_TYPES, *leaves(Config()))}
+    for variable, text in environ.items():
+        key = known.get(variable.removeprefix("WALKSTREAM_").lower())
+        is_meant = variable.startswith("WALKSTREAM_") and key and "__" not in variable
+        # A platform's address of a service called walkstream-metrics is no metrics.port.
+        if is_meant and key and not re.match(r"\w+://", text):
+            section, _, name = key.upper().partition(".")
+            name = name.replace(".", "_" if section == "KAFKA" else "__")
+            yield variable, f"is no setting; did you mean WALKSTREAM_{section}__{name}?"
+
+
+def _from_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {override}: write --set section.key=value")
+        yield key.strip(), _Text(text.strip()), "--set"
+
+
+def _typed(key: str, value: Any) -> Any:
+    """Text as the TOML value it spells, unless the key holds text: `app.instance=1` is "1"."""
+    if not isinstance(value, _Text):
+        return value
+    text = str(value)
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    type_ = _type_of(key)
+    holds_text = type_ in (str, KafkaValue) or get_origin(type_) is Literal
+    parsed = document["value"]
+    if len(document) > 1 or (holds_text and not isinstance(parsed, str)):
+        return text
+    return parsed
+
+
+def _flatten(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    # An empty table of a wrong name is kept, so that it is refused like any unknown key.
+    if isinstance(value, dict) and (value or key in _TABLES):
+        for name, inner in value.items():
+            yield from _flatten(f"{key}.{name}", inner)
+    else:
+        yield key, value
+
+
+def _type_of(key: str) -> Any:
+    section, _, name = key.partition(".")
+    if section in _PASSED_ON:
+        return KafkaValue if name else None
+    return float if key.startswith(_WEIGHTS + ".") else _TYPES.get(key)
+
+
+def _converted(key: str, value: Any) -> Any:
+    """The value as its setting has it. ValueError for a wrong value or key."""
+    type_ = _type_of(key)
+    if type_ is None:
+        raise ValueError(f"there is no such setting{_hint(key)}")
+    if get_origin(type_) is Literal and value not in type_.__args__:
+        raise ValueError(f"{value!r} is none of {', '.join(type_.__args__)}")
+    if type_ is str and isinstance(value, date):
+        value = value.isoformat()  # TOML has dates and times of its own
+    try:
+        # Strict for Kafka: a password such as "007" must stay the text it is.
+        strict = type_ is KafkaValue
+        value = msgspec.convert(value, type_, strict=strict, dec_hook=lambda _, v: duration(v))
+    except msgspec.ValidationError as error:
+        # `duration` quotes the value itself; what a library is given may be a secret.
+        is_told = error.__cause__ is not None or type_ is KafkaValue
+        raise ValueError(str(error) if is_told else f"{value!r} is wrong: {error}") from None
+    if key == "start.position":
+        start_time(value)
+    return value
+
+
+def _hint(key: str) -> str:
+    """The nearest known key, or what there is to choose from."""
+    section, _, name = key.partition(".")
+    if key.rstrip(".") in _SECTIONS:
+        return f"; it is a section: write {section}.name = value"
+    if section not in _SECTIONS and (near := difflib.get_close_matches(section, _PASSED_ON, n=1)):
+        return f"; did you mean {near[0]}.{name}?"
+    same_name = [known for known in _TYPES if known.endswith("." + key.rpartition(".")[2])]
+    nearest = difflib.get_close_matches(key, _TYPES, n=1, cutoff=0.7) or same_name
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    if key.startswith(_FIELDS + "."):
+        return f"{hint}; the fields of a click are {', '.join(ClickSettings().fields)}"
+    return hint or f"; the sections are {', '.join(_SECTIONS)}"

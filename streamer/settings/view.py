@@ -1,0 +1,155 @@
+"""The settings in force and where each came from, for people and for scripts."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from confluent_kafka import KafkaException, Producer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from core.settings import Duration
+from streamer.kafka import clients
+from streamer.settings import file as settings_file
+from streamer.settings.load import leaves, load_with_origins, refuse, spelled
+from streamer.settings.sections import Config
+
+WIDE = 120
+"""Columns of a terminal from which on the meanings are shown too."""
+_SERVERS = ("bootstrap.servers", "metadata.broker.list")
+MASK = "***"
+DEFAULT = "default"
+
+_SECRET = re.compile(r"pass|pwd|secret|token|cred|auth|sasl|user|jaas|key|pem", re.ASCII)
+"""In a key of [kafka] or [registry]: rather one too many than a password on a screen."""
+_HARMLESS = ("sasl.mechanism", "sasl.mechanisms")
+_CREDENTIALS = re.compile(
+    # After a scheme, or at the beginning as user:password@. Up to the last @ before another
+    # scheme: a password may hold any character.
+    r"(?:(?<=://)|^(?=(?:(?!://).)+:(?!//)))(?:(?!://).)*@",
+    re.DOTALL,
+)
+
+
+class InForce(msgspec.Struct, frozen=True):
+    """One setting as it is in force."""
+
+    value: Any
+    """As in JSON; durations are text such as "30m", secrets are masked."""
+    source: str
+    """`default`, a file, an environment variable, `--set`, or the setting it follows from."""
+
+
+def in_force(config: Config, origins: Mapping[str, str]) -> dict[str, InForce]:
+    """Every setting by its key, secrets masked; `origins` are those of `load_with_origins`."""
+    return {
+        key: InForce(_plain(masked(key, value)), origins.get(key, DEFAULT))
+        for key, value in leaves(config).items()
+    }
+
+
+def masked(key: str, value: Any) -> Any:
+    """The value without what a stranger must not see."""
+    passed_on = key.startswith(("kafka.", "registry."))
+    name = key.partition(".")[2].lower()
+    if passed_on and value != "" and name not in _HARMLESS and _SECRET.search(name):
+        return MASK
+    return _CREDENTIALS.sub(f"{MASK}@", value) if isinstance(value, str) else value
+
+
+def _plain(value: Any) -> Any:
+    return spelled(value) if isinstance(value, Duration) else value
+
+
+def run(
+    file: Path | None,
+    overrides: Sequence[str],
+    environ: Mapping[str, str],
+    changed: bool,
+    as_json: bool,
+) -> None:
+    """Print what is in force, or what of it differs from the defaults.
+
+    ConfigError as `load`, and for what librdkafka refuses in section [kafka].
+    """
+    config, origins = load_with_origins(file, overrides, environ)
+    refuse(_kafka_problems(config), origins)
+    shown = in_force(config, origins)
+    if changed:
+        values, defaults = leaves(config), leaves(Config())
+        shown = {key: told for key, told in shown.items() if values[key] != defaults.get(key)}
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(shown)).decode())
+    elif shown:
+        console = Console(highlight=False)
+        console.print(_table(shown, console.width >= WIDE))
+    else:
+        print("everything has its default")
+
+
+def _kafka_problems(config: Config) -> Iterator[tuple[str, str]]:
+    """Properties that no client can be made with, each with what librdkafka says.
+
+    Nothing is connected to, as the brokers are left out.
+    """
+    given = {key: value for key, value in config.kafka.items() if key not in _SERVERS}
+    found = False
+    for key, value in given.items():
+        problem = _refusal(partial(Producer, {"log_level": 2, key: value}))
+        # Some make sense only beside others.
+        if problem and not problem.startswith("Failed to create"):
+            found = True
+            yield f"kafka.{key}", problem
+    if found:
+        return
+    for client in (clients.producer, clients.group_consumer):
+        if problem := _refusal(partial(client, replace(config, kafka=given))):
+            yield "kafka", problem
+            return
+
+
+def _refusal(client: Callable[[], object]) -> str:
+    """Why a client cannot be made; empty if it can."""
+    try:
+        client()
+    except KafkaException as error:
+        return str(error.args[0].str())
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _table(shown: Mapping[str, InForce], wide: bool) -> Table:
+    table = Table()
+    table.add_column("setting", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("source", overflow="fold")
+    if wide:
+        table.add_column("meaning", style="dim")
+    said = settings_file.meanings()
+    section = described = ""
+    for key, told in shown.items():
+        if key.partition(".")[0] != section:
+            section = key.partition(".")[0]
+            table.add_section()
+        # The keys of a table of names have one text, which stands beside the first of them.
+        before, described = described, _described(key, said)
+        meaning = escape(said[described]) if described != before else ""
+        source = escape(told.source)
+        row = [escape(key), escape(settings_file.toml(told.value)), source]
+        if told.source != DEFAULT:
+            row[2] = f"[bold]{source}[/]"
+        table.add_row(*row, *([meaning] if wide else []))
+    return table
+
+
+def _described(key: str, said: Mapping[str, str]) -> str:
+    """The key, or the table around it, that has a text."""
+    while key not in said:
+        key = key.rpartition(".")[0]
+    return key

@@ -1,0 +1,1 @@
+"""What a person or a supervisor sees of a process: metrics, health, log."""

@@ -1,0 +1,425 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from core.clicks import Clicks
+from core.engine import Engine
+from core.learning.skipgram import hidden
+from core.placing.clusters import unit_rows
+from core.rounds import Changes, Inputs
+from core.rows import to_values
+from core.settings import (
+    ClusterSettings,
+    Duration,
+    GraphSettings,
+    LshSettings,
+    MajorSettings,
+    ModelSettings,
+    PublishSettings,
+    SessionSettings,
+    Settings,
+)
+
+START = 1_700_000_000_000
+GAP, HALF_LIFE, HORIZON = 1000, 10_000, 64_000
+GROUP = 10
+"""Items i0..i9 are one group, i10..i19 the next, and so on."""
+
+Rows = Sequence[tuple[str, str, int]]
+Descriptions = Sequence[tuple[str, Sequence[str] | None]]
+
+
+def settings(*, major: int = 0, min_drift: float = 0.01, **model: Any) -> Settings:
+    return Settings(
+        session=SessionSettings(gap=Duration(GAP), length=3),
+        graph=GraphSettings(
+            half_life=Duration(HALF_LIFE), horizon=Duration(HORIZON), max_degree=16
+        ),
+        model=ModelSettings(**{"dim": 16, "rate": 0.1} | model),
+        clusters=ClusterSettings(count=3, min_items=20),
+        lsh=LshSettings(tables=2, bits=4),
+        major=MajorSettings(every=Duration(major)),
+        publish=PublishSettings(min_drift=min_drift),
+    )
+
+
+def clicks(rows: Rows) -> Clicks:
+    return Clicks(
+        [user for user, _, _ in rows],
+        [item for _, item, _ in rows],
+        np.array([START + time for _, _, time in rows], np.int64),
+        np.ones(len(rows), np.float32),
+    )
+
+
+def step(engine: Engine, rows: Rows, described: Descriptions = ()) -> Changes:
+    changes = engine.step(Inputs(clicks(rows), described)).changes
+    assert changes is not None
+    return changes
+
+
+def visits(seed: int, at: int, sessions: int = 40, groups: int = 3) -> list[tuple[str, str, int]]:
+    """Sessions of four clicks, each inside a group, all at one time."""
+    rng, out = Random(seed), []
+    for session in range(sessions):
+        group = rng.randrange(groups)
+        items = [f"i{GROUP * group + item}" for item in rng.sample(range(GROUP), 4)]
+        out += [(f"{seed}/{session}", item, at) for item in items]
+    return out
+
+
+def trained(chosen: Settings, rounds: int = 12) -> Engine:
+    engine = Engine(chosen, partitions=2)
+    for i in range(rounds):
+        step(engine, visits(i, at=100 * i))
+    return engine
+
+
+def vectors(engine: Engine, items: Sequence[str]) -> NDArray[np.float32]:
+    slots = [engine.vocabulary.get(item) for item in items]
+    return unit_rows(hidden(engine.model.rows, np.array(slots, np.int32)))
+
+
+def group(number: int) -> list[str]:
+    return [f"i{GROUP * number + i}" for i in range(GROUP)]
+
+
+def gone(changes: Changes) -> dict[bytes, bool]:
+    return {g.key: g.was_published for g in changes.gone}
+
+
+def published(changes: Changes) -> set[bytes]:
+    return {changes.keys[at] for at in changes.published}
+
+
+# -- learning ------------------------------------------------------------------------------------
+
+
+def test_items_of_a_group_come_to_be_near_each_other() -> None:
+    unit = vectors(trained(settings()), group(0) + group(1) + group(2))
+    cosine = unit @ unit.T - 2 * np.eye(len(unit))
+    nearest = np.argsort(-cosine, axis=1)[:, :5]
+    assert (nearest // GROUP == np.arange(len(unit))[:, None] // GROUP).mean() > 0.95
+
+
+def test_a_new_item_starts_from_its_neighbours() -> None:
+    engine = trained(settings(rate=1e-6))
+    engine.model.rows.v[:] = np.random.default_rng(1).standard_normal(engine.model.rows.v.shape)
+    engine.model.rows.u[:] = np.random.default_rng(2).standard_normal(engine.model.rows.u.shape)
+    step(engine, [("w", "i3", 5000), ("w", "new", 5000), ("w", "i4", 5000)])
+    slots = np.array([engine.vocabulary.get(item) for item in ("i3", "i4", "new")], np.int32)
+    for table in (engine.model.rows.v, engine.model.rows.u):
+        one, other, new = table[slots]
+        assert new == pytest.approx((one + other) / 2, abs=0.05)
+
+
+def test_an_item_with_known_attributes_is_placed_before_its_first_click() -> None:
+    engine = Engine(settings(attribute_slots=2))
+    told = [(item, [f"group={number}"]) for number in range(3) for item in group(number)]
+    step(engine, [], told)
+    for i in range(12):
+        step(engine, visits(i, at=100 * i))
+    changes = step(engine, [], [("fresh", ["group=1", "never=seen"])])
+    assert b"fresh" in published(changes)
+    near = [
+        float((vectors(engine, ["fresh"]) @ vectors(engine, group(n)).T).mean()) for n in range(3)
+    ]
+    assert near[1] > 0.5 > max(near[0], near[2])
+
+
+def test_seeds_differ_and_equal_seeds_do_not() -> None:
+    one, again, other = (trained(settings(seed=seed), 3) for seed in (1, 1, 2))
+    assert np.array_equal(one.model.rows.v, again.model.rows.v)
+    assert not np.array_equal(one.model.rows.v, other.model.rows.v)
+
+
+# -- what leaves ---------------------------------------------------------------------------------
+
+
+def test_a_round_that_closes_no_commit_leaves_its_changes_to_the_next() -> None:
+    one, two = Engine(settings()), Engine(settings())
+    first, second = clicks(visits(1, at=0)), clicks(visits(2, at=10, groups=2))
+    assert one.step(Inputs(first, closes_commit=False)).changes is None
+    changes = one.step(Inputs(second)).changes
+    two.step(Inputs(first))
+    two.step(Inputs(second))
+    assert changes is not None
+    assert len(changes.keys) == 3 * GROUP
+    assert np.array_equal(one.model.rows.v, two.model.rows.v)
+    assert changes.versions == {0: 1}
+
+
+def test_a_row_leaves_with_every_click_even_one_that_teaches_nothing() -> None:
+    engine = Engine(settings())
+    step(engine, [("u", "a", 0)])
+    changes = step(engine, [("v", "a", 2 * GAP)])
+    assert changes.keys == [b"a"]
+    assert changes.rows["last_seen"].tolist() == [START + 2 * GAP]
+    assert changes.rows["count"][0] > 2
+
+
+def test_versions_of_an_item_only_grow() -> None:
+    engine, last = Engine(settings(), partitions=3), dict[bytes, int]()
+    for i in range(8):
+        changes = step(engine, visits(i, at=100 * i, sessions=5))
+        for key, version in zip(changes.keys, changes.rows["version"].tolist(), strict=True):
+            assert version > last.get(key, 0)
+            last[key] = version
+        assert changes.rows["version"].max() <= max(changes.versions.values())
+
+
+def test_a_vector_leaves_only_when_it_drifted() -> None:
+    engine, seen = Engine(settings(min_drift=0.05)), dict[bytes, NDArray[np.float32]]()
+    kept = 0
+    for i in range(30):
+        changes = step(engine, visits(i, at=100 * i, sessions=3))
+        both = np.concatenate([changes.vectors, changes.contexts], axis=1)
+        leaving = {changes.keys[at]: both[n] for n, at in enumerate(changes.published)}
+        for key in changes.keys:
+            slots = np.array([engine.vocabulary.get(key.decode())], np.int32)
+            contexts = unit_rows(engine.model.rows.u[slots])
+            now = np.concatenate([vectors(engine, [key.decode()]), contexts], axis=1)[0]
+            if key in leaving:
+                assert np.array_equal(leaving[key], now)
+            else:
+                cosine = (now * seen[key]).reshape(2, -1).sum(axis=1)
+                assert (1 - cosine).max() < 0.05 + 1e-3  # published vectors are kept in float16
+                kept += 1
+        seen |= leaving
+    assert kept > 20
+    assert len(published(step(Engine(settings(min_drift=0.0)), visits(1, at=0)))) == 3 * GROUP
+
+
+def test_an_item_that_taught_nothing_new_is_not_published_again() -> None:
+    engine = Engine(settings(attribute_slots=1))
+    assert published(step(engine, [("u", "a", 0)], [("a", ["c=x"])])) == {b"a"}
+    changes = step(engine, [("v", "a", 2 * GAP)])
+    assert changes.keys == [b"a"]
+    assert published(changes) == set()
+
+
+def test_drift_is_how_far_vectors_moved_that_are_published_again() -> None:
+    engine = Engine(settings())
+    first = step(engine, visits(1, at=0))
+    assert len(first.published) == 3 * GROUP
+    assert len(first.drift) == 0
+    names = group(0) + group(1) + group(2)
+    before = {name: (vectors(engine, [name])[0], context_of(engine, name)) for name in names}
+    changes = step(engine, [("w", "i0", 10), ("w", "fresh", 10), *visits(2, at=10)])
+    again = [name for at in changes.published if (name := changes.keys[at].decode()) in before]
+    assert 0 < len(again) < len(changes.published)
+    expected = [
+        max(
+            1 - before[name][0] @ vectors(engine, [name])[0],
+            1 - before[name][1] @ context_of(engine, name),
+        )
+        for name in again
+    ]
+    assert changes.drift.dtype == np.float32
+    assert changes.drift == pytest.approx(expected, abs=1e-3)
+    assert changes.drift.max() > 0.01
+
+
+def context_of(engine: Engine, item: str) -> NDArray[np.float32]:
+    return unit_rows(engine.model.rows.u[[engine.vocabulary.get(item) or 0]])[0]
+
+
+# -- clusters ------------------------------------------------------------------------------------
+
+
+def test_major_updates_begin_an_epoch_and_keep_labels() -> None:
+    engine = Engine(settings(major=2000))
+    labels: list[dict[str, int]] = []
+    for i in range(60):
+        epoch = engine.placement.epoch
+        changes = step(engine, visits(i, at=100 * i))
+        if changes.placement is not None:
+            assert changes.placement.epoch == engine.placement.epoch == epoch + 1
+            cluster = engine.model.columns.cluster[engine.items].tolist()
+            names = [str(engine.vocabulary.keys[slot]) for slot in engine.items]
+            labels.append(dict(zip(names, cluster, strict=True)))
+            assert changes.rows["epoch"].tolist() == [epoch + 1] * len(engine.items)
+            assert published(changes) == {name.encode() for name in names}
+        else:
+            assert engine.placement.epoch == epoch
+    assert len(labels) == 3
+    for before, after in pairwise(labels):
+        assert np.mean([before[item] == after[item] for item in before]) > 0.9
+    for number in range(3):
+        assert len({labels[-1][item] for item in group(number)}) == 1
+
+
+def test_a_major_update_closes_a_commit() -> None:
+    engine = trained(settings(major=2000))
+    out = engine.step(Inputs(clicks(visits(99, at=10_000)), closes_commit=False))
+    assert out.changes is not None
+    assert out.changes.placement is not None
+
+
+def test_a_major_update_that_may_not_close_a_commit_waits() -> None:
+    engine = trained(settings(major=2000))
+    late = clicks(visits(99, at=10_000))
+    assert engine.step(Inputs(late, closes_commit=False, may_close=False)).changes is None
+    changes = engine.step(Inputs(late, closes_commit=False)).changes
+    assert changes is not None
+    assert changes.placement is not None
+
+
+def test_moves_count_items_that_changed_cluster_and_buckets_that_they_changed() -> None:
+    engine = trained(settings())
+    c, rng = engine.model.columns, np.random.default_rng(1)
+    items = engine.items
+    before = c.cluster[items], c.buckets[items]
+    engine.model.rows.v[:] = rng.standard_normal(engine.model.rows.v.shape)
+    changes = step(engine, [*visits(99, at=1200), ("w", "new", 1200)])
+    moved = before[1] != c.buckets[items]
+    assert moved.all(axis=1).any()
+    assert changes.bucket_moves == moved.sum()
+    assert changes.cluster_moves == (before[0] != c.cluster[items]).sum() > 0
+
+
+# -- clicks that do not count --------------------------------------------------------------------
+
+
+def test_clicks_that_do_not_count_are_counted_apart_and_teach_nothing() -> None:
+    chosen = replace(settings(), session=SessionSettings(Duration(GAP), 3, 2, 4))
+    rows = [("u", "a", 0), ("u", "a", 0), ("u", "b", 0), ("u", "c", 0), ("v", "d", 0)]
+    ids = np.array([1, 1, 2, 3, 0], np.uint64)
+    noisy, quiet = Engine(chosen), Engine(chosen)
+    out = noisy.step(Inputs(replace(clicks(rows), event_ids=ids)))
+    assert (out.events, out.duplicates, out.too_long) == (3, 1, 1)
+    assert out.changes is not None
+    assert out.changes.keys == [b"a", b"b", b"d"]
+    step(quiet, [rows[0], rows[2], rows[4]])
+    for name in ("v", "u"):
+        assert np.array_equal(getattr(noisy.model.rows, name), getattr(quiet.model.rows, name))
+    assert np.array_equal(noisy.model.columns.count, quiet.model.columns.count)
+
+
+def test_parts_of_clicks_are_the_clicks_in_order() -> None:
+    ids = np.arange(5, dtype=np.uint64)
+    whole = replace(clicks([(f"u{n}", f"i{n}", n) for n in range(5)]), event_ids=ids)
+    parts = whole.parts(2)
+    assert [len(part) for part in parts] == [2, 2, 1]
+    assert [user for part in parts for user in part.users] == whole.users
+    assert [item for part in parts for item in part.items] == whole.items
+    for name in ("times", "weights", "event_ids"):
+        both = np.concatenate([getattr(part, name) for part in parts])
+        assert np.array_equal(both, getattr(whole, name))
+    assert [len(part) for part in clicks([]).parts(2)] == [0]
+
+
+# -- sizes ---------------------------------------------------------------------------------------
+
+
+def test_table_bytes_grow_with_what_the_tables_hold() -> None:
+    small, large = Engine(settings()), Engine(settings())
+    step(small, visits(1, at=0))
+    step(large, [(f"u{n}", f"i{n}-{k}", 0) for n in range(3000) for k in range(3)])
+    few, many = small.table_bytes(), large.table_bytes()
+    assert few.keys() == many.keys() == {"vectors", "graph", "sessions", "ids"}
+    assert all(0 < few[table] < many[table] for table in few)
+
+
+# -- coming and going ----------------------------------------------------------------------------
+
+
+def test_an_item_leaves_after_the_horizon_and_comes_back_as_a_new_one() -> None:
+    engine = Engine(settings())
+    first = step(engine, [("u", "a", 0), ("u", "b", 0)])
+    assert published(first) == {b"a", b"b"}
+    still = step(engine, [("v", "c", HORIZON // 2), ("v", "b", HORIZON // 2)])
+    assert gone(still) == {}
+    left = step(engine, [("w", "c", HORIZON + 2 * GAP)])
+    assert gone(left) == {b"a": True}
+    (tombstone,) = left.gone
+    assert tombstone.version > first.rows["version"].max()
+    back = step(engine, [("x", "a", HORIZON + 3 * GAP), ("x", "b", HORIZON + 3 * GAP)])
+    row = back.rows[back.keys.index(b"a")]
+    assert row["version"] > tombstone.version
+    assert row["born_round"] == 4
+    assert b"a" in published(back)
+
+
+def test_an_item_that_leaves_takes_arcs_and_sessions_along() -> None:
+    engine = Engine(settings())
+    step(engine, [("u", "a", 0), ("u", "b", 0), ("u", "c", 0)])
+    changes = step(engine, [("u", "d", 0)], [("c", None)])
+    assert gone(changes) == {b"c": True}
+    assert engine.graph.arcs == 2
+    assert engine.graph.row(engine.vocabulary.get("d") or 0)[0].size == 0
+
+
+def test_a_retired_item_leaves_even_before_the_first_click() -> None:
+    engine = Engine(settings(attribute_slots=1))
+    step(engine, [], [("a", ["c=x"]), ("b", ["c=x"])])
+    assert gone(step(engine, [], [("a", None), ("unknown", None)])) == {b"a": True}
+    changes = step(engine, [("u", "z", 0)])
+    assert changes.gone == []
+    assert "a" not in engine.vocabulary
+    assert "b" in engine.vocabulary
+
+
+def test_a_vector_of_an_item_that_left_and_came_back_in_one_commit_is_not_forgotten() -> None:
+    engine = Engine(settings())
+    step(engine, [("u", "a", 0), ("u", "b", 0)])
+    engine.step(Inputs(clicks([("v", "c", 2 * HORIZON)]), closes_commit=False))
+    changes = step(engine, [("w", "a", 2 * HORIZON)])
+    assert gone(changes) == {b"b": True}
+    assert published(changes) == set()
+    assert gone(step(engine, [("x", "c", 4 * HORIZON)])) == {b"a": True}
+
+
+def test_an_item_that_comes_back_has_its_attributes_again() -> None:
+    engine = Engine(settings(attribute_slots=2))
+    told = {"a": ["c=x", "c=y"]}
+    engine.load_rows([], np.zeros(0, engine.model.dtype), lambda item: told.get(item, []))
+    step(engine, [("u", "b", 0)], list(told.items()))
+    slot = engine.vocabulary.get("a")
+    attributes = engine.model.rows.attrs[slot].copy()
+    assert (attributes >= 0).all()
+    assert gone(step(engine, [("v", "b", 2 * HORIZON)])) == {b"a": True}
+    step(engine, [("w", "a", 2 * HORIZON)])
+    assert engine.vocabulary.get("a") != slot
+    assert np.array_equal(engine.model.rows.attrs[engine.vocabulary.get("a")], attributes)
+
+
+def test_an_item_told_of_before_the_first_click_lives_on_after_a_restart() -> None:
+    engine = Engine(settings(attribute_slots=1))
+    rows: dict[bytes, bytes] = {}
+    for changes in (step(engine, [], [("a", ["c=x"])]), step(engine, [("u", "b", 0)])):
+        rows |= zip(changes.keys, to_values(changes.rows), strict=True)
+    restored = Engine(settings(attribute_slots=1))
+    restored.fold(clicks([("u", "b", 0)]))
+    packed = np.frombuffer(b"".join(rows.values()), engine.model.dtype)
+    restored.load_rows(list(rows), packed, lambda item: ["c=x"] if item == "a" else [])
+    for one in (engine, restored):
+        assert gone(step(one, [("v", "b", HORIZON // 2)])) == {}
+        assert gone(step(one, [("w", "b", HORIZON + 2 * GAP)])) == {b"a": True}
+
+
+def test_slots_of_items_that_left_are_given_back() -> None:
+    engine = Engine(settings())
+    for i in range(4):
+        rows = [(f"u{n}", f"i{i}-{n}", 2 * HORIZON * i) for n in range(1000)]
+        step(engine, rows)
+    assert engine.vocabulary.known == 1000
+    assert len(engine.vocabulary) <= 3 * 1024
+
+
+def test_columns_that_are_not_contiguous_are_folded_alike() -> None:
+    wide = np.empty(40, [("time", np.int64), ("weight", np.float32)])
+    wide["time"], wide["weight"] = START + np.arange(40) * 1000, 1 + np.arange(40) % 3
+    items = [f"i{n % 7}" for n in range(40)]
+    engines = [Engine(Settings()) for _ in range(2)]
+    engines[0].fold(Clicks(["u"] * 40, items, wide["time"], wide["weight"]))
+    engines[1].fold(Clicks(["u"] * 40, items, wide["time"].copy(), wide["weight"].copy()))
+    one, other = (engine.graph for engine in engines)
+    assert one.arcs == other.arcs > 0
+    assert np.array_equal(one.wgt, other.wgt)

@@ -1,0 +1,97 @@
+"""Publish without a broker: what it says of files, and of a Kafka that does not answer."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from broker import free_port
+
+from streamer.demo import synthetic
+from streamer.demo.embedded import EmbeddedBroker
+from streamer.errors import ConfigError, WalkstreamError
+from streamer.files import delivery
+from streamer.files.publish import dry_run, run
+from streamer.files.readers import Source
+from streamer.settings.sections import Config, KafkaValue
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Line 1 is the header, line n a click of n seconds; some are broken."""
+    lines = ["user_id,item_id,ts", *(f"u{n},i{n},{n}000" for n in range(2, 41))]
+    for number in (5, 6, 7, 8):
+        lines[number - 1] = "u,i"
+    lines[19] = ",i,20000"
+    lines[29] = "u,i,2026-01-31"
+    path = tmp_path / "clicks.csv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_dry_run_shows_one_line_of_each_kind(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dry_run(Config(kafka={}), Source([table]), items=False)
+    told = capsys.readouterr().out.splitlines()
+    assert told[1].startswith("6 records could not be used")
+    assert told[2].startswith(f"  4 undecodable, the first in {table}, line 5: has 2 columns, and")
+    assert told[3] == "      u,i"
+    assert told[4] == f"  1 undecodable in {table}, line 20: has no user_id: the field is empty"
+    assert told[6].startswith(f"  1 undecodable in {table}, line 30: ts is '2026-01-31', which is")
+    assert len(told) == 8
+
+
+def test_lines_of_json_are_told_by_their_number_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"user_id": "u", "item_id": "i", "ts": 5}\n\n{"user_id": "u", "ts": 5}\n')
+    dry_run(Config(kafka={}), Source([path]), items=False)
+    assert f"1 bad_field in {path}, line 3: " in capsys.readouterr().out
+
+
+def test_a_file_of_which_nothing_can_be_read_is_refused_with_its_first_line(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("user_id,item_id,ts\n" + "u,i,2026-01-31\n" * 30)
+    message = r"(?s)none of the first 30 lines could be read:.*line 2: ts is .*--time iso.*u,i,2026"
+    with pytest.raises(ConfigError, match=message):
+        dry_run(Config(kafka={}), Source([path]), items=False)
+    named = Source([path], ["user_id", "item_id", "ts"])
+    with pytest.raises(ConfigError, match=r"line 1: looks like a header"):
+        dry_run(Config(kafka={}), named, items=False)
+
+
+def test_a_kafka_that_is_down_is_told_in_one_message(
+    table: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(delivery, "METADATA_SECONDS", 2.0)
+    config = Config(kafka={"bootstrap.servers": f"127.0.0.1:{free_port()}"})
+    with pytest.raises(WalkstreamError, match=r"no answer from Kafka within 2 s.*refused"):
+        run(config, Source([table]), items=False, rate=None, speed=None)
+    with pytest.raises(WalkstreamError, match=r"no answer from Kafka within 2 s.*refused"):
+        synthetic.run(config, seconds=1, users=10_000)
+    err = capfd.readouterr().err.splitlines()
+    assert [line for line in err if not line.startswith("walkstream: ")] == []
+
+
+def test_a_kafka_that_goes_away_is_told_in_a_few_lines(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with EmbeddedBroker() as broker:
+        broker.create("clicks")
+        servers: dict[str, KafkaValue] = {
+            "bootstrap.servers": broker.bootstrap,
+            "message.timeout.ms": 2000,
+        }
+        sender = delivery.Delivery(Config(kafka=servers), "clicks")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(20):
+            sender.send("clicks", b"u", b"{}")
+            sender.wait(0.1)
+        sender.flush()
+    with pytest.raises(WalkstreamError, match="20 of 20 records were not delivered"):
+        sender.require_all()
+    assert 1 <= len(caplog.records) < 10
+    assert "FAIL" not in capfd.readouterr().err

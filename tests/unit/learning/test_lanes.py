@@ -1,0 +1,168 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numba as nb
+import numpy as np
+import pytest
+
+from core.learning import lanes
+from core.learning.dense import apply, scores, sigmoid16
+from core.learning.lanes import (
+    fill16,
+    load8,
+    load16,
+    loadi16,
+    lowest,
+    pointer,
+    same,
+    store8,
+    store16,
+    totals8,
+)
+from core.learning.walk_pass import find
+
+ROOT = Path(__file__).parents[3]
+
+
+def normal(*shape: int) -> Any:
+    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+
+@nb.njit
+def _sigmoids(x, out):  # type: ignore[no-untyped-def]
+    n, x, out = len(x), pointer(x), pointer(out)
+    for i in range(0, n, 16):
+        store16(out, i, sigmoid16(load16(x, i)))
+
+
+def test_the_sigmoid_is_exact_to_a_millionth() -> None:
+    x = np.linspace(-12, 12, 20_000).astype(np.float32)
+    x[:2] = -1e30, 1e30
+    got = np.empty_like(x)
+    _sigmoids(x, got)
+    wanted = 1 / (1 + np.exp(-np.clip(x.astype(np.float64), -12, 12)))
+    assert np.abs(got - wanted).max() < 1e-6
+
+
+@nb.njit
+def _sums(x, out):  # type: ignore[no-untyped-def]
+    x, out = pointer(x), pointer(out)
+    store8(out, 0, totals8(x, 3))
+    out[8] = lanes.total(load16(x, 1))
+    store8(out, 9, lanes.fold_pairs(load16(x, 5)))
+
+
+def test_sums_of_lanes_are_sums() -> None:
+    x, out = normal(80), np.empty(17, np.float32)
+    _sums(x, out)
+    assert out[:8] == pytest.approx(x[3:67].reshape(8, 8).sum(axis=1), abs=1e-5)
+    assert out[8] == pytest.approx(x[1:17].sum(), abs=1e-5)
+    assert out[9:] == pytest.approx(x[5:21].reshape(8, 2).sum(axis=1), abs=1e-5)
+
+
+@nb.njit
+def _lowest(x, value):  # type: ignore[no-untyped-def]
+    return lowest(same(loadi16(pointer(x), 0), lanes.filli16(value)))
+
+
+@pytest.mark.parametrize("place", [0, 7, 15, 16])
+def test_the_lowest_lane_of_a_mask_is_found(place: int) -> None:
+    x = np.zeros(17, np.int32)
+    x[place:] = 5
+    assert _lowest(x, np.int32(5)) == place
+
+
+@nb.njit
+def _find(items, n, slot):  # type: ignore[no-untyped-def]
+    return find(pointer(items), n, slot)
+
+
+def test_a_slot_is_found_at_its_first_place_and_only_before_the_end() -> None:
+    items = np.full(64, -1, np.int32)
+    items[:40] = np.arange(40) // 2
+    assert [_find(items, 40, np.int32(slot)) for slot in range(21)] == [*range(0, 40, 2), 40]
+
+
+@nb.njit
+def _products(rows, at, hidden, wide, g, step, score, grad, turned, ask):  # type: ignore[no-untyped-def]
+    d = 16 * len(wide)
+    n, rows, at, hidden, turned = (
+        len(at),
+        pointer(rows),
+        pointer(at),
+        pointer(hidden),
+        pointer(turned),
+    )
+    for i in range(0, d, 16):
+        lanes.turn_pairs(hidden, i, d, turned, 8 * i)
+    scores(rows, at, n, turned, d, pointer(score))
+    g, step, grad = pointer(g), pointer(step), pointer(grad)
+    return apply(rows, at, n, hidden, wide, g, step, grad, pointer(ask), 0)
+
+
+@pytest.mark.parametrize(("n", "d"), [(4, 16), (8, 16), (12, 64), (20, 128)])
+def test_the_products_of_a_group_are_matrix_products(n: int, d: int) -> None:
+    rows, hidden = normal(n + 3, d), normal(8, d)
+    at = np.random.default_rng(2).permutation(n + 3)[:n]
+    g, step = normal(2, n, 8)
+    score, grad, moved = np.zeros((n, 8), np.float32), np.zeros((8, d), np.float32), rows.copy()
+    flat = [x.reshape(-1) for x in (hidden, g, step, score, grad)]
+    wide, turned, ask = (0,) * (d // 16), np.zeros(8 * d, np.float32), np.full(n, rows.ctypes.data)
+    lines = _products(moved.reshape(-1), at * d, flat[0], wide, *flat[1:], turned, ask)
+    assert lines == n * len(wide)
+    assert score == pytest.approx(rows[at] @ hidden.T, abs=1e-4)
+    assert grad == pytest.approx(g.T @ rows[at], abs=1e-4)
+    after = rows.copy()
+    after[at] += step @ hidden
+    assert moved == pytest.approx(after, abs=1e-4)
+
+
+@nb.njit
+def _is_kept(x, out):  # type: ignore[no-untyped-def]
+    x, out = pointer(x), pointer(out)
+    store16(out, 0, lanes.high(lanes.low(load16(x, 0), fill16(np.float32(0.5))), load16(x, 0)))
+    store8(out, 16, lanes.pick(lanes.positive(load8(x, 0)), load8(x, 0), load8(x, 8)))
+
+
+def test_lanes_are_chosen_one_by_one() -> None:
+    x, out = normal(16), np.empty(24, np.float32)
+    _is_kept(x, out)
+    assert out[:16].tolist() == x.tolist()
+    assert out[16:].tolist() == np.where(x[:8] > 0, x[:8], x[8:]).tolist()
+
+
+MIX = """
+import numpy as np
+from core.learning.skipgram import Rows, _hidden, hidden
+one, two = np.ones((2, 16), np.float32), np.zeros((2, 16), np.float32)
+rows = Rows(np.concatenate([one, two]), one, one[0], one[0], np.ones((4, 2), np.float32),
+            np.full((4, 1), 2, np.int32), np.zeros(4, np.bool_))
+rows.mix[:, 1] = 0
+mixed = hidden(rows, np.zeros(1, np.int32))
+print(float(mixed[0, 0]), sum(_hidden.stats.cache_misses.values()))
+"""
+
+
+def test_an_edit_of_what_is_put_into_kernels_is_never_run_stale(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "core", tmp_path / "core", ignore=shutil.ignore_patterns("__pycache__"))
+    environ = os.environ | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def run() -> tuple[float, int]:
+        command = [sys.executable, "-c", MIX]
+        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        learned, compiled = done.stdout.split()
+        return float(learned), int(compiled)
+
+    first, again = run(), run()
+    assert first == (again[0], 1)
+    assert again[1] == 0
+    dense = tmp_path / "core" / "learning" / "dense.py"
+    dense.write_text(dense.read_text().replace("CLIP = F32(12.0)", "CLIP = F32(0.01)"))
+    edited = run()
+    assert edited[0] != first[0]
+    assert edited[1] == 1

@@ -1,0 +1,64 @@
+import numpy as np
+from numpy.typing import NDArray
+
+from core.placing.clusters import NONE, assign, refine, seed_centroids, unit_rows
+
+
+def blobs(count: int, each: int = 60, dim: int = 8, seed: int = 1) -> NDArray[np.float32]:
+    """Unit rows around the first `count` axes, `each` rows an axis, in order."""
+    rng = np.random.default_rng(seed)
+    centres = np.repeat(np.eye(dim)[:count], each, axis=0)
+    return unit_rows((centres + 0.1 * rng.standard_normal(centres.shape)).astype(np.float32))
+
+
+def angle(degrees: float) -> list[float]:
+    return [np.cos(np.radians(degrees)), np.sin(np.radians(degrees))]
+
+
+def test_unit_rows_have_length_one_or_stay_zero() -> None:
+    rows = unit_rows(np.array([[3, 4], [0, 0], [1e-30, 0], [1e30, 1e30]], np.float32))
+    assert np.linalg.norm(rows, axis=1).round(6).tolist() == [1, 0, 1, 1]
+    assert rows.dtype == np.float32
+
+
+def test_separated_blobs_are_found() -> None:
+    x = blobs(5)
+    for seed in range(5):
+        centroids = refine(x, seed_centroids(x, 5, seed))
+        label = assign(x, centroids, np.full(len(x), NONE, np.int32), 0.05).reshape(5, -1)
+        assert (label == label[:, :1]).all()
+        assert set(label[:, 0].tolist()) == set(range(5))
+
+
+def test_labels_stay_when_the_clusters_drift() -> None:
+    x = blobs(4)
+    before = refine(x, seed_centroids(x, 4, 1))
+    drifted = unit_rows(x + np.float32(0.3) * np.roll(x, 4, axis=1))
+    after = refine(drifted, before)
+    nowhere = np.full(len(x), NONE, np.int32)
+    assert not np.array_equal(before, after)
+    assert np.array_equal(assign(drifted, after, nowhere, 0), assign(x, before, nowhere, 0))
+
+
+def test_a_centroid_without_items_stays_where_it_was() -> None:
+    x = blobs(1, dim=3)
+    start = np.eye(3, dtype=np.float32)[:2]
+    assert np.array_equal(refine(x, start)[1], start[1])
+
+
+def test_a_known_item_moves_only_past_the_margin() -> None:
+    centroids = np.array([angle(0), angle(90)], np.float32)
+    x = np.array([angle(44), angle(46), angle(50)], np.float32)
+    zeros = np.zeros(3, np.int32)
+    assert assign(x, centroids, np.full(3, NONE, np.int32), 0.05).tolist() == [0, 1, 1]
+    assert assign(x, centroids, zeros, 0.05).tolist() == [0, 0, 1]
+    assert assign(x, centroids, zeros, 0.5).tolist() == [0, 0, 0]
+    assert assign(x, centroids, zeros + 1, 0.05).tolist() == [1, 1, 1]
+
+
+def test_nothing_is_placed_nowhere_and_no_centroids_place_nothing() -> None:
+    nothing, centroids = np.empty((0, 3), np.float32), np.eye(3, dtype=np.float32)
+    assert len(assign(nothing, centroids, np.empty(0, np.int32), 0.05)) == 0
+    assert np.array_equal(refine(nothing, centroids), centroids)
+    homeless = assign(centroids, nothing, np.array([2, 0, NONE], np.int32), 0.05)
+    assert homeless.tolist() == [NONE] * 3

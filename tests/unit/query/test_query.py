@@ -1,0 +1,449 @@
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from core.placing import clusters
+from core.placing.clusters import unit_rows
+from core.placing.placement import Placement, Placer, features
+from core.rows import FORMAT, row_dtype
+from core.settings import LshSettings, ModelSettings, Settings
+from streamer import records
+from streamer.demo.shop import Shop
+from streamer.errors import ConfigError, WalkstreamError
+from streamer.files import replay
+from streamer.files.readers import Source
+from streamer.query import run as query
+from streamer.query.index import Answer, Index, Mode
+from streamer.query.run import Options
+from streamer.query.shelves import Resident
+from streamer.records import Space
+from streamer.settings import load as config
+from streamer.store import Store
+from streamer.worker import checkpoint
+
+ROOT = Path(__file__).resolve().parents[3]
+START_MS = 1_700_000_000_000
+SHOP = Shop(1, products=300)
+CATEGORY = {item["item_id"]: item["attributes"]["category"] for item in SHOP.items()}
+MODES = pytest.mark.parametrize("mode", ["similar", "next", "hybrid"])
+RESIDENT = pytest.mark.parametrize("resident", [False, True], ids=["stored", "resident"])
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state folder of a replayed shop, with the names of its items."""
+    folder = tmp_path_factory.mktemp("learned")
+    log = folder / "clicks.jsonl"
+    log.write_text("\n".join(json.dumps(c) for c in islice(SHOP.clicks(START_MS), 8000)))
+    settings = ["model.dim=32", "clusters.count=8", "clusters.min_items=40"]
+    settings += ["round.max_events=500", "engine.threads=1"]
+    replay.run(config.load(None, settings, {}), Source([log]), None, folder / "out", False)
+    state = folder / "out" / replay.DIRECTORY
+    store = Store(state)
+    store.write(
+        attributes={
+            item["item_id"].encode(): msgspec.json.encode(item["attributes"])
+            for item in SHOP.items()
+        }
+    )
+    store.close()
+    return state
+
+
+@pytest.fixture
+def store(learned: Path, tmp_path: Path) -> Any:
+    opened = Store(learned, tmp_path / "secondary")
+    yield opened
+    opened.close()
+
+
+def tables(store: Store) -> tuple[list[str], NDArray[np.float32], NDArray[np.float32]]:
+    """Items with a vector, V^ and U^."""
+    keys, rows = store.all_rows()
+    at = np.flatnonzero(rows["published"] > 0)
+    v, u = (unit_rows(rows[name][at].astype(np.float32)) for name in ("pub_v", "pub_u"))
+    return [keys[i].decode() for i in at], v, u
+
+
+def scores(store: Store, weights: dict[str, float], mode: Mode) -> dict[str, float]:
+    """Of all other items for weighted ones, term by term as in the definition."""
+    names, v, u = tables(store)
+    total = np.zeros(len(names))
+    for item, weight in weights.items():
+        at = names.index(item)
+        total += weight * (v @ v[at])
+        if mode != "similar":
+            total += weight * (u @ v[at] + v @ u[at])
+    if mode == "hybrid":
+        total += 2 * np.sqrt(shares(store, names, weights))
+    return {name: total[at] for at, name in enumerate(names) if name not in weights}
+
+
+def shares(store: Store, names: list[str], weights: dict[str, float]) -> NDArray[np.float64]:
+    """p of each item: the weighted mean of the shares that it has of the arcs of some items."""
+    slots, p = dict(checkpoint.nodes(store)), np.zeros(len(names))
+    for node in slots.values():
+        weight = weights.get(node.key.decode(), 0.0)
+        for slot, share in zip(node.nbr.tolist(), node.wgt / node.wgt.sum(), strict=True):
+            neighbour = slots[slot].key.decode()
+            if weight and neighbour in names:
+                p[names.index(neighbour)] += weight * share
+    return p
+
+
+def best(score: dict[str, float], k: int) -> set[str]:
+    return set(sorted(score, key=lambda name: -score[name])[:k])
+
+
+def recall(store: Store, items: list[str], mode: Mode, resident: bool) -> tuple[float, float]:
+    """Share of the true ten nearest that are found, and the mean number of candidates."""
+    names, v, u = tables(store)
+    index = Index(store, resident)
+    hits, looked = [], []
+    for item in items:
+        answer = index.neighbours([item], 10, mode)
+        at = names.index(item)
+        score = v @ v[at] if mode == "similar" else v @ v[at] + u @ v[at] + v @ u[at]
+        if mode == "hybrid":
+            score = score + 2 * np.sqrt(shares(store, names, {item: 1.0}))
+        score[at] = -np.inf
+        wanted = {names[i] for i in np.argsort(-score)[:10]}
+        hits.append(len(wanted & {n.item for n in answer.neighbours}) / 10)
+        looked.append(answer.candidates)
+    return float(np.mean(hits)), float(np.mean(looked))
+
+
+# -- a learned shop ------------------------------------------------------------------------------
+
+
+@MODES
+def test_neighbours_are_of_the_same_category_far_above_chance(store: Store, mode: Mode) -> None:
+    names, _, _ = tables(store)
+    index = Index(store)
+    same = [
+        CATEGORY[found.item] == CATEGORY[item]
+        for item in names[::5]
+        for found in index.neighbours([item], 5, mode).neighbours
+    ]
+    # Of 15 categories.
+    assert np.mean(same) > 0.5
+
+
+@MODES
+@RESIDENT
+def test_most_of_the_true_neighbours_are_found(store: Store, mode: Mode, resident: bool) -> None:
+    assert recall(store, tables(store)[0][::25], mode, resident)[0] > 0.9
+
+
+@MODES
+@RESIDENT
+def test_asking_for_all_items_gives_them_in_the_true_order(
+    store: Store, mode: Mode, resident: bool
+) -> None:
+    names, _, _ = tables(store)
+    wanted = scores(store, {names[17]: 1.0}, mode)
+    answer = Index(store, resident).neighbours([names[17]], len(names) + 5, mode)
+    assert answer.candidates == len(answer.neighbours) == len(wanted)
+    told = {found.item: found.score for found in answer.neighbours}
+    assert told == pytest.approx(wanted, abs=1e-5)
+    assert [found.score for found in answer.neighbours] == sorted(told.values(), reverse=True)
+
+
+@MODES
+@RESIDENT
+def test_a_session_is_the_decayed_mean_of_its_items(
+    store: Store, mode: Mode, resident: bool
+) -> None:
+    names, _, _ = tables(store)
+    a, b, c = names[3], names[40], names[90]
+    weights = {a: (1 + 0.25) / 1.75, b: 0.5 / 1.75}
+    index = Index(store, resident)
+    answer = index.neighbours([a, b, a], len(names), mode, decay=0.5)
+    told = {found.item: found.score for found in answer.neighbours}
+    assert told == pytest.approx(scores(store, weights, mode), abs=1e-5)
+    assert (answer.item, answer.session, answer.unknown) == (a, [a, b, a], [])
+    # An item without a vector keeps its place in the session, and no more.
+    answer = index.neighbours([c, "nowhere", a], len(names), mode, decay=0.5)
+    told = {found.item: found.score for found in answer.neighbours}
+    assert told == pytest.approx(scores(store, {a: 0.8, c: 0.2}, mode), abs=1e-5)
+    assert answer.unknown == ["nowhere"]
+
+
+def test_hybrid_compares_every_neighbour_in_the_graph(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.query.index.ENOUGH", 1)
+    slots = dict(checkpoint.nodes(store))
+    names = set(tables(store)[0])
+    index = Index(store)
+    node = max(slots.values(), key=lambda node: len(node.nbr))
+    neighbours = {slots[slot].key.decode() for slot in node.nbr.tolist()} & names
+    answer = index.neighbours([node.key.decode()], len(neighbours), "hybrid")
+    first = best(scores(store, {node.key.decode(): 1.0}, "hybrid"), len(neighbours))
+    assert {n.item for n in answer.neighbours} >= first & neighbours
+
+
+@MODES
+def test_memory_and_rocksdb_give_the_same_answer(store: Store, mode: Mode) -> None:
+    stored, resident = Index(store), Index(store, resident=True)
+    for item in tables(store)[0][::40]:
+        one, other = (index.neighbours([item], 10, mode) for index in (stored, resident))
+        assert one.candidates == other.candidates
+        assert [n.item for n in one.neighbours] == [n.item for n in other.neighbours]
+        assert [n.updates for n in one.neighbours] == [n.updates for n in other.neighbours]
+
+
+@MODES
+@pytest.mark.parametrize("k", [1, 10, 200])
+def test_k_others_come_back_the_item_never_among_them(store: Store, mode: Mode, k: int) -> None:
+    index = Index(store)
+    for item in tables(store)[0][::30]:
+        found = [n.item for n in index.neighbours([item], k, mode).neighbours]
+        assert len(set(found)) == len(found) == k
+        assert item not in found
+
+
+def test_neighbours_carry_cluster_and_attributes(store: Store) -> None:
+    item = tables(store)[0][0]
+    for found in Index(store).neighbours([item], 5, "similar").neighbours:
+        assert found.attributes["category"] == CATEGORY[found.item]
+        assert found.cluster is not None
+        assert found.item.encode() in store.members(found.cluster)
+
+
+@MODES
+def test_items_with_few_updates_are_left_out_on_request(store: Store, mode: Mode) -> None:
+    keys, rows = store.all_rows()
+    updates = {key.decode(): int(row["updates"]) for key, row in zip(keys, rows, strict=True)}
+    item = tables(store)[0][3]
+    least = int(np.median(list(updates.values())))
+    others = [other for other, n in updates.items() if n >= least and other != item]
+    index = Index(store)
+    found = index.neighbours([item], 10, mode, least).neighbours
+    assert len(found) == 10
+    assert all(n.updates == updates[n.item] >= least for n in found)
+    every = index.neighbours([item], len(updates), mode, least).neighbours
+    assert sorted(n.item for n in every) == sorted(others)
+
+
+def test_a_table_shows_names_and_how_many_were_looked_at(
+    learned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query.run(learned, ["sku-0000"], Options(k=3))
+    out = capsys.readouterr().out
+    query.run(learned, ["sku-0000"], Options(k=3, as_json=True))
+    told = json.loads(capsys.readouterr().out)
+    assert set(told) == {
+        "item", "mode", "candidates", "items", "neighbours", "session", "unknown",
+    }  # fmt: skip
+    assert (told["item"], told["mode"], len(told["neighbours"])) == ("sku-0000", "similar", 3)
+    for found in told["neighbours"]:
+        assert set(found) == {"item", "score", "cluster", "updates", "attributes"}
+        assert f"{found['updates']:,}" in out
+        assert found["item"] in out
+        assert f"{found['score']:.3f}" in out
+        assert found["attributes"]["name"].split()[-1] in out
+    assert f"looked at {told['candidates']:,} of {told['items']:,} items" in out
+
+
+def test_another_process_reads_beside_the_one_that_writes(learned: Path, tmp_path: Path) -> None:
+    writer = Store(learned)
+    keys, stored = writer.all_rows()
+    rows, versions = stored.copy(), set()
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            rows["version"] += 1
+            writer.write(keys=keys, rows=rows)
+            versions.add(int(rows["version"][0]))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        command = [sys.executable, "-m", "streamer.cli", "query", "sku-0000", "--json"]
+        ran = subprocess.run(
+            [*command, "--state", str(learned)],
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    finally:
+        done.set()
+        thread.join()
+        writer.close()
+    assert ran.returncode == 0, ran.stderr
+    assert len(json.loads(ran.stdout)["neighbours"]) == 10
+    assert len(versions) > 10, "nothing was written meanwhile"
+
+
+def test_hybrid_tells_that_the_graph_is_not_there_yet(
+    learned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    young = Path(shutil.copytree(learned, tmp_path / "young"))
+    store = Store(young)
+    store.write_entries({"meta": [(checkpoint.POINTER, None)]})
+    store.close()
+    for folder, tells in ((young, True), (learned, False)):
+        query.run(folder, ["sku-0001"], Options(mode="hybrid"))
+        assert ("hybrid is next as yet" in capsys.readouterr().err) == tells
+
+
+def test_standard_input_is_not_asked_for_beside_items(learned: Path) -> None:
+    with pytest.raises(ConfigError, match="give it alone"):
+        query.run(learned, ["-", "sku-0001"], Options())
+
+
+def test_each_line_of_standard_input_is_a_query(
+    learned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "sku-0001\n\nsku-0002\tsku-0003\nsku-9999\nsku-0004\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    with pytest.raises(WalkstreamError, match="1 of 4 queries"):
+        query.run(learned, ["-"], Options(k=3, mode="hybrid", as_json=True))
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["item"] for one in told] == ["sku-0001", "sku-0003", "sku-9999", "sku-0004"]
+    assert [one["line"] for one in told] == [1, 3, 4, 5]
+    assert told[1]["session"] == ["sku-0002", "sku-0003"]
+    assert told[2]["session"] == ["sku-9999"]
+    assert "there is no item 'sku-9999'" in told[2]["error"]
+    query.run(learned, ["sku-0002", "sku-0003"], Options(k=3, mode="hybrid", as_json=True))
+    alone = json.loads(capsys.readouterr().out)
+    assert [n["item"] for n in alone["neighbours"]] == [n["item"] for n in told[1]["neighbours"]]
+
+
+def test_an_unknown_item_is_told_apart_from_one_without_a_vector(learned: Path) -> None:
+    for unknown in ("sku-9999", "", "\udcffattr/category=garden", "\udcffspace"):
+        with pytest.raises(WalkstreamError, match="there is no item"):
+            query.run(learned, [unknown], Options())
+    store = Store(learned)
+    store.write(attributes={b"sku-new": b'{"name": "New"}'})
+    store.close()
+    with pytest.raises(WalkstreamError, match="no vector yet"):
+        query.run(learned, ["sku-new"], Options())
+
+
+def test_a_folder_that_is_none_is_named_and_not_created(tmp_path: Path) -> None:
+    with pytest.raises(WalkstreamError, match=r"nowhere: there is no state folder"):
+        query.run(tmp_path / "nowhere", ["1"], Options())
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_in_which_nothing_was_learned_says_so(tmp_path: Path) -> None:
+    Store(tmp_path / "state").close()
+    with pytest.raises(WalkstreamError, match="nothing was learned yet"):
+        query.run(tmp_path / "state", ["1"], Options())
+
+
+# -- made catalogues -----------------------------------------------------------------------------
+
+
+def catalogue(
+    path: Path, n: int, family: Literal["sign", "p-stable"] = "sign", fitted: bool = True,
+    count: int = 0,
+) -> tuple[Store, list[str]]:  # fmt: skip
+    """A folder of n items in groups of about 30, whose context vectors lean towards the group.
+
+    With `count` clusters, which one in ten is not in yet.
+    """
+    rng = np.random.default_rng(7)
+    settings = Settings(
+        model=ModelSettings(dim=32),
+        # A cell as wide as the projections spread, or the codes of neighbours share nothing.
+        lsh=LshSettings(family=family, bits=12 if family == "sign" else 6, width=1.0),
+    )
+    group = rng.integers(n // 30, size=n)
+    middle = rng.standard_normal((n // 30, 32)) + 1.0
+    noisy = (middle[group] + 0.7 * rng.standard_normal((n, 32)) for _ in range(2))
+    v, u = (unit_rows(x.astype(np.float32)) for x in noisy)
+    centre = features(v, u).mean(axis=0) if fitted else np.zeros(0, np.float32)
+    rows = np.zeros(n, row_dtype(32, 0, settings.lsh.tables))
+    rows["format"], rows["version"], rows["published"], rows["cluster"] = FORMAT, 1, 1, -1
+    rows["pub_v"], rows["pub_u"] = v, u
+    x = features(v, u) - centre if fitted else features(v, u)
+    rows["buckets"] = Placer(settings).lsh.keys(x)
+    meta = {records.SPACE: msgspec.msgpack.encode(Space.of(settings, 1))}
+    if fitted:
+        centroids = clusters.refine(v, clusters.seed_centroids(v, count, 1)) if count else v[:0]
+        if count:
+            rows["cluster"] = np.where(rng.random(n) < 0.9, (v @ centroids.T).argmax(axis=1), -1)
+        placement = Placement(1, START_MS, centre, centroids)
+        meta[records.PLACEMENT] = records.pack_placement(placement)
+    store = Store(path)
+    items = [f"item {i}" for i in range(n)]
+    store.write(keys=[item.encode() for item in items], rows=rows, meta=meta)
+    return store, items
+
+
+@pytest.mark.parametrize("mode", ["similar", "next"])
+@pytest.mark.parametrize("family", ["sign", "p-stable"])
+def test_a_large_catalogue_is_searched_through_few_candidates(
+    tmp_path: Path, mode: Mode, family: Literal["sign", "p-stable"]
+) -> None:
+    store, items = catalogue(tmp_path / "state", 12_000, family)
+    found, looked = recall(store, items[:40], mode, False)
+    store.close()
+    assert found > 0.9
+    assert looked < 12_000 / 4
+
+
+@pytest.mark.parametrize("mode", ["similar", "next"])
+def test_clusters_tell_which_of_those_met_are_compared(tmp_path: Path, mode: Mode) -> None:
+    store, items = catalogue(tmp_path / "state", 12_000, count=32)
+    stored, resident = Index(store), Index(store, resident=True)
+    for index in (stored, resident):
+        found, looked = recall(store, items[:40], mode, isinstance(index.shelf, Resident))
+        assert found > 0.9
+        # Who ranks like the last of them is compared too.
+        assert 400 <= looked < 600
+    for item in items[:40]:
+        one, other = (index.neighbours([item], 10, mode) for index in (stored, resident))
+        assert one.candidates == other.candidates
+        assert [n.item for n in one.neighbours] == [n.item for n in other.neighbours]
+    # Where more are asked for, more are compared.
+    assert stored.neighbours([items[0]], 300, mode).candidates >= 1200
+    store.close()
+
+
+def test_before_the_first_placement_vectors_are_hashed_as_they_are(tmp_path: Path) -> None:
+    store, items = catalogue(tmp_path / "state", 6000, fitted=False)
+    found, _ = recall(store, items[:40], "similar", True)
+    answer = Index(store).neighbours([items[0]], 1, "similar")
+    store.close()
+    assert found > 0.9
+    assert answer.neighbours[0].cluster is None
+
+
+def test_an_item_far_from_all_others_still_gets_k_neighbours(tmp_path: Path) -> None:
+    store, items = catalogue(tmp_path / "state", 600)
+    keys, rows = store.all_rows()
+    at = keys.index(items[0].encode())
+    rows = rows[at : at + 1].copy()
+    # Opposite to the others, so that no bucket near it holds enough of them.
+    rows["version"] = 2
+    rows["pub_v"], rows["pub_u"] = -rows["pub_v"], -rows["pub_u"]
+    store.write(keys=[keys[at]], rows=rows)
+    index = Index(store)
+    for k in (10, 500, 599):
+        answer = index.neighbours([items[0]], k, "similar")
+        assert len(answer.neighbours) == k
+    store.close()
+    assert answer.candidates == 599
+
+
+def test_the_only_item_has_no_neighbours(tmp_path: Path) -> None:
+    store, items = catalogue(tmp_path / "state", 30)
+    store.write(gone=[(item.encode(), 2) for item in items[1:]])
+    assert Index(store).neighbours([items[0]], 10, "next") == Answer(items[0], "next", 0, [])
+    store.close()

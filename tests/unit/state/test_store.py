@@ -1,0 +1,420 @@
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from core.clicks import Clicks
+from core.engine import Engine
+from core.ids.vocabulary import ATTRIBUTE
+from core.rounds import Inputs
+from core.rows import FORMAT, row_dtype
+from streamer import records
+from streamer.demo.shop import Shop
+from streamer.errors import CorruptState, WalkstreamError
+from streamer.records import Progress, Space
+from streamer.settings import load as config
+from streamer.store import (
+    DESCRIBED,
+    POSTINGS,
+    Store,
+    bucket_prefix,
+    cluster_prefix,
+    guarded,
+    open_for_reading,
+)
+from streamer.worker import checkpoint
+
+START_MS = 1_700_000_000_000
+SETTINGS = config.load(
+    None,
+    [
+        *("model.dim=16", "lsh.tables=3", "clusters.count=8", "clusters.min_items=40"),
+        *("session.gap=1m", "graph.half_life=1m", "engine.threads=1"),
+    ],
+    {},
+).engine_settings
+DTYPE = row_dtype(16, 0, 3)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path / "state")
+    opened.set_meta({records.SPACE: msgspec.msgpack.encode(Space.of(SETTINGS, 1))})
+    yield opened
+    opened.close()
+
+
+def index_entries(
+    keys: list[bytes], rows: NDArray[np.void]
+) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+    """What clusters and postings have to hold for these rows."""
+    clusters, postings = {}, {}
+    for key, row in zip(keys, rows, strict=True):
+        if row["published"] > 0:
+            packed = cluster_prefix(int(row["cluster"]))
+            if row["cluster"] >= 0:
+                clusters[packed + key] = b""
+            for table, bucket in enumerate(row["buckets"].tolist()):
+                postings[bucket_prefix(table, bucket) + key] = packed
+    return clusters, postings
+
+
+def assert_indices_follow_rows(store: Store) -> None:
+    clusters, postings = index_entries(*store.all_rows())
+    assert store.everything("clusters") == clusters
+    assert store.everything("postings") == postings
+
+
+def row(version: int, *, published: int = 1, cluster: int = 0, bucket: int = 0) -> NDArray[np.void]:
+    out = np.zeros(1, DTYPE)
+    out["format"], out["version"], out["published"] = FORMAT, version, published
+    out["cluster"], out["buckets"] = cluster, bucket
+    return out
+
+
+def batches(n: int, size: int = 250, rate: float = 2.0) -> Iterator[Clicks]:
+    stream = list(islice(Shop(1, products=120).clicks(START_MS, rate=rate), n * size))
+    for begin in range(0, len(stream), size):
+        part = stream[begin : begin + size]
+        yield Clicks(
+            [click["user_id"] for click in part],
+            [click["item_id"] for click in part],
+            np.array([click["ts"] for click in part], np.int64),
+            np.ones(len(part), np.float32),
+        )
+
+
+# -- rows and indices ----------------------------------------------------------------------------
+
+
+def test_a_row_applies_only_if_its_version_is_newer(store: Store) -> None:
+    store.write(keys=[b"a"], rows=row(5, cluster=1))
+    for version in (4, 5):
+        store.write(keys=[b"a"], rows=row(version, cluster=2))
+        assert store.row(b"a") == row(5, cluster=1).tobytes()
+        assert (store.members(1), store.members(2)) == ([b"a"], [])
+    store.write(keys=[b"a"], rows=row(6, cluster=2))
+    assert store.row(b"a") == row(6, cluster=2).tobytes()
+    assert (store.members(1), store.members(2)) == ([], [b"a"])
+
+
+def test_a_deletion_applies_only_if_its_version_is_newer(store: Store) -> None:
+    store.write(keys=[b"a"], rows=row(5, cluster=1, bucket=9))
+    for version in (4, 5):
+        store.write(gone=[(b"a", version), (b"never there", version)])
+        assert store.row(b"a") is not None
+    store.write(gone=[(b"a", 6)])
+    assert store.row(b"a") is None
+    assert store.members(1) == []
+    assert store.buckets([(0, 9), (1, 9), (2, 9)]) == ([], [])
+
+
+def test_an_item_that_is_not_published_stands_in_no_index(store: Store) -> None:
+    store.write(keys=[b"a"], rows=row(1, published=0))
+    assert store.row(b"a") is not None
+    assert (store.placed(), store.cluster_sizes()) == (0, {})
+    store.write(keys=[b"a"], rows=row(2, published=2, cluster=-1))
+    assert (store.placed(), store.cluster_sizes()) == (1, {})
+    store.write(keys=[b"a"], rows=row(3, published=2, cluster=4))
+    assert (store.placed(), store.cluster_sizes()) == (1, {4: 1})
+    # It left and came back, and both arrived as one row.
+    store.write(keys=[b"a"], rows=row(5, published=0))
+    assert (store.placed(), store.cluster_sizes()) == (0, {})
+
+
+def test_buckets_give_the_items_of_exactly_these_places(store: Store) -> None:
+    keys = [b"a", b"b", b"ab", b"c"]
+    rows = np.concatenate([row(1), row(1), row(1), row(1)])
+    rows["buckets"] = [[0, 7, 2**63], [0, 8, 1], [1, 7, 1], [256, 255, 2**64 - 1]]
+    rows["cluster"] = [3, -1, 0, 2**31 - 1]
+    packed = dict(zip(keys, map(cluster_prefix, rows["cluster"].tolist()), strict=True))
+
+    def told(*places: tuple[int, int]) -> list[bytes]:
+        items, clusters = store.buckets(places)
+        assert clusters == [packed[item] for item in items]
+        return sorted(items)
+
+    store.write(keys=keys, rows=rows)
+    assert told() == []
+    assert told((0, 0)) == [b"a", b"b"]
+    assert told((1, 7), (0, 1)) == [b"a", b"ab", b"ab"], "as often as it was met"
+    assert told((2, 2**64 - 1), (2, 2**63), (2, 5)) == [b"a", b"c"]
+    assert told((2, 2), (2, 2**64 - 2), (7, 0)) == []
+    assert sorted(store.bucket_sizes()) == [1] * 6 + [2] * 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_indices_are_those_of_the_rows_after_any_writes(store: Store, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = [f"item/{n}".encode() for n in range(30)]
+    newest: dict[bytes, np.void] = {}
+    for _ in range(60):
+        chosen = rng.permutation(30)
+        keys = [names[i] for i in chosen[: rng.integers(0, 12)]]
+        rows = np.zeros(len(keys), DTYPE)
+        rows["format"] = FORMAT
+        rows["version"] = rng.integers(1, 40, len(keys))
+        rows["published"] = rng.integers(0, 3, len(keys))
+        rows["cluster"] = rng.integers(-1, 3, len(keys))
+        rows["buckets"] = rng.integers(0, 3, (len(keys), 3))
+        gone = [(names[i], int(rng.integers(1, 40))) for i in chosen[12 : rng.integers(12, 16)]]
+        store.write(keys=keys, rows=rows, gone=gone)
+        for key, new in zip(keys, rows, strict=True):
+            if key not in newest or new["version"] > newest[key]["version"]:
+                newest[key] = new
+        for key, version in gone:
+            if key in newest and version > newest[key]["version"]:
+                del newest[key]
+        assert_indices_follow_rows(store)
+        stored, table = store.all_rows()
+        told = {key: value.tobytes() for key, value in zip(stored, table, strict=True)}
+        assert told == {key: new.tobytes() for key, new in newest.items()}
+
+
+def test_indices_follow_an_engine_through_moves_and_departures(store: Store) -> None:
+    engine = Engine(SETTINGS, 1)
+    moves = departures = 0
+    for clicks in batches(24):
+        changes = engine.step(Inputs(clicks)).changes
+        assert changes is not None
+        store.write_changes(changes, {})
+        moves += changes.cluster_moves + changes.bucket_moves
+        departures += len(changes.gone)
+        assert_indices_follow_rows(store)
+    assert moves > 100
+    assert departures > 10
+    c, names = engine.model.columns, engine.vocabulary.keys
+    keys, rows = store.all_rows()
+    assert {key.decode() for key in keys} == {names[slot] for slot in engine.items}
+    for key, stored in zip(keys, rows, strict=True):
+        slot = engine.vocabulary.get(key.decode())
+        assert stored["cluster"] == c.cluster[slot]
+        assert np.array_equal(stored["buckets"], c.buckets[slot])
+    assert store.versions() == engine.versions
+
+
+def test_a_commit_applied_twice_changes_nothing(store: Store) -> None:
+    engine = Engine(SETTINGS, 1)
+    for clicks in batches(6):
+        changes = engine.step(Inputs(clicks)).changes
+        assert changes is not None
+        store.write_changes(changes, {})
+        before = {name: store.everything(name) for name in ("rows", "clusters", "postings")}
+        store.write_changes(changes, {})
+        assert {name: store.everything(name) for name in before} == before
+
+
+def test_two_rows_of_one_key_in_one_write_are_refused(store: Store) -> None:
+    store.write(keys=[b"a"], rows=row(1))
+    with pytest.raises(ValueError, match="same key"):
+        store.write(keys=[b"b", b"a", b"b"], rows=np.concatenate([row(2), row(2), row(3)]))
+    assert [key for key, _ in store.scan("rows")] == [b"a"]
+    assert_indices_follow_rows(store)
+
+
+def test_a_folder_that_is_opened_again_knows_where_its_rows_are_placed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state")
+    store.set_meta({records.SPACE: msgspec.msgpack.encode(Space.of(SETTINGS, 1))})
+    rows = np.concatenate([row(5, cluster=1, bucket=3), row(5, cluster=2, bucket=4)])
+    store.write(keys=[b"a", b"b"], rows=rows)
+    store.close()
+    again = Store(store.path)
+    again.write(keys=[b"a"], rows=row(4, cluster=7))
+    assert again.row(b"a") == rows[:1].tobytes()
+    again.write(keys=[b"a"], rows=row(6, cluster=7, bucket=9), gone=[(b"b", 6)])
+    assert_indices_follow_rows(again)
+    assert again.buckets([(0, 3), (0, 4), (0, 9)]) == ([b"a"], [cluster_prefix(7)])
+    again.close()
+
+
+def test_postings_that_told_no_clusters_do_so_from_the_first_write_on(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state")
+    store.set_meta({records.SPACE: msgspec.msgpack.encode(Space.of(SETTINGS, 1))})
+    rows = np.concatenate([row(5, cluster=1, bucket=3), row(5, cluster=2, bucket=4)])
+    store.write(keys=[b"a", b"b"], rows=rows)
+    untold = [(key, b"") for key in store.everything("postings")]
+    store.write_entries({"postings": untold, "meta": [(POSTINGS, None)]})
+    store.close()
+    again = Store(store.path)
+    again.write(keys=[b"c"], rows=row(1))
+    assert_indices_follow_rows(again)
+    again.close()
+
+
+def test_rows_of_items_and_of_attributes_are_counted_apart(store: Store) -> None:
+    keys = [b"a", b"b", ATTRIBUTE + b"category=garden"]
+    rows = np.concatenate([row(1), row(1), row(1, published=0)])
+    store.write(keys=keys, rows=rows)
+    assert store.count_rows() == (2, 1)
+
+
+def test_attributes_come_back_until_the_item_is_retired(store: Store) -> None:
+    store.write(attributes={b"a": b'{"name":"A","tags":["x","y"]}'})
+    assert store.attributes(b"a") == {"name": "A", "tags": ["x", "y"]}
+    assert store.attributes(b"b") == {}
+    store.write(attributes={b"a": None})
+    assert store.attributes(b"a") == {}
+
+
+def test_attributes_wait_for_the_commit_that_takes_them_in(store: Store) -> None:
+    news = {DESCRIBED + b"a": (0, 7), DESCRIBED + b"b": (1, 3), DESCRIBED + b"c": (1, 9)}
+    meta = {key: msgspec.msgpack.encode(place) for key, place in news.items()}
+    store.write(attributes={b"a": b'{"name":"A"}', b"b": None}, meta=meta)
+    assert list(store.described()) == [
+        ("a", {"name": "A"}, 0, 7),
+        ("b", None, 1, 3),
+        ("c", None, 1, 9),
+    ]
+    changes = Engine(SETTINGS, 1).step(Inputs(Clicks.empty())).changes
+    assert changes is not None
+    taken = {("items", 0): 8, ("items", 1): 4}
+    store.write_changes(changes, {}, ["a", "b", "c"], taken)
+    assert list(store.described()) == [("c", None, 1, 9)], "its news is newer than the commit"
+
+
+def test_offsets_come_back_by_topic_and_partition(store: Store) -> None:
+    assert (store.progress(), store.tail_offsets(), store.age()) == ({}, {}, 0.0)
+    done = Progress(7, START_MS, 2, 3)
+    store.set_meta(
+        {
+            records.progress_key("a/b", 11): msgspec.msgpack.encode(done),
+            b"tail/a/b/4": msgspec.msgpack.encode(9),
+        }
+    )
+    assert store.progress() == {("a/b", 11): done}
+    assert store.tail_offsets() == {("a/b", 4): 9}
+
+
+# -- checkpoints ---------------------------------------------------------------------------------
+
+
+def remembered(engine: Engine) -> dict[str, Any]:
+    """Graph, sessions and clock by id, so that slots do not matter."""
+    names, g, ses = engine.vocabulary.keys, engine.graph, engine.sessions
+
+    def named(slots: NDArray[np.int32]) -> list[str | None]:
+        return [names[slot] for slot in slots]
+
+    nodes = [slot for slot in range(len(names)) if g.last_seen[slot] >= 0]
+    return {
+        "graph": {
+            names[slot]: (int(g.last_seen[slot]), named(nbr), wgt.tobytes())
+            for slot in nodes
+            for nbr, wgt in [g.row(slot)]
+        },
+        "sessions": {
+            user: (int(ses.time[at]), named(ses.items[at, : ses.size[at]]))
+            for user, at in ses.users.items()
+        },
+        "clock": (engine.clock.time, engine.clock.landmark),
+    }
+
+
+Step = Callable[[Engine, Clicks], object]
+STEPS: dict[str, Step] = {
+    "learned": lambda engine, clicks: engine.step(Inputs(clicks)),
+    "only folded": lambda engine, clicks: engine.fold(clicks),
+}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_a_checkpoint_gives_back_graph_sessions_and_offsets(store: Store, step: Step) -> None:
+    engine = Engine(SETTINGS, 1)
+    wrote = []
+    for n, clicks in enumerate(batches(16)):
+        step(engine, clicks)
+        wrote.append(checkpoint.save(store, engine, {("clicks", 0): n}))
+        loaded = Engine(SETTINGS, 1)
+        assert checkpoint.load(store, loaded) == {"clicks/0": n}
+        assert remembered(loaded) == remembered(engine)
+    assert checkpoint.save(store, engine, {("clicks", 0): 99}) == 0, "nothing changed since"
+    assert checkpoint.load(store, Engine(SETTINGS, 1)) == {"clicks/0": 99}
+    assert min(wrote) > 0
+
+
+def test_graph_size_counts_nodes_and_arcs_of_the_checkpoint(store: Store) -> None:
+    engine = Engine(SETTINGS, 1)
+    (clicks,) = batches(1)
+    engine.fold(clicks)
+    assert checkpoint.size(store) == (0, 0)
+    checkpoint.save(store, engine, {})
+    assert checkpoint.size(store) == (len(set(clicks.items)), engine.graph.arcs)
+
+
+def test_a_folder_without_a_checkpoint_has_none(store: Store) -> None:
+    engine = Engine(SETTINGS, 1)
+    assert checkpoint.load(store, engine) is None
+    assert checkpoint.pointer(store) is None
+    assert remembered(engine) == remembered(Engine(SETTINGS, 1))
+
+
+def test_a_checkpoint_can_be_told_other_offsets(store: Store) -> None:
+    engine = Engine(SETTINGS, 1)
+    (clicks,) = batches(1)
+    engine.fold(clicks)
+    checkpoint.save(store, engine, {})
+    checkpoint.set_offsets(store, {("clicks", 0): 5})
+    loaded = Engine(SETTINGS, 1)
+    assert checkpoint.load(store, loaded) == {"clicks/0": 5}
+    assert remembered(loaded) == remembered(engine)
+
+
+# -- the folder ----------------------------------------------------------------------------------
+
+
+def test_a_closed_folder_can_be_opened_again_at_once_and_has_kept_all(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state")
+    store.set_meta({records.SPACE: msgspec.msgpack.encode(Space.of(SETTINGS, 1))})
+    store.write(keys=[b"a"], rows=row(1, cluster=3))
+    store.close()
+    again = Store(tmp_path / "state")
+    assert again.row(b"a") == row(1, cluster=3).tobytes()
+    assert again.members(3) == [b"a"]
+    again.close()
+
+
+def test_rows_without_a_space_are_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state")
+    with pytest.raises(WalkstreamError, match="no vector space yet"):
+        store.all_rows()
+    store.close()
+
+
+def test_a_reader_sees_what_was_written_before_it_opened(store: Store, tmp_path: Path) -> None:
+    store.write(keys=[b"a"], rows=row(1))
+    reader = open_for_reading(store.path, tmp_path / "secondary")
+    store.write(keys=[b"b"], rows=row(1))
+    assert reader.row(b"a") == row(1).tobytes()
+    assert store.row(b"b") is not None
+    reader.close()
+
+
+def test_a_folder_that_another_has_open_stays_where_it_is(store: Store) -> None:
+    with pytest.raises(WalkstreamError, match="another process has this"), guarded(store.path):
+        Store(store.path)
+    assert store.path.exists()
+
+
+def test_a_damaged_folder_is_moved_aside(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    Store(path).close()
+    manifest = next(path.glob("MANIFEST-*"))
+    manifest.write_bytes(b"\0" * manifest.stat().st_size)
+    with pytest.raises(CorruptState, match="cannot be used"), guarded(path):
+        Store(path)
+    assert not path.exists()
+    assert len(list(tmp_path.glob("state.corrupt-*"))) == 1
+
+
+def test_a_damaged_folder_that_is_only_read_stays_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    Store(path).close()
+    next(path.glob("MANIFEST-*")).write_bytes(b"nonsense")
+    with pytest.raises(WalkstreamError, match="could not read it"):
+        open_for_reading(path, tmp_path / "secondary")
+    assert path.exists()
