@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from confluent_kafka import Consumer, TopicPartition
 
 from streamer import store
-from streamer.kafka.clients import Place, checked, place_of
+from streamer.kafka.clients import Partition, checked, partition_of
 
 
 def reserved(
-    consumer: Consumer, begins: Mapping[Place, int], ends: Mapping[Place, int]
+    consumer: Consumer, begins: Mapping[Partition, int], ends: Mapping[Partition, int]
 ) -> dict[bytes, bytes]:
     """The newest value under each reserved key, between two offsets of each partition.
 
@@ -17,16 +17,16 @@ def reserved(
     """
     at = dict(begins)
     out: dict[bytes, bytes | None] = {}
-    consumer.assign([TopicPartition(*place, offset) for place, offset in begins.items()])
-    while any(at[place] < end for place, end in ends.items()):
+    consumer.assign([TopicPartition(*partition, offset) for partition, offset in begins.items()])
+    while any(at[partition] < end for partition, end in ends.items()):
         for message in map(checked, consumer.consume(10_000, 0.2)):
-            place, offset = place_of(message), message.offset() or 0
+            partition, offset = partition_of(message), message.offset() or 0
             if message.error() is None:
                 key = message.key()
                 if key is not None and not store.is_row(key):
                     out[key] = message.value()
                 offset += 1
             # The last offsets may be markers of transactions: then only the end tells.
-            at[place] = max(at[place], offset)
+            at[partition] = max(at[partition], offset)
     consumer.unassign()
     return {key: value for key, value in out.items() if value is not None}

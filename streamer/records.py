@@ -165,7 +165,7 @@ def items_key(topic: str, partition: int) -> bytes:
     return ITEMS + f"{topic}/{partition}".encode()
 
 
-def progress_place(key: bytes) -> tuple[str, int]:
+def progress_partition(key: bytes) -> tuple[str, int]:
     """The partition that a progress key, or an items key, is of."""
     topic, _, partition = key.removeprefix(PROGRESS).removeprefix(ITEMS).decode().rpartition("/")
     return topic, int(partition)

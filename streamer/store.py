@@ -57,8 +57,8 @@ TAIL = b"tail/"
 DESCRIBED = b"described/"
 """Items whose attributes were read, and which no commit has taken in yet."""
 
-POSTINGS, TOLD = b"postings", b"cluster"
-"""Postings tell clusters. Without it they are those of an older version, which told nothing."""
+POSTINGS, WITH_CLUSTERS = b"postings", b"cluster"
+"""The value of POSTINGS where each posting has its cluster, which those of older versions lack."""
 
 _WRITE = msgspec.msgpack.encode
 
@@ -138,14 +138,14 @@ class Store:
 
     def progress(self) -> dict[tuple[str, int], Progress]:
         return {
-            records.progress_place(key): msgspec.msgpack.decode(value, type=Progress)
+            records.progress_partition(key): msgspec.msgpack.decode(value, type=Progress)
             for key, value in self.scan("meta", records.PROGRESS)
         }
 
     def items_taken(self) -> dict[tuple[str, int], int]:
         """Offset of each partition of `items` up to which commits have taken attributes in."""
         return {
-            records.progress_place(key): msgspec.msgpack.decode(value, type=int)
+            records.progress_partition(key): msgspec.msgpack.decode(value, type=int)
             for key, value in self.scan("meta", records.ITEMS)
         }
 
@@ -265,10 +265,10 @@ class Store:
 
         Id, attributes (None for an item that was retired), partition and offset of the record.
         """
-        for key, place in self.scan("meta", DESCRIBED):
+        for key, position in self.scan("meta", DESCRIBED):
             item = key.removeprefix(DESCRIBED)
             value = self._cf["attributes"].get(item)
-            partition, offset = msgspec.msgpack.decode(place, type=tuple[int, int])
+            partition, offset = msgspec.msgpack.decode(position, type=tuple[int, int])
             yield item.decode(), msgspec.json.decode(value) if value else None, partition, offset
 
     def count(self, family: str) -> int:
@@ -359,18 +359,18 @@ class Store:
         """Where the stored rows are placed: read at the first write, and then kept level."""
         if self._places is None:
             places = Places(dtype["buckets"].shape[0])
-            is_told = self.meta(POSTINGS) == TOLD
+            has_clusters = self.meta(POSTINGS) == WITH_CLUSTERS
             stored = self.scan("rows")
             while part := list(islice(stored, SCANNED)):
                 keys, values = zip(*part, strict=True)
                 at, rows = places.find(keys), from_values(list(values), dtype)
-                if not is_told:
+                if not has_clusters:
                     batch = WriteBatch(raw_mode=True)
                     self._move(batch, places.moves(keys, at, rows))
                     self._db.write(batch)
                 places.store(keys, at, rows)
-            if not is_told:
-                self.set_meta({POSTINGS: TOLD})
+            if not has_clusters:
+                self.set_meta({POSTINGS: WITH_CLUSTERS})
             self._places = places
         return self._places
 
@@ -397,9 +397,9 @@ class Store:
         ends = {partition: offset for (_, partition), offset in (taken or {}).items()}
         for item in described:
             key = DESCRIBED + item.encode()
-            place = self.meta(key)
-            if place is not None:
-                partition, offset = msgspec.msgpack.decode(place, type=tuple[int, int])
+            position = self.meta(key)
+            if position is not None:
+                partition, offset = msgspec.msgpack.decode(position, type=tuple[int, int])
                 if offset < ends.get(partition, 0):
                     entries[key] = None
         self.write(

@@ -196,11 +196,11 @@ class App:
 
     # -- topics ----------------------------------------------------------------------------------
 
-    def places(self, topic: str) -> list[tuple[str, int]]:
+    def partitions(self, topic: str) -> list[tuple[str, int]]:
         return [(topic, p) for p in self.admin.list_topics(topic, 10).topics[topic].partitions]
 
     def ends(self, topic: str) -> dict[tuple[str, int], int]:
-        return clients.ends(self.admin, self.places(topic))
+        return clients.ends(self.admin, self.partitions(topic))
 
     def publish(self, clicks: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Send key and value of clicks, all acknowledged."""
@@ -213,28 +213,28 @@ class App:
     def read(self, topic: str) -> list[Message]:
         """All that a consumer with read_committed gets, partition by partition."""
         ends = self.ends(topic)
-        out: dict[tuple[str, int], list[Message]] = {place: [] for place in ends}
+        out: dict[tuple[str, int], list[Message]] = {partition: [] for partition in ends}
         consumer = clients.tail_consumer(self.config)
         consumer.assign([TopicPartition(t, p, 0) for t, p in ends])
         reached: dict[tuple[str, int], int] = {}
         deadline = time.monotonic() + SECONDS
-        while any(reached.get(place, -1) < end for place, end in ends.items()):
+        while any(reached.get(partition, -1) < end for partition, end in ends.items()):
             assert time.monotonic() < deadline, f"{topic}: read to {reached}, the ends are {ends}"
             for message in consumer.consume(10_000, 0.2):
-                place = message.topic() or "", message.partition() or 0
+                partition = message.topic() or "", message.partition() or 0
                 error = message.error()
                 if error is None:
-                    out[place].append(message)
+                    out[partition].append(message)
                 else:
                     assert error.code() == KafkaError._PARTITION_EOF, error
-                    reached[place] = message.offset() or 0
+                    reached[partition] = message.offset() or 0
         consumer.close()
-        return [message for place in sorted(out) for message in out[place]]
+        return [message for partition in sorted(out) for message in out[partition]]
 
     def group_offsets(self) -> dict[tuple[str, int], int]:
         """What the consumer group has committed; negative where it has nothing."""
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.name})
-        asked = [TopicPartition(t, p) for t, p in self.places(self.config.topics.clicks)]
+        asked = [TopicPartition(t, p) for t, p in self.partitions(self.config.topics.clicks)]
         found = consumer.committed(asked, 10)
         consumer.close()
         return {(tp.topic, tp.partition): tp.offset for tp in found}
@@ -252,7 +252,7 @@ class App:
     def progress(self) -> dict[tuple[str, int], Progress]:
         """The last progress record of each clicks partition, from the topic."""
         return {
-            records.progress_place(message.key() or b""): msgspec.msgpack.decode(
+            records.progress_partition(message.key() or b""): msgspec.msgpack.decode(
                 message.value() or b"", type=Progress
             )
             for message in self.read(self.config.topics.model_state)

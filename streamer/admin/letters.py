@@ -16,7 +16,7 @@ from streamer.decode import deadletter
 from streamer.decode.events import Reason
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.kafka import clients
-from streamer.kafka.clients import CALL_SECONDS, Place, checked, place_of
+from streamer.kafka.clients import CALL_SECONDS, Partition, checked, partition_of
 from streamer.settings.load import duration
 from streamer.settings.sections import Config
 
@@ -43,7 +43,7 @@ class Letter(NamedTuple):
             name: value.decode(errors="replace") if isinstance(value, bytes) else str(value)
             for name, value in dict(message.headers() or []).items()
         }
-        topic, partition = place_of(message)
+        topic, partition = partition_of(message)
         offset, (_, ms) = message.offset() or 0, message.timestamp()
         return cls(topic, partition, offset, ms, message.key(), message.value(), headers)
 
@@ -149,8 +149,8 @@ class Log:
     def __init__(self, config: Config, wanted: Filter) -> None:
         clients.admin(config)
         self.wanted, self.consumer = wanted, clients.tail_consumer(config)
-        self.begins: dict[Place, int] = {}
-        self.ends: dict[Place, int] = {}
+        self.begins: dict[Partition, int] = {}
+        self.ends: dict[Partition, int] = {}
         try:
             self._find(config.topics.dead_letters)
         except KafkaException as error:
@@ -160,15 +160,15 @@ class Log:
 
     def _find(self, topic: str) -> None:
         """Where to begin and to end in each partition that has something."""
-        places, since = [(topic, p) for p in clients.partitions(self.consumer, topic)], None
+        partitions, since = [(topic, p) for p in clients.partitions(self.consumer, topic)], None
         if self.wanted.since is not None:
-            since = clients.offsets_at(self.consumer, places, self.wanted.since)
-        for place in places:
+            since = clients.offsets_at(self.consumer, partitions, self.wanted.since)
+        for partition in partitions:
             # The end for readers of committed records: a transaction that is open is left out.
-            low, end = self.consumer.get_watermark_offsets(TopicPartition(*place), CALL_SECONDS)
-            begin = low if since is None else since.get(place, end)
+            low, end = self.consumer.get_watermark_offsets(TopicPartition(*partition), CALL_SECONDS)
+            begin = low if since is None else since.get(partition, end)
             if begin < end:
-                self.begins[place], self.ends[place] = begin, end
+                self.begins[partition], self.ends[partition] = begin, end
 
     def close(self) -> None:
         self.consumer.close()
@@ -184,17 +184,19 @@ class Log:
             console=console, transient=True, disable=not console.is_terminal,
         ) as bar:  # fmt: skip
             task = bar.add_task(doing, total=total - first)
-            self.consumer.assign([TopicPartition(*place, begin) for place, begin in at.items()])
-            while any(at[place] < end for place, end in ends.items()):
+            self.consumer.assign(
+                [TopicPartition(*partition, begin) for partition, begin in at.items()]
+            )
+            while any(at[partition] < end for partition, end in ends.items()):
                 for message in map(checked, self.consumer.consume(1_000, 0.2)):
-                    place, offset = place_of(message), message.offset() or 0
+                    partition, offset = partition_of(message), message.offset() or 0
                     if message.error() is None:
                         letter = Letter.of(message)
-                        if offset < ends[place] and self.wanted.takes(letter):
+                        if offset < ends[partition] and self.wanted.takes(letter):
                             yield letter
                         offset += 1
                     # The last offsets may be markers of transactions: then only the end tells.
-                    at[place] = max(at[place], offset)
+                    at[partition] = max(at[partition], offset)
                 bar.update(task, completed=sum(at.values()) - first)
             self.consumer.unassign()
 

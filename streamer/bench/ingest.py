@@ -185,7 +185,7 @@ def publish(config: Config, stream: Stream, per_record: int) -> None:
 
 
 class Log:
-    """A topic of clicks and the place in its group that reads it, again and again."""
+    """A topic of clicks and the consumer of its group that reads it, again and again."""
 
     def __init__(
         self, config: Config, group: Group, admin: AdminClient, clicks: int, batch: int
@@ -196,8 +196,8 @@ class Log:
         self.topic = config.topics.clicks
         self.by_clock: list[float] = []
         """Clicks a second of waiting for the broker included, of each reading in turn."""
-        places = [(self.topic, partition) for partition in range(PARTITIONS)]
-        self.begins, self.ends = clients.begins(admin, places), clients.ends(admin, places)
+        partitions = [(self.topic, partition) for partition in range(PARTITIONS)]
+        self.begins, self.ends = clients.begins(admin, partitions), clients.ends(admin, partitions)
 
     def fold(self) -> float:
         """Clicks a second into a new engine."""

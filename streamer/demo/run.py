@@ -180,11 +180,11 @@ class _Vectors:
                 "log_level": QUIET,
             }
         )
-        self._places = [
+        self._partitions = [
             TopicPartition(topic, partition, OFFSET_BEGINNING)
             for partition in clients.partitions(self._consumer, topic)
         ]
-        self._consumer.assign(self._places)
+        self._consumer.assign(self._partitions)
         self._decode = msgspec.json.Decoder(_Record).decode
         self._of: dict[str, _Record] = {}
 
@@ -197,10 +197,12 @@ class _Vectors:
                 self._of[item] = self._decode(value)
 
     def read_to_end(self) -> None:
-        ends = [self._consumer.get_watermark_offsets(place)[1] for place in self._places]
+        ends = [
+            self._consumer.get_watermark_offsets(partition)[1] for partition in self._partitions
+        ]
         while any(
-            max(0, place.offset) < end
-            for place, end in zip(self._consumer.position(self._places), ends, strict=True)
+            max(0, partition.offset) < end
+            for partition, end in zip(self._consumer.position(self._partitions), ends, strict=True)
         ):
             self.read(TICK_SECONDS)
 

@@ -137,6 +137,6 @@ class Evaluation:
             Inputs(taken.clicks, closes_commit=taken.closes_commit, may_close=taken.may_close)
         )
         if outputs.changes is not None:
-            self.stability.look(self.engine, self.past, outputs.changes)
+            self.stability.observe(self.engine, self.past, outputs.changes)
         for peer in self.retrained:
             peer.follow(self.log.records / self.total, self.engine, self.past)

@@ -55,7 +55,7 @@ class Stability:
         self._vectors = np.zeros((0, 0), np.float32)
         self._epoch = self._clicks = 0
 
-    def look(self, engine: Engine, past: Past, changes: Changes) -> None:
+    def observe(self, engine: Engine, past: Past, changes: Changes) -> None:
         """Take a publish in; `past.touched` starts anew."""
         items = engine.items[engine.model.columns.published[engine.items] > 0]
         numbers = past.vocabulary.intern(engine.vocabulary.names(items))

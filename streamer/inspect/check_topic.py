@@ -3,11 +3,9 @@
 import difflib
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 
 import msgspec
-from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 from rich.markup import escape
@@ -16,7 +14,8 @@ from rich.table import Table
 from streamer.errors import Refused, WalkstreamError
 from streamer.inspect.topic_report import Report, examine
 from streamer.kafka import clients, topics
-from streamer.kafka.clients import Place
+from streamer.kafka.clients import Partition
+from streamer.kafka.newest import newest
 from streamer.settings.sections import Config
 
 MOST_FIELDS = 40
@@ -31,8 +30,8 @@ def run(config: Config, topic: str, sample: int, as_json: bool) -> None:
     hardly meant to be clicks.
     """
     admin = clients.admin(config)
-    places = _places(admin, topic)
-    begins, ends = clients.begins(admin, places), clients.ends(admin, places)
+    partitions = _partitions(admin, topic)
+    begins, ends = clients.begins(admin, partitions), clients.ends(admin, partitions)
     consumer = clients.tail_consumer(config)
     try:
         messages = newest(consumer, begins, ends, sample)
@@ -41,7 +40,7 @@ def run(config: Config, topic: str, sample: int, as_json: bool) -> None:
     if not messages:
         raise Refused(f"{topic}: the topic has no records to look at: send some clicks first")
     retention_ms, misfits = _retention(config, topic, admin)
-    found = examine(config, topic, len(places), messages, retention_ms, int(time.time() * 1000))
+    found = examine(config, topic, len(partitions), messages, retention_ms, int(time.time() * 1000))
     found = msgspec.structs.replace(found, warnings=found.warnings + misfits)
     if as_json:
         print(msgspec.json.encode(found).decode())
@@ -53,7 +52,7 @@ def run(config: Config, topic: str, sample: int, as_json: bool) -> None:
         raise Refused(f"{topic}: no click was understood in {found.records:,} records")
 
 
-def _places(admin: AdminClient, topic: str) -> list[Place]:
+def _partitions(admin: AdminClient, topic: str) -> list[Partition]:
     # All topics are asked for: asking for one by name may create it.
     there = admin.list_topics(timeout=clients.CALL_SECONDS).topics
     if topic not in there:
@@ -61,43 +60,6 @@ def _places(admin: AdminClient, topic: str) -> list[Place]:
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise Refused(f"{topic}: there is no such topic, or you may not see it{hint}")
     return [(topic, partition) for partition in sorted(there[topic].partitions)]
-
-
-def newest(
-    consumer: Consumer, begins: Mapping[Place, int], ends: Mapping[Place, int], n: int
-) -> list[Message]:
-    """About the last n records, as evenly over the partitions as they allow.
-
-    Read without a group, and nothing is committed. Fewer where transactions left markers.
-    """
-    sizes = sorted((ends[place] - begins[place], place) for place in begins)
-    starts, left = [], n
-    for at, (size, place) in enumerate(sizes):
-        take = min(size, -(-left // (len(sizes) - at)))
-        left -= take
-        if take:
-            starts.append(TopicPartition(*place, ends[place] - take))
-    consumer.assign(starts)
-    unread = {(start.topic, start.partition) for start in starts}
-    out: list[Message] = []
-    deadline = time.monotonic() + clients.CALL_SECONDS
-    while unread:
-        batch = [clients.checked(message) for message in consumer.consume(1000, 0.5)]
-        if batch:
-            deadline = time.monotonic() + clients.CALL_SECONDS
-        elif time.monotonic() > deadline:
-            raise WalkstreamError(
-                f"no record came for {clients.CALL_SECONDS:g} s from {sorted(unread)}: is a leader "
-                "of these partitions alive?"
-            )
-        for message in batch:
-            place = clients.place_of(message)
-            # The end that is told of may come before `ends`, where a transaction is open.
-            if message.error() is not None or (message.offset() or 0) >= ends[place] - 1:
-                unread.discard(place)
-            if message.error() is None and (message.offset() or 0) < ends[place]:
-                out.append(message)
-    return out
 
 
 def _retention(config: Config, topic: str, admin: AdminClient) -> tuple[int, list[str]]:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 ANY = -1
 """The partition that the partitioner chooses."""
 
-Place = tuple[str, int]
+Partition = tuple[str, int]
 """A topic and the number of a partition of it."""
 
 PROBE_SECONDS = 10.0
@@ -160,13 +160,18 @@ def tail_consumer(config: Config) -> Consumer:
     )
 
 
-def place_of(message: Message) -> Place:
+def partition_of(message: Message) -> Partition:
     return message.topic() or "", message.partition() or 0
 
 
-def place_name(place: Place) -> str:
+def partition_name(partition: Partition) -> str:
     """How a partition is named in stored offsets."""
-    return f"{place[0]}/{place[1]}"
+    return f"{partition[0]}/{partition[1]}"
+
+
+def label(partition: Partition) -> str:
+    """How a partition is named to people: `clicks[3]`."""
+    return f"{partition[0]}[{partition[1]}]"
 
 
 def checked(message: Message) -> Message:
@@ -231,7 +236,7 @@ def other_members(client: AdminClient, config: Config) -> list[str]:
     return [f"{m.group_instance_id} on {m.host}" for m in members if m.group_instance_id != me]
 
 
-def ends(client: AdminClient, where: Iterable[Place]) -> dict[Place, int]:
+def ends(client: AdminClient, where: Iterable[Partition]) -> dict[Partition, int]:
     """The end of each partition's log, open transactions included.
 
     The consumer's watermark call stops at the last stable offset, which a transaction that a killed
@@ -241,15 +246,15 @@ def ends(client: AdminClient, where: Iterable[Place]) -> dict[Place, int]:
     return _offsets(client, asked)
 
 
-def begins(client: AdminClient, where: Iterable[Place]) -> dict[Place, int]:
+def begins(client: AdminClient, where: Iterable[Partition]) -> dict[Partition, int]:
     """The first offset that retention left in each partition."""
     asked = {TopicPartition(t, p): OffsetSpec.earliest() for t, p in where}  # type: ignore[no-untyped-call]
     return _offsets(client, asked)
 
 
-def offsets_at(consumer: Consumer, where: Iterable[Place], time: int) -> dict[Place, int]:
+def offsets_at(consumer: Consumer, where: Iterable[Partition], time: int) -> dict[Partition, int]:
     """The first offset of a record at or after `time` (ms) of each partition that has one."""
-    asked = [TopicPartition(*place, time) for place in where]
+    asked = [TopicPartition(*partition, time) for partition in where]
     out = {}
     for found in consumer.offsets_for_times(asked, CALL_SECONDS) if asked else []:
         if found.error is not None:
@@ -259,7 +264,7 @@ def offsets_at(consumer: Consumer, where: Iterable[Place], time: int) -> dict[Pl
     return out
 
 
-def _offsets(client: AdminClient, asked: dict[TopicPartition, OffsetSpec]) -> dict[Place, int]:
+def _offsets(client: AdminClient, asked: dict[TopicPartition, OffsetSpec]) -> dict[Partition, int]:
     if not asked:
         return {}
     futures = client.list_offsets(

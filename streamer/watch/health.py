@@ -19,7 +19,7 @@ from streamer.settings.sections import Config
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-    from streamer.kafka.clients import Place
+    from streamer.kafka.clients import Partition
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Health:
     ) -> None:
         self.state: State = "starting"
         self.restored = 0.0
-        self.lags: Mapping[Place, Lag] = {}
+        self.lags: Mapping[Partition, Lag] = {}
         self.dead_letters = DeadLetterShare(config.dlq.window)
         self._longest_wait = config.ready.max_lag / 1000
         self._alarm_ratio = config.dlq.alarm_ratio
@@ -140,7 +140,7 @@ class Health:
             out.append(f"restoring {int(100 * self.restored)}%")
         elif self.state != "running":
             out.append(self.state)
-        waits = ((lag.seconds(), place) for place, lag in self.lags.items())
+        waits = ((lag.seconds(), partition) for partition, lag in self.lags.items())
         seconds, (topic, partition) = max(waits, default=(0.0, ("", 0)))
         if seconds > self._longest_wait:
             out.append(

@@ -24,7 +24,7 @@ from core.quality import RANKERS
 from streamer.decode.events import Reason
 
 if TYPE_CHECKING:
-    from streamer.kafka.clients import Place
+    from streamer.kafka.clients import Partition
     from streamer.watch.health import Health, Lag
 
 STAGES = (
@@ -252,7 +252,7 @@ class Metrics:
         self.restore_progress.set_function(lambda: health.restored)
         self.dead_letter_ratio.set_function(lambda: health.dead_letters.share)
 
-    def show_lags(self, lags: Mapping["Place", "Lag"]) -> None:
+    def show_lags(self, lags: Mapping["Partition", "Lag"]) -> None:
         """Replaces the lag of these partitions; the seconds grow by themselves until the next."""
         for (topic, partition), lag in lags.items():
             self.lag.labels(topic, partition).set(lag.records)

@@ -18,7 +18,7 @@ from core.graph.fold import NEVER
 from core.ids.vocabulary import decode, encode
 from core.settings import Settings
 from streamer.errors import Refused
-from streamer.kafka.clients import Place, place_name
+from streamer.kafka.clients import Partition, partition_name
 from streamer.store import ORIGIN, Entry, Store, applied_now
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def check_scale(store: Store, settings: Settings) -> None:
         )
 
 
-def save(store: Store, engine: Engine, offsets: Mapping[Place, int]) -> int:
+def save(store: Store, engine: Engine, offsets: Mapping[Partition, int]) -> int:
     """Write graph and sessions with the offsets they stand for; returns the rows written.
 
     Only what changed since the last checkpoint is written, in one batch with the pointer, so that
@@ -103,7 +103,7 @@ def save(store: Store, engine: Engine, offsets: Mapping[Place, int]) -> int:
         engine.clock.time,
         engine.clock.landmark,
         engine.round_number,
-        {place_name(place): offset for place, offset in offsets.items()},
+        {partition_name(partition): offset for partition, offset in offsets.items()},
         scale(engine.settings),
     )
     graph, sessions = _graph(store, engine), _sessions(engine)
@@ -153,11 +153,11 @@ def _stored_slots(store: Store) -> int:
     return 0 if last is None else int(_SLOT.unpack(last)[0]) + 1
 
 
-def set_offsets(store: Store, offsets: Mapping[Place, int]) -> None:
+def set_offsets(store: Store, offsets: Mapping[Partition, int]) -> None:
     """Say which offsets the graph that is in the folder stands for."""
     now = pointer(store)
     if now is not None:
-        now.offsets = {place_name(place): offset for place, offset in offsets.items()}
+        now.offsets = {partition_name(partition): offset for partition, offset in offsets.items()}
         store.set_meta({POINTER: msgspec.msgpack.encode(now)})
 
 

@@ -29,7 +29,7 @@ from core.rows import to_values
 from streamer import records
 from streamer.decode.deadletter import DeadLetter, Headers
 from streamer.errors import WalkstreamError
-from streamer.kafka.clients import ANY, CALL_SECONDS, Place, transaction_failure
+from streamer.kafka.clients import ANY, CALL_SECONDS, Partition, transaction_failure
 from streamer.records import Progress, Space
 from streamer.settings.sections import Config
 from streamer.store import Store
@@ -45,18 +45,18 @@ class Batch:
     """What a commit closes: the changes of its rounds and where the clicks stand after them."""
 
     changes: Changes
-    offsets: dict[Place, int]
+    offsets: dict[Partition, int]
     """Next offset of every clicks partition."""
     number: int
     round_number: int
     dead_letters: list[DeadLetter] = field(default_factory=list)
     described: dict[str, bool] = field(default_factory=dict)
     """Items whose attributes were taken in, and whether they were retired."""
-    items: dict[Place, int] = field(default_factory=dict)
+    items: dict[Partition, int] = field(default_factory=dict)
     """Next offset of the items partitions, where attributes were taken in."""
 
-    def progress(self, place: Place) -> Progress:
-        return Progress(self.offsets[place], self.changes.time, self.number, self.round_number)
+    def progress(self, partition: Partition) -> Progress:
+        return Progress(self.offsets[partition], self.changes.time, self.number, self.round_number)
 
 
 class Send(NamedTuple):
@@ -135,7 +135,9 @@ class Committer:
         if changes.placement is not None:
             yield Send(state, records.PLACEMENT, records.pack_placement(changes.placement), 0)
         for key, value in self.progress(batch).items():
-            yield Send(state, key, value, records.progress_place(key)[1] % self.space.partitions)
+            yield Send(
+                state, key, value, records.progress_partition(key)[1] % self.space.partitions
+            )
         for key, vector in records.vectors(changes, self.space.name, self.config.publish.format):
             yield Send(topics.item_vectors, key, vector)
         for letter in batch.dead_letters:

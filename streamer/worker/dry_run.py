@@ -21,9 +21,9 @@ from streamer import store as stores
 from streamer.admin import forget
 from streamer.decode.events import Decoder
 from streamer.errors import Refused
-from streamer.inspect.check_topic import newest
 from streamer.kafka import clients, topics
-from streamer.kafka.clients import Place, place_name
+from streamer.kafka.clients import Partition, label, partition_name
+from streamer.kafka.newest import newest
 from streamer.model_state import reserved
 from streamer.records import Progress, Space
 from streamer.settings.sections import Config
@@ -38,8 +38,8 @@ class Known(NamedTuple):
     """What the state folder has; nothing, if there is none."""
 
     space: Space | None
-    progress: dict[Place, Progress]
-    read: dict[Place, int]
+    progress: dict[Partition, Progress]
+    read: dict[Partition, int]
     """Next offset to read of each partition of `model-state`."""
     folded: dict[str, int]
     """The offsets that its checkpoint stands for, by `topic/partition`."""
@@ -92,31 +92,34 @@ def _folder(config: Config, admin: AdminClient, console: Console) -> Known:
 
 def _progress(
     config: Config, admin: AdminClient, consumer: Consumer, known: Known, console: Console
-) -> dict[Place, Progress]:
+) -> dict[Partition, Progress]:
     """How far the clicks were processed: what the folder knows, and `model-state` since then."""
     topic = config.topics.model_state
     where = [(topic, partition) for partition in clients.partitions(consumer, topic)]
     begins, ends = clients.begins(admin, where), clients.ends(admin, where)
-    begins = {place: min(known.read.get(place, begins[place]), ends[place]) for place in where}
-    if left := sum(ends[place] - begins[place] for place in where):
+    begins = {
+        partition: min(known.read.get(partition, begins[partition]), ends[partition])
+        for partition in where
+    }
+    if left := sum(ends[partition] - begins[partition] for partition in where):
         console.print(f"reading up to {left:,} records of {topic} ...")
     found = reserved(consumer, begins, ends)
     if known.space is None and (value := found.get(records.SPACE)) is not None:
         space = msgspec.msgpack.decode(value, type=Space)
         space.check(Space.of(config.engine_settings, len(where)), topic)
     return known.progress | {
-        records.progress_place(key): msgspec.msgpack.decode(value, type=Progress)
+        records.progress_partition(key): msgspec.msgpack.decode(value, type=Progress)
         for key, value in found.items()
         if key.startswith(records.PROGRESS)
     }
 
 
 def _starts(
-    config: Config, admin: AdminClient, consumer: Consumer, progress: Mapping[Place, Progress],
+    config: Config, admin: AdminClient, consumer: Consumer, progress: Mapping[Partition, Progress],
     folded: Mapping[str, int], accept_loss: bool, console: Console,
 ) -> None:  # fmt: skip
     """Where each partition of the clicks would begin."""
-    where = _places(config, consumer)
+    where = _partitions(config, consumer)
     group = Consumer(clients.COMMON | config.kafka | {"group.id": config.app.name})
     try:
         starts = restore.unread(config, where, progress, group, admin, accept_loss)
@@ -124,13 +127,13 @@ def _starts(
         group.close()
     begins, ends = clients.begins(admin, where), clients.ends(admin, where)
     table = Table("partition", "begins at", "to learn", "to fold again", title="Clicks")
-    for place, begin in starts.items():
-        name, again = f"{place[0]}[{place[1]}]", 0
+    for partition, begin in starts.items():
+        name, again = label(partition), 0
         if progress:
-            first = folded.get(place_name(place), begins[place])
-            again = begin - restore.reachable(name, first, begins[place], accept_loss)
+            first = folded.get(partition_name(partition), begins[partition])
+            again = begin - restore.reachable(name, first, begins[partition], accept_loss)
         table.add_row(
-            escape(name), f"{begin:,}", f"{max(0, ends[place] - begin):,}",
+            escape(name), f"{begin:,}", f"{max(0, ends[partition] - begin):,}",
             f"{max(0, again):,} at most",
         )  # fmt: skip
     console.print(table)
@@ -138,7 +141,7 @@ def _starts(
 
 def _sample(config: Config, admin: AdminClient, consumer: Consumer, console: Console) -> None:
     """Decode the newest clicks of each partition, and say what would become of them."""
-    where = _places(config, consumer)
+    where = _partitions(config, consumer)
     messages = newest(consumer, clients.begins(admin, where), clients.ends(admin, where), SAMPLE)
     decoder = Decoder(config.clicks, config.events, config.registry)
     decoded = decoder(
@@ -156,6 +159,6 @@ def _sample(config: Config, admin: AdminClient, consumer: Consumer, console: Con
         console.print(f"  {count:,} {reason.value}, such as: {escape(firsts[reason])}")
 
 
-def _places(config: Config, consumer: Consumer) -> list[Place]:
+def _partitions(config: Config, consumer: Consumer) -> list[Partition]:
     clicks = config.topics.clicks
     return [(clicks, partition) for partition in clients.partitions(consumer, clicks)]

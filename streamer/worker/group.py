@@ -1,4 +1,4 @@
-"""The worker's place in the consumer group: `clicks` and `vector-deltas`, all partitions of both.
+"""The worker's membership of the consumer group: all partitions of `clicks` and `vector-deltas`.
 
 What is owned is fixed from the moment the group handed everything over: whatever it takes away or
 adds later ends the process, and the restart begins from what was committed.
@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from streamer.errors import Fenced, Refused, WalkstreamError
 from streamer.kafka import clients
-from streamer.kafka.clients import CALL_SECONDS, Place, checked, place_of
+from streamer.kafka.clients import CALL_SECONDS, Partition, checked, partition_of
 from streamer.settings.sections import Config
 
 log = logging.getLogger(__name__)
@@ -25,10 +25,10 @@ JOIN_SECONDS = 60.0
 class Group:
     """A member of the group `app.name`."""
 
-    def __init__(self, config: Config, told: Callable[[float], None]) -> None:
-        self.config, self.told = config, told
+    def __init__(self, config: Config, on_progress: Callable[[float], None]) -> None:
+        self.config, self.on_progress = config, on_progress
         self.consumer = clients.group_consumer(config)
-        self.assigned: set[Place] = set()
+        self.assigned: set[Partition] = set()
         self.joined = False
 
     def close(self) -> None:
@@ -49,7 +49,7 @@ class Group:
             if told != (told := ", ".join(others)):
                 log.info("waiting for %s to leave group %s, %g s at most", told, name, JOIN_SECONDS)
             for _ in range(20):
-                self.told(0.0)
+                self.on_progress(0.0)
                 time.sleep(0.1)
 
     def join(self) -> None:
@@ -61,7 +61,7 @@ class Group:
         )
         deadline = time.monotonic() + JOIN_SECONDS
         while self.assigned != wanted:
-            self.told(0.0)
+            self.on_progress(0.0)
             for message in self.consumer.consume(1, 0.1):
                 checked(message)
             if time.monotonic() > deadline:
@@ -101,7 +101,7 @@ class Group:
             f"{_named(partitions)} was lost: the group's session ended without this worker"
         )
 
-    def begin(self, offsets: Mapping[Place, int]) -> None:
+    def begin(self, offsets: Mapping[Partition, int]) -> None:
         """Read on from these offsets of `clicks`, and the deltas from their ends."""
         for where in self.assigned - set(offsets):
             _, end = self.consumer.get_watermark_offsets(TopicPartition(*where), CALL_SECONDS)
@@ -111,7 +111,7 @@ class Group:
         self.consumer.resume([TopicPartition(*where) for where in self.assigned])
 
     def between(
-        self, begin: Mapping[Place, int], end: Mapping[Place, int]
+        self, begin: Mapping[Partition, int], end: Mapping[Partition, int]
     ) -> Iterator[list[Message]]:
         """All clicks from `begin` up to `end`, in batches, in order within a partition.
 
@@ -124,10 +124,10 @@ class Group:
             self.consumer.seek(TopicPartition(*where, begin[where]))
         self.consumer.resume([TopicPartition(*where) for where in left])
         while left:
-            self.told(min(1.0, read / total))
+            self.on_progress(min(1.0, read / total))
             batch = []
             for message in self.consumer.consume(10_000, 0.2):
-                where, offset = place_of(message), message.offset() or 0
+                where, offset = partition_of(message), message.offset() or 0
                 if checked(message).error() is None:
                     if offset < end[where]:
                         batch.append(message)
@@ -152,7 +152,7 @@ class Group:
             )
         return messages
 
-    def serve_rebalance(self, offsets: Mapping[Place, int]) -> None:
+    def serve_rebalance(self, offsets: Mapping[Partition, int]) -> None:
         """Let the group finish a rebalance without reading on, before a commit is tried again."""
         self.consumer.pause([TopicPartition(*where) for where in self.assigned])
         deadline = time.monotonic() + 5.0
@@ -162,8 +162,8 @@ class Group:
         self.begin(offsets)
 
     def lag(
-        self, offsets: Mapping[Place, int], ends: Mapping[Place, int], all_taken: bool
-    ) -> Iterator[tuple[Place, int]]:
+        self, offsets: Mapping[Partition, int], ends: Mapping[Partition, int], all_taken: bool
+    ) -> Iterator[tuple[Partition, int]]:
         """Records behind these offsets in each partition, as far as the consumer knows.
 
         `ends` are ends that are known from elsewhere. If `all_taken`, all that was consumed is
@@ -185,10 +185,10 @@ def columns(
     return list(map(Message.key, messages)), list(map(Message.value, messages)), stamps
 
 
-def offsets_after(messages: Sequence[Message]) -> dict[Place, int]:
+def offsets_after(messages: Sequence[Message]) -> dict[Partition, int]:
     """The next offset of each partition, when these records, in order, are taken."""
-    places = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
-    last = dict(zip(places, map(Message.offset, messages), strict=True))
+    partitions = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
+    last = dict(zip(partitions, map(Message.offset, messages), strict=True))
     return {(topic or "", partition or 0): (at or 0) + 1 for (topic, partition), at in last.items()}
 
 

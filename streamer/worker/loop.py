@@ -20,7 +20,7 @@ from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Decoded, Decoder
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients, topics
-from streamer.kafka.clients import CALL_SECONDS, Place, failure
+from streamer.kafka.clients import CALL_SECONDS, Partition, failure
 from streamer.settings.sections import Config
 from streamer.store import guarded
 from streamer.watch import log as logs
@@ -90,7 +90,7 @@ class Pending:
     events: int = 0
     dead_letters: list[DeadLetter] = field(default_factory=list)
     described: dict[str, bool] = field(default_factory=dict)
-    items: dict[Place, int] = field(default_factory=dict)
+    items: dict[Partition, int] = field(default_factory=dict)
     since: float = field(default_factory=time.monotonic)
 
 
@@ -108,7 +108,7 @@ class Worker:
         if config.metrics.port:
             self.health.start(config.metrics.host, config.metrics.port)
         self.by_count = config.round.max_seconds == 0
-        self.offsets: dict[Place, int] = {}
+        self.offsets: dict[Partition, int] = {}
         """Next click of each partition: all before it are in the engine."""
         self.pending = Pending()
         self.decoder = Decoder(config.clicks, config.events, config.registry)
@@ -143,17 +143,17 @@ class Worker:
         stack.callback(tail_consumer.close)
         self.tail = Tail(config, self.store, tail_consumer)
         self.tail.start(admin)
-        self.tail.catch_up(admin, self._told(0.0, 0.5))
+        self.tail.catch_up(admin, self._progress_of(0.0, 0.5))
         self.space = restore.settle_space(config, self.store, self.producer, self.tail.partitions)
         self.engine = Engine(config.engine_settings, self.space.partitions, self.metrics.timed)
 
-        self.group = Group(config, self._told(0.5, 1.0))
+        self.group = Group(config, self._progress_of(0.5, 1.0))
         stack.callback(self.group.close)
         if config.topics.check:
             self.group.wait_for_others(admin)
         self.group.join()
         # Until now another worker may have committed; from here on only this one does.
-        self.tail.catch_up(admin, self._told(0.5, 0.5))
+        self.tail.catch_up(admin, self._progress_of(0.5, 0.5))
         self.offsets = restore.starts(config, self.store, self.group, admin, accept_loss)
         begin = restore.fold_from(
             config, self.engine, self.store, self.group, admin, self.offsets, accept_loss
@@ -177,7 +177,7 @@ class Worker:
             self._round([], closes=True)
         self.health.restored = 1.0
         self.metrics.identify(clients.identity(config), self.space.name)
-        self.report.look(at_once=True)
+        self.report.observe(at_once=True)
         if len(self.engine.items) and not self.engine.graph.arcs:
             log.warning("the clicks that made the vectors are not in Kafka: the graph begins empty")
         self.health.state = "running"
@@ -186,16 +186,16 @@ class Worker:
             len(self.engine.items), self.engine.graph.arcs, self.commits,
         )  # fmt: skip
 
-    def _told(self, begin: float, end: float) -> Callable[[float], None]:
+    def _progress_of(self, begin: float, end: float) -> Callable[[float], None]:
         """What a part of the restore calls with the share of it that is done."""
 
-        def told(share: float) -> None:
+        def on_progress(share: float) -> None:
             self.health.restored = max(self.health.restored, begin + share * (end - begin))
             self.health.beat()
             if self.stop.asked:
                 raise Stopped
 
-        return told
+        return on_progress
 
     # -- the loop --------------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class Worker:
                 return
             if collected or self.attributes or self.tail.bad or self.pending.rounds:
                 self._round(collected, self._closes())
-            self.report.look(all_taken=not self.waiting)
+            self.report.observe(all_taken=not self.waiting)
 
     def _forget(self) -> None:
         """End the sessions of users that were put on the list since the last look."""
@@ -288,7 +288,7 @@ class Worker:
         if not pending.rounds:
             pending.since = time.monotonic()
         self.report.read(messages, decoded, forgotten)
-        self.report.buried(self.config.topics.clicks, decoded.bad)
+        self.report.dead_lettered(self.config.topics.clicks, decoded.bad)
         self._stop_on_dead_letters(decoded)
         pending.dead_letters += [DeadLetter.of(messages[bad.record], bad) for bad in decoded.bad]
         self.offsets |= offsets_after(messages)
@@ -299,7 +299,9 @@ class Worker:
             outputs = self.engine.step(Inputs(clicks, self.attributes, closes and last, last))
             if self.attributes or self.tail.bad:
                 letters = self.tail.dead_letters()
-                self.report.buried(self.config.topics.items, [letter.bad for letter in letters])
+                self.report.dead_lettered(
+                    self.config.topics.items, [letter.bad for letter in letters]
+                )
                 pending.dead_letters += letters
                 pending.described |= {item: tokens is None for item, tokens in self.attributes}
                 pending.items = self.tail.items_offsets()

@@ -12,7 +12,7 @@ from core.engine import Engine
 from core.graph.fold import NEVER
 from core.rounds import Changes, Outputs
 from streamer.decode.events import Bad, Decoded
-from streamer.kafka.clients import Place, place_of
+from streamer.kafka.clients import Partition, partition_of
 from streamer.store import Store
 from streamer.watch.health import Health, Lag
 from streamer.watch.metrics import Metrics
@@ -20,9 +20,9 @@ from streamer.worker.group import Group
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
-"""Time between looks at what the gauges show."""
-SAY_SECONDS = 60.0
+OBSERVE_SECONDS = 1.0
+"""Time between observations that set the gauges."""
+LOG_SECONDS = 60.0
 """Time between lines of the log that say how far the worker is."""
 
 
@@ -36,17 +36,17 @@ class Report:
 
     def __init__(
         self, metrics: Metrics, health: Health, store: Store, engine: Engine, group: Group,
-        offsets: Mapping[Place, int], ends: Mapping[Place, int],
+        offsets: Mapping[Partition, int], ends: Mapping[Partition, int],
     ) -> None:  # fmt: skip
         self.metrics, self.health, self.store = metrics, health, store
         self.engine, self.group, self.offsets, self.ends = engine, group, offsets, dict(ends)
-        self.newest: dict[Place, int] = {}
+        self.newest: dict[Partition, int] = {}
         """Record timestamp, ms, of the last record taken from each partition."""
-        self.level_at: dict[Place, int] = {}
+        self.level_at: dict[Partition, int] = {}
         """When nothing was left to read in a partition the last time, ms since the epoch."""
         self.complained: set[tuple[str, str]] = set()
-        self.looked = time.monotonic()
-        self.said = -SAY_SECONDS
+        self.observed = time.monotonic()
+        self.logged = -LOG_SECONDS
         self.sent: list[NDArray[np.int64]] = []
         """Since the last commit: record timestamps, ms, of records with clicks that were kept."""
         self.clicked: list[NDArray[np.int64]] = []
@@ -62,14 +62,14 @@ class Report:
         ignored.labels("forgotten").inc(forgotten)
         stamps = np.array([m.timestamp()[1] for m in messages], np.int64)
         for message, stamp in zip(messages, stamps.tolist(), strict=True):
-            self.newest[place_of(message)] = stamp
+            self.newest[partition_of(message)] = stamp
         sent = stamps[np.unique(decoded.records)]
         self.sent.append(sent[sent > 0])
         self.clicked.append(decoded.clicks.times)
         every = len(decoded.clicks) + forgotten + decoded.unwanted + len(decoded.bad)
         self.health.dead_letters.add(every, len(decoded.bad))
 
-    def buried(self, topic: str, letters: Iterable[Bad]) -> None:
+    def dead_lettered(self, topic: str, letters: Iterable[Bad]) -> None:
         """Records of a topic became dead letters."""
         for bad in letters:
             self.metrics.dead_letters_total.labels(bad.reason.value).inc()
@@ -106,19 +106,19 @@ class Report:
         metrics.cluster_moves_total.inc(changes.cluster_moves)
         metrics.bucket_moves_total.inc(changes.bucket_moves)
         metrics.drift.observe(changes.drift)
-        if time.monotonic() - self.said >= SAY_SECONDS:
-            self.said = time.monotonic()
+        if time.monotonic() - self.logged >= LOG_SECONDS:
+            self.logged = time.monotonic()
             log.info(
                 "commit %d: %d items, %d arcs, %d clicks behind",
                 number, len(self.engine.items), self.engine.graph.arcs,
                 sum(behind for _, behind in self.group.lag(self.offsets, self.ends, False)),
             )  # fmt: skip
 
-    def look(self, all_taken: bool = True, at_once: bool = False) -> None:
+    def observe(self, all_taken: bool = True, at_once: bool = False) -> None:
         """Set the gauges, if it is time to. `all_taken`: all that was read is in a round."""
-        if not at_once and time.monotonic() - self.looked < LOOK_SECONDS:
+        if not at_once and time.monotonic() - self.observed < OBSERVE_SECONDS:
             return
-        self.looked = time.monotonic()
+        self.observed = time.monotonic()
         metrics, engine = self.metrics, self.engine
         metrics.items.set(len(engine.items))
         metrics.arcs.set(engine.graph.arcs)
@@ -127,12 +127,12 @@ class Report:
             metrics.table_bytes.labels(table).set(size)
         for kind, size in self.store.bytes_used().items():
             metrics.store_bytes.labels(kind).set(size)
-        lags: dict[Place, Lag] = {}
-        for place, behind in self.group.lag(self.offsets, self.ends, all_taken):
+        lags: dict[Partition, Lag] = {}
+        for partition, behind in self.group.lag(self.offsets, self.ends, all_taken):
             if not behind:
-                self.level_at[place] = int(1000 * time.time())
+                self.level_at[partition] = int(1000 * time.time())
             # What waits came after the partition was read to its end, and after what was read last.
-            oldest = max(self.level_at.get(place, -1), self.newest.get(place, -1))
-            lags[place] = Lag(behind, oldest)
+            oldest = max(self.level_at.get(partition, -1), self.newest.get(partition, -1))
+            lags[partition] = Lag(behind, oldest)
         self.health.lags = lags
         metrics.show_lags(lags)

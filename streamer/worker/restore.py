@@ -24,7 +24,7 @@ from streamer.admin import forget
 from streamer.decode.events import Decoder
 from streamer.errors import Refused
 from streamer.kafka import clients, topics
-from streamer.kafka.clients import CALL_SECONDS, Place, place_name
+from streamer.kafka.clients import CALL_SECONDS, Partition, label, partition_name
 from streamer.records import Original, Space
 from streamer.settings.load import start_time
 from streamer.settings.sections import Config
@@ -126,7 +126,7 @@ def settle_space(config: Config, store: Store, producer: Producer, partitions: i
     return wanted
 
 
-def adopt(store: Store, engine: Engine, first: dict[Place, int]) -> bool:
+def adopt(store: Store, engine: Engine, first: dict[Partition, int]) -> bool:
     """Make a folder that `replay` made the state of a worker, whose first commit publishes it all.
 
     Returns whether there is such a commit to make. `first` is where the worker begins in `clicks`.
@@ -140,28 +140,32 @@ def adopt(store: Store, engine: Engine, first: dict[Place, int]) -> bool:
 
 def starts(
     config: Config, store: Store, group: Group, admin: AdminClient, accept_loss: bool
-) -> dict[Place, int]:
+) -> dict[Partition, int]:
     """The next offset to learn from of each clicks partition that is ours. Refused as `unread`."""
-    places = sorted(place for place in group.assigned if place[0] == config.topics.clicks)
-    return unread(config, places, store.progress(), group.consumer, admin, accept_loss)
+    partitions = sorted(
+        partition for partition in group.assigned if partition[0] == config.topics.clicks
+    )
+    return unread(config, partitions, store.progress(), group.consumer, admin, accept_loss)
 
 
 def unread(
-    config: Config, places: Sequence[Place], progress: Mapping[Place, records.Progress],
+    config: Config, partitions: Sequence[Partition], progress: Mapping[Partition, records.Progress],
     consumer: Consumer, admin: AdminClient, accept_loss: bool,
-) -> dict[Place, int]:  # fmt: skip
+) -> dict[Partition, int]:  # fmt: skip
     """The next offset to learn from of these clicks partitions, with a consumer of the group's id.
 
     Refused where clicks that were not processed are gone, or where group and progress disagree.
     """
-    begins, ends = clients.begins(admin, places), clients.ends(admin, places)
-    asked = consumer.committed([TopicPartition(*place) for place in places], CALL_SECONDS)
+    begins, ends = clients.begins(admin, partitions), clients.ends(admin, partitions)
+    asked = consumer.committed(
+        [TopicPartition(*partition) for partition in partitions], CALL_SECONDS
+    )
     committed = {(tp.topic, tp.partition): tp.offset for tp in asked}
     first = first_offsets(config, consumer, begins, ends)
-    out: dict[Place, int] = {}
-    for place in places:
-        name = f"{place[0]}[{place[1]}]"
-        known, offset = progress.get(place), committed[place]
+    out: dict[Partition, int] = {}
+    for partition in partitions:
+        name = label(partition)
+        known, offset = progress.get(partition), committed[partition]
         if known is None:
             if offset >= 0:
                 raise Refused(
@@ -170,7 +174,7 @@ def unread(
                     "choose another app.name"
                 )
             # A partition that was added to a running app is read whole.
-            out[place] = begins[place] if progress else first[place]
+            out[partition] = begins[partition] if progress else first[partition]
             continue
         if offset >= 0 and offset != known.offset:
             raise Refused(
@@ -179,18 +183,19 @@ def unread(
                 "offsets: delete them (kafka-consumer-groups --delete-offsets), and the worker "
                 "takes those of model-state, or choose another app.name"
             )
-        if known.offset > ends[place]:
+        if known.offset > ends[partition]:
             raise Refused(
                 f"{name}: processed up to offset {known.offset}, and the log ends at "
-                f"{ends[place]}: the topic was emptied or created again. Use a new app.name for it"
+                f"{ends[partition]}: the topic was emptied or created again. Use a new app.name "
+                "for it"
             )
-        out[place] = reachable(name, known.offset, begins[place], accept_loss)
+        out[partition] = reachable(name, known.offset, begins[partition], accept_loss)
     return out
 
 
 def first_offsets(
-    config: Config, consumer: Consumer, begins: dict[Place, int], ends: dict[Place, int]
-) -> dict[Place, int]:
+    config: Config, consumer: Consumer, begins: dict[Partition, int], ends: dict[Partition, int]
+) -> dict[Partition, int]:
     """Where `start.position` lets each partition begin that was never read."""
     time = start_time(config.start.position)
     if time is None:
@@ -213,8 +218,8 @@ def reachable(name: str, offset: int, begin: int, accept_loss: bool) -> int:
 
 def fold_from(
     config: Config, engine: Engine, store: Store, group: Group, admin: AdminClient,
-    until: Mapping[Place, int], accept_loss: bool,
-) -> dict[Place, int]:  # fmt: skip
+    until: Mapping[Partition, int], accept_loss: bool,
+) -> dict[Partition, int]:  # fmt: skip
     """Load the checkpoint; returns where folding has to begin so that it ends at `until`.
 
     Without a checkpoint that is one horizon, and a day, before the greatest event time.
@@ -226,19 +231,20 @@ def fold_from(
     newest = max(p.time for p in progress.values())
     since = max(0, newest - config.graph.horizon_ms - DAY_MS)
     by_time = clients.offsets_at(group.consumer, until, since)
-    out: dict[Place, int] = {}
-    for place, end in until.items():
-        folded = None if saved is None else saved.get(place_name(place))
+    out: dict[Partition, int] = {}
+    for partition, end in until.items():
+        folded = None if saved is None else saved.get(partition_name(partition))
         if folded is not None:
-            begin = reachable(f"{place[0]}[{place[1]}]", folded, begins[place], accept_loss)
+            name = label(partition)
+            begin = reachable(name, folded, begins[partition], accept_loss)
         else:
-            begin = max(by_time.get(place, end), begins[place])
-        out[place] = min(begin, end)
+            begin = max(by_time.get(partition, end), begins[partition])
+        out[partition] = min(begin, end)
     return out
 
 
 def without_copies(
-    messages: list[Message], begin: Mapping[Place, int], decoder: Decoder
+    messages: list[Message], begin: Mapping[Partition, int], decoder: Decoder
 ) -> list[Message]:
     """Old clicks to fold from `begin` on, but none of them twice.
 
@@ -249,8 +255,8 @@ def without_copies(
     for number, message in enumerate(messages):
         original = records.original(message)
         if original is not None:
-            place = message.topic() or "", original.partition
-            if place in begin and begin[place] <= original.offset:
+            partition = message.topic() or "", original.partition
+            if partition in begin and begin[partition] <= original.offset:
                 copies[number] = original
     if not copies:
         return messages

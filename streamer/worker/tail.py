@@ -13,7 +13,7 @@ from streamer import store as stores
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Bad, Invalid, attribute_tokens, decode_item
 from streamer.kafka import clients
-from streamer.kafka.clients import Place, checked, place_of
+from streamer.kafka.clients import Partition, checked, label, partition_of
 from streamer.settings.sections import Config
 from streamer.store import Store
 
@@ -34,48 +34,50 @@ class Tail:
     def __init__(self, config: Config, store: Store, consumer: Consumer) -> None:
         self.config, self.store, self.consumer = config, store, consumer
         watched = (config.topics.items, config.topics.model_state)
-        self.places = [(t, p) for t in watched for p in clients.partitions(consumer, t)]
-        self.offsets = dict.fromkeys(self.places, 0)
-        self.reached = dict.fromkeys(self.places, -1)
+        self.watched = [(t, p) for t in watched for p in clients.partitions(consumer, t)]
+        self.offsets = dict.fromkeys(self.watched, 0)
+        self.reached = dict.fromkeys(self.watched, -1)
         self.forgotten: set[bytes] = set()
         """Keys of the users whose clicks do not count."""
-        self.bad: list[tuple[Place, int, DeadLetter]] = []
-        """Place and offset of records of `items` that could not be used, and no commit passed."""
+        self.bad: list[tuple[Partition, int, DeadLetter]] = []
+        """Partition and offset of unusable records of `items` that no commit has passed."""
 
     @property
     def partitions(self) -> int:
         """Partitions of `model-state`, which are those of the items."""
-        return sum(topic == self.config.topics.model_state for topic, _ in self.places)
+        return sum(topic == self.config.topics.model_state for topic, _ in self.watched)
 
     def start(self, admin: AdminClient) -> None:
-        stored, begins = self.store.tail_offsets(), clients.begins(admin, self.places)
-        ends = clients.ends(admin, self.places)
+        stored, begins = self.store.tail_offsets(), clients.begins(admin, self.watched)
+        ends = clients.ends(admin, self.watched)
         taken, self.forgotten = self.store.items_taken(), self.store.forgotten()
-        for place in self.places:
-            self.offsets[place] = stored.get(place, begins[place])
-            if place[0] == self.config.topics.items:
+        for partition in self.watched:
+            self.offsets[partition] = stored.get(partition, begins[partition])
+            if partition[0] == self.config.topics.items:
                 # What no commit has taken in may hold bad records; reading twice does no harm.
-                first = taken.get(place, begins[place])
-                self.offsets[place] = min(self.offsets[place], first)
-            if self.offsets[place] > ends[place]:
+                first = taken.get(partition, begins[partition])
+                self.offsets[partition] = min(self.offsets[partition], first)
+            if self.offsets[partition] > ends[partition]:
                 raise stores.Ahead(
-                    f"it holds {place[0]}[{place[1]}] up to offset {self.offsets[place]}, and the "
-                    f"log ends at {ends[place]}"
+                    f"it holds {label(partition)} up to offset {self.offsets[partition]}, and "
+                    f"the log ends at {ends[partition]}"
                 )
 
-    def catch_up(self, admin: AdminClient, told: Callable[[float], None]) -> Attributes:
+    def catch_up(self, admin: AdminClient, on_progress: Callable[[float], None]) -> Attributes:
         """Read to what is the end now, uncommitted records included; returns what items changed."""
-        ends = clients.ends(admin, self.places)
+        ends = clients.ends(admin, self.watched)
         begins = dict(self.offsets)
-        total = max(1, sum(ends[place] - begins[place] for place in self.places))
+        total = max(1, sum(ends[partition] - begins[partition] for partition in self.watched))
         out: Attributes = []
         # Rows of any partition are readable only once the header, in partition 0, was read.
         header = [] if self.store.space else [(self.config.topics.model_state, 0)]
-        for places in filter(None, (header, self.places)):
-            self.consumer.assign([TopicPartition(t, p, self.offsets[t, p]) for t, p in places])
-            while any(max(self.offsets[p], self.reached[p]) < ends[p] for p in places):
+        for partitions in filter(None, (header, self.watched)):
+            self.consumer.assign([TopicPartition(t, p, self.offsets[t, p]) for t, p in partitions])
+            while any(max(self.offsets[p], self.reached[p]) < ends[p] for p in partitions):
                 out += self.poll(0.2)
-                told(min(1.0, sum(self.offsets[p] - begins[p] for p in self.places) / total))
+                on_progress(
+                    min(1.0, sum(self.offsets[p] - begins[p] for p in self.watched) / total)
+                )
         # What commits have passed on is known only now, that model-state is read as well.
         taken = self.store.items_taken()
         self.bad = [bad for bad in self.bad if bad[1] >= taken.get(bad[0], 0)]
@@ -93,14 +95,14 @@ class Tail:
         # for this, a row that has left would be back in the folder until its tombstone is read.
         applied = self.store.versions() if messages else {}
         for message in map(checked, messages):
-            place = message.topic() or "", message.partition() or 0
+            partition = message.topic() or "", message.partition() or 0
             offset = message.offset() or 0
             if message.error() is not None:
-                self.reached[place] = offset
+                self.reached[partition] = offset
                 continue
-            self.offsets[place] = offset + 1
+            self.offsets[partition] = offset + 1
             key, value = message.key(), message.value()
-            if place[0] == self.config.topics.items:
+            if partition[0] == self.config.topics.items:
                 out += self._describe(message, described)
             elif key is None:
                 continue
@@ -110,7 +112,7 @@ class Tail:
             elif not stores.is_row(key):
                 if value is not None and not self._is_behind(key, value):
                     meta[key] = value
-            elif _version(message) <= applied.get(place[1], 0):
+            elif _version(message) <= applied.get(partition[1], 0):
                 continue
             elif value is None:
                 rows.pop(key, None)
@@ -154,7 +156,7 @@ class Tail:
             item = decode_item(message.key(), message.value(), self.config.items.use)
         except Invalid as error:
             bad = Bad(0, None, message.value(), error.reason, error.message)
-            self.bad.append((place_of(message), offset, DeadLetter.of(message, bad)))
+            self.bad.append((partition_of(message), offset, DeadLetter.of(message, bad)))
             return []
         tokens, value = None, None
         if item.attributes is not None:
@@ -169,7 +171,7 @@ class Tail:
         self.bad = []
         return out
 
-    def items_offsets(self) -> dict[Place, int]:
+    def items_offsets(self) -> dict[Partition, int]:
         """Next offset of each partition of `items`: what is before it was returned by `poll`."""
         return {p: o for p, o in self.offsets.items() if p[0] == self.config.topics.items}
 

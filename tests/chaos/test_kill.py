@@ -311,8 +311,8 @@ def test_every_click_is_processed_once_in_every_partition(battered: Battered) ->
     assert sum(ends.values()) == len(log)
     assert min(ends.values()) > 0
     assert app.group_offsets() == ends
-    assert {place: p.offset for place, p in app.progress().items()} == ends
-    assert {place: p.offset for place, p in battered.state.progress.items()} == ends
+    assert {partition: p.offset for partition, p in app.progress().items()} == ends
+    assert {partition: p.offset for partition, p in battered.state.progress.items()} == ends
 
 
 def test_the_count_of_every_item_is_the_number_of_its_clicks(battered: Battered) -> None:
@@ -359,8 +359,8 @@ def test_the_folder_holds_what_the_topic_says(battered: Battered) -> None:
     assert battered.state.placement == last[records.PLACEMENT]
     for partition, version in battered.state.versions.items():
         assert last[records.version_key(partition)] == msgspec.msgpack.encode(version)
-    for place, progress in battered.state.progress.items():
-        value = last[records.progress_key(*place)]
+    for (topic, number), progress in battered.state.progress.items():
+        value = last[records.progress_key(topic, number)]
         assert msgspec.msgpack.decode(value, type=Progress) == progress
     assert_indices_follow_rows(app.config)
 

@@ -404,19 +404,19 @@ def test_stability_tells_touched_items_from_those_that_stood_still() -> None:
     engine, past, stability = learned.engine, learned.past, Stability(1)
     changes = engine.step(Inputs(Clicks.empty())).changes
     assert changes is not None
-    stability.look(engine, past, changes)
+    stability.observe(engine, past, changes)
     assert stability.steps == []
     moved = engine.items[:1]
     past.touched = set(past.vocabulary.intern(engine.vocabulary.names(moved)).tolist())
     engine.model.rows.v[moved] *= -1
-    stability.look(engine, past, changes)
+    stability.observe(engine, past, changes)
     (step,) = stability.steps
     assert (step.touched, step.untouched) == (1, len(engine.items) - 1)
     assert step.cosine_touched == pytest.approx(-1.0, abs=1e-5)
     assert step.cosine_untouched == pytest.approx(1.0, abs=1e-5)
     assert step.overlap_touched == 0.0  # nothing is near to both ends of a line
     assert 0.9 < step.overlap_untouched < 1.0
-    stability.look(engine, past, changes)
+    stability.observe(engine, past, changes)
     assert math.isnan(stability.steps[-1].cosine_touched)
     assert stability.steps[-1].overlap_untouched == 1.0
     assert not past.touched
