@@ -19,6 +19,7 @@ from typing import Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from proxy import Proxy
 
 HERE = Path(__file__).resolve().parent
 LIBS = HERE / "libs"
@@ -106,12 +107,16 @@ class Broker:
     """One broker on the loopback address. Its data lives from the first `start` to `close`.
 
     Between a `stop` and the next `start` data and port stay, as with a broker that is restarted.
+    Clients reach it at `bootstrap`. With `behind`, that is the address of a proxy, and `direct`
+    goes past it.
     """
 
-    def __init__(self, port: int = 0, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, port: int = 0, settings: dict[str, str] | None = None, behind: Proxy | None = None
+    ) -> None:
         self._java, self._jars = java(), jars()
         self.folder = Path(tempfile.mkdtemp(prefix="walkstream-kafka-"))
-        self.bootstrap = f"127.0.0.1:{port or free_port()}"
+        self.bootstrap = self.direct = f"127.0.0.1:{port or free_port()}"
         self._process: subprocess.Popen[bytes] | None = None
         controller = f"127.0.0.1:{free_port()}"
         settings = (
@@ -122,6 +127,7 @@ class Broker:
                 "controller.quorum.voters": f"1@{controller}",
                 "log.dirs": str(self.folder / "data"),
             }
+            | (self._behind(behind, controller) if behind else {})
             | (settings or {})
         )
         self._properties = self.folder / "server.properties"
@@ -132,6 +138,19 @@ class Broker:
         tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
         if self._run(tool).wait() != 0:
             raise RuntimeError(f"Kafka's storage was not formatted: {self._log_end()}")
+
+    def _behind(self, proxy: Proxy, controller: str) -> dict[str, str]:
+        """Advertise the proxy to clients; what the broker asks of itself goes past it."""
+        proxy.target, self.bootstrap = self.bootstrap, proxy.address
+        self.direct = f"127.0.0.1:{free_port()}"
+        return {
+            "listeners": f"PLAINTEXT://{proxy.target},INTERNAL://{self.direct},"
+            f"CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{proxy.address},INTERNAL://{self.direct}",
+            "inter.broker.listener.name": "INTERNAL",
+            "listener.security.protocol.map": SETTINGS["listener.security.protocol.map"]
+            + ",INTERNAL:PLAINTEXT",
+        }
 
     def _run(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         command = [
