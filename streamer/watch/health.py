@@ -4,26 +4,25 @@ import faulthandler
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
-from socketserver import ThreadingMixIn
-from threading import Thread
-from typing import TYPE_CHECKING, Literal, NamedTuple
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from streamer.errors import ConfigError
 from streamer.settings.sections import Config
+from streamer.watch.http import Request, Response, Server
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
-
     from streamer.kafka.clients import Partition
 
 log = logging.getLogger(__name__)
 
 STUCK_AFTER_SECONDS = 60.0
+STARTED_AFTER_SECONDS = 900.0
+"""How long one step before the loop may take: a busy machine compiles the kernels for minutes, and
+a large folder is loaded in one go."""
 _ARM_SECONDS = 1.0
 """The alarm that prints stacks is set anew at most this often: it costs a thread each time."""
 _STANDARD_ERROR = 2
@@ -83,8 +82,9 @@ class Health:
 
     The loop calls `beat` on every turn, in every state, and sets `state`, `restored` (share of the
     restore that is done), `lags` (replaced, never changed in place: other threads read it) and
-    adds to `dead_letters`. Without a beat for `stuck_after` seconds, `/healthz` answers 503 and the
-    stacks of all threads go to standard error. `/readyz` answers 503 with the `reasons`.
+    adds to `dead_letters`. Without a beat for `stuck_after` seconds (`started_after` before the
+    loop runs) `/healthz` answers 503 and the stacks of all threads go to standard error. `/readyz`
+    answers 503 with the `reasons`.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class Health:
         registry: CollectorRegistry,
         config: Config,
         stuck_after: float = STUCK_AFTER_SECONDS,
+        started_after: float = STARTED_AFTER_SECONDS,
     ) -> None:
         self.state: State = "starting"
         self.restored = 0.0
@@ -99,11 +100,11 @@ class Health:
         self.dead_letters = DeadLetterShare(config.dlq.window)
         self._longest_wait = config.ready.max_lag / 1000
         self._alarm_ratio = config.dlq.alarm_ratio
-        self._stuck_after = stuck_after
+        self._stuck_after, self._started_after = stuck_after, started_after
         self._metrics = make_wsgi_app(registry)
-        self._server: WSGIServer | None = None
+        self._server: Server | None = None
         self._last_beat = time.monotonic()
-        self._armed = -math.inf
+        self._armed, self._armed_for = -math.inf, 0.0
         self._complained = False
 
     def beat(self) -> None:
@@ -113,11 +114,11 @@ class Health:
             self._complained = False
             log.warning("the loop moves again after %.0f s", now - self._last_beat)
         self._last_beat = now
-        if now - self._armed >= _ARM_SECONDS:
-            self._armed = now
+        if now - self._armed >= _ARM_SECONDS or self._armed_for != self._patience:
+            self._armed, self._armed_for = now, self._patience
             # A thread of C, which works even while another one keeps the interpreter to itself.
             # It comes after `complain`, which says what the stacks are.
-            after = self._stuck_after + 2 * _ARM_SECONDS
+            after = self._patience + 2 * _ARM_SECONDS
             faulthandler.dump_traceback_later(after, file=_STANDARD_ERROR)
 
     def complain(self) -> None:
@@ -163,24 +164,22 @@ class Health:
 
         Raises ConfigError when the address cannot be had.
         """
+        server = Server(self._answer, self.complain)
         try:
-            server = make_server(host, port, self._answer, _Server, _Silent)
+            out = server.start(host, port)
         except (OSError, OverflowError) as error:
             raise ConfigError(
                 f"metrics.port: cannot listen on {host}:{port}: {error}. Set another metrics.port "
                 "(each worker of a machine needs its own) or metrics.host, or port 0 for none"
             ) from None
         self._server = server
-        server.service_actions = self.complain  # type: ignore[method-assign]
-        Thread(target=server.serve_forever, name="health", daemon=True).start()
-        return int(server.server_port)
+        return out
 
     def stop(self) -> None:
         """Ends the serving, if it was started, and the watch over the loop."""
         faulthandler.cancel_dump_traceback_later()
         if self._server:
-            self._server.shutdown()
-            self._server.server_close()
+            self._server.stop()
             self._server = None
 
     @property
@@ -188,40 +187,46 @@ class Health:
         return time.monotonic() - self._last_beat
 
     @property
-    def _stuck(self) -> bool:
-        return self._since_beat > self._stuck_after
+    def _patience(self) -> float:
+        """Seconds without a beat that are no reason to worry."""
+        before_the_loop = self.state in ("starting", "restoring")
+        return self._started_after if before_the_loop else self._stuck_after
 
-    def _answer(
-        self, environ: "WSGIEnvironment", start_response: "StartResponse"
-    ) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "")
+    @property
+    def _stuck(self) -> bool:
+        return self._since_beat > self._patience
+
+    def _answer(self, request: Request) -> Response:
         answer: dict[str, object]
-        if path == "/metrics":
-            return self._metrics(environ, start_response)
-        if path == "/healthz":
+        if request.path == "/metrics":
+            return self._scrape(request)
+        if request.path == "/healthz":
             well = not self._stuck
             answer = {
                 "status": "ok" if well else "stuck",
                 "state": self.state,
                 "seconds_since_beat": round(self._since_beat, 3),
             }
-        elif path == "/readyz":
+        elif request.path == "/readyz":
             reasons = self.reasons()
             well = not reasons
             answer = {"status": "ready" if well else "not ready", "reasons": reasons}
         else:
-            start_response("404 Not Found", [("Content-Type", "text/plain")])
-            return [b"there are /metrics, /healthz and /readyz\n"]
-        start_response(
-            "200 OK" if well else "503 Service Unavailable", [("Content-Type", "application/json")]
-        )
-        return [msgspec.json.encode(answer) + b"\n"]
+            text = b"there are /metrics, /healthz and /readyz\n"
+            return Response("404 Not Found", [("Content-Type", "text/plain")], text)
+        status = "200 OK" if well else "503 Service Unavailable"
+        json = msgspec.json.encode(answer) + b"\n"
+        return Response(status, [("Content-Type", "application/json")], json)
 
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-class _Silent(WSGIRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Scrapes come every few seconds; nobody wants a line for each."""
+    def _scrape(self, request: Request) -> Response:
+        """The metrics, in the format and encoding that the client takes."""
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": request.path,
+            "QUERY_STRING": request.query,
+            "HTTP_ACCEPT": request.headers.get("accept", ""),
+            "HTTP_ACCEPT_ENCODING": request.headers.get("accept-encoding", ""),
+        }
+        said: list[Any] = []
+        body = b"".join(self._metrics(environ, lambda *head: said.extend(head)))
+        return Response(said[0], said[1], body)

@@ -122,8 +122,10 @@ class Worker:
     def start(self, accept_loss: bool) -> None:
         """Restore, join the group, and be ready to learn from the first unprocessed click."""
         config, stack = self.config, self.stack
-        self.health.state = "restoring"
+        self.health.beat()
         kernels.prepare(config.engine_settings)
+        self.health.state = "restoring"
+        self.health.beat()
         admin = clients.admin(config)
         if config.topics.check:
             specs = topics.specs(config.topics, config.graph.horizon_ms)

@@ -1,6 +1,9 @@
+import contextlib
 import json
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -12,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from core.settings import Duration
 from streamer.errors import ConfigError
 from streamer.settings.sections import Config, DeadLetterSettings, ReadySettings
+from streamer.watch import http
 from streamer.watch.health import DeadLetterShare, Health, Lag
 from streamer.watch.metrics import Metrics
 
@@ -80,6 +84,7 @@ def test_a_loop_that_does_not_beat_is_stuck_and_not_ready_until_it_beats() -> No
 
 def test_a_stall_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
     health = Health(CollectorRegistry(), Config(), stuck_after=0.05)
+    health.state = "running"
     health.beat()
     health.complain()
     assert not caplog.messages
@@ -92,6 +97,74 @@ def test_a_stall_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture
     said, over = caplog.messages
     assert said.startswith("the loop has not moved for")
     assert over.startswith("the loop moves again after")
+
+
+def test_a_step_before_the_loop_may_take_long_but_not_for_ever() -> None:
+    health = Health(CollectorRegistry(), Config(), stuck_after=0.01, started_after=0.8)
+    port = health.start("127.0.0.1", 0)
+    try:
+        for state in ("starting", "restoring"):
+            health.state = state
+            health.beat()
+            time.sleep(0.1)
+            status, body = fetch(port, "/healthz")
+            assert (status, json.loads(body)["state"]) == (200, state)
+        time.sleep(0.8)
+        assert fetch(port, "/healthz")[0] == 503
+        assert "the loop has not moved for 0 s" in health.reasons()
+    finally:
+        health.stop()
+
+
+def test_a_thousand_half_sent_requests_starve_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection takes no thread and no turn, and the oldest leave when there are too many."""
+    monkeypatch.setattr(http, "REQUEST_SECONDS", 60.0)
+    registry = CollectorRegistry()
+    Metrics(registry)
+    health = Health(registry, Config())
+    port = health.start("127.0.0.1", 0)
+    threads, sockets = threading.active_count(), []
+    try:
+        for _ in range(1000):
+            one = socket.create_connection(("127.0.0.1", port), 10)
+            one.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+            sockets.append(one)
+            if len(sockets) > 900:  # they stay open here, while the server has let go of them
+                sockets.pop(0).close()
+        assert threading.active_count() == threads
+        assert fetch(port, "/healthz")[0] == 200
+        assert fetch(port, "/metrics")[0] == 200
+        sockets[0].settimeout(10)
+        assert sockets[0].recv(1) == b"", "one of the oldest was not closed"
+        sockets[-1].sendall(b"\r\n")
+        sockets[-1].settimeout(10)
+        assert sockets[-1].recv(15) == b"HTTP/1.1 200 OK"
+    finally:
+        for one in sockets:
+            one.close()
+        health.stop()
+
+
+def test_who_asks_badly_or_reads_slowly_is_left_alone(
+    health: Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "REQUEST_SECONDS", 0.3)
+    port = health.start("127.0.0.1", 0)
+
+    def said(request: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), 10) as one:
+            one.sendall(request)
+            return b"".join(iter(lambda: one.recv(4096), b""))
+
+    assert said(b"GET /healthz HTTP/1.1\r\n") == b""  # never ends: the time-out does
+    assert said(b"\r\n\r\n").startswith(b"HTTP/1.1 405 ")
+    assert said(b"POST /healthz HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 405 ")
+    head = said(b"HEAD /healthz HTTP/1.1\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert head.endswith(b"\r\n\r\n")
+    with contextlib.suppress(ConnectionResetError):
+        assert said(b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n") == b""
+    assert fetch(port, "/healthz?full=1")[0] == 200
 
 
 def test_a_taken_port_names_the_setting(health: Health) -> None:
@@ -236,6 +309,7 @@ def waits_for_good():
 log.setup(LogSettings())
 health = Health(CollectorRegistry(), Config(), stuck_after=0.5)
 health.start("127.0.0.1", 0)
+health.state = "running"
 moves({seconds})
 waits_for_good()
 """
