@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 import msgspec
 from confluent_kafka import KafkaException, Producer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from streamer.kafka import clients
 from streamer.kafka.clients import ANY, CALL_SECONDS
 from streamer.records import REPLAYED_FROM, SOURCE
 from streamer.settings.sections import Config
+from streamer.terminal import Console
 
 SHOWN_BYTES = 200
 MOST_TRANSACTION_MS = 900_000

@@ -9,7 +9,6 @@ from typing import NamedTuple, Self
 
 import msgspec
 from confluent_kafka import KafkaException, Message, TopicPartition
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from streamer.decode import deadletter
@@ -19,6 +18,7 @@ from streamer.kafka import clients
 from streamer.kafka.clients import CALL_SECONDS, Partition, checked, partition_of
 from streamer.settings.load import duration
 from streamer.settings.sections import Config
+from streamer.terminal import Console
 
 ABSENT = "?"
 """Stands for a header that is not there: anybody may write to the topic."""

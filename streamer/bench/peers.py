@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from streamer.errors import WalkstreamError
+from streamer.terminal import Console
 
 HOME = Path.home() / ".cache" / "walkstream" / "peers"
 """Where the environments are kept: delete it to have them made anew."""

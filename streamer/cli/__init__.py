@@ -1,13 +1,25 @@
 """The command line. Commands only parse; what does the work is imported when they run."""
 
+import io
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from streamer.cli import admin, asking, measuring, running, setup
+from streamer.terminal import guarded
+
+
+class Command(TyperCommand):
+    """A command whose output commands no terminal; usage errors are rich's and in colour."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with guarded():
+            return super().invoke(ctx)
+
 
 app = typer.Typer(
     help="Item embeddings that follow a stream of clicks, from Kafka to Kafka.",
@@ -37,12 +49,19 @@ for command in (
 app.command("check-topic")(asking.check_topic)
 app.add_typer(admin.topics, name="topics")
 app.add_typer(admin.dlq, name="dlq")
+for group in (app, admin.topics, admin.dlq):
+    for registered in group.registered_commands:
+        registered.cls = Command
 
 
 def main() -> None:
     """Entry point. Exits with the code of the error, 130 when interrupted."""
     # Small products gain nothing from more BLAS threads, and sums must not depend on their number.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None if it is closed
+            # What the terminal's encoding has not is spelled out: no name ends a process.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="walkstream")
     except KeyboardInterrupt:

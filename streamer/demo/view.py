@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
 from streamer.demo.embedded import Figures
+from streamer.terminal import Console
 
 WINDOW_SECONDS = 5.0
 """Figures that change are those of so many last seconds."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from core.engine import Engine
 from streamer.evaluate.scores import BASELINE, UNKNOWN, Figures, Point, Scores
 from streamer.evaluate.stability import Step
+from streamer.terminal import Console
 
 PER_CLICKS = 100_000
 

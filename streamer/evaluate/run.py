@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -34,6 +33,7 @@ from streamer.evaluate.scores import Scores
 from streamer.evaluate.stability import Stability
 from streamer.files.readers import Source
 from streamer.settings.sections import Config
+from streamer.terminal import Console
 
 
 @dataclass(frozen=True)

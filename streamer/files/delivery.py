@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -16,6 +15,7 @@ from rich.progress import (
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.kafka import clients
 from streamer.settings.sections import ClickSettings, Config
+from streamer.terminal import Console
 
 METADATA_SECONDS = 15.0
 INTERRUPT_SECONDS = 10.0

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 from prometheus_client import CollectorRegistry
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -33,6 +32,7 @@ from streamer.files.replay_report import Report
 from streamer.records import Space
 from streamer.settings.sections import ClickSettings, Config
 from streamer.store import Store
+from streamer.terminal import Console
 from streamer.watch.metrics import STAGES, Metrics
 from streamer.worker import checkpoint
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import msgspec
 from confluent_kafka.admin import AdminClient
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,6 +16,7 @@ from streamer.kafka import clients, topics
 from streamer.kafka.clients import Partition
 from streamer.kafka.newest import newest
 from streamer.settings.sections import Config
+from streamer.terminal import Console
 
 MOST_FIELDS = 40
 """Fields that people are shown at most, besides those that are used."""

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,6 +16,7 @@ from streamer import records
 from streamer import store as stores
 from streamer.errors import WalkstreamError
 from streamer.store import Store, is_item, open_for_reading
+from streamer.terminal import Console
 from streamer.worker import checkpoint
 
 

@@ -20,6 +20,7 @@ from streamer.inspect.folder import clusters_awaited, settled
 from streamer.query.names import name_of, text
 from streamer.query.run import published
 from streamer.store import Store, is_item, open_for_reading
+from streamer.terminal import one_line
 
 Projection = Literal["auto", "pca", "umap"]
 
@@ -134,7 +135,8 @@ def read(store: Store, by: str, projection: Projection, min_items: int) -> Map:
     rows, ids = rows[at], [keys[i] for i in at]
     xy, how = project(published(rows)[0], projection)
     attributes = [store.attributes(item) for item in ids]
-    categories = [text(a, by) for a in attributes]
+    categories = [one_line(text(a, by)) for a in attributes]
+    names = [name_of(a) or item.decode() for item, a in zip(ids, attributes, strict=True)]
     sizes = store.cluster_sizes()
     title = f"{items:,} items, {f'{len(sizes)} clusters' if sizes else 'no clusters yet'} ({how}"
     title += f"; a sample of {MOST:,} items)" if items > MOST else ")"
@@ -143,8 +145,8 @@ def read(store: Store, by: str, projection: Projection, min_items: int) -> Map:
         title += f"; {clusters_awaited(enough, min_items)}"
     return Map(
         title,
-        [item.decode() for item in ids],
-        [name_of(a) or item.decode() for item, a in zip(ids, attributes, strict=True)],
+        [one_line(item.decode()) for item in ids],
+        [one_line(name) for name in names],
         categories,
         xy,
         rows["cluster"],

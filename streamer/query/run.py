@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -16,6 +15,7 @@ from streamer.query.index import Answer, Index, Mode
 from streamer.query.names import name_of
 from streamer.query.shelves import published as published
 from streamer.store import open_for_reading
+from streamer.terminal import Console
 
 STDIN = "-"
 """In the place of an item: each line of standard input is a query."""

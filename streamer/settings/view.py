@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 from confluent_kafka import KafkaException, Producer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,6 +17,7 @@ from streamer.kafka import clients
 from streamer.settings import file as settings_file
 from streamer.settings.load import leaves, load_with_origins, refuse, spelled
 from streamer.settings.sections import Config
+from streamer.terminal import Console
 
 WIDE = 120
 """Columns of a terminal from which on the meanings are shown too."""

@@ -11,6 +11,7 @@ import msgspec
 
 from streamer.errors import WalkstreamError
 from streamer.settings.sections import LogSettings
+from streamer.terminal import printable
 
 context: dict[str, str | int] = {}
 """What every JSON line carries. A worker keeps its name, round and commit in it."""
@@ -23,6 +24,8 @@ def setup(settings: LogSettings) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonFormatter() if settings.format == "json" else _TextFormatter())
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
+    # At INFO it tells how it reads the texts of an axis.
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
 
 
 def end(error: Exception) -> int:
@@ -32,6 +35,10 @@ def end(error: Exception) -> int:
     """
     if isinstance(error, WalkstreamError):
         reason, code, unexpected = str(error), error.exit_code, None
+    elif isinstance(error, OSError) and error.strerror:
+        # What the system refuses is for the operator to mend, and no line of ours tells how.
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        reason, code, unexpected = ": ".join([*names, error.strerror]), 1, None
     else:
         reason, code, unexpected = f"{type(error).__name__}: {error}", 1, error
     if any(isinstance(h.formatter, _JsonFormatter) for h in logging.getLogger().handlers):
@@ -39,9 +46,9 @@ def end(error: Exception) -> int:
             reason, exc_info=unexpected, extra={"exit_code": code}
         )
     elif unexpected is None:
-        print(f"walkstream: {reason}", file=sys.stderr)
+        print(printable(f"walkstream: {reason}"), file=sys.stderr)
     else:
-        traceback.print_exception(unexpected)
+        print(printable("".join(traceback.format_exception(unexpected))), end="", file=sys.stderr)
     return code
 
 
@@ -63,10 +70,11 @@ class _JsonFormatter(logging.Formatter):
         if record.stack_info:
             line["stack"] = self.formatStack(record.stack_info)
         try:
-            return msgspec.json.encode(line, enc_hook=str).decode()
+            encoded = msgspec.json.encode(line, enc_hook=str)
         except Exception:
             # A dict with odd keys, a list within itself, half a surrogate pair: as Python shows it.
-            return msgspec.json.encode({k: _shown(v) for k, v in line.items()}).decode()
+            encoded = msgspec.json.encode({k: _shown(v) for k, v in line.items()})
+        return printable(encoded.decode())
 
 
 def _shown(value: object) -> object:
@@ -88,6 +96,10 @@ class _TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(name)s %(message)s")
         self.converter = time.gmtime
 
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - stdlib's name
         extra = "".join(f" {name}={value}" for name, value in _extra(record).items())
-        return super().formatMessage(record) + extra
+        # What goes on in a second line is indented, so that no text forges a line of the log.
+        return (super().formatMessage(record) + extra).replace("\n", "\n    ")

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import msgspec
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -28,6 +27,7 @@ from streamer.model_state import reserved
 from streamer.records import Progress, Space
 from streamer.settings.sections import Config
 from streamer.store import open_for_reading
+from streamer.terminal import Console
 from streamer.worker import checkpoint, restore
 
 SAMPLE = 2000
