@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def commands(folder: Path) -> list[list[str | Path]]:
     clicks, items = folder / "clicks.jsonl", folder / "items.jsonl"
-    state = ["--state", folder / "out" / "state"]
+    state: list[str | Path] = ["--state", folder / "out" / "state"]
     return [
         ["query", EVIL, *state],
         ["query", EVIL, "--json", *state],
@@ -118,7 +118,7 @@ def test_a_log_line_is_one_line_without_commands(
             from streamer.settings.sections import LogSettings
             from streamer.watch import log
 
-            log.setup(LogSettings("info", form))  # type: ignore[arg-type]
+            log.setup(LogSettings("info", form))
             logging.getLogger("x").warning("bad id %s\n2026 ERROR forged", EVIL, extra={"k": EVIL})
         _, err = capsys.readouterr()
         assert not [command for command in COMMANDS if command in err]
