@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from core.clicks import Clicks
 from core.graph import fold as graphs
-from core.graph.fold import NEVER, Graph
+from core.graph.fold import NEVER, Batch, Folded, Graph, Rules
 from core.graph.sessions import Sessions
 from core.graph.walks import walk
 from core.ids.hashing import hash_keys
@@ -24,7 +24,7 @@ from core.learning import negatives, skipgram
 from core.model import Model
 from core.placing.placement import Placement, Placer
 from core.quality import measure
-from core.rounds import Changes, Folded, Gone, Inputs, Outputs
+from core.rounds import Changes, Gone, Inputs, Outputs
 from core.settings import Settings
 
 SWEEPS = 64
@@ -157,31 +157,32 @@ class Engine:
         s = self.settings
         n, known = len(clicks), len(self.vocabulary)
         slots = self.vocabulary.intern(clicks.items)
-        born = np.full(len(self.vocabulary) - known, -1, np.int32)
         users = self.sessions.intern(clicks.users)
         self._reserve()
-        event_ids = clicks.event_ids if s.session.event_ids else None
-        times, weights = np.ascontiguousarray(clicks.times), np.ascontiguousarray(clicks.weights)
-        fate = np.zeros(n, np.int8)
-        amounts = np.zeros(n, np.float32)
-        history = np.full((n, s.session.length), -1, np.int32)
-        target = np.full(n, -1, np.int32)
+        event_ids = np.zeros(0, np.uint64) if clicks.event_ids is None else clicks.event_ids
+        batch = Batch(
+            users=users,
+            event_ids=np.ascontiguousarray(event_ids),
+            times=np.ascontiguousarray(clicks.times),
+            weights=np.ascontiguousarray(clicks.weights),
+            known=known,
+        )
+        folded = Folded.of(slots, s.session.length, len(self.vocabulary) - known)
         half_life, horizon = int(s.graph.half_life), s.graph.horizon_ms
         tick = max(int(s.session.gap), horizon // SWEEPS, 1)
-        at, g, ses, clock = 0, self.graph, self.sessions, self.clock
+        g, clock = self.graph, self.clock
+        rules = Rules(half_life, int(s.session.gap), tick, s.session.max_events, g.max_degree)
         if n and clock.landmark == NEVER:
             first = int(clicks.times[0])
             clock.landmark = first // half_life * half_life
             # Items that came with attributes before any click begin to age now.
             g.last_seen[self.items] = first
             self.model.rows.dirty[self.items] = True
+        at = 0
         while at < n:
             at, why, clock.time = graphs.fold(
-                at, users, slots, event_ids, times, weights, clock.time, tick,
-                clock.landmark, half_life, int(s.session.gap), s.session.max_events, g.max_degree,
-                ses.time, ses.items, ses.size, ses.clicks, ses.event_ids, ses.changed, g.start,
-                g.size_class, g.degree, g.last_seen, g.changed, g.nbr, g.wgt, g.heads, known, born,
-                fate, amounts, history, target,
+                at, batch, self.sessions.columns(), g.slabs(), folded,
+                (clock.time, clock.landmark), rules,
             )  # fmt: skip
             if why == graphs.FULL:
                 g.grow_pool()
@@ -191,12 +192,12 @@ class Engine:
             elif why == graphs.MOVE:
                 moved = (int(clicks.times[at]) - clock.landmark) // half_life
                 g.shift(moved)
-                for scaled in (amounts, self.model.columns.count):
+                for scaled in (folded.amounts, self.model.columns.count):
                     np.ldexp(scaled, -moved, out=scaled)
                 clock.landmark += moved * half_life
-        ses.collect()
-        self._number(known, born)
-        return Folded(fate, slots, amounts, history, target)
+        self.sessions.collect()
+        self._number(known, folded.born)
+        return folded
 
     def _number(self, known: int, born: NDArray[np.int32]) -> None:
         """Give the items after the first `known` the slots `born`, and forget those with -1."""

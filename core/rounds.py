@@ -75,19 +75,3 @@ class Outputs:
     """Clicks left out because their session has more than `session.max_events`."""
     quality: Quality
     changes: Changes | None
-
-
-@dataclass
-class Folded:
-    """What `Engine.fold` learned about a batch of n clicks: shapes (n,), history (n, length)."""
-
-    fate: NDArray[np.int8]
-    """KEPT, DUPLICATE or TOO_LONG (`core.graph.fold`); the rest is of use for kept clicks only."""
-    slots: NDArray[np.int32]
-    """The item, -1 if the click was not kept."""
-    amounts: NDArray[np.float32]
-    """Scaled weights, 0 if not kept."""
-    history: NDArray[np.int32]
-    """The last items of the session that the click continues, newest first, -1 past the end."""
-    target: NDArray[np.int32]
-    """The item, if the click continues a session with another one, else -1."""

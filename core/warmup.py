@@ -39,20 +39,18 @@ def listening(compiling: Callable[[], None]) -> AbstractContextManager[object]:
 
 def warm_up(settings: Settings) -> None:
     """Run every kernel that an engine with these settings uses, on a few clicks made up for it."""
-    # Clicks are folded by another kernel if one of them has an event id.
-    for event_ids in (None, np.zeros(USERS * ITEMS, np.uint64)):
-        engine = Engine(settings)
-        for _ in range(2):  # what a round ranks is known from the round before
-            outputs = engine.step(Inputs(_clicks(event_ids), [("0", ["attribute"])]))
-        changes = outputs.changes
-        assert changes is not None
-        Engine(settings).load_rows(changes.keys, changes.rows)
-        restored = Graph(settings.graph.max_degree)
-        restored.reserve(1)
-        restored.put_row(0, *engine.graph.row(0), 0)
+    engine = Engine(settings)
+    for _ in range(2):  # what a round ranks is known from the round before
+        outputs = engine.step(Inputs(_clicks(), [("0", ["attribute"])]))
+    changes = outputs.changes
+    assert changes is not None
+    Engine(settings).load_rows(changes.keys, changes.rows)
+    restored = Graph(settings.graph.max_degree)
+    restored.reserve(1)
+    restored.put_row(0, *engine.graph.row(0), 0)
 
 
-def _clicks(event_ids: np.ndarray[Any, Any] | None) -> Clicks:
+def _clicks() -> Clicks:
     """Every user clicks every item, one after the other, at one moment."""
     n = USERS * ITEMS
     return Clicks(
@@ -60,5 +58,4 @@ def _clicks(event_ids: np.ndarray[Any, Any] | None) -> Clicks:
         items=[str(item) for item in range(ITEMS)] * USERS,
         times=np.ones(n, np.int64),
         weights=np.ones(n, np.float32),
-        event_ids=event_ids,
     )

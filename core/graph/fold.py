@@ -13,14 +13,15 @@ a graph survives relabelling unchanged.
 """
 
 import math
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.graph.slabs import INLINED, LINE, add, fetch_row, give, take
+from core.graph.slabs import INLINED, LINE, Slabs, add, fetch_row, give, take
 from core.graph.slabs import UNIT as UNIT
-from core.learning.lanes import SOURCES, address, pointer, prefetch
+from core.learning.lanes import SOURCES, address, pointers, prefetch
 
 REBASE = 64
 """Half-lives after which the landmark moves: 2^64 leaves float32 room for 2^63 more weight."""
@@ -39,6 +40,65 @@ KEPT, DUPLICATE, TOO_LONG = 0, 1, 2
 """What became of a click: it counts; its event id came before; its session has too many clicks."""
 
 
+class Batch(NamedTuple):
+    """n clicks to fold, in order. All arrays are contiguous."""
+
+    users: NDArray[np.int32]
+    """The row of each click's session."""
+    event_ids: NDArray[np.uint64]
+    """Hashes, 0 for none; an empty array if nobody looks."""
+    times: NDArray[np.int64]
+    """Decay times, ms."""
+    weights: NDArray[np.float32]
+    known: int
+    """The number of slots so far. Items without one come as `known`, `known` + 1, ..."""
+
+
+class Folded(NamedTuple):
+    """What became of a batch of n clicks: shapes (n,), but history (n, length) and born (m,)."""
+
+    fate: NDArray[np.int8]
+    """KEPT, DUPLICATE or TOO_LONG; the rest is of use for kept clicks only."""
+    slots: NDArray[np.int32]
+    """The item: before a click is folded as the vocabulary has it, then its slot, -1 if the click
+    was not kept."""
+    amounts: NDArray[np.float32]
+    """Scaled weights, 0 if not kept."""
+    history: NDArray[np.int32]
+    """The last items of the session that the click continues, newest first, -1 past the end."""
+    target: NDArray[np.int32]
+    """The item, if the click continues a session with another one, else -1."""
+    born: NDArray[np.int32]
+    """Of each of the m items that had no slot: the one that its first kept click gave it, the next
+    free one, or -1."""
+
+    @classmethod
+    def of(cls, slots: NDArray[np.int32], length: int, new: int) -> "Folded":
+        """For clicks on items, `new` of which have no slot."""
+        n = len(slots)
+        return cls(
+            np.zeros(n, np.int8),
+            slots,
+            np.zeros(n, np.float32),
+            np.full((n, length), -1, np.int32),
+            np.full(n, -1, np.int32),
+            np.full(new, -1, np.int32),
+        )
+
+
+class Rules(NamedTuple):
+    """What `fold` goes by; times in ms."""
+
+    half_life: int
+    gap: int
+    """A session ends after so long without a click."""
+    tick: int
+    """A sweep is due when the clock passes a multiple of it."""
+    max_events: int
+    """Clicks of a session that count."""
+    max_degree: int
+
+
 @INLINED
 def scaled(weight, time, landmark, half_life):  # type: ignore[no-untyped-def]
     """The forward-decayed weight: float32 of weight * 2^((time - landmark) / half_life).
@@ -53,198 +113,187 @@ def scaled(weight, time, landmark, half_life):  # type: ignore[no-untyped-def]
 
 
 @INLINED
-def _is_repeat(event_id, ids, at, width):  # type: ignore[no-untyped-def]
+def _is_repeat(event_id, sessions, user, width):  # type: ignore[no-untyped-def]
     if event_id != 0:
-        for j in range(width):
-            if ids[at + j] == event_id:
+        for j in range(user * width, user * width + width):
+            if sessions.event_ids[j] == event_id:
                 return True
     return False
 
 
 @INLINED
-def _remember(event_id, ids, at, width):  # type: ignore[no-untyped-def]
+def _remember(event_id, sessions, user, width):  # type: ignore[no-untyped-def]
     if event_id != 0:
-        for j in range(width - 1, 0, -1):
-            ids[at + j] = ids[at + j - 1]
-        ids[at] = event_id
+        own = user * width
+        for j in range(own + width - 1, own, -1):
+            sessions.event_ids[j] = sessions.event_ids[j - 1]
+        sessions.event_ids[own] = event_id
+
+
+@INLINED
+def _fetch(user, item, known, sessions, length, width, graph):  # type: ignore[no-untyped-def]
+    """Ask for a user's session, and for where an item's row is."""
+    prefetch(address(sessions.time, user))
+    prefetch(address(sessions.size, user))
+    prefetch(address(sessions.clicks, user))
+    prefetch(address(sessions.items, user * length))
+    if width > 0:
+        prefetch(address(sessions.event_ids, user * width))
+    if item < known:
+        prefetch(address(graph.start, item))
+        prefetch(address(graph.degree, item))
+        prefetch(address(graph.last_seen, item))
+
+
+@INLINED
+def _go_on(user, item, sessions, length, out, k):  # type: ignore[no-untyped-def]
+    """Write click k as a transition to another item, which becomes the newest of the session."""
+    own, size = user * length, sessions.size[user]
+    for j in range(length):
+        out.history[k * length + j] = sessions.items[own + j] if j < size else -1
+    out.target[k] = item
+    for j in range(min(size, length - 1), 0, -1):
+        sessions.items[own + j] = sessions.items[own + j - 1]
+    sessions.items[own] = item
+    sessions.size[user] = min(size + 1, length)
+
+
+@INLINED
+def _leave_out(fate, out, k):  # type: ignore[no-untyped-def]
+    out.fate[k] = fate
+    out.slots[k] = -1
+    out.amounts[k] = 0
 
 
 @nb.njit(cache=True, nogil=True)
-def fold(  # type: ignore[no-untyped-def]
-    begin, users, items, event_ids, times, weights, clock, tick, landmark, half_life, gap,
-    max_events, max_degree, s_time, s_items, s_size, s_clicks, s_ids, s_changed, start, size_class,
-    degree, last_seen, changed, nbr, wgt, heads, known, born, fate, amounts, history, target,
-    sources=SOURCES,
-):  # fmt: skip
-    """Fold clicks `begin:` in order, one at a time, into the sessions and the graph.
+def fold(begin, clicks, sessions, graph, out, clock, rules, sources=SOURCES):  # type: ignore[no-untyped-def]
+    """Fold clicks `begin:` of a `Batch` in order, one at a time, into the sessions and the graph.
 
-    All arrays are contiguous. users, items int32 [n] are rows and slots; event_ids uint64 [n]
-    hashes, 0 for none, or None if nobody looks; times int64 [n] ms; weights float32 [n]. The m
-    items without a slot come as `known` (the number of slots), `known` + 1, ...; the first kept
-    click of one gives it the next slot, written to its entry of `born`, int32 [m], -1 until then.
-
-    Writes for each click its fate int8 [n]; items: its slot, or -1 if it was not kept; amounts
-    float32 [n]: the scaled weight, if it was kept; and if it continues a session with another item,
-    history int32 [n, length] (newest first, -1 past the end) and target int32 [n], else -1.
-    Returns (clicks folded so far, those before `begin` included, reason to stop, clock).
+    `out` is a `Folded`, whose `amounts` and `history` are written for kept clicks and transitions
+    only; `clock` the greatest time so far and the landmark. Returns (clicks folded so far, those
+    before `begin` included, reason to stop, greatest time).
     """
-    length, width, n = s_items.shape[1], s_ids.shape[1], len(items)
-    room = len(nbr) - 2 * max(max_degree, LINE)
+    n, length, (now, landmark) = len(out.slots), sessions.items.shape[1], clock
+    width = sessions.event_ids.shape[1]
+    looks = width > 0 and len(clicks.event_ids) > 0
+    room = len(graph.nbr) - 2 * max(rules.max_degree, LINE)
+    known = clicks.known
     free = known
-    for j in range(len(born)):
-        if born[j] >= 0:
+    for j in range(len(out.born)):
+        if out.born[j] >= 0:
             free += 1
-    bits = pointer(wgt.view(np.int32))
-    users, items, times, weights = (
-        pointer(users), pointer(items), pointer(times), pointer(weights),
+    clicks, sessions, graph, out = (
+        pointers(clicks), pointers(sessions), pointers(graph), pointers(out),
     )  # fmt: skip
-    s_time, s_items, s_size = pointer(s_time), pointer(s_items), pointer(s_size)
-    s_clicks, s_ids = pointer(s_clicks), pointer(s_ids)
-    start, size_class, degree = pointer(start), pointer(size_class), pointer(degree)
-    last_seen, nbr, wgt = pointer(last_seen), pointer(nbr), pointer(wgt)
-    heads, born, fate, amounts = pointer(heads), pointer(born), pointer(fate), pointer(amounts)
-    history, target = pointer(history), pointer(target)
     due = NEVER
-    if clock != NEVER:
-        due = (clock // tick + 1) * tick
-    end = landmark + REBASE * half_life
+    if now != NEVER:
+        due = (now // rules.tick + 1) * rules.tick
+    end = landmark + REBASE * rules.half_life
     ready = begin
     for k in range(begin, n):
         if k == ready:
             # Some at a time: a stop, after which the landmark may be another, wastes few.
             ready = min(k + SCALED, n)
             for j in range(k, ready):
-                amounts[j] = scaled(weights[j], times[j], landmark, half_life)
+                out.amounts[j] = scaled(
+                    clicks.weights[j], clicks.times[j], landmark, rules.half_life
+                )
         if k + 2 * AHEAD < n:
-            u, item = users[k + 2 * AHEAD], items[k + 2 * AHEAD]
-            prefetch(address(s_time, u))
-            prefetch(address(s_size, u))
-            prefetch(address(s_clicks, u))
-            prefetch(address(s_items, u * length))
-            if event_ids is not None:
-                prefetch(address(s_ids, u * width))
-            if item < known:
-                prefetch(address(start, item))
-                prefetch(address(degree, item))
-                prefetch(address(last_seen, item))
+            u, item = clicks.users[k + 2 * AHEAD], out.slots[k + 2 * AHEAD]
+            _fetch(u, item, known, sessions, length, width if looks else 0, graph)
         if k + AHEAD < n:
-            u, item = users[k + AHEAD], items[k + AHEAD]
-            if item < known and s_size[u] > 0 and abs(times[k + AHEAD] - s_time[u]) <= gap:
-                fetch_row(s_items[u * length], start, degree, nbr, wgt)
-                fetch_row(item, start, degree, nbr, wgt)
-        u = users[k]
-        own = u * length
-        target[k] = -1
-        # A test for None alone is settled when this is compiled, and costs nothing.
-        if event_ids is not None:  # noqa: SIM102
-            if s_size[u] > 0 and _is_repeat(event_ids[k], s_ids, u * width, width):
-                fate[k] = DUPLICATE
-                items[k] = -1
-                amounts[k] = 0
-                continue
-        t = times[k]
-        if clock == NEVER:
-            due = (t // tick + 1) * tick
+            u, item = clicks.users[k + AHEAD], out.slots[k + AHEAD]
+            away = abs(clicks.times[k + AHEAD] - sessions.time[u])
+            if item < known and sessions.size[u] > 0 and away <= rules.gap:
+                fetch_row(graph, sessions.items[u * length])
+                fetch_row(graph, item)
+        u, t = clicks.users[k], clicks.times[k]
+        out.target[k] = -1
+        is_open = sessions.size[u] > 0
+        if looks and is_open and _is_repeat(clicks.event_ids[k], sessions, u, width):
+            _leave_out(DUPLICATE, out, k)
+            continue
+        if now == NEVER:
+            due = (t // rules.tick + 1) * rules.tick
         if t >= due:
-            return k, TICK, clock
+            return k, TICK, now
         if t >= end:
-            return k, MOVE, clock
-        continues = s_size[u] > 0 and abs(t - s_time[u]) <= gap
-        if continues and s_clicks[u] >= max_events:
-            fate[k] = TOO_LONG
-            items[k] = -1
-            amounts[k] = 0
+            return k, MOVE, now
+        continues = is_open and abs(t - sessions.time[u]) <= rules.gap
+        if continues and sessions.clicks[u] >= rules.max_events:
+            _leave_out(TOO_LONG, out, k)
         else:
-            item = items[k]
+            item = out.slots[k]
             if item >= known:
-                if born[item - known] < 0:
-                    born[item - known] = free
+                if out.born[item - known] < 0:
+                    out.born[item - known] = free
                     free += 1
-                item = born[item - known]
+                item = out.born[item - known]
             if continues:
-                last = s_items[own]
+                last = sessions.items[u * length]
                 if last != item:
-                    if heads[0] * UNIT > room:
-                        return k, FULL, clock
+                    if graph.heads[0] * UNIT > room:
+                        return k, FULL, now
                     for a, b in ((last, item), (item, last)):
-                        add(
-                            a,
-                            b,
-                            amounts[k],
-                            max_degree,
-                            start,
-                            size_class,
-                            degree,
-                            nbr,
-                            wgt,
-                            bits,
-                            heads,
-                        )
-                    changed[last] = True
-                    size = s_size[u]
-                    for j in range(length):
-                        history[k * length + j] = s_items[own + j] if j < size else -1
-                    target[k] = item
-                    for j in range(min(size, length - 1), 0, -1):
-                        s_items[own + j] = s_items[own + j - 1]
-                    s_items[own] = item
-                    s_size[u] = min(size + 1, length)
-                s_clicks[u] += 1
+                        add(graph, a, b, out.amounts[k], rules.max_degree)
+                    graph.changed[last] = True
+                    _go_on(u, item, sessions, length, out, k)
+                sessions.clicks[u] += 1
             else:
-                if s_size[u] == 0:
+                if not is_open:
                     for j in range(width):
-                        s_ids[u * width + j] = 0
-                s_items[own] = item
-                s_size[u] = 1
-                s_clicks[u] = 1
-            fate[k] = KEPT
-            items[k] = item
-            last_seen[item] = max(last_seen[item], t)
-            changed[item] = True
-        if event_ids is not None:
-            _remember(event_ids[k], s_ids, u * width, width)
-        s_time[u] = t
-        s_changed[u] = True
-        clock = max(clock, t)
-    return n, DONE, clock
+                        sessions.event_ids[u * width + j] = 0
+                sessions.items[u * length] = item
+                sessions.size[u] = 1
+                sessions.clicks[u] = 1
+            out.fate[k] = KEPT
+            out.slots[k] = item
+            graph.last_seen[item] = max(graph.last_seen[item], t)
+            graph.changed[item] = True
+        if looks:
+            _remember(clicks.event_ids[k], sessions, u, width)
+        sessions.time[u] = t
+        sessions.changed[u] = True
+        now = max(now, t)
+    return n, DONE, now
 
 
 @nb.njit(cache=True, nogil=True)
-def _drop(  # type: ignore[no-untyped-def]
-    dead, start, size_class, degree, last_seen, changed, nbr, wgt, heads, sources=SOURCES
-):  # fmt: skip
+def _drop(dead, graph, sources=SOURCES):  # type: ignore[no-untyped-def]
     """Remove every arc from and to a dead node; the arcs that stay keep their order."""
-    for a in range(len(degree)):
-        n = degree[a]
+    slots = len(graph.degree)
+    graph = pointers(graph)
+    for a in range(slots):
+        n = graph.degree[a]
         if n == 0:
             continue
-        base = start[a] * UNIT
+        base = graph.start[a] * UNIT
         kept = 0
         if not dead[a]:
             for i in range(base, base + n):
-                if not dead[nbr[i]]:
-                    nbr[base + kept] = nbr[i]
-                    wgt[base + kept] = wgt[i]
+                if not dead[graph.nbr[i]]:
+                    graph.nbr[base + kept] = graph.nbr[i]
+                    graph.wgt[base + kept] = graph.wgt[i]
                     kept += 1
         if kept == n:
             continue
-        changed[a] = True
-        degree[a] = kept
+        graph.changed[a] = True
+        graph.degree[a] = kept
         fits = 0
         while (UNIT << fits) < kept:
             fits += 1
         if kept == 0:
-            give(start[a], size_class[a], heads, nbr)
-        elif fits < size_class[a]:
+            give(graph, graph.start[a], graph.size_class[a])
+        elif fits < graph.size_class[a]:
             # Halves that are no longer needed go back: the class of a slab follows from its row's
             # degree, so that a row from a checkpoint grows as the one it was taken from.
-            while size_class[a] > fits:
-                size_class[a] -= 1
-                give(start[a] + (1 << size_class[a]), size_class[a], heads, nbr)
-    for a in range(len(degree)):
+            while graph.size_class[a] > fits:
+                graph.size_class[a] -= 1
+                give(graph, graph.start[a] + (1 << graph.size_class[a]), graph.size_class[a])
+    for a in range(slots):
         if dead[a]:
-            changed[a] = True
-            last_seen[a] = NEVER
+            graph.changed[a] = True
+            graph.last_seen[a] = NEVER
 
 
 @nb.njit(cache=True, nogil=True)
@@ -293,6 +342,13 @@ class Graph:
         self.nbr = np.concatenate([self.nbr, np.zeros(more, np.int32)])
         self.wgt = np.concatenate([self.wgt, np.zeros(more, np.float32)])
 
+    def slabs(self) -> Slabs:
+        """What kernels take. It holds until the graph grows."""
+        return Slabs(
+            self.start, self.size_class, self.degree, self.last_seen, self.changed.view(np.uint8),
+            self.nbr, self.wgt, self.wgt.view(np.int32), self.heads,
+        )  # fmt: skip
+
     @property
     def arcs(self) -> int:
         return int(self.degree.sum())
@@ -319,17 +375,14 @@ class Graph:
         size_class = max(0, (n - 1).bit_length() - 2)
         while int(self.heads[0] + (1 << size_class)) * UNIT > len(self.nbr):
             self.grow_pool()
-        at = take(size_class, self.heads, self.nbr)
+        at = take(self.slabs(), size_class)
         self.start[slot], self.size_class[slot], self.degree[slot] = at, size_class, n
         self.nbr[at * UNIT : at * UNIT + n] = nbr
         self.wgt[at * UNIT : at * UNIT + n] = wgt
 
     def drop(self, dead: NDArray[np.bool_]) -> None:
         """Remove the nodes marked in `dead` (bool [slots]) with all arcs from and to them."""
-        _drop(
-            dead, self.start, self.size_class, self.degree, self.last_seen, self.changed,
-            self.nbr, self.wgt, self.heads,
-        )  # fmt: skip
+        _drop(dead, self.slabs())
 
     def shift(self, half_lives: int) -> None:
         """Move the landmark forward by whole half-lives: weights are divided by a power of two."""

@@ -1,11 +1,23 @@
 """What each user clicked last. A session ends after a gap; sessions that ended are forgotten."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.ids.numbers import Numbers
+
+
+class Columns(NamedTuple):
+    """The columns of `Sessions` as kernels take them."""
+
+    time: NDArray[np.int64]
+    items: NDArray[np.int32]
+    size: NDArray[np.int32]
+    clicks: NDArray[np.int32]
+    event_ids: NDArray[np.uint64]
+    changed: NDArray[np.uint8]
 
 
 class Sessions:
@@ -39,8 +51,15 @@ class Sessions:
             self._grow(max(1024, 2 * len(self.names)))
         return rows
 
+    def columns(self) -> Columns:
+        """What kernels take. It holds until a user is added."""
+        return Columns(
+            self.time, self.items, self.size, self.clicks, self.event_ids,
+            self.changed.view(np.uint8),
+        )  # fmt: skip
+
     def _grow(self, n: int) -> None:
-        for name in _COLUMNS:
+        for name in Columns._fields:
             old = getattr(self, name)
             grown = np.zeros((n - len(old), *old.shape[1:]), old.dtype)
             setattr(self, name, np.concatenate([old, grown]))
@@ -85,7 +104,7 @@ class Sessions:
     @property
     def nbytes(self) -> int:
         """Bytes of the columns."""
-        return sum(int(getattr(self, name).nbytes) for name in _COLUMNS)
+        return sum(int(getattr(self, name).nbytes) for name in Columns._fields)
 
     def relabel(self, new: NDArray[np.int32]) -> None:
         """Follow the vocabulary's new order; `new[old slot]` is the new slot or -1."""
@@ -97,6 +116,3 @@ class Sessions:
         self.changed[:n] = self.size[:n] > 0
         self._to_collect = True
         self.collect()
-
-
-_COLUMNS = ("time", "items", "size", "clicks", "event_ids", "changed")

@@ -1,13 +1,13 @@
 """Rows of neighbours in slabs of 4, 8, 16, ... entries of one pool, and adding to them.
 
-All arrays of these functions but those of `take` and `give` are pointers (`core.learning.lanes`).
-
-The pool is `nbr` int32 and `wgt` float32. `heads` int32 has the end of the used pool, and then the
-first free slab of each size class (-1 for none; a free slab's first entry is the next one).
+`graph` is `Slabs` as pointers (`core.learning.lanes`); `take` and `give` work on arrays too.
 """
+
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
+from numpy.typing import NDArray
 
 from core.learning.lanes import address, filli16, loadi16, lowest, prefetch, same
 
@@ -16,25 +16,43 @@ UNIT = 4
 LINE = 16
 """Entries of the pool in a cache line."""
 INLINED = nb.njit(forceinline=True)
-"""Part of a kernel, in place of each call: passing a dozen arrays costs more than adding an arc."""
+"""Part of a kernel, in place of each call: passing its arrays costs more than adding an arc."""
+
+
+class Slabs(NamedTuple):
+    """The arrays of a graph. The first five have one entry a slot (see `core.graph.fold.Graph`)."""
+
+    start: NDArray[np.int32]
+    size_class: NDArray[np.int8]
+    degree: NDArray[np.int32]
+    last_seen: NDArray[np.int64]
+    changed: NDArray[np.uint8]
+    nbr: NDArray[np.int32]
+    """The pool: neighbours, and the weights of the arcs to them."""
+    wgt: NDArray[np.float32]
+    bits: NDArray[np.int32]
+    """wgt as int32."""
+    heads: NDArray[np.int32]
+    """The end of the used pool, and then the first free slab of each size class, -1 for none. A
+    free slab's first entry is the next one."""
 
 
 @nb.njit(forceinline=True, cache=True, nogil=True)
-def take(size_class, heads, nbr):  # type: ignore[no-untyped-def]
+def take(graph, size_class):  # type: ignore[no-untyped-def]
     """A slab of UNIT << size_class entries, a free one or behind the used pool, which has room."""
-    at = heads[1 + size_class]
+    at = graph.heads[1 + size_class]
     if at >= 0:
-        heads[1 + size_class] = nbr[at * UNIT]
+        graph.heads[1 + size_class] = graph.nbr[at * UNIT]
     else:
-        at = heads[0]
-        heads[0] += 1 << size_class
+        at = graph.heads[0]
+        graph.heads[0] += 1 << size_class
     return at
 
 
 @INLINED
-def give(at, size_class, heads, nbr):  # type: ignore[no-untyped-def]
-    nbr[at * UNIT] = heads[1 + size_class]
-    heads[1 + size_class] = at
+def give(graph, at, size_class):  # type: ignore[no-untyped-def]
+    graph.nbr[at * UNIT] = graph.heads[1 + size_class]
+    graph.heads[1 + size_class] = at
 
 
 @INLINED
@@ -56,45 +74,45 @@ def weakest(base, n, bits):  # type: ignore[no-untyped-def]
     least = bits[base]
     for i in range(n):
         least = min(least, bits[base + i])
-    place = np.int32(n)
+    first = np.int32(n)
     for i in range(n):
-        place = min(place, np.int32(i) if bits[base + i] == least else np.int32(n))
-    return place
+        first = min(first, np.int32(i) if bits[base + i] == least else np.int32(n))
+    return first
 
 
 @INLINED
-def add(a, b, w, max_degree, start, size_class, degree, nbr, wgt, bits, heads):  # type: ignore[no-untyped-def]
-    """Add w to arc a -> b. The pool must have room for another slab. `bits` is wgt as int32."""
-    n = degree[a]
-    base = start[a] * UNIT
-    place = find(b, base, n, nbr)
-    if place >= 0:
-        wgt[base + place] += w
+def add(graph, a, b, w, max_degree):  # type: ignore[no-untyped-def]
+    """Add w to arc a -> b. The pool must have room for another slab."""
+    n = graph.degree[a]
+    base = graph.start[a] * UNIT
+    entry = find(b, base, n, graph.nbr)
+    if entry >= 0:
+        graph.wgt[base + entry] += w
         return
     if n == max_degree:
-        place = weakest(base, n, bits)
-        nbr[base + place] = b
-        wgt[base + place] = w
+        entry = weakest(base, n, graph.bits)
+        graph.nbr[base + entry] = b
+        graph.wgt[base + entry] = w
         return
-    if n == 0 or n == (UNIT << size_class[a]):
-        grown = 0 if n == 0 else size_class[a] + 1
-        at = take(grown, heads, nbr)
+    if n == 0 or n == (UNIT << graph.size_class[a]):
+        grown = 0 if n == 0 else graph.size_class[a] + 1
+        at = take(graph, grown)
         for i in range(n):
-            nbr[at * UNIT + i] = nbr[base + i]
-            wgt[at * UNIT + i] = wgt[base + i]
+            graph.nbr[at * UNIT + i] = graph.nbr[base + i]
+            graph.wgt[at * UNIT + i] = graph.wgt[base + i]
         if n > 0:
-            give(start[a], size_class[a], heads, nbr)
-        start[a] = at
-        size_class[a] = grown
+            give(graph, graph.start[a], graph.size_class[a])
+        graph.start[a] = at
+        graph.size_class[a] = grown
         base = at * UNIT
-    nbr[base + n] = b
-    wgt[base + n] = w
-    degree[a] = n + 1
+    graph.nbr[base + n] = b
+    graph.wgt[base + n] = w
+    graph.degree[a] = n + 1
 
 
 @INLINED
-def fetch_row(a, start, degree, nbr, wgt):  # type: ignore[no-untyped-def]
-    base = start[a] * UNIT
-    for i in range(base, base + degree[a], LINE):
-        prefetch(address(nbr, i))
-        prefetch(address(wgt, i))
+def fetch_row(graph, a):  # type: ignore[no-untyped-def]
+    base = graph.start[a] * UNIT
+    for i in range(base, base + graph.degree[a], LINE):
+        prefetch(address(graph.nbr, i))
+        prefetch(address(graph.wgt, i))

@@ -173,6 +173,25 @@ def _pointer(array: types.Array) -> Any:
 
 pointer = _intrinsic(1, _pointer)
 """To the first element of an array."""
+
+
+def _pointers(tables: types.NamedTuple) -> Any:
+    def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        fields = cgutils.unpack_tuple(builder, values[0])  # type: ignore[no-untyped-call]
+        made = [
+            context.make_array(kind)(context, builder, field).data
+            if isinstance(kind, types.Array)
+            else field
+            for kind, field in zip(tables.types, fields, strict=True)
+        ]
+        return context.make_tuple(builder, signature.return_type, made)
+
+    fields = [types.CPointer(t.dtype) if isinstance(t, types.Array) else t for t in tables.types]  # type: ignore[no-untyped-call]
+    return types.NamedTuple(fields, tables.instance_class)(tables), codegen  # type: ignore[no-untyped-call]
+
+
+pointers = _intrinsic(1, _pointers)
+"""A NamedTuple of arrays as one of pointers to their first elements; what is no array stays."""
 load8, load16, loadi8, loadi16 = map(_loader, (_FLOAT8, _FLOAT16, _INT8, _INT16))
 """The lanes from memory[at] on: float32, or int32 with an i."""
 store8 = store16 = _memory(3, types.void, _store)

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from core.engine import SWEEPS, Engine
 from core.graph import fold as graphs
-from core.graph.fold import NEVER, Graph
+from core.graph.fold import NEVER, Batch, Graph, Rules
 from core.graph.sessions import Sessions
 from core.graph.slabs import LINE, UNIT
 from core.ids.vocabulary import Vocabulary
@@ -117,28 +117,24 @@ def fold(stream: Stream, names: list[str]) -> Folded:
     half_life, gap = int(s.graph.half_life), int(s.session.gap)
     tick = max(gap, s.graph.horizon_ms // SWEEPS)
     landmark, clock = int(stream.times[0]) // half_life * half_life, NEVER
-    no_dead, born = np.zeros(ITEMS, np.bool_), np.zeros(0, np.int32)
+    no_dead = np.zeros(ITEMS, np.bool_)
+    rules = Rules(half_life, gap, tick, s.session.max_events, s.graph.max_degree)
     sources, targets, batches = [], [], []
     seconds = 0.0
     for at in range(0, len(names), BATCH):
         batch = slice(at, at + BATCH)
         items, times = stream.items[batch].copy(), stream.times[batch]
         n = len(items)
-        weights = np.ones(n, np.float32)
-        users = ses.intern(names[batch])
+        clicks = Batch(
+            ses.intern(names[batch]), np.zeros(0, np.uint64), times, np.ones(n, np.float32), ITEMS
+        )
         begin = time.perf_counter()
-        fate, amounts = np.zeros(n, np.int8), np.zeros(n, np.float32)
-        history = np.full((n, s.session.length), -1, np.int32)
-        target = np.full(n, -1, np.int32)
+        out = graphs.Folded.of(items, s.session.length, 0)
         done = 0
         while done < n:
             done, why, clock = graphs.fold(
-                done, users, items, None, times, weights, clock, tick, landmark, half_life, gap,
-                s.session.max_events, s.graph.max_degree, ses.time, ses.items, ses.size,
-                ses.clicks, ses.event_ids, ses.changed, g.start, g.size_class, g.degree,
-                g.last_seen, g.changed, g.nbr, g.wgt, g.heads, ITEMS, born, fate, amounts,
-                history, target,
-            )  # fmt: skip
+                done, clicks, ses.columns(), g.slabs(), out, (clock, landmark), rules
+            )
             if why == graphs.FULL:
                 g.grow_pool()
             elif why == graphs.TICK:
@@ -146,9 +142,9 @@ def fold(stream: Stream, names: list[str]) -> Folded:
                 ses.end(clock - gap, no_dead)
         seconds += time.perf_counter() - begin
         ses.collect()
-        goes_on = target >= 0
-        sources.append(history[goes_on, 0])
-        targets.append(target[goes_on])
+        goes_on = out.target >= 0
+        sources.append(out.history[goes_on, 0])
+        targets.append(out.target[goes_on])
         batches.append(len(targets[-1]))
     return Folded(g, np.concatenate(sources), np.concatenate(targets), np.cumsum(batches), seconds)
 

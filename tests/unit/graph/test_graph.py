@@ -3,8 +3,7 @@ import pytest
 
 from core.clicks import Clicks
 from core.engine import Engine
-from core.graph.fold import DUPLICATE, KEPT, TOO_LONG, Graph, scaled
-from core.rounds import Folded
+from core.graph.fold import DUPLICATE, KEPT, TOO_LONG, Folded, Graph, scaled
 from core.settings import Duration, GraphSettings, SessionSettings, Settings
 
 HALF_LIFE, GAP = 1000, 500
