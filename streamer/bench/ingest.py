@@ -101,7 +101,7 @@ def broker() -> Iterator[str]:
     if spec is None or spec.loader is None:
         raise ConfigError(
             f"bench ingest needs a Kafka: set {SERVERS} to the address of one, such as "
-            "localhost:9092; ops/kafka, which can start one, is in a clone of the repository only"
+            "127.0.0.1:9092; ops/kafka, which can start one, is in a clone of the repository only"
         )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

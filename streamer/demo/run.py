@@ -316,7 +316,7 @@ def _print_next_steps(state: Path, item: str) -> None:
         print(f"  {command} plot --state {state} --out map.html")
     print("\nThe same on a real Kafka, each in a terminal of its own:")
     if kafka_script.exists():
-        print(f"  {kafka_script}    (needs Java 17 and Maven; or have a Kafka at localhost:9092)")
+        print(f"  {kafka_script}    (needs Java 17 and Maven; or have a Kafka at 127.0.0.1:9092)")
     print(
         f"  {command} topics create && {command} worker\n"
         f"  {command} publish --synthetic\n"

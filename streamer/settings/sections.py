@@ -166,7 +166,7 @@ class Config:
 
     app: AppSettings = field(default_factory=AppSettings)
     kafka: dict[str, KafkaValue] = field(
-        default_factory=lambda: {"bootstrap.servers": "localhost:9092"}, repr=False
+        default_factory=lambda: {"bootstrap.servers": "127.0.0.1:9092"}, repr=False
     )
     """Any property of librdkafka, passed on to its clients."""
     topics: TopicSettings = field(default_factory=TopicSettings)
