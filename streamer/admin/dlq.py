@@ -2,6 +2,7 @@
 
 import heapq
 import time
+from collections import Counter
 from collections.abc import Container, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -64,14 +65,24 @@ class Tally:
         return max((count.last for count in self.counts.values()), default=0)
 
     def table(self) -> Table:
+        """One row for each topic that records came from, which fits in a terminal of 80 columns."""
         table = Table(box=SIMPLE_HEAD)
-        for name in ("reason", "came from", "first", "last"):
-            table.add_column(name, overflow="fold", no_wrap=name != "came from")
+        table.add_column("came from", overflow="fold")
         table.add_column("letters", justify="right", no_wrap=True)
-        for (reason, topic, partition), count in sorted(self.counts.items()):
-            place = printable(f"{topic}[{partition}]")
-            times = iso(count.first, "seconds"), iso(count.last, "seconds")
-            cells = printable(reason), place, *times, f"{count.letters:,}"
+        table.add_column("first and last", no_wrap=True)
+        table.add_column("reasons", overflow="fold")
+        for topic in sorted({topic for _, topic, _ in self.counts}):
+            counts = [(r, c) for (r, there, _), c in self.counts.items() if there == topic]
+            reasons: Counter[str] = Counter()
+            for reason, count in counts:
+                reasons[reason] += count.letters
+            times = min(count.first for _, count in counts), max(count.last for _, count in counts)
+            cells = (
+                printable(topic),
+                f"{reasons.total():,}",
+                "\n".join(iso(ms, "seconds") for ms in times),
+                "\n".join(f"{printable(r)} {n:,}" for r, n in reasons.most_common()),
+            )
             table.add_row(*map(escape, cells))
         return table
 
