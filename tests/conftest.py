@@ -58,6 +58,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """The folder of small inputs beside the repository."""
+    folder = ROOT.parent / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/cases")
+    return folder
+
+
 def _has_java() -> bool:
     try:
         return bool(java())

@@ -1,13 +1,12 @@
-"""Records of the topics `clicks` and `items` into clicks and items, or into reasons why not.
+"""Records of the topic `clicks` into clicks, or into reasons why not.
 
 `Decoder` runs once for every click there ever is. Its fast way takes batches as columns and only
 decides which records are surely good. Each of the others is read again by itself: that way has the
 last word, and says what is wrong.
 """
 
-import json
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,22 +34,17 @@ from streamer.decode.fields import (
     Reader,
     Reason,
     Row,
-    id_of,
-    key_id,
 )
 from streamer.decode.formats import (
-    MAX_ID_BYTES,
-    UNREADABLE,
     Part,
     TooManyParts,
-    cut,
     json_parts,
     msgpack_parts,
-    short,
 )
+from streamer.decode.items import Attributes, Item, attribute_tokens, decode_item
 from streamer.decode.layout import Fields, Layout
 from streamer.decode.registry import Registry
-from streamer.settings.sections import ClickSettings, EventSettings, ItemSettings, KafkaValue
+from streamer.settings.sections import ClickSettings, EventSettings, KafkaValue
 
 __all__ = [
     "Attributes",
@@ -63,16 +57,6 @@ __all__ = [
     "attribute_tokens",
     "decode_item",
 ]
-
-Attributes = dict[str, str | list[str]]
-
-
-@dataclass(frozen=True)
-class Item:
-    """An item's attributes; None when the item is retired (a tombstone)."""
-
-    id: str
-    attributes: Attributes | None
 
 
 class Bad(NamedTuple):
@@ -251,73 +235,3 @@ class Decoder:
             raise Invalid(Reason.OVERSIZED, str(error)) from None
         except ValueError as error:
             raise Invalid(Reason.UNDECODABLE, str(error)) from None
-
-
-def decode_item(
-    key: bytes | None, value: bytes | None, use: Iterable[str] = ItemSettings().use
-) -> Item:
-    """The item of a record of the topic `items`. Raises `Invalid`.
-
-    Attributes of any length are kept, but not those that the model learns from: `use`.
-    """
-    item_key = None if key is None else key_id(key)
-    if value is None:
-        if item_key is None:
-            raise Invalid(Reason.BAD_FIELD, "a tombstone without a key retires nothing")
-        return Item(item_key, None)
-    try:
-        record = json.loads(value.decode())
-    except UNREADABLE as error:
-        raise Invalid(Reason.UNDECODABLE, f"is not JSON in UTF-8: {error}") from None
-    if not isinstance(record, dict):
-        raise Invalid(Reason.UNDECODABLE, f"must be a JSON object, not {short(record)}")
-    item_id = id_of(record, "item_id", "item_id")
-    if item_key is not None and item_key != item_id:
-        message = f"the key is {short(item_key)} but item_id is {short(item_id)}; they must agree"
-        raise Invalid(Reason.BAD_ID, message)
-    attributes = record.get("attributes", {})
-    if not isinstance(attributes, dict):
-        raise Invalid(Reason.BAD_FIELD, f"attributes must be an object, not {short(attributes)}")
-    read = {name: _attribute(name, entry) for name, entry in attributes.items()}
-    for token in _tokens(read, use):
-        if (size := len(token.encode())) > MAX_ID_BYTES:
-            message = f"attribute {short(token)} has {size} bytes and may have {MAX_ID_BYTES}"
-            raise Invalid(Reason.BAD_FIELD, f"{message}, its name included (it is in items.use)")
-    return Item(item_id, read)
-
-
-def attribute_tokens(attributes: Attributes, use: Iterable[str]) -> list[str]:
-    """Each value of each used attribute once, as "name=value", in the order of `use`.
-
-    Those that are too long to be a key, as only an attribute that was not in `use` before can be,
-    are left out.
-    """
-    tokens = dict.fromkeys(_tokens(attributes, use))
-    return [token for token in tokens if len(token.encode()) <= MAX_ID_BYTES]
-
-
-def _tokens(attributes: Attributes, use: Iterable[str]) -> Iterator[str]:
-    for name in use:
-        entry = attributes.get(name, [])
-        for value in [entry] if isinstance(entry, str) else entry:
-            yield f"{name}={value}"
-
-
-def _attribute(name: str, entry: object) -> str | list[str]:
-    if isinstance(entry, list):
-        return [_attribute_text(name, value) for value in entry]
-    return _attribute_text(name, entry)
-
-
-def _attribute_text(name: str, value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        label = f"attributes.{cut(name, 80)}"
-        message = f"{label} must be text, a number or a list of them, not {short(value)}"
-        raise Invalid(Reason.BAD_FIELD, message)
-    text = str(value)
-    try:
-        f"{name}{text}".encode()
-    except UnicodeEncodeError:
-        message = f"attributes.{short(name)} {short(text)} is not encodable as UTF-8"
-        raise Invalid(Reason.BAD_FIELD, message) from None
-    return text

@@ -6,15 +6,7 @@ import pytest
 
 from core.ids.hashing import hash_keys
 from core.settings import Duration
-from streamer.decode.events import (
-    Decoded,
-    Decoder,
-    Invalid,
-    Item,
-    Reason,
-    attribute_tokens,
-    decode_item,
-)
+from streamer.decode.events import Decoded, Decoder, Reason
 from streamer.settings.sections import ClickSettings, EventSettings
 
 NOW = 1_700_000_000_000
@@ -245,84 +237,6 @@ def test_each_dead_letter_says_why(value: bytes | None, reason: Reason, message:
 
 def test_a_message_does_not_repeat_a_long_value() -> None:
     assert len(verdict(click(item_id=["x" * 10_000]))[1]) < 200
-
-
-def test_an_item_has_text_attributes() -> None:
-    value = b'{"item_id":7,"attributes":{"category":"garden","tags":["red",2],"price":9.5}}'
-    assert decode_item(b"7", value) == Item(
-        "7", {"category": "garden", "tags": ["red", "2"], "price": "9.5"}
-    )
-
-
-def test_an_item_may_have_no_attributes() -> None:
-    assert decode_item(None, b'{"item_id":"a"}') == Item("a", {})
-
-
-def test_a_tombstone_retires_the_item_of_its_key() -> None:
-    assert decode_item(b"a", None) == Item("a", None)
-
-
-def described(**attributes: Any) -> bytes:
-    return json.dumps({"item_id": "a", "attributes": attributes}).encode()
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "reason", "message"),
-    [
-        (None, None, Reason.BAD_FIELD, "without a key"),
-        (b"a", b"{", Reason.UNDECODABLE, "not JSON"),
-        (b"a", b"{}", Reason.BAD_FIELD, "item_id is missing"),
-        (b"a", b'{"item_id":"b"}', Reason.BAD_ID, "must agree"),
-        (b"\xff", None, Reason.BAD_ID, "not UTF-8"),
-        (b"", None, Reason.BAD_ID, "0 bytes"),
-        (b"a", b'{"item_id":"a","attributes":[]}', Reason.BAD_FIELD, "attributes must be"),
-        (b"a", b'{"item_id":"a","attributes":{"x":null}}', Reason.BAD_FIELD, "attributes.x must"),
-        (b"a", b'{"item_id":"a","attributes":{"x":[[]]}}', Reason.BAD_FIELD, "attributes.x must"),
-        (b"a", b'{"item_id":"a","attributes":{"x":"\\ud800"}}', Reason.BAD_FIELD, "encodable"),
-        (b"a", described(category="x" * 504), Reason.BAD_FIELD, "has 513 bytes and may have 512"),
-        (b"a", described(category="é" * 252), Reason.BAD_FIELD, "has 513 bytes and may have 512"),
-        (b"a", described(tags=["red", "x" * 999_700]), Reason.BAD_FIELD, "'tags=xxx"),
-    ],
-)
-def test_each_invalid_item_says_why(
-    key: bytes | None, value: bytes | None, reason: Reason, message: str
-) -> None:
-    with pytest.raises(Invalid, match=message) as caught:
-        decode_item(key, value)
-    assert caught.value.reason is reason
-
-
-def test_attributes_may_be_long_where_nothing_is_learned_from_them() -> None:
-    long = described(category="x" * 503, text="y" * 10_000)
-    item = decode_item(b"a", long)
-    assert item.attributes == {"category": "x" * 503, "text": "y" * 10_000}
-    with pytest.raises(Invalid, match="has 10005 bytes"):
-        decode_item(b"a", long, ("text",))
-
-
-def test_a_message_does_not_repeat_a_long_name_of_an_attribute() -> None:
-    with pytest.raises(Invalid) as caught:
-        decode_item(b"a", described(**{"x" * 900_000: None}))
-    assert len(caught.value.message) < 200
-
-
-def test_an_attribute_that_is_too_long_for_a_key_is_no_token() -> None:
-    """One that was stored before the model learned from it."""
-    attributes: dict[str, str | list[str]] = {"text": "é" * 254, "tags": ["x" * 507, "y" * 508]}
-    assert attribute_tokens(attributes, ("text", "tags")) == ["tags=" + "x" * 507]
-
-
-def test_tokens_are_the_used_attributes_each_once() -> None:
-    attributes: dict[str, str | list[str]] = {
-        "tags": ["red", "big", "red"],
-        "category": "garden",
-        "price": "9.5",
-    }
-    assert attribute_tokens(attributes, ("category", "tags", "brand")) == [
-        "category=garden",
-        "tags=red",
-        "tags=big",
-    ]
 
 
 def test_a_message_survives_a_value_that_is_nested_deeply() -> None:
