@@ -39,6 +39,9 @@ AHEAD = 8
 KEPT, DUPLICATE, TOO_LONG = 0, 1, 2
 """What became of a click: it counts; its event id came before; its session has too many clicks."""
 
+BEGINS = -2
+"""The target of a click that counts and begins a session."""
+
 
 class Batch(NamedTuple):
     """n clicks to fold, in order. All arrays are contiguous."""
@@ -67,7 +70,8 @@ class Folded(NamedTuple):
     history: NDArray[np.int32]
     """The last items of the session that the click continues, newest first, -1 past the end."""
     target: NDArray[np.int32]
-    """The item, if the click continues a session with another one, else -1."""
+    """The item, if the click continues a session with another one; BEGINS if it begins a session;
+    else -1."""
     born: NDArray[np.int32]
     """Of each of the m items that had no slot: the one that its first kept click gave it, the next
     free one, or -1."""
@@ -246,6 +250,7 @@ def fold(begin, clicks, sessions, graph, out, clock, rules, sources=SOURCES):  #
                 sessions.items[u * length] = item
                 sessions.size[u] = 1
                 sessions.clicks[u] = 1
+                out.target[k] = BEGINS
             out.fate[k] = KEPT
             out.slots[k] = item
             graph.last_seen[item] = max(graph.last_seen[item], t)

@@ -18,8 +18,9 @@ from zlib import crc32
 import numba as nb
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic, models, register_model
+from numba.np.arrayobj import populate_array
 
 PASS: Any = nb.njit(error_model="numpy", cache=True, nogil=True)
 """A kernel of learning. Its last parameter is `sources=SOURCES`."""
@@ -164,11 +165,36 @@ def _spreader(n: int) -> Any:
     return _memory(2, Lanes("float", n), lambda b, p: _spread(b, b.load(p, align=4), n))
 
 
+def _bare(kind: types.Type) -> types.Type:
+    """What stands for an array in a kernel that works on pointers, which nobody checks: where
+    NUMBA_BOUNDSCHECK asks for checks, the array itself, of one dimension."""
+    if not isinstance(kind, types.Array):
+        return kind
+    if config.BOUNDSCHECK:  # type: ignore[attr-defined]
+        return kind.copy(ndim=1)
+    return types.CPointer(kind.dtype)  # type: ignore[no-untyped-call]
+
+
+def _laid_bare(context: Any, builder: Any, kind: types.Type, value: Any) -> Any:
+    if not isinstance(kind, types.Array):
+        return value
+    array = context.make_array(kind)(context, builder, value)
+    if not config.BOUNDSCHECK:  # type: ignore[attr-defined]
+        return array.data
+    flat = context.make_array(_bare(kind))(context, builder)
+    populate_array(
+        flat, array.data, [array.nitems], [array.itemsize], array.itemsize, array.meminfo,
+        array.parent,
+    )  # type: ignore[no-untyped-call]  # fmt: skip
+    context.nrt.incref(builder, _bare(kind), flat._getvalue())
+    return flat._getvalue()
+
+
 def _pointer(array: types.Array) -> Any:
     def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        return context.make_array(array)(context, builder, values[0]).data
+        return _laid_bare(context, builder, array, values[0])
 
-    return types.CPointer(array.dtype)(array), codegen  # type: ignore[no-untyped-call]
+    return _bare(array)(array), codegen
 
 
 pointer = _intrinsic(1, _pointer)
@@ -179,14 +205,12 @@ def _pointers(tables: types.NamedTuple) -> Any:
     def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
         fields = cgutils.unpack_tuple(builder, values[0])  # type: ignore[no-untyped-call]
         made = [
-            context.make_array(kind)(context, builder, field).data
-            if isinstance(kind, types.Array)
-            else field
+            _laid_bare(context, builder, kind, field)
             for kind, field in zip(tables.types, fields, strict=True)
         ]
         return context.make_tuple(builder, signature.return_type, made)
 
-    fields = [types.CPointer(t.dtype) if isinstance(t, types.Array) else t for t in tables.types]  # type: ignore[no-untyped-call]
+    fields = [_bare(kind) for kind in tables.types]
     return types.NamedTuple(fields, tables.instance_class)(tables), codegen  # type: ignore[no-untyped-call]
 
 

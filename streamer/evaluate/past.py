@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from core.clicks import Clicks
 from core.engine import Engine
-from core.graph.fold import DUPLICATE, KEPT
+from core.graph.fold import BEGINS, DUPLICATE, KEPT, Folded
 from core.ids.vocabulary import Vocabulary
 from core.settings import Duration, Settings
 
@@ -61,6 +61,12 @@ class Session:
     """Of its last click, ms."""
     items: list[int]
     """Without repeats in a row."""
+    told: int = 0
+    """How many of them `Past.closed` has, because the session was still for a gap."""
+
+    def rest(self) -> NDArray[np.int32]:
+        """The items that `Past.closed` does not have."""
+        return np.array(self.items[self.told :], np.int32)
 
 
 @dataclass
@@ -70,12 +76,13 @@ class _Round:
     history: NDArray[np.int32]
     target: NDArray[np.int32]
     amounts: NDArray[np.float32]
-    closed: list[Session] = field(default_factory=list)
+    closed: list[NDArray[np.int32]] = field(default_factory=list)
 
 
 class Past:
     """The clicks of a log, taken round by round: `take` first tells what there is to rank, `learn`
-    then lets the tables know. Sessions are cut as the engine cuts them."""
+    then lets the tables know. Sessions are those of an engine, which tells where each begins and
+    which ones end, so that users whose clicks come late have the same here and there."""
 
     def __init__(self, settings: Settings) -> None:
         # An engine that folds and never learns: its sessions are those of the one that does. Of its
@@ -90,8 +97,12 @@ class Past:
         self._round: _Round | None = None
         self._open: dict[str, Session] = {}
         """By user, the one that was still for longest first."""
+        self._still: dict[str, Session] = {}
+        """Those that were still for a gap of the log's time. A user whose clicks come late may go
+        on with one."""
         self.closed: list[NDArray[np.int32]] = []
-        """Items of the sessions that are over, in the order of their ends."""
+        """Items of the sessions that are over, in the order of their ends. Of one that went on
+        after all, what came later stands apart."""
         self.born: dict[int, int] = {}
         """Time of each item's first click, ms."""
         self.touched: set[int] = set()
@@ -117,7 +128,7 @@ class Past:
         """The items of all sessions that `learn` knows of, and of those still open."""
         yield from self.closed
         for session in self._open.values():
-            yield np.array(session.items, np.int32)
+            yield session.rest()
 
     def take(self, clicks: Clicks, size: int) -> Positions:
         """At most `size` of the clicks that go on from one item to another, drawn by the seed."""
@@ -128,27 +139,28 @@ class Past:
         self._round = _Round(
             folded.history[goes_on], folded.target[goes_on], folded.amounts[goes_on]
         )
-        sessions = self._follow(clicks, folded.slots, folded.fate, set(chosen.tolist()))
-        number = self.clicks + chosen
+        sessions = self._follow(clicks, folded, set(chosen.tolist()))
+        history, number = folded.history[chosen], self.clicks + chosen
+        at = [session[-1] for session in sessions]
+        assert at == history[:, 0].tolist(), "sessions differ from the engine's"
         self._rounds += 1
         self.clicks += len(clicks)
-        return Positions(
-            folded.history[chosen], folded.target[chosen], sessions, clicks.times[chosen], number
-        )
+        return Positions(history, folded.target[chosen], sessions, clicks.times[chosen], number)
 
-    def _follow(
-        self, clicks: Clicks, items: NDArray[np.int32], fate: NDArray[np.int8], chosen: set[int]
-    ) -> list[NDArray[np.int32]]:
+    def _follow(self, clicks: Clicks, folded: Folded, chosen: set[int]) -> list[NDArray[np.int32]]:
         """Bring sessions up to date; returns what they were just before each `chosen` click."""
         found, closed = [], self._round.closed if self._round else []
-        columns = (clicks.users, items.tolist(), clicks.times.tolist(), fate.tolist())
-        for k, (user, item, time, what) in enumerate(zip(*columns, strict=True)):
+        columns = (
+            clicks.users, folded.slots.tolist(), clicks.times.tolist(), folded.fate.tolist(),
+            folded.target.tolist(),
+        )  # fmt: skip
+        for k, (user, item, time, what, target) in enumerate(zip(*columns, strict=True)):
             if what == DUPLICATE:
                 continue
-            session = self._open.pop(user, None)
-            if session is None or abs(time - session.time) > self._gap:
+            session = self._open.pop(user, None) or self._still.pop(user, None)
+            if session is None or target == BEGINS:
                 if session is not None:
-                    closed.append(session)
+                    closed.append(session.rest())
                 session = Session(time, [])
             if k in chosen:
                 found.append(np.array(session.items, np.int32))
@@ -159,10 +171,16 @@ class Past:
                 self.touched.add(item)
             session.time = time
             self._open[user] = session
+        for user in self._engine.sessions.ended:
+            session = self._open.pop(user, None) or self._still.pop(user)
+            closed.append(session.rest())
+        self._engine.sessions.ended.clear()
         for user, session in list(self._open.items()):
             if session.time >= self.time - self._gap:
                 break
-            closed.append(self._open.pop(user))
+            closed.append(session.rest())
+            session.told = len(session.items)
+            self._still[user] = self._open.pop(user)
         return found
 
     def learn(self) -> None:
@@ -177,7 +195,7 @@ class Past:
             _add(self.after, a, b, 1.0)
             _add(self.beside, a, b, amount)
             _add(self.beside, b, a, amount)
-        self.closed += [np.array(session.items, np.int32) for session in new.closed]
+        self.closed += [items for items in new.closed if len(items)]
 
     def _rescale(self) -> None:
         """Follow the landmark: decayed weights are relative to it (`core.graph.fold`)."""

@@ -1,8 +1,5 @@
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from random import Random
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,93 +7,22 @@ from numpy.typing import NDArray
 
 from core.clicks import Clicks
 from core.engine import Engine
-from core.learning.skipgram import hidden
 from core.placing.clusters import unit_rows
-from core.rounds import Changes, Inputs
-from core.rows import to_values
-from core.settings import (
-    ClusterSettings,
-    Duration,
-    GraphSettings,
-    LshSettings,
-    MajorSettings,
-    ModelSettings,
-    PublishSettings,
-    SessionSettings,
-    Settings,
+from core.rounds import Inputs
+from core.settings import Duration, SessionSettings, Settings
+from tests.unit.core.groups import (
+    GAP,
+    GROUP,
+    START,
+    clicks,
+    group,
+    published,
+    settings,
+    step,
+    trained,
+    vectors,
+    visits,
 )
-
-START = 1_700_000_000_000
-GAP, HALF_LIFE, HORIZON = 1000, 10_000, 64_000
-GROUP = 10
-"""Items i0..i9 are one group, i10..i19 the next, and so on."""
-
-Rows = Sequence[tuple[str, str, int]]
-Descriptions = Sequence[tuple[str, Sequence[str] | None]]
-
-
-def settings(*, major: int = 0, min_drift: float = 0.01, **model: Any) -> Settings:
-    return Settings(
-        session=SessionSettings(gap=Duration(GAP), length=3),
-        graph=GraphSettings(
-            half_life=Duration(HALF_LIFE), horizon=Duration(HORIZON), max_degree=16
-        ),
-        model=ModelSettings(**{"dim": 16, "rate": 0.1} | model),
-        clusters=ClusterSettings(count=3, min_items=20),
-        lsh=LshSettings(tables=2, bits=4),
-        major=MajorSettings(every=Duration(major)),
-        publish=PublishSettings(min_drift=min_drift),
-    )
-
-
-def clicks(rows: Rows) -> Clicks:
-    return Clicks(
-        [user for user, _, _ in rows],
-        [item for _, item, _ in rows],
-        np.array([START + time for _, _, time in rows], np.int64),
-        np.ones(len(rows), np.float32),
-    )
-
-
-def step(engine: Engine, rows: Rows, described: Descriptions = ()) -> Changes:
-    changes = engine.step(Inputs(clicks(rows), described)).changes
-    assert changes is not None
-    return changes
-
-
-def visits(seed: int, at: int, sessions: int = 40, groups: int = 3) -> list[tuple[str, str, int]]:
-    """Sessions of four clicks, each inside a group, all at one time."""
-    rng, out = Random(seed), []
-    for session in range(sessions):
-        group = rng.randrange(groups)
-        items = [f"i{GROUP * group + item}" for item in rng.sample(range(GROUP), 4)]
-        out += [(f"{seed}/{session}", item, at) for item in items]
-    return out
-
-
-def trained(chosen: Settings, rounds: int = 12) -> Engine:
-    engine = Engine(chosen, partitions=2)
-    for i in range(rounds):
-        step(engine, visits(i, at=100 * i))
-    return engine
-
-
-def vectors(engine: Engine, items: Sequence[str]) -> NDArray[np.float32]:
-    slots = [engine.vocabulary.get(item) for item in items]
-    return unit_rows(hidden(engine.model.rows, np.array(slots, np.int32)))
-
-
-def group(number: int) -> list[str]:
-    return [f"i{GROUP * number + i}" for i in range(GROUP)]
-
-
-def gone(changes: Changes) -> dict[bytes, bool]:
-    return {g.key: g.was_published for g in changes.gone}
-
-
-def published(changes: Changes) -> set[bytes]:
-    return {changes.keys[at] for at in changes.published}
-
 
 # -- learning ------------------------------------------------------------------------------------
 
@@ -325,92 +251,6 @@ def test_table_bytes_grow_with_what_the_tables_hold() -> None:
     few, many = small.table_bytes(), large.table_bytes()
     assert few.keys() == many.keys() == {"vectors", "graph", "sessions", "ids"}
     assert all(0 < few[table] < many[table] for table in few)
-
-
-# -- coming and going ----------------------------------------------------------------------------
-
-
-def test_an_item_leaves_after_the_horizon_and_comes_back_as_a_new_one() -> None:
-    engine = Engine(settings())
-    first = step(engine, [("u", "a", 0), ("u", "b", 0)])
-    assert published(first) == {b"a", b"b"}
-    still = step(engine, [("v", "c", HORIZON // 2), ("v", "b", HORIZON // 2)])
-    assert gone(still) == {}
-    left = step(engine, [("w", "c", HORIZON + 2 * GAP)])
-    assert gone(left) == {b"a": True}
-    (tombstone,) = left.gone
-    assert tombstone.version > first.rows["version"].max()
-    back = step(engine, [("x", "a", HORIZON + 3 * GAP), ("x", "b", HORIZON + 3 * GAP)])
-    row = back.rows[back.keys.index(b"a")]
-    assert row["version"] > tombstone.version
-    assert row["born_round"] == 4
-    assert b"a" in published(back)
-
-
-def test_an_item_that_leaves_takes_arcs_and_sessions_along() -> None:
-    engine = Engine(settings())
-    step(engine, [("u", "a", 0), ("u", "b", 0), ("u", "c", 0)])
-    changes = step(engine, [("u", "d", 0)], [("c", None)])
-    assert gone(changes) == {b"c": True}
-    assert engine.graph.arcs == 2
-    assert engine.graph.row(engine.vocabulary.get("d") or 0)[0].size == 0
-
-
-def test_a_retired_item_leaves_even_before_the_first_click() -> None:
-    engine = Engine(settings(attribute_slots=1))
-    step(engine, [], [("a", ["c=x"]), ("b", ["c=x"])])
-    assert gone(step(engine, [], [("a", None), ("unknown", None)])) == {b"a": True}
-    changes = step(engine, [("u", "z", 0)])
-    assert changes.gone == []
-    assert "a" not in engine.vocabulary
-    assert "b" in engine.vocabulary
-
-
-def test_a_vector_of_an_item_that_left_and_came_back_in_one_commit_is_not_forgotten() -> None:
-    engine = Engine(settings())
-    step(engine, [("u", "a", 0), ("u", "b", 0)])
-    engine.step(Inputs(clicks([("v", "c", 2 * HORIZON)]), closes_commit=False))
-    changes = step(engine, [("w", "a", 2 * HORIZON)])
-    assert gone(changes) == {b"b": True}
-    assert published(changes) == set()
-    assert gone(step(engine, [("x", "c", 4 * HORIZON)])) == {b"a": True}
-
-
-def test_an_item_that_comes_back_has_its_attributes_again() -> None:
-    engine = Engine(settings(attribute_slots=2))
-    told = {"a": ["c=x", "c=y"]}
-    engine.load_rows([], np.zeros(0, engine.model.dtype), lambda item: told.get(item, []))
-    step(engine, [("u", "b", 0)], list(told.items()))
-    slot = engine.vocabulary.get("a")
-    attributes = engine.model.rows.attrs[slot].copy()
-    assert (attributes >= 0).all()
-    assert gone(step(engine, [("v", "b", 2 * HORIZON)])) == {b"a": True}
-    step(engine, [("w", "a", 2 * HORIZON)])
-    assert engine.vocabulary.get("a") != slot
-    assert np.array_equal(engine.model.rows.attrs[engine.vocabulary.get("a")], attributes)
-
-
-def test_an_item_told_of_before_the_first_click_lives_on_after_a_restart() -> None:
-    engine = Engine(settings(attribute_slots=1))
-    rows: dict[bytes, bytes] = {}
-    for changes in (step(engine, [], [("a", ["c=x"])]), step(engine, [("u", "b", 0)])):
-        rows |= zip(changes.keys, to_values(changes.rows), strict=True)
-    restored = Engine(settings(attribute_slots=1))
-    restored.fold(clicks([("u", "b", 0)]))
-    packed = np.frombuffer(b"".join(rows.values()), engine.model.dtype)
-    restored.load_rows(list(rows), packed, lambda item: ["c=x"] if item == "a" else [])
-    for one in (engine, restored):
-        assert gone(step(one, [("v", "b", HORIZON // 2)])) == {}
-        assert gone(step(one, [("w", "b", HORIZON + 2 * GAP)])) == {b"a": True}
-
-
-def test_slots_of_items_that_left_are_given_back() -> None:
-    engine = Engine(settings())
-    for i in range(4):
-        rows = [(f"u{n}", f"i{i}-{n}", 2 * HORIZON * i) for n in range(1000)]
-        step(engine, rows)
-    assert engine.vocabulary.known == 1000
-    assert len(engine.vocabulary) <= 3 * 1024
 
 
 def test_columns_that_are_not_contiguous_are_folded_alike() -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from core.clicks import Clicks
 from core.engine import Engine
-from core.graph.fold import DUPLICATE, KEPT, TOO_LONG, Folded, Graph, scaled
+from core.graph.fold import BEGINS, DUPLICATE, KEPT, TOO_LONG, Folded, Graph, scaled
 from core.settings import Duration, GraphSettings, SessionSettings, Settings
 
 HALF_LIFE, GAP = 1000, 500
@@ -59,7 +59,7 @@ def test_history_is_what_the_session_clicked_before_newest_first() -> None:
     engine = Engine(Settings(session=SessionSettings(length=3)))
     items = ["a", "b", "b", "c", "d", "e"]
     rows = engine.fold(Clicks(["u"] * 6, items, np.full(6, START), np.ones(6, np.float32)))
-    assert rows.target.tolist() == [-1, 1, -1, 2, 3, 4]
+    assert rows.target.tolist() == [BEGINS, 1, -1, 2, 3, 4]
     assert rows.history[[1, 3, 4, 5]].tolist() == [[0, -1, -1], [1, 0, -1], [2, 1, 0], [3, 2, 1]]
 
 
@@ -116,7 +116,7 @@ def test_a_session_with_too_many_clicks_teaches_no_more_until_it_ends() -> None:
     rows = [("u", f"i{n}", n * GAP, 0) for n in range(6)] + [("u", "i0", 7 * GAP, 0)]
     engine, got = fates(rows, max_events=3)
     assert got.fate.tolist() == [KEPT] * 3 + [TOO_LONG] * 3 + [KEPT]
-    assert got.target.tolist() == [-1, 1, 2, -1, -1, -1, -1]
+    assert got.target.tolist() == [BEGINS, 1, 2, -1, -1, -1, BEGINS]
     row_of = {name: list(row) for name, row in arcs(engine).items()}
     assert row_of == {"i0": ["i1"], "i1": ["i0", "i2"], "i2": ["i1"]}
     assert engine.sessions.clicks[0] == 1
