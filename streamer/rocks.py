@@ -50,6 +50,8 @@ def guarded(path: Path) -> Iterator[None]:
     """Turn an error of RocksDB, or Ahead, into CorruptState, and move the closed folder aside."""
     try:
         yield
+    except WalkstreamError:
+        raise
     except Exception as error:
         text = str(error)
         if "/LOCK:" in text:  # a block that is corrupt must not be taken for a lock

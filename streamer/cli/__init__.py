@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from streamer import ending
 from streamer.cli import admin, asking, measuring, running, setup
 from streamer.terminal import guarded
 
@@ -56,6 +57,7 @@ for group in (app, admin.topics, admin.dlq):
 
 def main() -> None:
     """Entry point. Exits with the code of the error, 130 when interrupted."""
+    ending.watch()
     # Small products gain nothing from more BLAS threads, and sums must not depend on their number.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):

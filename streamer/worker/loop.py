@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -14,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from core.engine import Engine
 from core.rounds import Changes, Inputs
-from streamer import kernels
+from streamer import ending, kernels
 from streamer.admin import forget
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Decoded, Decoder
@@ -41,25 +42,35 @@ MAX_DEAD_LETTERS = 50_000
 """A commit closes with so many, so that its transaction ends in time."""
 
 
+STOP_SECONDS = 27.0
+"""How long a stop may take, of the half minute that supervisors grant."""
+CLOSE_SECONDS = 10.0
+"""How long the farewell to the brokers may take when all else is done."""
+
+
 def run(config: Config, accept_loss: bool) -> None:
     """Run one worker until SIGTERM or SIGINT. Returns after a clean stop, raises otherwise."""
     stop = Stop()
-    try:
-        with ExitStack() as stack:
+    # RocksDB is closed at the end of it, so that a folder that it could not read may be moved.
+    with guarded(Path(config.state.dir)), ExitStack() as stack:
+        try:
             worker = Worker(config, stop, stack)
             worker.start(accept_loss)
             worker.loop()
             worker.finish()
-    except Stopped:
-        log.info("stopped while restoring; nothing was changed")
-    except WalkstreamError:
-        raise
-    except KafkaException as error:
-        raise failure(error.args[0], "kafka") from error
-    except Exception:
-        # RocksDB is closed by now, so that a folder that it could not read may be moved.
-        with guarded(Path(config.state.dir)):
-            raise
+        except Stopped:
+            log.info("stopped while restoring; nothing was changed")
+        except Exception as error:
+            if isinstance(error, KafkaException):
+                error = failure(error.args[0], "kafka")
+            stop.ending.within(CLOSE_SECONDS, partial(logs.end, error))
+            raise error
+        stop.ending.within(CLOSE_SECONDS, _without_farewell)
+
+
+def _without_farewell() -> int:
+    log.warning("the brokers did not answer to the farewell: ended without it, nothing is lost")
+    return 0
 
 
 class Stopped(Exception):
@@ -67,19 +78,28 @@ class Stopped(Exception):
 
 
 class Stop:
-    """Set by the first SIGTERM or SIGINT; a second one ends the process on the spot."""
+    """Set by the first SIGTERM or SIGINT. A second one, or STOP_SECONDS, ends the process."""
 
     def __init__(self) -> None:
         self.asked = False
+        self.ending = ending.watch()
+        self.ending.on_first = partial(self.ending.within, STOP_SECONDS, _too_late)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        log.info("stopping: finishing the round and committing; once more to abort")
+        if not self.asked:
+            log.info("stopping: finishing the round and committing; once more to abort")
         self.asked = True
+
+
+def _too_late() -> int:
+    return logs.end(
+        WalkstreamError(
+            f"the stop took longer than {STOP_SECONDS:g} s, so it was cut short: do the brokers "
+            "answer? Nothing is lost: the next start takes again what was not committed"
+        )
+    )
 
 
 @dataclass

@@ -107,15 +107,6 @@ def test_a_stop_while_restoring_is_a_clean_end(app: App) -> None:
     app.worker().running().stop()
 
 
-def test_a_second_signal_ends_it_at_once(app: App) -> None:
-    worker = app.worker().running()
-    worker.popen.send_signal(signal.SIGSTOP)
-    worker.popen.send_signal(signal.SIGTERM)
-    worker.popen.send_signal(signal.SIGINT)
-    worker.popen.send_signal(signal.SIGCONT)
-    assert worker.wait(10) in (-signal.SIGTERM, -signal.SIGINT)
-
-
 def test_the_second_of_two_processes_with_one_name_takes_over(app: App) -> None:
     first = app.worker().running()
     app.publish(CLICKS[:300])
