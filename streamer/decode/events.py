@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.clicks import Clicks
+from streamer.decode import arrays
 from streamer.decode.columns import (
     Columns,
     TypeWeights,
@@ -36,13 +37,17 @@ from streamer.decode.fields import (
     Row,
 )
 from streamer.decode.formats import (
+    MAX_PARTS,
     Part,
     TooManyParts,
+    json_bytes,
     json_parts,
+    msgpack_bytes,
     msgpack_parts,
 )
 from streamer.decode.items import Attributes, Item, attribute_tokens, decode_item
 from streamer.decode.layout import Fields, Layout
+from streamer.decode.paths import EACH
 from streamer.decode.registry import Registry
 from streamer.settings.sections import ClickSettings, EventSettings, KafkaValue
 
@@ -101,6 +106,8 @@ class Decoder:
         self._events = events
         self._reader = Reader(self._paths, self._unit, events)
         self._type_weights = TypeWeights(events.weights)
+        self._has_arrays = any(EACH in path for path in self._paths.values())
+        self._encode: arrays.Encode | None = None
         self._registry: Registry | None = None
         self._layout: Layout | None = None
         if clicks.format in ("avro", "json-schema"):
@@ -108,6 +115,7 @@ class Decoder:
             self._parts = self._registry.parts
             return
         self._parts = json_parts if clicks.format == "json" else msgpack_parts
+        self._encode = json_bytes if clicks.format == "json" else msgpack_bytes
         inside = {n: p for n, p in self._paths.items() if p not in ("", AT_KEY, AT_TIMESTAMP)}
         try:
             self._layout = Layout(clicks.format, inside, self._unit)
@@ -209,11 +217,27 @@ class Decoder:
             bad.append(Bad(record, None, value, invalid.reason, invalid.message))
             return 0
         unwanted = 0
+        before = len(rows), len(bad)
         for part in parts:
             try:
                 if part.problem:
                     raise Invalid(Reason.UNDECODABLE, part.problem)
+                if self._has_arrays:
+                    read = arrays.read(self._reader, self._encode, part, record, key, timestamp)
+                    rows += read.rows
+                    unwanted += read.unwanted
+                    if read.bad:
+                        number = part.number if read.first is None else read.first
+                        reason, message = read.bad.reason, read.bad.message
+                        bad.append(Bad(record, number, read.letter, reason, message))
+                    if len(rows) - before[0] > MAX_PARTS:
+                        raise TooManyParts(f"more than {MAX_PARTS}", "clicks in arrays")
+                    continue
                 row = self._reader.click(part.document, record, key, timestamp)
+            except TooManyParts as error:
+                del rows[before[0] :], bad[before[1] :]
+                bad.append(Bad(record, None, value, Reason.OVERSIZED, str(error)))
+                return 0
             except Invalid as invalid:
                 bad.append(Bad(record, part.number, part.value, invalid.reason, invalid.message))
             else:

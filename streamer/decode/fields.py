@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from streamer.decode.formats import MAX_ID_BYTES, short
+from streamer.decode.paths import ABSENT, EACH, Element, find, found
 from streamer.settings.sections import EventSettings
 
 AT_KEY = "@key"
@@ -21,8 +22,8 @@ MIN_WEIGHT, MAX_WEIGHT = 1e-9, 1e9
 """Sums of such weights, times years of decay, stay inside float32."""
 
 _EPOCH, _MS = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
+Document = Mapping[Any, Any] | Element
 UNITS_PER_MS = {"ms": 1, "us": 1000, "ns": 1_000_000}
-_ABSENT = object()
 
 
 class Reason(StrEnum):
@@ -67,8 +68,12 @@ class Reader:
         self._paths, self._unit, self._events = paths, unit, events
 
     def click(self, document: object, record: int, key: bytes | None, timestamp: int) -> Row | None:
-        """The click of a document, None for one of a type that weighs 0. Raises `Invalid`."""
-        if not isinstance(document, dict):
+        """The click of a document, None for one of a type that weighs 0. Raises `Invalid`.
+
+        Of an `Element`, it is one of several clicks, and an event id that they share gets its place
+        behind it.
+        """
+        if not isinstance(document, dict | Element):
             raise Invalid(Reason.UNDECODABLE, f"must be an object, not {short(document)}")
         type_weight = self._type_weight(document)
         if not type_weight:
@@ -80,9 +85,31 @@ class Reader:
         event_id = self._optional(document, "event_id", (str, int, UUID), "a string or an integer")
         if isinstance(event_id, UUID):
             event_id = str(event_id)
+        if isinstance(document, Element) and event_id is not None:
+            if len(str(event_id)) > MAX_ID_BYTES:
+                message = f"event_id {short(event_id)} is too long to be that of several clicks"
+                raise Invalid(Reason.BAD_ID, message)
+            if found(document, self._paths["event_id"])[1] != document.arrays:
+                event_id = f"{event_id}#{'.'.join(map(str, document.where))}"
         return Row(record, user, item, time, weight, event_id)
 
-    def _id(self, document: Mapping[Any, Any], name: str, key: bytes | None) -> str:
+    @property
+    def item_path(self) -> str:
+        return self._paths["item_id"]
+
+    def leaves_out(self, document: Document, key: bytes | None, timestamp: int) -> bool:
+        """Whether all clicks of a document are of a type that weighs 0. Raises `Invalid` for what
+        is bad of what they share, so that it is looked at once."""
+        shared = {name for name, path in self._paths.items() if EACH not in path}
+        if "event_type" in shared and not self._type_weight(document):
+            return True
+        if "user_id" in shared:
+            self._id(document, "user_id", key)
+        if "ts" in shared:
+            self._time(document, timestamp)
+        return False
+
+    def _id(self, document: Document, name: str, key: bytes | None) -> str:
         if self._paths[name] != AT_KEY:
             return id_of(document, name, self._paths[name])
         if key is None:
@@ -90,7 +117,7 @@ class Reader:
             raise Invalid(Reason.BAD_FIELD, message)
         return key_id(key)
 
-    def _time(self, document: Mapping[Any, Any], timestamp: int) -> int:
+    def _time(self, document: Document, timestamp: int) -> int:
         path, unit = self._paths["ts"], self._unit
         if path == AT_TIMESTAMP:
             if not 0 <= timestamp <= MAX_TIME:
@@ -113,7 +140,7 @@ class Reader:
             raise Invalid(Reason.BAD_TIME, f"{message}; events.max_ahead is {most / 1000:.0f} s")
         return ms
 
-    def _type_weight(self, document: Mapping[Any, Any]) -> float:
+    def _type_weight(self, document: Document) -> float:
         type_weights = self._events.weights
         event_type = self._optional(document, "event_type", (str,), "a string")
         event_type = DEFAULT_TYPE if event_type is None else event_type
@@ -124,7 +151,7 @@ class Reader:
             raise Invalid(Reason.UNKNOWN_TYPE, f"{message}; a weight of 0 leaves it out")
         return type_weight
 
-    def _weight(self, document: Mapping[Any, Any], type_weight: float) -> float:
+    def _weight(self, document: Document, type_weight: float) -> float:
         given = self._optional(document, "weight", (int, float, Decimal), "a number")
         # An integer of any size times a float may overflow; cut, it is still too large.
         weight = 1.0 if given is None else float(min(given, 1e300))
@@ -138,12 +165,10 @@ class Reader:
             raise Invalid(Reason.BAD_WEIGHT, message)
         return weight * type_weight
 
-    def _optional(
-        self, document: Mapping[Any, Any], name: str, types: tuple[type, ...], wanted: str
-    ) -> Any:
+    def _optional(self, document: Document, name: str, types: tuple[type, ...], wanted: str) -> Any:
         """None where the field is not used, absent or null."""
         path = self._paths[name]
-        if not path or _find(document, path) in (_ABSENT, None):
+        if not path or find(document, path) in (ABSENT, None):
             return None
         return field(document, name, path, types, wanted)
 
@@ -167,7 +192,7 @@ def to_ms(ts: str | float | datetime, unit: str) -> int:
     return int(ts // UNITS_PER_MS[unit])
 
 
-def id_of(document: Mapping[Any, Any], name: str, path: str) -> str:
+def id_of(document: Document, name: str, path: str) -> str:
     """An id of a document. Raises `Invalid`."""
     value = field(document, name, path, (str, int, UUID), "a string or an integer")
     return checked_id(name, str(value))
@@ -192,28 +217,16 @@ def checked_id(name: str, text: str) -> str:
     return text
 
 
-def field(
-    document: Mapping[Any, Any], name: str, path: str, types: tuple[type, ...], wanted: str
-) -> Any:
+def field(document: Document, name: str, path: str, types: tuple[type, ...], wanted: str) -> Any:
     """The value at `path`, if it is of `types`. Raises `Invalid`."""
-    value = _find(document, path)
-    if value is _ABSENT:
-        raise Invalid(Reason.BAD_FIELD, f"{_label(name, path)} is missing")
+    value = find(document, path)
+    if value is ABSENT:
+        of_array = ", or its array is empty" if EACH in path else ""
+        raise Invalid(Reason.BAD_FIELD, f"{_label(name, path)} is missing{of_array}")
     if isinstance(value, bool) or not isinstance(value, types):
         message = f"{_label(name, path)} must be {wanted}, not {short(value)}"
         raise Invalid(Reason.BAD_FIELD, message)
     return value
-
-
-def _find(document: Any, path: str) -> Any:
-    """The value of a key that has dots in it, or else at the end of the path."""
-    if path in document:
-        return document[path]
-    for name in path.split("."):
-        if not isinstance(document, dict) or name not in document:
-            return _ABSENT
-        document = document[name]
-    return document
 
 
 def _label(name: str, path: str) -> str:

@@ -1,4 +1,4 @@
-"""Bytes of the clicks topic into values, part by part.
+"""Bytes of the clicks topic into values, part by part, and back.
 
 What `layout.Layout` does not take is read again by `json_parts`, `msgpack_parts` or
 `registry.Registry`, slower: they find the parts of a record that carries many clicks and raise
@@ -25,7 +25,13 @@ MAX_PARTS = 10_000
 WIRE_BYTES = 5
 """Confluent wire format begins with a zero byte and a schema id of four."""
 
-_SHORT = reprlib.Repr()
+
+class _Short(reprlib.Repr):
+    def repr_Ext(self, extension: msgspec.msgpack.Ext, level: int) -> str:  # noqa: N802
+        return self.repr1((extension.code, bytes(extension.data)), level)
+
+
+_SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 76
 
 
@@ -46,7 +52,7 @@ def is_framed(value: bytes) -> bool:
 class TooManyParts(ValueError):
     """A record carries more than `MAX_PARTS` clicks."""
 
-    def __init__(self, n: int, what: str) -> None:
+    def __init__(self, n: int | str, what: str) -> None:
         super().__init__(
             f"has {n} {what}, and a record may carry {MAX_PARTS} clicks: none of them is used, "
             "good or bad; send fewer in a record"
@@ -97,6 +103,11 @@ def json_parts(value: bytes) -> list[Part]:
     if not _has_click(document):
         raise ValueError(_NO_CLICK.format(len(document)))
     return _elements(text)
+
+
+def json_bytes(document: object) -> bytes:
+    """A document as `json_parts` reads it, numbers and surrogates that are none in JSON too."""
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 _NO_CLICK = "is an array of {} elements with no click in it: none is an object with a field"
@@ -153,8 +164,8 @@ def _skip_space(text: str, at: int) -> int:
 
 
 _raw_array = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
-# An extension as a pair, which a message can show.
-_msgpack = msgspec.msgpack.Decoder(ext_hook=lambda code, data: (code, bytes(data))).decode
+_msgpack = msgspec.msgpack.Decoder().decode
+msgpack_bytes = msgspec.msgpack.Encoder().encode
 
 
 def msgpack_parts(value: bytes) -> list[Part]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.decode.formats import MAX_ID_BYTES, MAX_PARTS, UNREADABLE
+from streamer.decode.paths import is_plain
 from streamer.decode.plain import OPTIONAL, Plain, Tree
 
 _BLOCK = 400
@@ -33,6 +34,8 @@ class Layout:
     def __init__(self, format: str, paths: Mapping[str, str], unit: str) -> None:
         if paths.keys() <= OPTIONAL:
             raise ValueError("what must be in a click is not in the value: {} and [{}] look alike")
+        if not all(map(is_plain, paths.values())):
+            raise ValueError("a struct has one place for a field, and is one click")
         self._parents: dict[str, str] = {}
         types = _TYPES | {"ts": str if unit == "iso" else int | float}
         # A literal key goes before a path of the same letters; a struct cannot choose.

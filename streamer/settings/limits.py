@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from streamer.decode.fields import AT_KEY, AT_TIMESTAMP
+from streamer.decode.paths import places
 
 if TYPE_CHECKING:
     from streamer.settings.sections import Config
@@ -141,10 +142,26 @@ def _click_problems(config: "Config") -> Iterator[tuple[str, str]]:
                 yield key, f"cannot be {path}, which is for {' and '.join(_SPECIAL_PATHS[path])}"
         elif path.startswith("@"):
             yield key, f"is {path!r}; with @ there are only {' and '.join(_SPECIAL_PATHS)}"
-        elif not all(path.split(".")):
-            yield key, f"is {path!r}, and must be a name, or names with a dot between: product.sku"
+        else:
+            yield from _path_problems(key, path, config.clicks.fields["item_id"])
     if config.clicks.format in ("avro", "json-schema") and not config.registry.get("url"):
         yield "registry.url", f"is needed for clicks.format = {config.clicks.format}"
+
+
+def _path_problems(key: str, path: str, item_path: str) -> Iterator[tuple[str, str]]:
+    arrays = {place.arrays for place in places(item_path)}
+    for place in places(path):
+        names = [name for step in place.arrays for name in step.split(".")]
+        names += place.inside.split(".") if place.inside or not place.arrays else []
+        if not all(names) or any(name.startswith("@") for name in names[:1]):
+            yield (
+                key,
+                f"is {path!r}, and must be a name, or names with a dot between: product.sku; [] "
+                "stands behind the name of an array, and ' | ' between several of them",
+            )
+        elif not any(place.arrays == there[: len(place.arrays)] for there in arrays):
+            array = ".".join(f"{step}[]" for step in place.arrays)
+            yield key, f"is in {array}, and clicks.fields.item_id is not: each element is one click"
 
 
 def _name_problems(config: "Config") -> Iterator[tuple[str, str]]:

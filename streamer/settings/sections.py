@@ -69,7 +69,8 @@ class ClickSettings:
         }
     )
     """Where each field of a click is: a name, or a path such as `product.sku`. `@key` is the
-    record's key, `@timestamp` its timestamp in ms."""
+    record's key, `@timestamp` its timestamp in ms. Of `lines[].sku` each element of the array is a
+    click."""
     time_unit: Literal["ms", "s", "us", "ns", "iso"] = "ms"
     """Unit of `ts`; `iso` is text such as 2026-01-31T12:00:00Z."""
 
