@@ -273,7 +273,7 @@ class Engine:
         m, c = self.settings.model, self.model.columns
         if len(self.items) == 0:
             return
-        pool = negatives.table(self.items, c.count[self.items], m.alpha)
+        pool = negatives.pool(self.items, c.count[self.items], m.alpha)
         skipgram.learn_walks(
             self.model.rows, walks, pool, seed=m.seed, round_number=self.round_number,
             window=m.window, negatives=m.negatives, block=m.block, hardest_of=m.hardest_of,

@@ -17,7 +17,8 @@ from core.graph.fold import Graph
 from core.graph.sessions import Sessions
 from core.graph.slabs import UNIT
 from core.ids.vocabulary import Vocabulary
-from core.learning.lanes import SOURCES
+from core.kernels.lanes import SOURCES
+from core.kernels.scan import rank
 from core.learning.skipgram import KERNEL, Rows, hidden
 from core.model import Model
 from core.placing.clusters import unit_rows
@@ -209,19 +210,3 @@ def _ranks(  # type: ignore[no-untyped-def]
                     tied = wgt[arc] == wgt[goal] and nbr[arc] < b
                     before += wgt[arc] > wgt[goal] or tied
                 out[3, i] = before
-
-
-@nb.njit(cache=True, nogil=True)
-def rank(scores, own, at):  # type: ignore[no-untyped-def]
-    """How many of scores [n], without scores[own], come before scores[at]; of equals the first."""
-    goal = scores[at]
-    before = 0
-    for j in range(at):
-        before += scores[j] >= goal
-    for j in range(at + 1, len(scores)):
-        before += scores[j] > goal
-    if own < at:
-        before -= scores[own] >= goal
-    else:
-        before -= scores[own] > goal
-    return before

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from core.graph.slabs import INLINED, LINE, Slabs, add, fetch_row, give, take
 from core.graph.slabs import UNIT as UNIT
-from core.learning.lanes import SOURCES, address, pointers, prefetch
+from core.kernels.lanes import SOURCES, address, pointers, prefetch
 
 REBASE = 64
 """Half-lives after which the landmark moves: 2^64 leaves float32 room for 2^63 more weight."""
@@ -378,7 +378,7 @@ class Graph:
         if n == 0:
             return
         size_class = max(0, (n - 1).bit_length() - 2)
-        while int(self.heads[0] + (1 << size_class)) * UNIT > len(self.nbr):
+        while int(self.heads[0] + (1 << size_class)) * UNIT + LINE > len(self.nbr):
             self.grow_pool()
         at = take(self.slabs(), size_class)
         self.start[slot], self.size_class[slot], self.degree[slot] = at, size_class, n

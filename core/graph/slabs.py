@@ -1,6 +1,6 @@
 """Rows of neighbours in slabs of 4, 8, 16, ... entries of one pool, and adding to them.
 
-`graph` is `Slabs` as pointers (`core.learning.lanes`); `take` and `give` work on arrays too.
+`graph` is `Slabs` as pointers (`core.kernels.lanes`); `take` and `give` work on arrays too.
 """
 
 from typing import NamedTuple
@@ -9,12 +9,13 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.learning.lanes import address, filli16, loadi16, lowest, prefetch, same
+from core.kernels.lanes import address, prefetch
+from core.kernels.scan import LANES, find
 
 UNIT = 4
 """Entries of the smallest slab; positions in the pool count slabs of this size."""
-LINE = 16
-"""Entries of the pool in a cache line."""
+LINE = LANES
+"""Entries of the pool in a cache line. So many past its used end may be read."""
 INLINED = nb.njit(forceinline=True)
 """Part of a kernel, in place of each call: passing its arrays costs more than adding an arc."""
 
@@ -56,18 +57,6 @@ def give(graph, at, size_class):  # type: ignore[no-untyped-def]
 
 
 @INLINED
-def find(b, base, n, nbr):  # type: ignore[no-untyped-def]
-    """Which of n entries from `base` on is b, or -1. It reads whole lines, up to LINE - 1 past the
-    end of the row."""
-    wanted = filli16(np.int32(b))
-    for i in range(0, n, LINE):
-        lane = lowest(same(loadi16(nbr, base + i), wanted))
-        if lane < LINE:
-            return i + lane if i + lane < n else -1
-    return -1
-
-
-@INLINED
 def weakest(base, n, bits):  # type: ignore[no-untyped-def]
     """Which of n weights is the least, the first of equals: positive floats are in the order of
     their bits."""
@@ -85,9 +74,9 @@ def add(graph, a, b, w, max_degree):  # type: ignore[no-untyped-def]
     """Add w to arc a -> b. The pool must have room for another slab."""
     n = graph.degree[a]
     base = graph.start[a] * UNIT
-    entry = find(b, base, n, graph.nbr)
+    entry = find(graph.nbr, base, n, np.int32(b))
     if entry >= 0:
-        graph.wgt[base + entry] += w
+        graph.wgt[entry] += w
         return
     if n == max_degree:
         entry = weakest(base, n, graph.bits)

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.graph.fold import UNIT, Graph
-from core.graph.scan import LANES, find, lane_sums, lanes_up_to, prefetch
 from core.ids.hashing import GOLDEN, mix, stream
-from core.learning.lanes import SOURCES
+from core.kernels.lanes import SOURCES, address, pointers, prefetch
+from core.kernels.scan import LANES, find, lane_sums, lanes_up_to
 
 WALKS = 1
 """Purpose number of this module's random streams."""
@@ -52,22 +52,23 @@ def _low(bits):  # type: ignore[no-untyped-def]
 def _lane(sums, w, n, left):  # type: ignore[no-untyped-def]
     """The lane of sums[w] that `left`, in [0, all of it), falls into, and how far into it."""
     # Rounded sums need not increase; the lane is one that the row has in any case.
-    lane = max(min(lanes_up_to(sums, w, left), n - 1, LANES - 1), 0)
+    lane = max(min(lanes_up_to(sums, w * LANES, left), n - 1, LANES - 1), 0)
     return lane, left - (sums[w, lane - 1] if lane > 0 else np.float32(0.0))
 
 
 @_INLINED
 def _entry(wgt, at, end, left):  # type: ignore[no-untyped-def]
     """The entry that `left` falls into, of the lane that begins at `at` of a row up to `end`."""
-    while at + LANES < end and left >= wgt[np.uint64(at)]:
-        left -= wgt[np.uint64(at)]
+    while at + LANES < end and left >= wgt[at]:
+        left -= wgt[at]
         at += LANES
     return at
 
 
 @nb.njit(error_model="numpy", cache=True, nogil=True)
-def _exact(u, past, past_base, past_n, base, n, nbr, wgt, back, away, sources=SOURCES):  # type: ignore[no-untyped-def]
+def _exact(u, past, past_base, past_n, base, n, graph, back, away, sources=SOURCES):  # type: ignore[no-untyped-def]
     """The entry of a row drawn by weight times bias, all of them worked out; u in [0, 1)."""
+    nbr, wgt = graph.nbr, graph.wgt
     left = np.float32(0.0)
     for draws in range(2):
         for j in range(base, base + n):
@@ -88,9 +89,11 @@ def _exact(u, past, past_base, past_n, base, n, nbr, wgt, back, away, sources=SO
 
 
 @nb.njit(error_model="numpy", cache=True, nogil=True)
-def _walk(first, starts, seed, round_number, biases, start, degree, nbr, wgt, out, sources=SOURCES):  # type: ignore[no-untyped-def]
+def _walk(first, starts, seed, round_number, biases, graph, out, sources=SOURCES):  # type: ignore[no-untyped-def]
     """`biases` is None, or (1 / p, 1 / q) float32: told apart when this is compiled."""
     length = out.shape[1]
+    graph = pointers(graph)
+    nbr, wgt = graph.nbr, graph.wgt
     node = np.full(TOGETHER, -1, np.int64)
     base = np.zeros(TOGETHER, np.int64)
     n = np.zeros(TOGETHER, np.int64)
@@ -123,24 +126,24 @@ def _walk(first, starts, seed, round_number, biases, start, degree, nbr, wgt, ou
                     out[i, step] = here
                 node[w] = here if step < length - 1 else -1
                 if node[w] >= 0:
-                    prefetch(start, here)
-                    prefetch(degree, here)
+                    prefetch(address(graph.start, here))
+                    prefetch(address(graph.degree, here))
 
                 w = (turn - ROW) & (TOGETHER - 1)
                 n[w] = 0
                 if node[w] >= 0:
-                    base[w] = np.int64(start[node[w]]) * UNIT
-                    n[w] = degree[node[w]]
+                    base[w] = np.int64(graph.start[node[w]]) * UNIT
+                    n[w] = graph.degree[node[w]]
                     for j in range(base[w], base[w] + n[w], LANES):
-                        prefetch(wgt, j)
+                        prefetch(address(wgt, j))
                         if biases is not None:
-                            prefetch(nbr, j)
-                    prefetch(wgt, base[w] + n[w] - 1)
+                            prefetch(address(nbr, j))
+                    prefetch(address(wgt, base[w] + n[w] - 1))
                     if biases is not None:
-                        prefetch(nbr, base[w] + n[w] - 1)
+                        prefetch(address(nbr, base[w] + n[w] - 1))
 
                 w = (turn - SUMS) & (TOGETHER - 1)
-                lane_sums(wgt, base[w], n[w], sums, w)
+                lane_sums(wgt, base[w], n[w], sums, w * LANES)
 
                 w = (turn - LANE) & (TOGETHER - 1)
                 if biases is None:
@@ -161,7 +164,7 @@ def _walk(first, starts, seed, round_number, biases, start, degree, nbr, wgt, ou
                     at[w] = -1
                 elif biases is None:
                     at[w] = _entry(wgt, at[w], base[w] + n[w], rest[w])
-                    prefetch(nbr, at[w])
+                    prefetch(address(nbr, at[w]))
                 else:
                     tries = 0
                     while True:
@@ -169,8 +172,8 @@ def _walk(first, starts, seed, round_number, biases, start, degree, nbr, wgt, ou
                         bits = mix(state[w])
                         if tries == TRIES:
                             at[w] = _exact(
-                                _high(bits), past[w], past_base[w], past_n[w], base[w], n[w], nbr,
-                                wgt, back, away,
+                                _high(bits), past[w], past_base[w], past_n[w], base[w], n[w],
+                                graph, back, away,
                             )  # fmt: skip
                             break
                         left = _high(bits) * (total * most + rest[w])
@@ -207,11 +210,10 @@ def walk(
     """
     out = np.empty((len(starts), length), np.int32)
     biases = None if p == q == 1.0 else (np.float32(1.0 / p), np.float32(1.0 / q))
-    arrays = graph.start, graph.degree, graph.nbr, graph.wgt
+    slabs = graph.slabs()
 
     def part(begin: int, end: int) -> None:
-        own = starts[begin:end], seed, round_number, biases
-        _walk(begin, *own, *arrays, out[begin:end])
+        _walk(begin, starts[begin:end], seed, round_number, biases, slabs, out[begin:end])
 
     if threads == 1:
         part(0, len(starts))

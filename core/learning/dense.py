@@ -7,7 +7,7 @@ that the compiler knows.
 
 import numpy as np
 
-from core.learning.lanes import (
+from core.kernels.lanes import (
     INLINED,
     add,
     div,

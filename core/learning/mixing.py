@@ -4,24 +4,44 @@ EGES (Wang et al., "Billion-scale commodity embedding", KDD 2018): h = sum over 
 row_s, s = 0 the item's own row and the others those of its attributes.
 """
 
-import numpy as np
+from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from core.kernels.lanes import INLINED
 from core.learning.dense import CLIP, F32, add_scaled, copy, inner
-from core.learning.lanes import INLINED
+
+
+class Tables(NamedTuple):
+    """The learned rows as kernels take them (see `core.learning.skipgram.Rows`)."""
+
+    v: NDArray[np.float32]
+    u: NDArray[np.float32]
+    acc_v: NDArray[np.float32]
+    acc_u: NDArray[np.float32]
+    mix: NDArray[np.float32]
+    attrs: NDArray[np.int32]
+    dirty: NDArray[np.uint8]
+    slots: int
+    """Attributes that an item has at most."""
+    wide: tuple[int, ...]
+    """One element for each 16 dims (`core.learning.dense`)."""
 
 
 @INLINED
-def hide(slot, v, mix, attrs, slots, wide, share, o, h, at):  # type: ignore[no-untyped-def]
-    """The hidden vector of an item into h[at:], its shares into share[o : o + 1 + slots].
+def hidden_vector(rows, slot, share, o, h, at):  # type: ignore[no-untyped-def]
+    """The hidden vector of an item into h[at:], its shares into share[o : o + 1 + rows.slots].
 
     Without attributes the own row's share is 1 to the bit.
     """
+    slots, mix, attrs, wide = rows.slots, rows.mix, rows.attrs, rows.wide
     d, a, m = 16 * len(wide), np.int64(slot) * slots, np.int64(slot) * (slots + 1)
     alone = True
     for s in range(slots):
         alone = alone and attrs[a + s] < 0
         share[o + 1 + s] = F32(0)
-    copy(v, np.int64(slot) * d, h, at, wide)
+    copy(rows.v, np.int64(slot) * d, h, at, wide)
     share[o] = F32(1)
     if alone:
         return
@@ -35,11 +55,11 @@ def hide(slot, v, mix, attrs, slots, wide, share, o, h, at):  # type: ignore[no-
     add_scaled(h, at, share[o] - F32(1), h, at, wide)
     for s in range(slots):
         if attrs[a + s] >= 0:
-            add_scaled(h, at, share[o + 1 + s], v, np.int64(attrs[a + s]) * d, wide)
+            add_scaled(h, at, share[o + 1 + s], rows.v, np.int64(attrs[a + s]) * d, wide)
 
 
 @INLINED
-def touch(dirty, row):  # type: ignore[no-untyped-def]
+def mark(dirty, row):  # type: ignore[no-untyped-def]
     """Set dirty[row]. A line that other threads read is left alone if it holds that already."""
     if not dirty[row]:
         dirty[row] = 1
@@ -53,18 +73,16 @@ def move(table, acc, row, rate, scale, square, grad, at, wide):  # type: ignore[
 
 
 @INLINED
-def unhide(  # type: ignore[no-untyped-def]
-    slot, grad, scale, square, rate, v, acc_v, mix, attrs, slots, dirty, wide, share, o, h, at
-):
+def backpropagate(rows, slot, grad, scale, square, rate, share, o, h, at):  # type: ignore[no-untyped-def]
     """Move what the hidden vector of `slot` was made of along scale grad[at:] (d objective / d h).
 
-    `square` is the mean square of grad; share[o:] and h[at:] are those of `hide`:
+    `square` is the mean square of grad; share[o:] and h[at:] are those of `hidden_vector`:
     d h / d row_s = share_s, d h / d a_s = share_s (row_s - h).
     """
-    row = np.int64(slot)
+    row, slots, wide = np.int64(slot), rows.slots, rows.wide
     if share[o] == F32(1):
-        move(v, acc_v, row, rate, scale, square, grad, at, wide)
-        touch(dirty, row)
+        move(rows.v, rows.acc_v, row, rate, scale, square, grad, at, wide)
+        mark(rows.dirty, row)
         return
     d, a, m = 16 * len(wide), row * slots, row * (slots + 1)
     towards_h = inner(grad, at, h, at, wide)
@@ -72,8 +90,8 @@ def unhide(  # type: ignore[no-untyped-def]
         part = share[o + s] * scale
         if part > F32(0):
             if s > 0:
-                row = np.int64(attrs[a + s - 1])
-            pull = part * (inner(grad, at, v, row * d, wide) - towards_h)
-            mix[m + s] += rate * min(max(pull, F32(-1)), F32(1))
-            move(v, acc_v, row, rate, part, square, grad, at, wide)
-            touch(dirty, row)
+                row = np.int64(rows.attrs[a + s - 1])
+            pull = part * (inner(grad, at, rows.v, row * d, wide) - towards_h)
+            rows.mix[m + s] += rate * min(max(pull, F32(-1)), F32(1))
+            move(rows.v, rows.acc_v, row, rate, part, square, grad, at, wide)
+            mark(rows.dirty, row)

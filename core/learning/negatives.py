@@ -1,17 +1,27 @@
 """What negatives are drawn from: the known items, by a power of their decayed counts."""
 
+from typing import NamedTuple
+
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
 
-def table(
-    items: NDArray[np.int32], counts: NDArray[np.float32], alpha: float
-) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]:
-    """Walker's alias table over `items` (slots) with probabilities proportional to counts^alpha.
+class Pool(NamedTuple):
+    """Walker's alias table of n items: entry i is items[i] with probability accept[i], or else
+    alias[i]. Both are slots."""
 
-    counts float32 [len(items)] on any common scale. Returns (items, accept float32 [n], alias
-    int32 [n] of slots). alpha = 0 is uniform, the choice that served next-item quality best.
+    items: NDArray[np.int32]
+    accept: NDArray[np.float32]
+    alias: NDArray[np.int32]
+    n: int
+
+
+def pool(items: NDArray[np.int32], counts: NDArray[np.float32], alpha: float) -> Pool:
+    """A table that gives each of `items` (slots) with a probability proportional to counts^alpha.
+
+    counts float32 [len(items)] on any common scale. alpha = 0 is uniform, the choice that served
+    next-item quality best.
     Source of the method: A. J. Walker, "An efficient method for generating discrete random
     variables with general distributions", ACM TOMS 3 (1977), in Vose's linear form.
     """
@@ -23,7 +33,7 @@ def table(
         top = p.max()
         p = np.maximum(p / top, 1e-6) ** alpha if top > 0 else np.ones(n)
         _fill(p * (n / p.sum()), items, accept, alias)
-    return items, accept, alias
+    return Pool(items, accept, alias, n)
 
 
 @nb.njit(cache=True, nogil=True)

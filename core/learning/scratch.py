@@ -1,6 +1,6 @@
 """What the kernels of learning work in: made once for each call and thread, and kept by the caller.
 
-No loop allocates, and a kernel may take pointers into it (see `core.learning.lanes`).
+No loop allocates, and a kernel may take pointers into it (see `core.kernels.lanes`).
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class WalkScratch(NamedTuple):
     """What a thread works in. A local row is the first position of an item in the walk, or longest
     + the number of a negative that is not in it."""
 
-    home: NDArray[np.int64]  # of local rows: place in u, accumulator now and before, group, row
+    home: NDArray[np.int64]  # of local rows: offset in u, accumulator now and before, group, row
     acc: NDArray[np.float32]
     was: NDArray[np.float32]
     stamp: NDArray[np.int64]
@@ -24,10 +24,10 @@ class WalkScratch(NamedTuple):
     tokens: NDArray[np.int32]  # of positions: items, and the first positions of these
     local: NDArray[np.int32]
     negative: NDArray[np.int32]  # of a block's negatives: items and local rows
-    place: NDArray[np.int32]
+    negative_row: NDArray[np.int32]
     drawn: NDArray[np.int32]  # negatives of this walk and of the next
     ask: NDArray[np.int64]  # addresses of rows to ask for
-    ids: NDArray[np.int32]  # of a group's rows: local row, its place in u, accumulator, step
+    ids: NDArray[np.int32]  # of a group's rows: local row, its offset in u, accumulator, step
     at: NDArray[np.int64]
     accs: NDArray[np.float32]
     sums: NDArray[np.float32]
@@ -72,7 +72,7 @@ def for_walks(
         tokens=ints(longest + 32),
         local=ints(longest),
         negative=ints((block + 15) // 16 * 16),
-        place=ints(block),
+        negative_row=ints(block),
         drawn=np.zeros(2 * negatives, np.int32),
         # `apply` may read past the end of the list; what is there are addresses of an earlier walk.
         ask=np.full(2 * longest + negatives + most, start, np.int64),

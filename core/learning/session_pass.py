@@ -1,15 +1,32 @@
 """The kernel of the session passes: a session's decayed mean predicts its next item, and back."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from core.ids.hashing import GOLDEN, stream
+from core.kernels.lanes import INLINED, PASS, SOURCES, fill16, pointer, pointers, total
 from core.learning.dense import F32, add_scaled, clear, inner, sigmoid16
-from core.learning.lanes import INLINED, PASS, SOURCES, fill16, pointer, total
-from core.learning.mixing import hide, move, touch, unhide
+from core.learning.mixing import backpropagate, hidden_vector, mark, move
 from core.learning.walk_pass import draw, hardest
 
 SESSIONS = 3
 """First purpose number of this module's random streams, one for each pass."""
+
+
+class Rules(NamedTuple):
+    """What `learn` goes by."""
+
+    seed: int
+    round_number: int
+    passes: int
+    decay: np.float32
+    """The weight of an item of a session, by that of the one after it."""
+    k: int
+    """Negatives of a transition."""
+    draws: int
+    """The hardest of so many is a negative."""
+    rate: np.float32
 
 
 @INLINED
@@ -18,43 +35,35 @@ def _sigmoid(score):  # type: ignore[no-untyped-def]
 
 
 @INLINED
-def _pair(h, square, u, acc_u, slot, rate, label, grad, wide, dirty):  # type: ignore[no-untyped-def]
+def _pair(rows, h, square, slot, rate, label, grad):  # type: ignore[no-untyped-def]
     """One pair of h, whose mean square is `square`, and u[slot]: adds to grad, the gradient at h,
     and moves the row."""
-    row = np.int64(slot) * 16 * len(wide)
-    g = label - _sigmoid(inner(h, 0, u, row, wide))
-    acc_u[slot] += g * g * square
-    add_scaled(grad, 0, g, u, row, wide)
-    add_scaled(u, row, rate * g / np.sqrt(acc_u[slot]), h, 0, wide)
-    touch(dirty, slot)
+    row = np.int64(slot) * 16 * len(rows.wide)
+    g = label - _sigmoid(inner(h, 0, rows.u, row, rows.wide))
+    rows.acc_u[slot] += g * g * square
+    add_scaled(grad, 0, g, rows.u, row, rows.wide)
+    add_scaled(rows.u, row, rate * g / np.sqrt(rows.acc_u[slot]), h, 0, rows.wide)
+    mark(rows.dirty, slot)
 
 
 @PASS
-def learn(  # type: ignore[no-untyped-def]
-    history, target, seed, round_number, passes, decay, k, draws, rate, pool, accept, alias,
-    v, u, acc_v, acc_u, mix, attrs, dirty, wide, scratch, sources=SOURCES,
-):  # fmt: skip
+def learn(history, target, pool, rows, rules, scratch, sources=SOURCES):  # type: ignore[no-untyped-def]
     """Learn from sessions int32 [n, length], newest item first, and targets int32 [n]."""
-    d, (amount, length) = 16 * len(wide), history.shape
-    items, slots = len(pool), attrs.shape[1]
-    history, target = pointer(history), pointer(target)
-    pool, accept, alias = pointer(pool), pointer(accept), pointer(alias)
-    v, u, acc_v, acc_u = pointer(v), pointer(u), pointer(acc_v), pointer(acc_u)
-    mix, attrs, dirty = pointer(mix), pointer(attrs), pointer(dirty)
-    h, one, grad, mean_u = (
-        pointer(scratch.h), pointer(scratch.one), pointer(scratch.grad), pointer(scratch.mean_u),
-    )  # fmt: skip
-    share, part, drawn = pointer(scratch.share), pointer(scratch.part), pointer(scratch.drawn)
-    for turn in range(passes):
+    amount, length = history.shape
+    history, target, pool, rows = pointer(history), pointer(target), pointers(pool), pointers(rows)
+    h, one, grad, mean_u, share, part, drawn = pointers(scratch)
+    k, draws, rate, wide = rules.k, rules.draws, rules.rate, rows.wide
+    d = 16 * len(wide)
+    for turn in range(rules.passes):
         for t in range(amount):
             goal = target[t]
             if goal < 0:
                 continue
-            state = stream(seed, round_number, SESSIONS + turn, t)
+            state = stream(rules.seed, rules.round_number, SESSIONS + turn, t)
             n = 0
             weight = F32(0)
             while n < length and history[t * length + n] >= 0:
-                part[n] = decay**n if history[t * length + n] != goal else F32(0)
+                part[n] = rules.decay**n if history[t * length + n] != goal else F32(0)
                 weight += part[n]
                 n += 1
             if not weight > F32(0):
@@ -64,30 +73,27 @@ def learn(  # type: ignore[no-untyped-def]
             clear(mean_u, 0, wide)
             for j in range(n):
                 part[j] /= weight
-                hide(history[t * length + j], v, mix, attrs, slots, wide, share, 0, one, 0)
+                hidden_vector(rows, history[t * length + j], share, 0, one, 0)
                 add_scaled(h, 0, part[j], one, 0, wide)
-                add_scaled(mean_u, 0, part[j], u, np.int64(history[t * length + j]) * d, wide)
+                add_scaled(mean_u, 0, part[j], rows.u, np.int64(history[t * length + j]) * d, wide)
             clear(grad, 0, wide)
             square = inner(h, 0, h, 0, wide) / F32(d)
-            _pair(h, square, u, acc_u, goal, rate, F32(1), grad, wide, dirty)
+            _pair(rows, h, square, goal, rate, F32(1), grad)
             for _ in range(k):
                 for r in range(draws):
-                    drawn[r] = draw(state, items, pool, accept, alias)
+                    drawn[r] = draw(state, pool)
                     state += GOLDEN
-                slot = hardest(drawn, 0, draws, h, u, wide)
+                slot = hardest(rows, drawn, 0, draws, h)
                 if slot != goal:
-                    _pair(h, square, u, acc_u, slot, rate, F32(0), grad, wide, dirty)
+                    _pair(rows, h, square, slot, rate, F32(0), grad)
             square = inner(grad, 0, grad, 0, wide) / F32(d)
             for j in range(n):
                 if part[j] > F32(0):
                     slot = history[t * length + j]
-                    hide(slot, v, mix, attrs, slots, wide, share, 0, one, 0)
-                    unhide(
-                        slot, grad, part[j], square, rate, v, acc_v, mix, attrs, slots, dirty, wide,
-                        share, 0, one, 0,
-                    )  # fmt: skip
+                    hidden_vector(rows, slot, share, 0, one, 0)
+                    backpropagate(rows, slot, grad, part[j], square, rate, share, 0, one, 0)
             # Backward: the next item predicts the mean of the session.
-            hide(goal, v, mix, attrs, slots, wide, share, 0, h, 0)
+            hidden_vector(rows, goal, share, 0, h, 0)
             square = inner(h, 0, h, 0, wide) / F32(d)
             g = F32(1) - _sigmoid(inner(h, 0, mean_u, 0, wide))
             clear(grad, 0, wide)
@@ -95,20 +101,17 @@ def learn(  # type: ignore[no-untyped-def]
             for j in range(n):
                 if part[j] > F32(0):
                     row = np.int64(history[t * length + j])
-                    move(u, acc_u, row, rate, g * part[j], square, h, 0, wide)
-                    touch(dirty, row)
+                    move(rows.u, rows.acc_u, row, rate, g * part[j], square, h, 0, wide)
+                    mark(rows.dirty, row)
             for _ in range(k):
                 for r in range(draws):
-                    drawn[r] = draw(state, items, pool, accept, alias)
+                    drawn[r] = draw(state, pool)
                     state += GOLDEN
-                slot = hardest(drawn, 0, draws, h, u, wide)
+                slot = hardest(rows, drawn, 0, draws, h)
                 inside = slot == goal
                 for j in range(n):
                     inside = inside or slot == history[t * length + j]
                 if not inside:
-                    _pair(h, square, u, acc_u, slot, rate, F32(0), grad, wide, dirty)
+                    _pair(rows, h, square, slot, rate, F32(0), grad)
             square = inner(grad, 0, grad, 0, wide) / F32(d)
-            unhide(
-                goal, grad, F32(1), square, rate, v, acc_v, mix, attrs, slots, dirty, wide, share,
-                0, h, 0,
-            )  # fmt: skip
+            backpropagate(rows, goal, grad, F32(1), square, rate, share, 0, h, 0)

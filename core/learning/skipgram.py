@@ -21,9 +21,10 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from core.kernels.lanes import INLINED, PASS, SOURCES, pointer, pointers
 from core.learning import scratch, session_pass, walk_pass
-from core.learning.lanes import INLINED, PASS, SOURCES, pointer
-from core.learning.mixing import hide
+from core.learning.mixing import Tables, hidden_vector
+from core.learning.negatives import Pool
 
 __all__ = [
     "INLINED", "KERNEL", "Pool", "Rows", "hidden", "learn_sessions", "learn_walks",
@@ -57,15 +58,19 @@ class Rows:
         if not all(table.flags.c_contiguous for table in vars(self).values()):
             raise ValueError("rows must be contiguous: kernels take their address")
 
+    def tables(self) -> Tables:
+        """What kernels take."""
+        return Tables(
+            self.v, self.u, self.acc_v, self.acc_u, self.mix, self.attrs, self.dirty.view(np.uint8),
+            self.attrs.shape[1], (0,) * (self.v.shape[1] // 16),
+        )  # fmt: skip
+
 
 @PASS
-def _hidden(slots, v, mix, attrs, wide, share, out, sources=SOURCES):  # type: ignore[no-untyped-def]
-    extra = attrs.shape[1]
-    v, mix, attrs, share, out = (
-        pointer(v), pointer(mix), pointer(attrs), pointer(share), pointer(out),
-    )  # fmt: skip
+def _hidden(slots, rows, share, out, sources=SOURCES):  # type: ignore[no-untyped-def]
+    rows, share, out = pointers(rows), pointer(share), pointer(out)
     for i in range(len(slots)):
-        hide(slots[i], v, mix, attrs, extra, wide, share, 0, out, i * 16 * len(wide))
+        hidden_vector(rows, slots[i], share, 0, out, i * 16 * len(rows.wide))
 
 
 def hidden(rows: Rows, slots: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -74,11 +79,8 @@ def hidden(rows: Rows, slots: NDArray[np.int32]) -> NDArray[np.float32]:
     slots = np.ascontiguousarray(slots, np.int32)
     out = np.empty((len(slots), d), np.float32)
     share = np.empty(rows.mix.shape[1], np.float32)
-    _hidden(slots, rows.v, rows.mix, rows.attrs, _wide(d), share, out)
+    _hidden(slots, rows.tables(), share, out)
     return out
-
-
-Pool = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]
 
 
 def learn_walks(
@@ -87,20 +89,23 @@ def learn_walks(
 ) -> None:  # fmt: skip
     """Learn from walks, int32 [n, length] of slots, -1 past the end. Changes `rows` in place.
 
-    `pool` is a table of `core.learning.negatives`, not empty. With more than one thread, blocks of
+    `pool` is not empty. With more than one thread, blocks of
     walks run side by side without locks (Hogwild: Niu et al., NIPS 2011), and results depend on
     timing.
     """
     walks = np.ascontiguousarray(walks, np.int32)
     window = min(window, walks.shape[1])
-    settings = (seed, round_number, window, negatives, block, hardest_of, np.float32(rate), *pool)
+    rules = walk_pass.Rules(
+        seed, round_number, window, negatives, block, hardest_of, np.float32(rate)
+    )
+    tables = rows.tables()
     d, slots = rows.v.shape[1], rows.attrs.shape[1]
 
     def work(begin: int, end: int) -> None:
         own = scratch.for_walks(
             walks.shape[1], window, block, hardest_of, d, slots, rows.v.ctypes.data
         )
-        walk_pass.learn(walks[begin:end], begin, *settings, *_arrays(rows), own)
+        walk_pass.learn(walks[begin:end], begin, pool, tables, rules, own)
 
     _share_out(threads, len(walks), work)
 
@@ -112,27 +117,17 @@ def learn_sessions(
     """Train the decayed mean of each session's last items towards its next item, and back.
 
     history int32 [n, length] of slots, newest first, -1 past the end; target int32 [n], -1 for
-    none. `pool` is a table of `core.learning.negatives`, not empty.
+    none. `pool` is not empty.
     """
-    session_pass.learn(
-        np.ascontiguousarray(history, np.int32), np.ascontiguousarray(target, np.int32), seed,
-        round_number, passes, np.float32(decay), negatives, hardest_of, np.float32(rate), *pool,
-        *_arrays(rows),
-        scratch.for_sessions(history.shape[1], hardest_of, rows.v.shape[1], rows.attrs.shape[1]),
-    )  # fmt: skip
-
-
-def _wide(d: int) -> tuple[int, ...]:
-    """What `core.learning.dense` takes for d dims."""
-    return (0,) * (d // 16)
-
-
-def _arrays(rows: Rows) -> tuple[Any, ...]:
-    """What kernels take of rows."""
-    return (
-        rows.v, rows.u, rows.acc_v, rows.acc_u, rows.mix, rows.attrs, rows.dirty.view(np.uint8),
-        _wide(rows.v.shape[1]),
-    )  # fmt: skip
+    rules = session_pass.Rules(
+        seed, round_number, passes, np.float32(decay), negatives, hardest_of, np.float32(rate)
+    )
+    own = scratch.for_sessions(history.shape[1], hardest_of, rows.v.shape[1], rows.attrs.shape[1])
+    history, target = (
+        np.ascontiguousarray(history, np.int32),
+        np.ascontiguousarray(target, np.int32),
+    )
+    session_pass.learn(history, target, pool, rows.tables(), rules, own)
 
 
 def _share_out(threads: int, n: int, work: Any) -> None:

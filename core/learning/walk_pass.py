@@ -13,11 +13,12 @@ Adagrad. The accumulator of a row grows by the sum over the lanes of g^2 mean(h^
 before rows move; that of a hidden row by the mean square of its gradient.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from core.ids.hashing import GOLDEN, mix, stream
-from core.learning.dense import F32, add_scaled, apply, clear, inner, scores, sigmoid16
-from core.learning.lanes import (
+from core.kernels.lanes import (
     INLINED,
     PASS,
     SOURCES,
@@ -29,17 +30,15 @@ from core.learning.lanes import (
     fill8,
     fill16,
     filli8,
-    filli16,
     fma,
     fold_pairs,
     load8,
     load16,
     loadi8,
-    loadi16,
-    lowest,
     mul,
     pick,
     pointer,
+    pointers,
     positive,
     root,
     same,
@@ -50,47 +49,49 @@ from core.learning.lanes import (
     totals8,
     turn_pairs,
 )
-from core.learning.mixing import hide, touch, unhide
+from core.kernels.scan import find
+from core.learning.dense import F32, add_scaled, apply, clear, inner, scores, sigmoid16
+from core.learning.mixing import backpropagate, hidden_vector, mark
 from core.learning.scratch import GROUP
 
 WALKS = 2
 """Purpose number of this module's random streams."""
 
 
+class Rules(NamedTuple):
+    """What `learn` goes by."""
+
+    seed: int
+    round_number: int
+    window: int
+    k: int
+    """Negatives of a pair."""
+    block: int
+    """Contexts that share their negatives, and how many negatives these are."""
+    draws: int
+    """The hardest of so many is a negative."""
+    rate: np.float32
+
+
 @INLINED
-def find(items, n, slot):  # type: ignore[no-untyped-def]
-    """The first place of slot in items[:n], n if it is not there.
-
-    Sixteen at a time; items[n:] up to the next sixteen hold no slot. Nothing in items may have been
-    written just before: a wide load waits for narrow stores in flight.
-    """
-    wanted = filli16(slot)
-    for p in range(0, n, 16):
-        first = lowest(same(loadi16(items, p), wanted))
-        if first < 16:
-            return p + first
-    return np.int64(n)
-
-
-@INLINED
-def draw(state, n, pool, accept, alias):  # type: ignore[no-untyped-def]
-    """A negative from an alias table of n by one state: its high bits choose, its low 24 accept."""
+def draw(state, pool):  # type: ignore[no-untyped-def]
+    """A negative of the pool by one state: its high bits choose, its low 24 accept."""
     z = mix(state)
-    i = np.int64(((z >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
-    if F32(np.int64(z & np.uint64(0xFFFFFF))) * F32(1.0 / 16777216.0) < accept[i]:
-        return pool[i]
-    return alias[i]
+    i = np.int64(((z >> np.uint64(32)) * np.uint64(pool.n)) >> np.uint64(32))
+    if F32(np.int64(z & np.uint64(0xFFFFFF))) * F32(1.0 / 16777216.0) < pool.accept[i]:
+        return pool.items[i]
+    return pool.alias[i]
 
 
 @INLINED
-def hardest(drawn, m, draws, h, u, wide):  # type: ignore[no-untyped-def]
+def hardest(rows, drawn, m, draws, h):  # type: ignore[no-untyped-def]
     """The best scored against h of drawn[m : m + draws]."""
-    d = 16 * len(wide)
+    d = 16 * len(rows.wide)
     slot = drawn[m]
     if draws > 1:
-        best = inner(h, 0, u, np.int64(slot) * d, wide)
+        best = inner(h, 0, rows.u, np.int64(slot) * d, rows.wide)
         for r in range(m + 1, m + draws):
-            score = inner(h, 0, u, np.int64(drawn[r]) * d, wide)
+            score = inner(h, 0, rows.u, np.int64(drawn[r]) * d, rows.wide)
             if score > best:
                 slot, best = drawn[r], score
     return slot
@@ -105,159 +106,117 @@ def _length(walks, at, longest):  # type: ignore[no-untyped-def]
 
 
 @INLINED
-def _prepare(  # type: ignore[no-untyped-def]
-    walks, at, n, state, drawn, m, count, items, pool, accept, alias, v, u, wide, ask
-):
-    """Draw a walk's negatives into drawn[m : m + count], and list in `ask` the addresses of the
+def _prepare(walks, at, n, state, m, count, pool, rows, s):  # type: ignore[no-untyped-def]
+    """Draw a walk's negatives into s.drawn[m : m + count], and list in s.ask the addresses of the
     rows that the walk will read. Returns how many cache lines these have."""
-    d = 16 * len(wide)
+    d = 16 * len(rows.wide)
     for p in range(n):
         row = np.int64(walks[at + p]) * d
-        ask[2 * p] = address(v, row)
-        ask[2 * p + 1] = address(u, row)
+        s.ask[2 * p] = address(rows.v, row)
+        s.ask[2 * p + 1] = address(rows.u, row)
     for j in range(count):
-        slot = draw(state, items, pool, accept, alias)
+        slot = draw(state, pool)
         state += GOLDEN
-        drawn[m + j] = slot
-        ask[2 * n + j] = address(u, np.int64(slot) * d)
-    return (2 * n + count) * len(wide)
+        s.drawn[m + j] = slot
+        s.ask[2 * n + j] = address(rows.u, np.int64(slot) * d)
+    return (2 * n + count) * len(rows.wide)
 
 
 @INLINED
-def _weigh(  # type: ignore[no-untyped-def]
-    tokens, c0, n, low, high, window, local, block, place, negative, heavy, band, here, group,
-    stamp, row_of, ids, wanted, both_weights, count,
-):  # fmt: skip
+def _weigh(c0, n, low, high, window, block, heavy, group, s):  # type: ignore[no-untyped-def]
     """The rows of a group and their weights. Returns how many rows."""
     zeros = fill8(F32(0))
-    present = same(loadi8(here, 8 * n), filli8(np.int32(1)))
-    contexts = pick(present, loadi8(tokens, c0), filli8(np.int32(-1)))
+    present = same(loadi8(s.here, 8 * n), filli8(np.int32(1)))
+    contexts = pick(present, loadi8(s.tokens, c0), filli8(np.int32(-1)))
     positives = zeros
     rows = 0
     for p in range(low, high):
-        near = load8(band, 8 * (p - c0 + window))
-        near = pick(both(present, differ(contexts, filli8(tokens[p]))), near, zeros)
+        near = load8(s.band, 8 * (p - c0 + window))
+        near = pick(both(present, differ(contexts, filli8(s.tokens[p]))), near, zeros)
         positives = add(positives, near)
-        q = local[p]
-        if stamp[q] == group:
-            j = row_of[q]
-            near = add(near, load8(wanted, 8 * j))
+        q = s.local[p]
+        if s.stamp[q] == group:
+            j = s.row_of[q]
+            near = add(near, load8(s.wanted, 8 * j))
         else:
-            stamp[q], row_of[q], ids[rows] = group, rows, q
+            s.stamp[q], s.row_of[q], s.ids[rows] = group, rows, q
             j = rows
             rows += 1
-        store8(wanted, 8 * j, near)
-        store8(both_weights, 8 * j, near)
-    store8(count, 0, positives)
+        store8(s.wanted, 8 * j, near)
+        store8(s.both_weights, 8 * j, near)
+    store8(s.positives, 0, positives)
     weight = mul(positives, fill8(heavy))
     for m in range(block):
-        q = place[m]
-        far = pick(differ(contexts, filli8(negative[m])), weight, zeros)
-        if stamp[q] == group:
-            j = row_of[q]
+        q = s.negative_row[m]
+        far = pick(differ(contexts, filli8(s.negative[m])), weight, zeros)
+        if s.stamp[q] == group:
+            j = s.row_of[q]
             # A positive of a context is not its negative.
-            far = pick(positive(load8(wanted, 8 * j)), zeros, far)
-            store8(both_weights, 8 * j, add(load8(both_weights, 8 * j), far))
+            far = pick(positive(load8(s.wanted, 8 * j)), zeros, far)
+            store8(s.both_weights, 8 * j, add(load8(s.both_weights, 8 * j), far))
         else:
-            stamp[q], row_of[q], ids[rows] = group, rows, q
-            store8(wanted, 8 * rows, zeros)
-            store8(both_weights, 8 * rows, far)
+            s.stamp[q], s.row_of[q], s.ids[rows] = group, rows, q
+            store8(s.wanted, 8 * rows, zeros)
+            store8(s.both_weights, 8 * rows, far)
             rows += 1
     return rows
 
 
 @INLINED
-def _turn(h, d, turned, square):  # type: ignore[no-untyped-def]
+def _turn(d, s):  # type: ignore[no-untyped-def]
     """The hidden vectors as `scores` wants them, and their mean squares, twice over."""
     for i in range(0, d, 16):
-        turn_pairs(h, i, d, turned, 8 * i)
+        turn_pairs(s.h, i, d, s.turned, 8 * i)
     e0 = e1 = fill16(F32(0))
     for i in range(0, d, 4):
-        x = load16(turned, 8 * i)
+        x = load16(s.turned, 8 * i)
         e0 = fma(x, x, e0)
-        x = load16(turned, 8 * i + 16)
+        x = load16(s.turned, 8 * i + 16)
         e1 = fma(x, x, e1)
     means = mul(fold_pairs(add(e0, e1)), fill8(F32(1) / F32(d)))
-    store8(square, 0, means)
-    store8(square, 8, means)
+    store8(s.square, 0, means)
+    store8(s.square, 8, means)
 
 
 @INLINED
-def _gradients(  # type: ignore[no-untyped-def]
-    n, full, wanted, both_weights, square, rate, acc, ids, score, energy, sums, accs, step
-):
-    """Gradients of all pairs in place of their scores, and the steps of the rows into `step`."""
+def _gradients(n, full, rate, s):  # type: ignore[no-untyped-def]
+    """Gradients of all pairs in place of their scores, and the steps of the rows into s.step."""
     for j in range(n):
-        accs[j] = acc[ids[j]]
-    squares = load16(square, 0)
+        s.accs[j] = s.acc[s.ids[j]]
+    squares = load16(s.square, 0)
     for o in range(0, 8 * full, 16):
-        g = sigmoid16(load16(score, o))
-        g = sub(load16(wanted, o), mul(load16(both_weights, o), g))
-        store16(score, o, g)
-        store16(energy, o, mul(mul(g, g), squares))
+        g = sigmoid16(load16(s.score, o))
+        g = sub(load16(s.wanted, o), mul(load16(s.both_weights, o), g))
+        store16(s.score, o, g)
+        store16(s.energy, o, mul(mul(g, g), squares))
     for j in range(0, n, 8):
-        grown = add(load8(accs, j), totals8(energy, 8 * j))
-        store8(accs, j, grown)
-        store8(sums, j, div(fill8(rate), root(grown)))
+        grown = add(load8(s.accs, j), totals8(s.energy, 8 * j))
+        store8(s.accs, j, grown)
+        store8(s.sums, j, div(fill8(rate), root(grown)))
     for j in range(n):
-        acc[ids[j]] = accs[j]
-        store8(step, 8 * j, mul(load8(score, 8 * j), spread8(sums, j)))
+        s.acc[s.ids[j]] = s.accs[j]
+        store8(s.step, 8 * j, mul(load8(s.score, 8 * j), spread8(s.sums, j)))
 
 
 @INLINED
-def _mean_squares(grad, d, energy, out):  # type: ignore[no-untyped-def]
+def _mean_squares(d, s):  # type: ignore[no-untyped-def]
     """The mean square of each of a group's gradients."""
     for c in range(GROUP):
         squares = fill16(F32(0))
         for i in range(c * d, c * d + d, 16):
-            x = load16(grad, i)
+            x = load16(s.grad, i)
             squares = fma(x, x, squares)
-        store8(energy, 8 * c, fold_pairs(squares))
-    store8(out, 0, mul(totals8(energy, 0), fill8(F32(1) / F32(d))))
+        store8(s.energy, 8 * c, fold_pairs(squares))
+    store8(s.square, 0, mul(totals8(s.energy, 0), fill8(F32(1) / F32(d))))
 
 
 @PASS
-def learn(  # type: ignore[no-untyped-def]
-    walks, first, seed, round_number, window, k, block, draws, rate, pool, accept, alias,
-    v, u, acc_v, acc_u, mix, attrs, dirty, wide, scratch, sources=SOURCES,
-):  # fmt: skip
+def learn(walks, first, pool, rows, rules, scratch, sources=SOURCES):  # type: ignore[no-untyped-def]
     """Learn from walks int32 [n, length], numbered from `first` on."""
     amount, longest = walks.shape
-    items, d, slots = len(pool), 16 * len(wide), attrs.shape[1]
-    parts = 1 + slots
-    walks, pool, accept, alias = pointer(walks), pointer(pool), pointer(accept), pointer(alias)
-    v, u, acc_v, acc_u = pointer(v), pointer(u), pointer(acc_v), pointer(acc_u)
-    mix, attrs, dirty = pointer(mix), pointer(attrs), pointer(dirty)
-    home = pointer(scratch.home)
-    acc = pointer(scratch.acc)
-    was = pointer(scratch.was)
-    stamp = pointer(scratch.stamp)
-    row_of = pointer(scratch.row_of)
-    tokens = pointer(scratch.tokens)
-    local = pointer(scratch.local)
-    negative = pointer(scratch.negative)
-    place = pointer(scratch.place)
-    drawn = pointer(scratch.drawn)
-    ask = pointer(scratch.ask)
-    ids = pointer(scratch.ids)
-    at = pointer(scratch.at)
-    accs = pointer(scratch.accs)
-    sums = pointer(scratch.sums)
-    wanted = pointer(scratch.wanted)
-    both_weights = pointer(scratch.both_weights)
-    score = pointer(scratch.score)
-    energy = pointer(scratch.energy)
-    step = pointer(scratch.step)
-    h = pointer(scratch.h)
-    turned = pointer(scratch.turned)
-    grad = pointer(scratch.grad)
-    share = pointer(scratch.share)
-    square = pointer(scratch.square)
-    count = pointer(scratch.positives)
-    mean = pointer(scratch.mean)
-    one = pointer(scratch.one)
-    here = pointer(scratch.here)
-    band = pointer(scratch.band)
+    walks, pool, rows, s = pointer(walks), pointers(pool), pointers(rows), pointers(scratch)
+    window, block, draws, wide = rules.window, rules.block, rules.draws, rows.wide
+    d, parts = 16 * len(wide), 1 + rows.slots
     negatives = max(1, longest // block) * block * draws
     group = 0
     ahead = _length(walks, 0, longest) if amount else 0
@@ -266,86 +225,84 @@ def learn(  # type: ignore[no-untyped-def]
         asked = listed = 0
         if w + 1 < amount:
             ahead = _length(walks, (w + 1) * longest, longest)
+            state = stream(rules.seed, rules.round_number, WALKS, first + w + 1)
+            count = max(1, ahead // block) * block * draws
             listed = _prepare(
-                walks, (w + 1) * longest, ahead, stream(seed, round_number, WALKS, first + w + 1),
-                drawn, ((w + 1) & 1) * negatives, max(1, ahead // block) * block * draws, items,
-                pool, accept, alias, v, u, wide, ask,
+                walks, (w + 1) * longest, ahead, state, ((w + 1) & 1) * negatives, count, pool,
+                rows, s,
             )  # fmt: skip
         if w < 0 or length < 2:
             continue
         for p in range(length):
-            tokens[p] = walks[w * longest + p]
+            s.tokens[p] = walks[w * longest + p]
         for p in range(length, length + 16):
-            tokens[p] = -1
+            s.tokens[p] = -1
         for p in range(length):
-            local[p] = find(tokens, length, tokens[p])
-            if local[p] == p:
-                acc[p] = was[p] = acc_u[tokens[p]]
-                home[p] = np.int64(tokens[p]) * d
+            s.local[p] = find(s.tokens, 0, length, s.tokens[p])
+            if s.local[p] == p:
+                s.acc[p] = s.was[p] = rows.acc_u[s.tokens[p]]
+                s.home[p] = np.int64(s.tokens[p]) * d
         blocks, groups = max(1, length // block), (length + GROUP - 1) // GROUP
         done = 0
         for b in range(blocks):
             # Groups of equal size, shared out among the blocks.
             upto = groups * (b + 1) // blocks
             if draws > 1:
-                clear(mean, 0, wide)
+                clear(s.mean, 0, wide)
                 for c in range(length * done // groups, length * upto // groups):
-                    hide(tokens[c], v, mix, attrs, slots, wide, share, 0, one, 0)
-                    add_scaled(mean, 0, F32(1), one, 0, wide)
+                    hidden_vector(rows, s.tokens[c], s.share, 0, s.one, 0)
+                    add_scaled(s.mean, 0, F32(1), s.one, 0, wide)
             for j in range(block):
                 m = (w & 1) * negatives + (b * block + j) * draws
-                negative[j] = hardest(drawn, m, draws, mean, u, wide)
+                s.negative[j] = hardest(rows, s.drawn, m, draws, s.mean)
             for j in range(block):
-                slot = negative[j]
-                q = find(tokens, length, slot)
-                if q == length:
-                    q = longest + find(negative, block, slot)
+                slot = s.negative[j]
+                q = find(s.tokens, 0, length, slot)
+                if q < 0:
+                    q = longest + find(s.negative, 0, block, slot)
                     if q == longest + j:
-                        acc[q] = was[q] = acc_u[slot]
-                        home[q] = np.int64(slot) * d
-                place[j] = q
+                        s.acc[q] = s.was[q] = rows.acc_u[slot]
+                        s.home[q] = np.int64(slot) * d
+                s.negative_row[j] = q
             for now in range(done, upto):
                 c0, c1 = length * now // groups, length * (now + 1) // groups
                 n = c1 - c0
                 group += 1
                 for c in range(n):
-                    hide(tokens[c0 + c], v, mix, attrs, slots, wide, share, c * parts, h, c * d)
+                    hidden_vector(rows, s.tokens[c0 + c], s.share, c * parts, s.h, c * d)
                 for c in range(n, GROUP):
-                    clear(h, c * d, wide)
-                rows = _weigh(
-                    tokens, c0, n, max(0, c0 - window), min(length, c1 + window), window, local,
-                    block, place, negative, F32(k) / F32(block), band, here, group, stamp, row_of,
-                    ids, wanted, both_weights, count,
+                    clear(s.h, c * d, wide)
+                met = _weigh(
+                    c0, n, max(0, c0 - window), min(length, c1 + window), window, block,
+                    F32(rules.k) / F32(block), group, s,
                 )  # fmt: skip
-                full = (rows + 3) // 4 * 4
-                for j in range(rows):
-                    at[j] = home[ids[j]]
-                for j in range(rows, full):
-                    at[j] = at[0]
-                    store8(wanted, 8 * j, fill8(F32(0)))
-                    store8(both_weights, 8 * j, fill8(F32(0)))
-                _turn(h, d, turned, square)
-                scores(u, at, full, turned, d, score)
-                _gradients(
-                    rows, full, wanted, both_weights, square, rate, acc, ids, score, energy, sums,
-                    accs, step,
-                )  # fmt: skip
-                asked = min(listed, apply(u, at, rows, h, wide, score, step, grad, ask, asked))
-                _mean_squares(grad, d, energy, square)
+                full = (met + 3) // 4 * 4
+                for j in range(met):
+                    s.at[j] = s.home[s.ids[j]]
+                for j in range(met, full):
+                    s.at[j] = s.at[0]
+                    store8(s.wanted, 8 * j, fill8(F32(0)))
+                    store8(s.both_weights, 8 * j, fill8(F32(0)))
+                _turn(d, s)
+                scores(rows.u, s.at, full, s.turned, d, s.score)
+                _gradients(met, full, rules.rate, s)
+                asked = apply(rows.u, s.at, met, s.h, wide, s.score, s.step, s.grad, s.ask, asked)
+                asked = min(listed, asked)
+                _mean_squares(d, s)
                 for c in range(n):
-                    if count[c] > F32(0):
-                        unhide(
-                            tokens[c0 + c], grad, F32(1), square[c], rate, v, acc_v, mix, attrs,
-                            slots, dirty, wide, share, c * parts, h, c * d,
+                    if s.positives[c] > F32(0):
+                        backpropagate(
+                            rows, s.tokens[c0 + c], s.grad, F32(1), s.square[c], rules.rate,
+                            s.share, c * parts, s.h, c * d,
                         )  # fmt: skip
             # A row has moved even where its accumulator is too large to grow by so little.
             for j in range(block):
                 q = longest + j
-                if upto > done and place[j] == q:
-                    acc_u[negative[j]] += acc[q] - was[q]
-                    touch(dirty, negative[j])
+                if upto > done and s.negative_row[j] == q:
+                    rows.acc_u[s.negative[j]] += s.acc[q] - s.was[q]
+                    mark(rows.dirty, s.negative[j])
             done = upto
         for p in range(length):
-            if local[p] == p:
-                acc_u[tokens[p]] += acc[p] - was[p]
-                touch(dirty, tokens[p])
+            if s.local[p] == p:
+                rows.acc_u[s.tokens[p]] += s.acc[p] - s.was[p]
+                mark(rows.dirty, s.tokens[p])

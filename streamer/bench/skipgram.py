@@ -16,9 +16,9 @@ import numpy as np
 from gensim.models import Word2Vec
 from numpy.typing import NDArray
 
+from core.kernels.lanes import PASS, SOURCES, add, fill16, fma, store16
 from core.learning import negatives
 from core.learning.dense import F32
-from core.learning.lanes import PASS, SOURCES, add, fill16, fma, store16
 from core.learning.skipgram import Rows, learn_walks
 from core.settings import ModelSettings
 from streamer.bench.planted import Planted, plant
@@ -77,7 +77,7 @@ class Trainer:
         self.settings = replace(ModelSettings(), hardest_of=hardest_of, **changed)
         self.n = n
         items = np.arange(n, dtype=np.int32)
-        self.pool = negatives.table(items, np.ones(n, np.float32), self.settings.alpha)
+        self.pool = negatives.pool(items, np.ones(n, np.float32), self.settings.alpha)
 
     def __str__(self) -> str:
         s = self.settings

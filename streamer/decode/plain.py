@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.ids.texts import Texts
-from core.learning.lanes import INLINED, SOURCES, pointer
+from core.kernels.lanes import INLINED, SOURCES, pointer
 from streamer.decode.formats import MAX_PARTS
 
 Tree = Mapping[str, Any]

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.engine import Engine
+from core.kernels.lanes import SOURCES
+from core.kernels.scan import rank
 from core.learning.skipgram import hidden
 from core.placing.clusters import unit_rows
-from core.quality import DEPTH, GRAPH_SHARE, rank
+from core.quality import DEPTH, GRAPH_SHARE
 from streamer.evaluate.past import Past, Positions, Table
 
 Mode = Literal["similar", "next", "hybrid"]
@@ -84,7 +86,7 @@ def rank_rows(
 
 
 @nb.njit(cache=True, nogil=True)
-def _rank_rows(scores, begin, left_out, target, last, out):  # type: ignore[no-untyped-def]
+def _rank_rows(scores, begin, left_out, target, last, out, sources=SOURCES):  # type: ignore[no-untyped-def]
     for i in range(len(target)):
         b = target[i]
         if b < 0:

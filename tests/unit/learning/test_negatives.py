@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from core.learning.negatives import table
+from core.learning.negatives import pool
 
 
 def probabilities(counts: list[float], alpha: float) -> np.ndarray:
     """What the alias table draws, worked out from its cells."""
     items = np.arange(100, 100 + len(counts), dtype=np.int32)
-    pool, accept, alias = table(items, np.array(counts, np.float32), alpha)
+    drawn = pool(items, np.array(counts, np.float32), alpha)
     p = np.zeros(len(items))
-    np.add.at(p, pool - 100, accept)
-    np.add.at(p, alias - 100, 1.0 - accept)
+    np.add.at(p, drawn.items - 100, drawn.accept)
+    np.add.at(p, drawn.alias - 100, 1.0 - drawn.accept)
     return np.asarray(p / len(items))
 
 
@@ -32,5 +32,6 @@ def test_items_without_any_count_are_still_drawn() -> None:
     assert 0 < probabilities([0.0, 1.0], 0.75)[0] < 1e-3
 
 
-def test_no_items_give_an_empty_table() -> None:
-    assert all(len(part) == 0 for part in table(np.empty(0, np.int32), np.empty(0, np.float32), 1))
+def test_no_items_give_an_empty_pool() -> None:
+    empty = pool(np.empty(0, np.int32), np.empty(0, np.float32), 1)
+    assert empty.n == len(empty.items) == len(empty.accept) == len(empty.alias) == 0

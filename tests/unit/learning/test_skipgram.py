@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core.learning.negatives import table
-from core.learning.skipgram import Pool, Rows, hidden, learn_sessions, learn_walks
+from core.learning.negatives import Pool, pool
+from core.learning.skipgram import Rows, hidden, learn_sessions, learn_walks
 from core.placing.clusters import unit_rows
 
 DIM = 16
@@ -38,7 +38,7 @@ def random_rows(n: int, slots: int = 0, scale: float = 0.5, accumulator: float =
 
 
 def uniform(items: list[int]) -> Pool:
-    return table(np.array(items, np.int32), np.ones(len(items), np.float32), 0.0)
+    return pool(np.array(items, np.int32), np.ones(len(items), np.float32), 0.0)
 
 
 def ints(rows: Any) -> NDArray[np.int32]:

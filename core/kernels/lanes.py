@@ -19,11 +19,12 @@ import numba as nb
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, config
+from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic, models, register_model
 from numba.np.arrayobj import populate_array
 
 PASS: Any = nb.njit(error_model="numpy", cache=True, nogil=True)
-"""A kernel of learning. Its last parameter is `sources=SOURCES`."""
+"""A kernel. Its last parameter is `sources=SOURCES`."""
 INLINED: Any = nb.njit(error_model="numpy", forceinline=True)
 """Part of a kernel, in place of each call."""
 
@@ -37,6 +38,25 @@ def _sources() -> int:
 SOURCES = _sources()
 """Which source the kernels were compiled from, inlined parts included. numba's cache sees a change
 of the kernel's own file only; a default value is part of the signature that it looks up."""
+
+
+def _forgiving(load: Callable[[Any], dict[Any, Any]]) -> Callable[[Any], dict[Any, Any]]:
+    """Reads an index of numba's cache as empty if it names a class that is not there any more.
+
+    The index holds the types of arguments, NamedTuples too, and is unpickled before its age is
+    looked at: without this, a start after an upgrade that renamed one would fail.
+    """
+
+    def load_index(cache: Any) -> dict[Any, Any]:
+        try:
+            return load(cache)
+        except (AttributeError, ImportError):
+            return {}
+
+    return load_index
+
+
+IndexDataCacheFile._load_index = _forgiving(IndexDataCacheFile._load_index)  # type: ignore[method-assign]
 
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _NONE = ir.Undefined
@@ -80,7 +100,7 @@ def _intrinsic(arity: int, define: Callable[..., Any]) -> Any:
     return intrinsic(named[arity])
 
 
-def _value(arity: int, returns: Callable[..., types.Type], emit: Callable[..., Any]) -> Any:
+def on_values(arity: int, returns: Callable[..., types.Type], emit: Callable[..., Any]) -> Any:
     """An intrinsic on values: `returns` of the operands' types, `emit(builder, *values)`."""
 
     def define(*operands):  # type: ignore[no-untyped-def]
@@ -92,7 +112,7 @@ def _value(arity: int, returns: Callable[..., types.Type], emit: Callable[..., A
     return _intrinsic(arity, define)
 
 
-def _memory(arity: int, returns: types.Type, emit: Callable[..., Any]) -> Any:
+def on_memory(arity: int, returns: types.Type, emit: Callable[..., Any]) -> Any:
     """An intrinsic on memory: `emit(builder, *values)`, a pointer and its `at` as one."""
 
     def define(*operands):  # type: ignore[no-untyped-def]
@@ -117,13 +137,13 @@ def _memory(arity: int, returns: types.Type, emit: Callable[..., Any]) -> Any:
     return _intrinsic(arity, define)
 
 
-def _spread(builder: Any, value: Any, n: int) -> Any:
+def spread(builder: Any, value: Any, n: int) -> Any:
     lanes = ir.VectorType(value.type, n)
     one = builder.insert_element(ir.Constant(lanes, _NONE), value, ir.Constant(_I32, 0))
-    return _shuffle(builder, one, one, [0] * n)
+    return shuffle(builder, one, one, [0] * n)
 
 
-def _shuffle(builder: Any, a: Any, b: Any, order: list[int]) -> Any:
+def shuffle(builder: Any, a: Any, b: Any, order: list[int]) -> Any:
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(order)), order))
 
 
@@ -139,10 +159,10 @@ def _call(builder: Any, name: str, *values: Any) -> Any:
     lanes = values[0].type
     kind = ir.FunctionType(lanes, [lanes] * len(values))
     whole = f"llvm.{name}.v{lanes.count}f32"
-    return builder.call(_declared(builder, kind, whole), values)
+    return builder.call(declared(builder, kind, whole), values)
 
 
-def _declared(builder: Any, kind: ir.FunctionType, name: str) -> Any:
+def declared(builder: Any, kind: ir.FunctionType, name: str) -> Any:
     return cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
 
 
@@ -158,11 +178,11 @@ def _mask(*operands: Lanes) -> Lanes:
 
 
 def _loader(lanes: Lanes) -> Any:
-    return _memory(2, lanes, lambda b, p: _load(b, p, lanes.ir))
+    return on_memory(2, lanes, lambda b, p: _load(b, p, lanes.ir))
 
 
 def _spreader(n: int) -> Any:
-    return _memory(2, Lanes("float", n), lambda b, p: _spread(b, b.load(p, align=4), n))
+    return on_memory(2, Lanes("float", n), lambda b, p: spread(b, b.load(p, align=4), n))
 
 
 def _bare(kind: types.Type) -> types.Type:
@@ -218,7 +238,7 @@ pointers = _intrinsic(1, _pointers)
 """A NamedTuple of arrays as one of pointers to their first elements; what is no array stays."""
 load8, load16, loadi8, loadi16 = map(_loader, (_FLOAT8, _FLOAT16, _INT8, _INT16))
 """The lanes from memory[at] on: float32, or int32 with an i."""
-store8 = store16 = _memory(3, types.void, _store)
+store8 = store16 = on_memory(3, types.void, _store)
 """Puts lanes into memory[at] and on: (memory, at, lanes)."""
 spread8, spread16 = map(_spreader, (8, 16))
 """memory[at] in every lane."""
@@ -226,10 +246,10 @@ spread8, spread16 = map(_spreader, (8, 16))
 
 def _spread_pair(builder: Any, pointer: Any) -> Any:
     two = builder.load(builder.bitcast(pointer, ir.DoubleType().as_pointer()), align=4)
-    return builder.bitcast(_spread(builder, two, 8), _FLOAT16.ir)
+    return builder.bitcast(spread(builder, two, 8), _FLOAT16.ir)
 
 
-spread_pair = _memory(2, _FLOAT16, _spread_pair)
+spread_pair = on_memory(2, _FLOAT16, _spread_pair)
 """memory[at], memory[at + 1], eight times."""
 
 
@@ -243,14 +263,14 @@ def _turn_pairs(builder: Any, pointer: Any, stride: Any, out: Any) -> None:
             if r & step == 0:
                 even = [c if c & step == 0 else 8 + c - step for c in range(8)]
                 odd = [c + step if c & step == 0 else 8 + c for c in range(8)]
-                y[r] = _shuffle(builder, x[r], x[r + step], even)
-                y[r + step] = _shuffle(builder, x[r], x[r + step], odd)
+                y[r] = shuffle(builder, x[r], x[r + step], even)
+                y[r + step] = shuffle(builder, x[r], x[r + step], odd)
         x = y
     for r in range(8):
         _store(builder, builder.gep(out, [ir.Constant(_I64, 16 * r)]), x[r])
 
 
-turn_pairs = _memory(5, types.void, _turn_pairs)
+turn_pairs = on_memory(5, types.void, _turn_pairs)
 """(x, at, stride, out, where): out[where + 16 i + 2 r + b] = x[at + r stride + 2 i + b].
 
 r and i in 0 .. 7, b in 0, 1: a tile of 8 x 8 pairs, turned round.
@@ -260,35 +280,35 @@ r and i in 0 .. 7, b in 0, 1: a tile of 8 x 8 pairs, turned round.
 def _totals(builder: Any, pointer: Any) -> Any:
     def merge(a: Any, b: Any) -> Any:
         """Sums of neighbours within a and b: [a01 a23 b01 b23 | a45 a67 b45 b67]."""
-        even = _shuffle(builder, a, b, [0, 2, 8, 10, 4, 6, 12, 14])
-        odd = _shuffle(builder, a, b, [1, 3, 9, 11, 5, 7, 13, 15])
+        even = shuffle(builder, a, b, [0, 2, 8, 10, 4, 6, 12, 14])
+        odd = shuffle(builder, a, b, [1, 3, 9, 11, 5, 7, 13, 15])
         return builder.fadd(even, odd)
 
     rows = [builder.gep(pointer, [ir.Constant(_I64, 8 * r)]) for r in range(8)]
     x = [_load(builder, row, _FLOAT8.ir) for row in rows]
     while len(x) > 2:
         x = [merge(a, b) for a, b in zip(x[::2], x[1::2], strict=True)]
-    low_half = _shuffle(builder, x[0], x[1], [0, 1, 2, 3, 8, 9, 10, 11])
-    high_half = _shuffle(builder, x[0], x[1], [4, 5, 6, 7, 12, 13, 14, 15])
+    low_half = shuffle(builder, x[0], x[1], [0, 1, 2, 3, 8, 9, 10, 11])
+    high_half = shuffle(builder, x[0], x[1], [4, 5, 6, 7, 12, 13, 14, 15])
     return builder.fadd(low_half, high_half)
 
 
-totals8 = _memory(2, _FLOAT8, _totals)
+totals8 = on_memory(2, _FLOAT8, _totals)
 """Lane r is the sum of memory[at + 8 r : at + 8 r + 8]."""
 
-address = _memory(2, types.int64, lambda b, p: b.ptrtoint(p, _I64))
+address = on_memory(2, types.int64, lambda b, p: b.ptrtoint(p, _I64))
 """The address of memory[at]."""
 
 
 def _prefetch(builder: Any, where: Any) -> None:
     pointer = builder.inttoptr(where, ir.IntType(8).as_pointer())
     kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
-    ask = _declared(builder, kind, "llvm.prefetch.p0")
+    ask = declared(builder, kind, "llvm.prefetch.p0")
     read, into_all_caches, data = (ir.Constant(_I32, x) for x in (0, 3, 1))
     builder.call(ask, [pointer, read, into_all_caches, data])
 
 
-prefetch = _memory(1, types.void, _prefetch)
+prefetch = on_memory(1, types.void, _prefetch)
 """Ask for the cache line of an address."""
 
 
@@ -298,7 +318,7 @@ prefetch = _memory(1, types.void, _prefetch)
 def _filler(lanes: Lanes, scalar: types.Type) -> Any:
     def define(value: types.Type) -> Any:
         def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
-            return _spread(builder, values[0], lanes.n)
+            return spread(builder, values[0], lanes.n)
 
         return lanes(scalar), codegen
 
@@ -309,28 +329,28 @@ fill8, fill16 = _filler(_FLOAT8, types.float32), _filler(_FLOAT16, types.float32
 filli8, filli16 = _filler(_INT8, types.int32), _filler(_INT16, types.int32)
 """A number in every lane."""
 
-add = _value(2, _first, lambda b, x, y: b.fadd(x, y))
-sub = _value(2, _first, lambda b, x, y: b.fsub(x, y))
-mul = _value(2, _first, lambda b, x, y: b.fmul(x, y))
-div = _value(2, _first, lambda b, x, y: b.fdiv(x, y))
-fma = _value(3, _first, lambda b, x, y, z: _call(b, "fma", x, y, z))
+add = on_values(2, _first, lambda b, x, y: b.fadd(x, y))
+sub = on_values(2, _first, lambda b, x, y: b.fsub(x, y))
+mul = on_values(2, _first, lambda b, x, y: b.fmul(x, y))
+div = on_values(2, _first, lambda b, x, y: b.fdiv(x, y))
+fma = on_values(3, _first, lambda b, x, y, z: _call(b, "fma", x, y, z))
 """x y + z, rounded once."""
-root = _value(1, _first, lambda b, x: _call(b, "sqrt", x))
-low = _value(2, _first, lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y))
+root = on_values(1, _first, lambda b, x: _call(b, "sqrt", x))
+low = on_values(2, _first, lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y))
 """The smaller of each lane."""
-high = _value(2, _first, lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
+high = on_values(2, _first, lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
 """The larger of each lane."""
 
-same = _value(2, _mask, lambda b, x, y: b.icmp_signed("==", x, y))
-differ = _value(2, _mask, lambda b, x, y: b.icmp_signed("!=", x, y))
+same = on_values(2, _mask, lambda b, x, y: b.icmp_signed("==", x, y))
+differ = on_values(2, _mask, lambda b, x, y: b.icmp_signed("!=", x, y))
 """Where integers are equal, and where not."""
-positive = _value(
+positive = on_values(
     1, _mask, lambda b, x: b.fcmp_ordered(">", x, ir.Constant(x.type, [0.0] * x.type.count))
 )
-both = _value(2, _mask, lambda b, x, y: b.and_(x, y))
-pick = _value(3, lambda mask, x, y: x, lambda b, mask, x, y: b.select(mask, x, y))
+both = on_values(2, _mask, lambda b, x, y: b.and_(x, y))
+pick = on_values(3, lambda mask, x, y: x, lambda b, mask, x, y: b.select(mask, x, y))
 """(mask, x, y): x where the mask holds, y elsewhere."""
-lowest = _value(
+lowest = on_values(
     1,
     lambda mask: types.int64,
     lambda b, mask: b.zext(
@@ -344,18 +364,18 @@ def _sum(builder: Any, x: Any) -> Any:
     n = x.type.count
     while n > 1:
         n //= 2
-        left = _shuffle(builder, x, x, list(range(n)))
-        x = builder.fadd(left, _shuffle(builder, x, x, list(range(n, 2 * n))))
+        left = shuffle(builder, x, x, list(range(n)))
+        x = builder.fadd(left, shuffle(builder, x, x, list(range(n, 2 * n))))
     return builder.extract_element(x, ir.Constant(_I32, 0))
 
 
-total = _value(1, lambda x: types.float32, _sum)
+total = on_values(1, lambda x: types.float32, _sum)
 """The sum of the lanes: halves, quarters and so on."""
-fold_pairs = _value(
+fold_pairs = on_values(
     1,
     lambda x: _FLOAT8,
     lambda b, x: b.fadd(
-        _shuffle(b, x, x, list(range(0, 16, 2))), _shuffle(b, x, x, list(range(1, 16, 2)))
+        shuffle(b, x, x, list(range(0, 16, 2))), shuffle(b, x, x, list(range(1, 16, 2)))
     ),
 )
 """Lane c is the sum of lanes 2 c and 2 c + 1 of x."""

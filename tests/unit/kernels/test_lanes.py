@@ -1,17 +1,11 @@
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numba as nb
 import numpy as np
 import pytest
 
-from core.learning import lanes
-from core.learning.dense import apply, scores, sigmoid16
-from core.learning.lanes import (
+from core.kernels import lanes
+from core.kernels.lanes import (
     fill16,
     load8,
     load16,
@@ -23,9 +17,8 @@ from core.learning.lanes import (
     store16,
     totals8,
 )
-from core.learning.walk_pass import find
-
-ROOT = Path(__file__).parents[3]
+from core.kernels.scan import find
+from core.learning.dense import apply, scores, sigmoid16
 
 
 def normal(*shape: int) -> Any:
@@ -77,14 +70,16 @@ def test_the_lowest_lane_of_a_mask_is_found(place: int) -> None:
 
 
 @nb.njit
-def _find(items, n, slot):  # type: ignore[no-untyped-def]
-    return find(pointer(items), n, slot)
+def _find(items, at, n, slot):  # type: ignore[no-untyped-def]
+    return find(pointer(items), at, n, slot)
 
 
-def test_a_slot_is_found_at_its_first_place_and_only_before_the_end() -> None:
-    items = np.full(64, -1, np.int32)
-    items[:40] = np.arange(40) // 2
-    assert [_find(items, 40, np.int32(slot)) for slot in range(21)] == [*range(0, 40, 2), 40]
+@pytest.mark.parametrize("at", [0, 3])
+def test_a_number_is_found_at_its_first_place_and_only_before_the_end(at: int) -> None:
+    items = np.full(64, 20, np.int32)
+    items[at : at + 40] = np.arange(40) // 2
+    found = [_find(items, at, 40, np.int32(slot)) for slot in range(21)]
+    assert found == [*range(at, at + 40, 2), -1]
 
 
 @nb.njit
@@ -133,36 +128,3 @@ def test_lanes_are_chosen_one_by_one() -> None:
     _is_kept(x, out)
     assert out[:16].tolist() == x.tolist()
     assert out[16:].tolist() == np.where(x[:8] > 0, x[:8], x[8:]).tolist()
-
-
-MIX = """
-import numpy as np
-from core.learning.skipgram import Rows, _hidden, hidden
-one, two = np.ones((2, 16), np.float32), np.zeros((2, 16), np.float32)
-rows = Rows(np.concatenate([one, two]), one, one[0], one[0], np.ones((4, 2), np.float32),
-            np.full((4, 1), 2, np.int32), np.zeros(4, np.bool_))
-rows.mix[:, 1] = 0
-mixed = hidden(rows, np.zeros(1, np.int32))
-print(float(mixed[0, 0]), sum(_hidden.stats.cache_misses.values()))
-"""
-
-
-def test_an_edit_of_what_is_put_into_kernels_is_never_run_stale(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "core", tmp_path / "core", ignore=shutil.ignore_patterns("__pycache__"))
-    environ = os.environ | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-
-    def run() -> tuple[float, int]:
-        command = [sys.executable, "-c", MIX]
-        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        learned, compiled = done.stdout.split()
-        return float(learned), int(compiled)
-
-    first, again = run(), run()
-    assert first == (again[0], 1)
-    assert again[1] == 0
-    dense = tmp_path / "core" / "learning" / "dense.py"
-    dense.write_text(dense.read_text().replace("CLIP = F32(12.0)", "CLIP = F32(0.01)"))
-    edited = run()
-    assert edited[0] != first[0]
-    assert edited[1] == 1

@@ -1,0 +1,1 @@
+"""What kernels are made of: vectors in registers, pointers, and scans of a row."""
