@@ -5,16 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from streamer.cli.options import (
-    AsJson,
-    Columns,
-    ConfigFile,
-    Files,
-    Overrides,
-    Time,
-    load,
-    names,
-)
+from streamer.cli.options import AsJson, ConfigFile, Files, Overrides, Reading, grouped, load
 from streamer.errors import ConfigError
 
 
@@ -69,7 +60,9 @@ def bench(
     module.run(name, Options(threads, quick, events), as_json)
 
 
+@grouped
 def evaluate(
+    *,
     files: Files,
     mode: Annotated[
         Literal["similar", "next", "hybrid", "all"],
@@ -106,8 +99,7 @@ def evaluate(
             help="Figures are of what comes after this share of the clicks.",
         ),
     ] = 0.5,
-    columns: Columns = None,
-    time: Time = "ms",
+    reading: Reading,
     config: ConfigFile = None,
     overrides: Overrides = None,
     plot: Annotated[
@@ -130,7 +122,6 @@ def evaluate(
     $ walkstream evaluate log.tsv --columns user_id,item_id,ts --session --peer gensim --json
     """
     from streamer.evaluate import run as module
-    from streamer.files.readers import Source
 
     options = module.Options(mode, peer, session, unseen, sample, begin, as_json, plot)
-    module.run(load(config, overrides), Source(files, names(columns), time), options)
+    module.run(load(config, overrides), reading.source(files), options)

@@ -1,20 +1,12 @@
 """Commands that take clicks: worker, replay, publish, demo."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from streamer.cli.options import (
-    AsJson,
-    Columns,
-    ConfigFile,
-    Files,
-    Overrides,
-    Time,
-    load,
-    names,
-)
+from streamer.cli.options import AsJson, ConfigFile, Files, Overrides, Reading, grouped, load
 from streamer.errors import ConfigError
 
 
@@ -57,7 +49,9 @@ def worker(
     module.run(settings, accept_loss)
 
 
+@grouped
 def replay(
+    *,
     files: Files,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results are written.")],
     publish: Annotated[
@@ -71,8 +65,7 @@ def replay(
             help="A catalogue: JSONL, CSV or TSV with item_id; each other column is an attribute.",
         ),
     ] = None,
-    columns: Columns = None,
-    time: Time = "ms",
+    reading: Reading,
     as_json: AsJson = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -91,14 +84,72 @@ def replay(
 
     $ walkstream replay log.tsv --columns user_id,ts,item_id --time s --out run2 --set model.dim=128
     """
-    from streamer.files import readers
     from streamer.files import replay as module
 
-    source = readers.Source(files, names(columns), time)
-    module.run(load(config, overrides), source, items, out, publish == "all", as_json)
+    module.run(
+        load(config, overrides), reading.source(files), items, out, publish == "all", as_json
+    )
 
 
+@dataclass
+class Shop:
+    """The invented shop that publishes in place of files."""
+
+    synthetic: Annotated[
+        bool,
+        typer.Option(
+            "--synthetic",
+            help="Instead of files: the products of an invented shop, and clicks on them without "
+            "end, with the time as it is now. Tastes change, and products arrive.",
+        ),
+    ] = False
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="N", help="Synthetic: stop after so long, not at Ctrl-C."),
+    ] = None
+    products: Annotated[
+        int | None,
+        typer.Option(min=15, max=7500, metavar="N", help="Synthetic: products; 300 if not given."),
+    ] = None
+    users: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100_000_000,
+            metavar="N",
+            help="Synthetic: users; if not given, as many as session.gap and --rate ask for.",
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Synthetic: another shop for each; 1 if not given."),
+    ] = None
+    bots: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="Synthetic: clicks of bots, 0.05 for 5%; one bot for each 10% begun. A worker "
+            "leaves out what they click after session.max_events.",
+        ),
+    ] = None
+    malformed: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, metavar="SHARE", help="Synthetic: records that are no clicks."
+        ),
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """What was asked of it."""
+        asked = vars(self).items()
+        return {name: value for name, value in asked if name != "synthetic" and value is not None}
+
+
+@grouped
 def publish(
+    *,
     files: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -110,8 +161,7 @@ def publish(
     items: Annotated[
         bool, typer.Option("--items", help="The files hold items with attributes, not clicks.")
     ] = False,
-    columns: Columns = None,
-    time: Time = "ms",
+    reading: Reading,
     rate: Annotated[
         float | None,
         typer.Option(
@@ -129,51 +179,7 @@ def publish(
             help="Read it all, print what is in it and what a worker would refuse; send nothing.",
         ),
     ] = False,
-    synthetic: Annotated[
-        bool,
-        typer.Option(
-            "--synthetic",
-            help="Instead of files: the products of an invented shop, and clicks on them without "
-            "end, with the time as it is now. Tastes change, and products arrive.",
-        ),
-    ] = False,
-    seconds: Annotated[
-        float | None,
-        typer.Option(min=0.1, metavar="N", help="Synthetic: stop after so long, not at Ctrl-C."),
-    ] = None,
-    products: Annotated[
-        int | None,
-        typer.Option(min=15, max=7500, metavar="N", help="Synthetic: products; 300 if not given."),
-    ] = None,
-    users: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=100_000_000,
-            metavar="N",
-            help="Synthetic: users; if not given, as many as session.gap and --rate ask for.",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Synthetic: another shop for each; 1 if not given."),
-    ] = None,
-    bots: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            metavar="SHARE",
-            help="Synthetic: clicks of bots, 0.05 for 5%; one bot for each 10% begun. A worker "
-            "leaves out what they click after session.max_events.",
-        ),
-    ] = None,
-    malformed: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0, max=1.0, metavar="SHARE", help="Synthetic: records that are no clicks."
-        ),
-    ] = None,
+    shop: Shop,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
@@ -196,35 +202,26 @@ def publish(
 
     $ walkstream publish --synthetic --rate 1000 --malformed 0.01 --bots 0.02
     """
-    shop = {
-        "seconds": seconds,
-        "products": products,
-        "users": users,
-        "seed": seed,
-        "bots": bots,
-        "malformed": malformed,
-    }
-    given: dict[str, Any] = {name: value for name, value in shop.items() if value is not None}
-    if synthetic:
-        from streamer.demo import synthetic as shop_module
+    given = shop.given()
+    if shop.synthetic:
+        from streamer.demo import synthetic
 
         _refuse_with_synthetic(
             {
                 "FILE": files,
                 "--items": items,
-                "--columns": columns,
-                "--time": time != "ms",
+                "--columns": reading.columns,
+                "--time": reading.time != "ms",
                 "--speed": speed,
                 "--dry-run": dry_run,
             }
         )
         if rate:
             given["rate"] = rate
-        shop_module.run(load(config, overrides), **given)
+        synthetic.run(load(config, overrides), **given)
         return
 
     from streamer.files import publish as module
-    from streamer.files import readers
 
     if given:
         raise ConfigError(f"{', '.join(f'--{name}' for name in given)}: only with --synthetic")
@@ -232,7 +229,7 @@ def publish(
         raise ConfigError("name files to publish, or give --synthetic for an invented shop")
     if rate and speed:
         raise ConfigError("--rate and --speed: give only one of them")
-    source = readers.Source(files, names(columns), time)
+    source = reading.source(files)
     if dry_run:
         module.dry_run(load(config, overrides), source, items)
     else:
