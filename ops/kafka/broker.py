@@ -15,11 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from proxy import Proxy
+
+if TYPE_CHECKING:  # whoever loads this file alone has no need of the other
+    from proxy import Proxy
 
 HERE = Path(__file__).resolve().parent
 LIBS = HERE / "libs"
@@ -112,7 +114,7 @@ class Broker:
     """
 
     def __init__(
-        self, port: int = 0, settings: dict[str, str] | None = None, behind: Proxy | None = None
+        self, port: int = 0, settings: dict[str, str] | None = None, behind: "Proxy | None" = None
     ) -> None:
         self._java, self._jars = java(), jars()
         self.folder = Path(tempfile.mkdtemp(prefix="walkstream-kafka-"))
@@ -139,7 +141,7 @@ class Broker:
         if self._run(tool).wait() != 0:
             raise RuntimeError(f"Kafka's storage was not formatted: {self._log_end()}")
 
-    def _behind(self, proxy: Proxy, controller: str) -> dict[str, str]:
+    def _behind(self, proxy: "Proxy", controller: str) -> dict[str, str]:
         """Advertise the proxy to clients; what the broker asks of itself goes past it."""
         proxy.target, self.bootstrap = self.bootstrap, proxy.address
         self.direct = f"127.0.0.1:{free_port()}"

@@ -29,8 +29,8 @@ from streamer.errors import ConfigError
 from streamer.kafka import clients
 from streamer.kafka.clients import CALL_SECONDS
 from streamer.settings.sections import AppSettings, Config, TopicSettings
-from streamer.worker.group import Group, columns
 from streamer.worker.loop import MAX_ROUND_BYTES
+from streamer.worker.reader import Reader, columns
 
 SERVERS = "KAFKA_BOOTSTRAP_SERVERS"
 BROKER = Path(__file__).parents[2] / "ops" / "kafka" / "broker.py"
@@ -131,28 +131,26 @@ class Bench:
         self.config = Config(kafka={"bootstrap.servers": servers})
         self.admin: AdminClient = clients.admin(self.config)
         self.topics: list[str] = []
-        self.groups: list[Group] = []
+        self.readers: list[Reader] = []
 
     def fill(self, stream: Stream, per_record: int) -> "Log":
-        """A new topic with these clicks, and a member of a new group that reads it."""
+        """A new topic with these clicks, and the reader of a worker on it."""
         name = f"walkstream-bench-{uuid4()}"
-        topics = TopicSettings(clicks=f"{name}-clicks", vector_deltas=f"{name}-deltas")
+        topics = TopicSettings(clicks=f"{name}-clicks")
         config = replace(self.config, app=AppSettings(name), topics=topics)
-        new = [NewTopic(topic, PARTITIONS, 1) for topic in (topics.clicks, topics.vector_deltas)]
-        self.topics += [topic.topic for topic in new]
-        for future in self.admin.create_topics(new).values():
+        self.topics.append(topics.clicks)
+        for future in self.admin.create_topics([NewTopic(topics.clicks, PARTITIONS, 1)]).values():
             future.result(CALL_SECONDS)
         publish(config, stream, per_record)
-        group = Group(config, lambda share: None)
-        self.groups.append(group)
-        group.join()
+        reader = Reader(config, lambda: None)
+        self.readers.append(reader)
         batch = min(config.round.max_events, MAX_ROUND_BYTES // (per_record * CLICK_BYTES))
-        return Log(config, group, self.admin, len(stream.times), batch)
+        return Log(config, reader, self.admin, len(stream.times), batch)
 
     def close(self) -> None:
         """Leave nothing behind."""
-        for group in self.groups:
-            group.close()
+        for reader in self.readers:
+            reader.close()
         for future in self.admin.delete_topics(self.topics).values():
             future.result(CALL_SECONDS)
 
@@ -185,12 +183,12 @@ def publish(config: Config, stream: Stream, per_record: int) -> None:
 
 
 class Log:
-    """A topic of clicks and the consumer of its group that reads it, again and again."""
+    """A topic of clicks and a reader of it, which begins again and again."""
 
     def __init__(
-        self, config: Config, group: Group, admin: AdminClient, clicks: int, batch: int
+        self, config: Config, reader: Reader, admin: AdminClient, clicks: int, batch: int
     ) -> None:
-        self.config, self.group, self.clicks = config, group, clicks
+        self.config, self.reader, self.clicks = config, reader, clicks
         self.batch = batch
         """Records taken at a time."""
         self.topic = config.topics.clicks
@@ -231,10 +229,10 @@ class Log:
         """
         left = sum(self.ends.values()) - sum(self.begins.values())
         begin, clock = time.process_time(), 0.0
-        self.group.begin(self.begins)
+        self.reader.begin(self.begins)
         while left > 0:
             # More than there is would be waited for.
-            messages = self.group.consume(min(self.batch, left), 0.1)
+            messages = self.reader.consume(min(self.batch, left), 0.1)
             if messages and not clock:
                 clock = time.perf_counter()
             left -= len(messages)

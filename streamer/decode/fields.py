@@ -36,6 +36,7 @@ class Reason(StrEnum):
     BAD_WEIGHT = "bad_weight"
     BAD_TIME = "bad_time"
     UNKNOWN_TYPE = "unknown_type"
+    UNREADABLE = "unreadable"
 
 
 class Invalid(Exception):

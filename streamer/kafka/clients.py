@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from confluent_kafka import (
@@ -119,10 +119,10 @@ def producer(config: Config) -> Producer:
 
 
 def group_consumer(config: Config) -> Consumer:
-    """Reads `clicks` and `vector-deltas` as a static member of the group."""
+    """The static member of the group. It reads nothing."""
     defaults: dict[str, KafkaValue] = {
+        "client.id": f"{identity(config)}-group",
         "session.timeout.ms": SESSION_MS,
-        **PROMPT,
     }
     return Consumer(
         COMMON
@@ -137,16 +137,25 @@ def group_consumer(config: Config) -> Consumer:
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
             "isolation.level": "read_committed",
-            "enable.partition.eof": True,
         }
     )
 
 
-def tail_consumer(config: Config) -> Consumer:
-    """Reads every partition of `items` and `model-state`; its offsets live in the state folder."""
+def reading_consumer(
+    config: Config, role: str = "reader", more: Mapping[str, KafkaValue] | None = None
+) -> Consumer:
+    """Reads committed records where it is assigned to, and joins no group.
+
+    `role` ends its client id. A batch that was damaged on its way is an error, as in other clients.
+    """
+    defaults: dict[str, KafkaValue] = {
+        "client.id": f"{identity(config)}-{role}",
+        "check.crcs": True,
+        **PROMPT,
+    }
     return Consumer(
         COMMON
-        | PROMPT
+        | defaults
         | config.kafka
         | {
             # A group id is asked for even where no group is joined; nothing is stored under it.
@@ -156,8 +165,14 @@ def tail_consumer(config: Config) -> Consumer:
             "auto.offset.reset": "error",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
+            **(more or {}),
         }
     )
+
+
+def tail_consumer(config: Config) -> Consumer:
+    """Reads every partition of `items` and `model-state`; its offsets live in the state folder."""
+    return reading_consumer(config, "tail")
 
 
 def partition_of(message: Message) -> Partition:
@@ -233,7 +248,11 @@ def other_members(client: AdminClient, config: Config) -> list[str]:
                 raise failure(error.args[0], "describe group") from None
             time.sleep(0.2)
     me = identity(config)
-    return [f"{m.group_instance_id} on {m.host}" for m in members if m.group_instance_id != me]
+    return [
+        f"{m.group_instance_id or m.member_id} (client id {m.client_id}, host {m.host})"
+        for m in members
+        if m.group_instance_id != me
+    ]
 
 
 def ends(client: AdminClient, where: Iterable[Partition]) -> dict[Partition, int]:

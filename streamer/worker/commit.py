@@ -92,7 +92,7 @@ class Committer:
                     raise self._failure(error.args[0], "commit") from error
                 log.warning("transaction aborted (%s): trying once more", error.args[0].str())
                 self.abort()
-                self.group.serve_rebalance(batch.offsets)
+                self.group.serve_rebalance()
                 try:
                     self.transact(batch, sends)
                 except KafkaException as again:

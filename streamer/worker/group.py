@@ -1,25 +1,29 @@
 """The worker's membership of the consumer group: all partitions of `clicks` and `vector-deltas`.
 
 What is owned is fixed from the moment the group handed everything over: whatever it takes away or
-adds later ends the process, and the restart begins from what was committed.
+adds later ends the process, and the restart begins from what was committed. A member of the group
+is held to its generation when it commits; it reads nothing, which is the business of `Reader`.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 
-from confluent_kafka import OFFSET_END, Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streamer.errors import Fenced, Refused, WalkstreamError
 from streamer.kafka import clients
-from streamer.kafka.clients import CALL_SECONDS, Partition, checked, partition_of
+from streamer.kafka.clients import Partition, checked
 from streamer.settings.sections import Config
 
 log = logging.getLogger(__name__)
 
 JOIN_SECONDS = 60.0
 """How long another worker may take to leave; one that died stays for a session time-out."""
+
+
+REBALANCE_SECONDS = 5.0
 
 
 class Group:
@@ -62,8 +66,7 @@ class Group:
         deadline = time.monotonic() + JOIN_SECONDS
         while self.assigned != wanted:
             self.on_progress(0.0)
-            for message in self.consumer.consume(1, 0.1):
-                checked(message)
+            self.poll(0.1)
             if time.monotonic() > deadline:
                 missing = sorted(wanted - self.assigned)
                 raise Refused(
@@ -79,11 +82,11 @@ class Group:
                 f"the group handed over {_named(partitions)}, which was not there at the start: "
                 "restart the worker, and it reads that too"
             )
-        # Where to begin is known only after the restore, which seeks; until then nothing is read.
-        # The end is an offset that always exists, should a fetch get ahead of the pause.
+        # An offset of its own keeps the client from asking the broker where to begin, and paused
+        # it fetches nothing from there.
         self.assigned |= {(tp.topic, tp.partition) for tp in partitions}
         consumer.incremental_assign(
-            [TopicPartition(tp.topic, tp.partition, OFFSET_END) for tp in partitions]
+            [TopicPartition(tp.topic, tp.partition, 0) for tp in partitions]
         )
         consumer.pause(partitions)
 
@@ -101,95 +104,16 @@ class Group:
             f"{_named(partitions)} was lost: the group's session ended without this worker"
         )
 
-    def begin(self, offsets: Mapping[Partition, int]) -> None:
-        """Read on from these offsets of `clicks`, and the deltas from their ends."""
-        for where in self.assigned - set(offsets):
-            _, end = self.consumer.get_watermark_offsets(TopicPartition(*where), CALL_SECONDS)
-            self.consumer.seek(TopicPartition(*where, end))
-        for where, offset in offsets.items():
-            self.consumer.seek(TopicPartition(*where, offset))
-        self.consumer.resume([TopicPartition(*where) for where in self.assigned])
+    def poll(self, timeout: float = 0.0) -> None:
+        """Take part in the group's life; the worker ends here if it is no longer a member."""
+        for message in self.consumer.consume(1, timeout):
+            checked(message)
 
-    def between(
-        self, begin: Mapping[Partition, int], end: Mapping[Partition, int]
-    ) -> Iterator[list[Message]]:
-        """All clicks from `begin` up to `end`, in batches, in order within a partition.
-
-        Leaves everything paused.
-        """
-        left = {where: stop for where, stop in end.items() if begin[where] < stop}
-        total = max(1, sum(stop - begin[where] for where, stop in left.items()))
-        read = 0
-        for where in left:
-            self.consumer.seek(TopicPartition(*where, begin[where]))
-        self.consumer.resume([TopicPartition(*where) for where in left])
-        while left:
-            self.on_progress(min(1.0, read / total))
-            batch = []
-            for message in self.consumer.consume(10_000, 0.2):
-                where, offset = partition_of(message), message.offset() or 0
-                if checked(message).error() is None:
-                    if offset < end[where]:
-                        batch.append(message)
-                    offset += 1
-                # The last offsets may be markers of transactions: then only the end tells.
-                if offset >= end.get(where, 0) and left.pop(where, None) is not None:
-                    self.consumer.pause([TopicPartition(*where)])
-            read += len(batch)
-            yield batch
-
-    def consume(self, n: int, timeout: float) -> list[Message]:
-        """Up to n new clicks."""
-        messages = self.consumer.consume(n, timeout)
-        # Each question to a message costs: what is all well is asked in one go.
-        if any(map(Message.error, messages)):
-            messages = [message for message in messages if checked(message).error() is None]
-        if others := set(map(Message.topic, messages)) - {self.config.topics.clicks}:
-            names = ", ".join(sorted(map(str, others)))
-            raise Refused(
-                f"{names}: deltas of another worker came in, and this version runs one worker per "
-                "app"
-            )
-        return messages
-
-    def serve_rebalance(self, offsets: Mapping[Partition, int]) -> None:
-        """Let the group finish a rebalance without reading on, before a commit is tried again."""
-        self.consumer.pause([TopicPartition(*where) for where in self.assigned])
-        deadline = time.monotonic() + 5.0
+    def serve_rebalance(self) -> None:
+        """Let the group finish a rebalance, before a commit is tried again."""
+        deadline = time.monotonic() + REBALANCE_SECONDS
         while time.monotonic() < deadline:
-            for message in self.consumer.consume(1, 0.1):
-                checked(message)
-        self.begin(offsets)
-
-    def lag(
-        self, offsets: Mapping[Partition, int], ends: Mapping[Partition, int], all_taken: bool
-    ) -> Iterator[tuple[Partition, int]]:
-        """Records behind these offsets in each partition, as far as the consumer knows.
-
-        `ends` are ends that are known from elsewhere. If `all_taken`, all that was consumed is
-        before the offsets: then the consumer's position, which also gets past the markers of
-        transactions, is as far as they are.
-        """
-        for tp in self.consumer.position([TopicPartition(*where) for where in offsets]):
-            where = tp.topic, tp.partition
-            _, end = self.consumer.get_watermark_offsets(TopicPartition(*where), cached=True)
-            begin = max(offsets[where], tp.offset) if all_taken else offsets[where]
-            yield where, max(0, max(end, ends[where]) - begin)
-
-
-def columns(
-    messages: Sequence[Message],
-) -> tuple[list[bytes | None], list[bytes | None], list[int]]:
-    """Keys, values and timestamps (ms, -1 for none) of records, as a `Decoder` takes them."""
-    stamps = [stamp for _, stamp in map(Message.timestamp, messages)]
-    return list(map(Message.key, messages)), list(map(Message.value, messages)), stamps
-
-
-def offsets_after(messages: Sequence[Message]) -> dict[Partition, int]:
-    """The next offset of each partition, when these records, in order, are taken."""
-    partitions = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
-    last = dict(zip(partitions, map(Message.offset, messages), strict=True))
-    return {(topic or "", partition or 0): (at or 0) + 1 for (topic, partition), at in last.items()}
+            self.poll(0.1)
 
 
 def _named(partitions: list[TopicPartition]) -> str:

@@ -20,7 +20,7 @@ from streamer.admin import forget
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Decoded, Decoder
 from streamer.errors import Refused, WalkstreamError
-from streamer.kafka import clients, topics
+from streamer.kafka import clients, topics, unreadable
 from streamer.kafka.clients import CALL_SECONDS, Partition, failure
 from streamer.settings.sections import Config
 from streamer.store import guarded
@@ -29,7 +29,8 @@ from streamer.watch.health import Health
 from streamer.watch.metrics import Metrics
 from streamer.worker import checkpoint, restore
 from streamer.worker.commit import Batch, Committer
-from streamer.worker.group import Group, columns, offsets_after
+from streamer.worker.group import Group
+from streamer.worker.reader import Reader, columns
 from streamer.worker.report import Report
 from streamer.worker.tail import Attributes, Tail
 
@@ -134,8 +135,6 @@ class Worker:
         self.decoder = Decoder(config.clicks, config.events, config.registry)
         self.attributes: Attributes = []
         self.forgotten: set[bytes] = set()
-        self.waiting: list[Message] = []
-        """Records that were read, and are not in a round yet."""
 
     # -- start -----------------------------------------------------------------------------------
 
@@ -169,26 +168,29 @@ class Worker:
         self.space = restore.settle_space(config, self.store, self.producer, self.tail.partitions)
         self.engine = Engine(config.engine_settings, self.space.partitions, self.metrics.timed)
 
+        self.reader = Reader(config, self.health.beat)
+        stack.callback(self.reader.close)
         self.group = Group(config, self._progress_of(0.5, 1.0))
         stack.callback(self.group.close)
         if config.topics.check:
             self.group.wait_for_others(admin)
         self.group.join()
         # Until now another worker may have committed; from here on only this one does.
-        self.tail.catch_up(admin, self._progress_of(0.5, 0.5))
+        self.tail.catch_up(admin, self._progress_of(0.5, 0.5, self.group))
         self.offsets = restore.starts(config, self.store, self.group, admin, accept_loss)
         begin = restore.fold_from(
             config, self.engine, self.store, self.group, admin, self.offsets, accept_loss
         )
-        for messages in self.group.between(begin, self.offsets):
+        on_progress = self._progress_of(0.5, 1.0, self.group)
+        for messages in self.reader.between(begin, self.offsets, on_progress):
             decoded, _ = self._decode(restore.without_copies(messages, begin, self.decoder))
             self.engine.fold(decoded.clicks)
         self.commits = restore.load_model(self.store, self.engine, self.tail.tokens)
         self._forget()
         logs.context.update(round=self.engine.round_number, commit=self.commits)
-        self.group.begin(self.offsets)
+        self.reader.begin(self.offsets)
         self.report = Report(
-            self.metrics, self.health, self.store, self.engine, self.group, self.offsets,
+            self.metrics, self.health, self.store, self.engine, self.reader, self.offsets,
             clients.ends(admin, self.offsets),
         )  # fmt: skip
         self.committer = Committer(
@@ -208,12 +210,16 @@ class Worker:
             len(self.engine.items), self.engine.graph.arcs, self.commits,
         )  # fmt: skip
 
-    def _progress_of(self, begin: float, end: float) -> Callable[[float], None]:
+    def _progress_of(
+        self, begin: float, end: float, member: Group | None = None
+    ) -> Callable[[float], None]:
         """What a part of the restore calls with the share of it that is done."""
 
         def on_progress(share: float) -> None:
             self.health.restored = max(self.health.restored, begin + share * (end - begin))
             self.health.beat()
+            if member is not None:
+                member.poll()
             if self.stop.asked:
                 raise Stopped
 
@@ -233,7 +239,7 @@ class Worker:
                 return
             if collected or self.attributes or self.tail.bad or self.pending.rounds:
                 self._round(collected, self._closes())
-            self.report.observe(all_taken=not self.waiting)
+            self.report.observe(all_taken=not self.reader.waiting)
 
     def _forget(self) -> None:
         """End the sessions of users that were put on the list since the last look."""
@@ -254,7 +260,7 @@ class Worker:
 
     def _collect_round(self) -> list[Message] | None:
         """The records of the next round. None when stopped before a round by count is full."""
-        out, self.waiting = self.waiting, []
+        out: list[Message] = []
         deadline = time.monotonic() + self.config.round.max_seconds
         while (size := self._size(out)) is None:
             if self.stop.asked and self.by_count:
@@ -264,8 +270,9 @@ class Worker:
                 return out
             self.health.beat()
             wanted = self.config.round.max_events - len(out)
-            out += self.group.consume(wanted, min(left, 0.1))
-        self.waiting = out[size:]
+            self.group.poll()
+            out += self.reader.consume(wanted, min(left, 0.1))
+        self.reader.put_back(out[size:])
         return out[:size]
 
     def _size(self, messages: list[Message]) -> int | None:
@@ -283,6 +290,8 @@ class Worker:
     def _decode(self, messages: list[Message]) -> tuple[Decoded, int]:
         """What is in these records, and how many clicks of forgotten users were left out of it."""
         decoded = self.decoder(*columns(messages))
+        if decoded.bad:
+            decoded = replace(decoded, bad=unreadable.named(messages, decoded.bad))
         kept = forget.kept(decoded.clicks.users, self.config.app.name, self.tail.forgotten)
         if kept is None:
             return decoded, 0
@@ -313,7 +322,7 @@ class Worker:
         self.report.dead_lettered(self.config.topics.clicks, decoded.bad)
         self._stop_on_dead_letters(decoded)
         pending.dead_letters += [DeadLetter.of(messages[bad.record], bad) for bad in decoded.bad]
-        self.offsets |= offsets_after(messages)
+        self.offsets |= self.reader.after(messages)
         parts = decoded.clicks.parts(self.config.round.max_events)
         for number, clicks in enumerate(parts, 1):
             self.health.beat()

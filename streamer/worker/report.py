@@ -16,7 +16,7 @@ from streamer.kafka.clients import Partition, partition_of
 from streamer.store import Store
 from streamer.watch.health import Health, Lag
 from streamer.watch.metrics import Metrics
-from streamer.worker.group import Group
+from streamer.worker.reader import Reader
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +35,11 @@ class Report:
     """
 
     def __init__(
-        self, metrics: Metrics, health: Health, store: Store, engine: Engine, group: Group,
+        self, metrics: Metrics, health: Health, store: Store, engine: Engine, reader: Reader,
         offsets: Mapping[Partition, int], ends: Mapping[Partition, int],
     ) -> None:  # fmt: skip
         self.metrics, self.health, self.store = metrics, health, store
-        self.engine, self.group, self.offsets, self.ends = engine, group, offsets, dict(ends)
+        self.engine, self.reader, self.offsets, self.ends = engine, reader, offsets, dict(ends)
         self.newest: dict[Partition, int] = {}
         """Record timestamp, ms, of the last record taken from each partition."""
         self.level_at: dict[Partition, int] = {}
@@ -111,7 +111,7 @@ class Report:
             log.info(
                 "commit %d: %d items, %d arcs, %d clicks behind",
                 number, len(self.engine.items), self.engine.graph.arcs,
-                sum(behind for _, behind in self.group.lag(self.offsets, self.ends, False)),
+                sum(behind for _, behind in self.reader.lag(self.offsets, self.ends, False)),
             )  # fmt: skip
 
     def observe(self, all_taken: bool = True, at_once: bool = False) -> None:
@@ -128,7 +128,7 @@ class Report:
         for kind, size in self.store.bytes_used().items():
             metrics.store_bytes.labels(kind).set(size)
         lags: dict[Partition, Lag] = {}
-        for partition, behind in self.group.lag(self.offsets, self.ends, all_taken):
+        for partition, behind in self.reader.lag(self.offsets, self.ends, all_taken):
             if not behind:
                 self.level_at[partition] = int(1000 * time.time())
             # What waits came after the partition was read to its end, and after what was read last.
