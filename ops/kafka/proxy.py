@@ -16,18 +16,20 @@
 It knows Kafka's framing: 4 bytes of length; a request begins with API key, API version (2 bytes
 each), correlation id (4 bytes) and client id, its response with the same correlation id. What
 stands behind a held frame on the same line waits too, as on any TCP connection; other lines pass.
+With `overtaken=True` it passes, as if it came from another broker: clients go by correlation ids.
 The first rule that takes a frame decides about it. A line that is cut is cut for the client only:
 the broker still gets what was held from it, once it is released.
 """
 
 import contextlib
 import itertools
+import queue
 import socket
 import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, Self
 
 FETCH = 1
@@ -55,6 +57,10 @@ class Frame(NamedTuple):
     line: int
     """A number of the connection."""
     data: bytes
+    arrived: float
+    """By `time.monotonic`, on this side."""
+    asked: bytes
+    """The request: what a response answers."""
 
 
 class Line:
@@ -65,6 +71,7 @@ class Line:
         self.asked: dict[int, Frame] = {}
         """Requests that have no response yet, by correlation id."""
         self.is_cut = False
+        self.sending = {REQUEST: threading.Lock(), RESPONSE: threading.Lock()}
 
     def cut(self) -> None:
         """Break the client's half. The broker's lasts until it has answered what it got."""
@@ -82,9 +89,10 @@ class Rule:
     def __init__(
         self, proxy: "Proxy", api: int, side: Side, times: int | None,
         where: Callable[[Frame], bool] | None, act: Callable[[Frame, Line, "Rule"], bytes | None],
+        overtaken: bool = False,
     ) -> None:  # fmt: skip
         self.proxy, self.api, self.side, self.act = proxy, api, side, act
-        self.times, self.where = times, where
+        self.times, self.where, self.overtaken = times, where, overtaken
         self.caught: list[Frame] = []
         self.held: list[Line] = []
         """Lines on which a frame waits now."""
@@ -139,16 +147,18 @@ class Proxy:
     def hold(
         self, api: int, side: Side, seconds: float | Callable[[], float] | None = None,
         times: int | None = None, where: Callable[[Frame], bool] | None = None,
+        overtaken: bool = False,
     ) -> Rule:  # fmt: skip
-        """Frames wait for so long, or until the rule is released."""
+        """Frames wait for so long after they arrived, or until the rule is released."""
 
         def act(frame: Frame, line: Line, rule: Rule) -> bytes:
+            most = seconds() if callable(seconds) else seconds
             rule.held.append(line)
-            rule.free.wait(seconds() if callable(seconds) else seconds)
+            rule.free.wait(most and max(0.0, frame.arrived + most - time.monotonic()))
             rule.held.remove(line)
             return frame.data
 
-        return self._add(api, side, times, where, act)
+        return self._add(api, side, times, where, act, overtaken)
 
     def swallow(
         self, api: int, side: Side, times: int | None = None,
@@ -173,9 +183,9 @@ class Proxy:
 
     def _add(
         self, api: int, side: Side, times: int | None, where: Callable[[Frame], bool] | None,
-        act: Callable[[Frame, Line, Rule], bytes | None],
+        act: Callable[[Frame, Line, Rule], bytes | None], overtaken: bool = False,
     ) -> Rule:  # fmt: skip
-        rule = Rule(self, api, side, times, where, act)
+        rule = Rule(self, api, side, times, where, act, overtaken)
         self.rules.append(rule)
         return rule
 
@@ -217,10 +227,10 @@ class Proxy:
 
     def _forward(self, line: Line) -> None:
         """Requests of a client. When it has gone, the broker's half goes as well."""
-        while (data := _read(line.client)) is not None:
+        for arrived, data in _frames(line.client):
             api, version, correlation, length = struct.unpack_from(">hhih", data)
             client = data[10 : 10 + max(0, length)].decode(errors="replace")
-            frame = Frame(api, version, correlation, client, line.number, data)
+            frame = Frame(api, version, correlation, client, line.number, data, arrived, data)
             line.asked[correlation] = frame
             with self._lock:
                 self.requests[client, api] += 1
@@ -232,30 +242,52 @@ class Proxy:
 
     def _answer(self, line: Line) -> None:
         """Responses of the broker. A client that has gone does not keep it from sending them."""
-        while (data := _read(line.broker)) is not None:
+        for arrived, data in _frames(line.broker):
             (correlation,) = struct.unpack_from(">i", data)
             if (asked := line.asked.get(correlation)) is not None:
-                self._pass(asked._replace(data=data), line, RESPONSE)
+                self._pass(asked._replace(data=data, arrived=arrived), line, RESPONSE)
                 del line.asked[correlation]
         line.close()
         self._lines.discard(line)
 
     def _pass(self, frame: Frame, line: Line, side: Side) -> None:
-        data: bytes | None = frame.data
         with self._lock:
             rule = next((rule for rule in self.rules if rule.takes(frame, side)), None)
             if rule is not None:
                 rule.caught.append(frame)
-        if rule is not None:
-            data = rule.act(frame, line, rule)
-        if data is not None:
-            with contextlib.suppress(OSError):
+
+        def act_and_send() -> None:
+            data = rule.act(frame, line, rule) if rule is not None else frame.data
+            if data is not None:
                 end = line.broker if side == REQUEST else line.client
-                end.sendall(struct.pack(">i", len(data)) + data)
+                with contextlib.suppress(OSError), line.sending[side]:
+                    end.sendall(struct.pack(">i", len(data)) + data)
+
+        if rule is not None and rule.overtaken:
+            _start(act_and_send)
+        else:
+            act_and_send()
 
 
 def _start(work: Callable[[], None]) -> None:
     threading.Thread(target=work, daemon=True).start()
+
+
+def _frames(end: socket.socket) -> Iterator[tuple[float, bytes]]:
+    """When each frame arrived, and what it is, until the connection ends.
+
+    They are read while an earlier one is held, so that each waits from its own arrival on.
+    """
+    came: queue.SimpleQueue[tuple[float, bytes] | None] = queue.SimpleQueue()
+
+    def receive() -> None:
+        while (data := _read(end)) is not None:
+            came.put((time.monotonic(), data))
+        came.put(None)
+
+    _start(receive)
+    while (frame := came.get()) is not None:
+        yield frame
 
 
 def _read(end: socket.socket) -> bytes | None:

@@ -82,13 +82,13 @@ class Group:
                 f"the group handed over {_named(partitions)}, which was not there at the start: "
                 "restart the worker, and it reads that too"
             )
-        # An offset of its own keeps the client from asking the broker where to begin, and paused
-        # it fetches nothing from there.
+        # An offset of its own keeps the client from asking the broker where to begin, and what is
+        # paused before it is assigned is never fetched.
         self.assigned |= {(tp.topic, tp.partition) for tp in partitions}
+        consumer.pause(partitions)
         consumer.incremental_assign(
             [TopicPartition(tp.topic, tp.partition, 0) for tp in partitions]
         )
-        consumer.pause(partitions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if self.joined:

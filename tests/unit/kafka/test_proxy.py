@@ -109,6 +109,25 @@ def test_a_held_response_comes_later_and_other_lines_pass(proxy: Proxy) -> None:
     assert [frame.client for frame in rule.caught] == ["me"]
 
 
+def test_each_held_frame_waits_from_its_own_arrival_on(proxy: Proxy) -> None:
+    proxy.hold(LIST_OFFSETS, RESPONSE, seconds=0.4)
+    client, began = Client(proxy.address), time.monotonic()
+    for text in (b"1", b"2", b"3"):
+        client.ask(LIST_OFFSETS, text)
+    assert [client.answer() for _ in range(3)] == [b"re:1", b"re:2", b"re:3"]
+    assert 0.4 <= time.monotonic() - began < 0.8
+
+
+def test_a_held_frame_may_be_overtaken(proxy: Proxy) -> None:
+    rule = proxy.hold(LIST_OFFSETS, RESPONSE, overtaken=True)
+    client = Client(proxy.address)
+    client.ask(LIST_OFFSETS, b"end?")
+    client.ask(FETCH, b"behind it")
+    assert client.answer() == b"re:behind it"
+    rule.release()
+    assert client.answer() == b"re:end?"
+
+
 def test_a_rule_takes_so_many_frames_and_those_that_are_meant(proxy: Proxy) -> None:
     proxy.swallow(FETCH, RESPONSE, times=1, where=lambda frame: frame.data.endswith(b"x"))
     client = Client(proxy.address)
