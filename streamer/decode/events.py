@@ -6,7 +6,7 @@ last word, and says what is wrong.
 """
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -92,7 +92,8 @@ class Decoded:
 class Decoder:
     """Reads the topic `clicks` as the settings say.
 
-    The settings are as `limits` lets them pass. ConfigError if a schema registry is asked for and
+    The settings are as `limits` lets them pass; `beat` is called while a schema registry is waited
+    for. ConfigError if a schema registry is asked for and
     has no address, or if the extra that reads its formats is not installed.
     """
 
@@ -101,6 +102,7 @@ class Decoder:
         clicks: ClickSettings,
         events: EventSettings,
         registry: Mapping[str, KafkaValue] | None = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._paths, self._unit = ClickSettings().fields | clicks.fields, clicks.time_unit
         self._events = events
@@ -111,7 +113,7 @@ class Decoder:
         self._registry: Registry | None = None
         self._layout: Layout | None = None
         if clicks.format in ("avro", "json-schema"):
-            self._registry = Registry(clicks.format, registry or {})
+            self._registry = Registry(clicks.format, registry or {}, beat)
             self._parts = self._registry.parts
             return
         self._parts = json_parts if clicks.format == "json" else msgpack_parts
@@ -134,8 +136,6 @@ class Decoder:
         that of its type. Raises nothing on any value. WalkstreamError if a schema registry does not
         answer.
         """
-        if self._registry is not None:
-            self._registry.ask_again()
         stamps = np.array(array("q", timestamps))
         batches, doubtful = self._usual(keys, values, stamps)
         unwanted = 0
@@ -220,7 +220,7 @@ class Decoder:
         before = len(rows), len(bad)
         for part in parts:
             try:
-                if part.problem:
+                if part.problem and part.document is None:
                     raise Invalid(Reason.UNDECODABLE, part.problem)
                 if self._has_arrays:
                     read = arrays.read(self._reader, self._encode, part, record, key, timestamp)
@@ -239,7 +239,10 @@ class Decoder:
                 bad.append(Bad(record, None, value, Reason.OVERSIZED, str(error)))
                 return 0
             except Invalid as invalid:
-                bad.append(Bad(record, part.number, part.value, invalid.reason, invalid.message))
+                reason, message = invalid.reason, invalid.message
+                if part.problem:
+                    reason, message = Reason.UNDECODABLE, part.problem
+                bad.append(Bad(record, part.number, part.value, reason, message))
             else:
                 if row is None:
                     unwanted += 1

@@ -9,9 +9,12 @@ import json
 import re
 import reprlib
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
+
+from streamer.decode import lenient
 
 UNREADABLE = (ValueError, TypeError, RecursionError)
 """What decoders raise on bytes that are not theirs."""
@@ -68,7 +71,7 @@ class Part(NamedTuple):
     """Its own bytes."""
     document: object
     problem: str = ""
-    """Why there is no document."""
+    """Why there is no document, or why one that has no click in it is no good."""
 
 
 def _integer(digits: str) -> int | float:
@@ -80,6 +83,11 @@ def _integer(digits: str) -> int | float:
 
 
 _JSON = json.JSONDecoder(parse_int=_integer)
+
+
+def json_document(value: bytes) -> object:
+    """The one JSON document that a value is. What it raises is in UNREADABLE."""
+    return _JSON.decode(value.decode())
 
 
 def json_parts(value: bytes) -> list[Part]:
@@ -177,7 +185,7 @@ def msgpack_parts(value: bytes) -> list[Part]:
         raws = _raw_array(value)
     except msgspec.ValidationError:
         part = _msgpack_part(None, value)
-        if part.problem:
+        if part.problem and part.document is None:
             raise ValueError(part.problem + _hint(value)) from None
         return [part]
     except UNREADABLE as error:
@@ -194,7 +202,11 @@ def _msgpack_part(number: int | None, value: bytes) -> Part:
     try:
         return Part(number, value, _msgpack(value))
     except UNREADABLE as error:
-        return Part(number, value, None, f"is not MessagePack: {error}")
+        document, problem = None, f"is not MessagePack: {error}"
+        if not isinstance(error, RecursionError):
+            with suppress(ValueError):
+                document = lenient.decode(value)
+        return Part(number, value, document, problem)
 
 
 def _hint(value: bytes) -> str:

@@ -132,7 +132,7 @@ class Worker:
         self.offsets: dict[Partition, int] = {}
         """Next click of each partition: all before it are in the engine."""
         self.pending = Pending()
-        self.decoder = Decoder(config.clicks, config.events, config.registry)
+        self.decoder = Decoder(config.clicks, config.events, config.registry, self.health.beat)
         self.attributes: Attributes = []
         self.forgotten: set[bytes] = set()
 

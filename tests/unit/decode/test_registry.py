@@ -74,6 +74,9 @@ class StandIn:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.status = 0
+        self.holds = threading.Event()
+        """Cleared, nothing is answered."""
+        self.holds.set()
         stand_in = self
 
         class Answers(BaseHTTPRequestHandler):
@@ -82,6 +85,7 @@ class StandIn:
                     self.path.partition("?")[0].removeprefix("/schemas/").removeprefix("/subjects/")
                 )
                 stand_in.asked.append(path)
+                stand_in.holds.wait()
                 unknown = {"error_code": 40403, "message": "Schema not found"}
                 status = stand_in.status or (200 if path in SCHEMAS else 404)
                 self.send_response(status)
@@ -206,11 +210,52 @@ def test_values_of_avro_are_looked_at_as_any_others(registry: StandIn) -> None:
     assert reasons == [Reason.BAD_ID, Reason.UNKNOWN_TYPE, Reason.BAD_TIME]
 
 
-def test_an_unknown_schema_is_asked_for_once_a_batch(registry: StandIn) -> None:
-    read = decoder(registry, fields=FIELDS)
+def test_an_unknown_schema_is_asked_for_once_in_a_while(
+    registry: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seconds, asked in ((60.0, 1), (0.0, 2)):
+        monkeypatch.setattr("streamer.decode.registry.UNKNOWN_SECONDS", seconds)
+        registry.asked.clear()
+        read = decoder(registry, fields=FIELDS)
+        for _ in range(2):
+            assert len(decode(read, *[avro(click(), 99)] * (6 - asked)).bad) == 6 - asked
+        assert registry.asked[:asked] == ["ids/99"] * asked
+        assert seconds == 0.0 or len(registry.asked) == 1
+
+
+def test_unknown_schemas_are_few_requests_however_many_records_name_them(
+    registry: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.decode.registry.MOST_UNKNOWN", 10)
+    beats: list[int] = []
+    config: dict[str, KafkaValue] = {"url": registry.url, "max.retries": 0}
+    settings = ClickSettings(format="avro", fields=FIELDS)
+    read = Decoder(settings, EventSettings(), config, lambda: beats.append(1))
+    values = [avro(click(), 1000 + n) for n in range(500)]
+    decode(read, avro(click()))
     for _ in range(2):
-        assert len(decode(read, *[avro(click(), 99)] * 5).bad) == 5
-    assert registry.asked == ["ids/99"] * 2
+        decoded = decode(read, *values, avro(click()))
+        assert (len(decoded.clicks), len(decoded.bad)) == (1, 500)
+        assert (len(registry.asked), len(beats)) == (11, 11)
+        assert "was not asked for" in decoded.bad[-1].message
+    monkeypatch.setattr("streamer.decode.registry.MOST_UNKNOWN", 11)
+    (bad,) = decode(read, avro(click(), LOGICAL)).bad
+    assert "does not fit its schema 3" in bad.message, "one that is there is asked for"
+
+
+def test_a_registry_that_hangs_is_waited_for_with_beats_and_not_for_ever(
+    registry: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.decode.registry.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("streamer.decode.registry._BEAT_SECONDS", 0.05)
+    beats: list[int] = []
+    config: dict[str, KafkaValue] = {"url": registry.url, "max.retries": 0}
+    read = Decoder(ClickSettings(format="avro"), EventSettings(), config, lambda: beats.append(1))
+    registry.holds.clear()
+    with pytest.raises(WalkstreamError, match=r"did not give schema 1 within 0 s"):
+        decode(read, avro(click()))
+    registry.holds.set()
+    assert len(beats) >= 3
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
