@@ -8,18 +8,19 @@ birth; so an engine restored from its rows, sessions and graph goes on bit for b
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core.catalogue import Catalogue
 from core.clicks import Clicks
 from core.graph import fold as graphs
-from core.graph.fold import NEVER, Batch, Folded, Graph, Rules
+from core.graph.fold import Batch, Folded, Rules
+from core.graph.graph import NEVER, Graph
 from core.graph.sessions import Sessions
 from core.graph.walks import walk
 from core.ids.hashing import hash_keys
-from core.ids.vocabulary import ID_BYTES, Vocabulary, attribute_key, decode, encode, is_attribute
+from core.ids.vocabulary import ID_BYTES, Vocabulary, decode, encode, is_attribute
 from core.learning import negatives, skipgram
 from core.model import Model
 from core.placing.placement import Placement, Placer
@@ -54,21 +55,35 @@ class Engine:
     clock: Clock = field(default_factory=Clock)
     placement: Placement = field(default_factory=Placement.empty)
     versions: dict[int, int] = field(default_factory=dict)
-    vocabulary: Vocabulary = field(default_factory=Vocabulary)
 
     def __post_init__(self) -> None:
         s = self.settings
-        self.sessions = Sessions(s.session.length, s.session.event_ids)
-        self.graph = Graph(s.graph.max_degree)
-        self.model = Model(s)
         self.placer = Placer(s)
-        self.items: NDArray[np.int32] = np.zeros(0, np.int32)
-        """Slots of the living items, ascending."""
-        self._born = 0
-        self._gone: dict[str, int] = {}
-        """Slots that items had which left since the last commit; their columns still stand."""
-        self._attributes: Callable[[str], Sequence[str]] = lambda item: ()
+        self.catalogue = Catalogue(s, self.partitions)
         self._placement_changed = False
+
+    # The catalogue alone holds these, so that all that it keeps in step stays together.
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.catalogue.vocabulary
+
+    @property
+    def graph(self) -> Graph:
+        return self.catalogue.graph
+
+    @property
+    def sessions(self) -> Sessions:
+        return self.catalogue.sessions
+
+    @property
+    def model(self) -> Model:
+        return self.catalogue.model
+
+    @property
+    def items(self) -> NDArray[np.int32]:
+        """Slots of the living items, ascending."""
+        return self.catalogue.items
 
     # -- a round ---------------------------------------------------------------------------------
 
@@ -76,8 +91,8 @@ class Engine:
         """Take one round. What learns costs O(clicks + walks); closing, O(rows that changed)."""
         s = self.settings
         self.round_number += 1
-        self._born = 0
-        self._describe(inputs.attributes)
+        self.catalogue.begin_round(self.round_number)
+        self.catalogue.describe(inputs.attributes, self.clock.time)
         with self.timed("rank"):
             quality = measure(
                 inputs.clicks, self.sessions, self.vocabulary, self.model, self.graph, self.items,
@@ -87,7 +102,7 @@ class Engine:
             folded = self.fold(inputs.clicks)
             kept = folded.fate == graphs.KEPT
             slots = folded.slots[kept]
-            self._give_birth(slots)
+            self.catalogue.give_birth(slots)
             np.add.at(self.model.columns.count, slots, folded.amounts[kept])
             self.model.rows.dirty[slots] = True
         continued = folded.target >= 0
@@ -102,7 +117,8 @@ class Engine:
             )  # fmt: skip
         with self.timed("learn"):
             self._learn(walks, history, target)
-        self._expire()
+        if self.clock.time != NEVER:
+            self.catalogue.expire()
         changes = None
         if inputs.closes_commit or major:
             with self.timed("place"):
@@ -116,38 +132,6 @@ class Engine:
             changes=changes,
         )
 
-    def _describe(self, attributes: Sequence[tuple[str, Sequence[str] | None]]) -> None:
-        """Give items their attributes; an unknown item is born with them, a retired one leaves."""
-        width = self.settings.model.attribute_slots
-        latest = dict(attributes)
-        c, g, r = self.model.columns, self.graph, self.model.rows
-        slots = [self.vocabulary.get(item) for item, told in latest.items() if told is None]
-        retired = [slot for slot in slots if slot is not None]
-        if retired:
-            dead = np.zeros(len(g.degree), np.bool_)
-            dead[retired] = True
-            self.sessions.end(NEVER, dead)
-            g.drop(dead)
-            self._remove(np.array(retired))
-        if width == 0:
-            return
-        described = {item: list(t)[:width] for item, t in latest.items() if t is not None}
-        keys = [k for item, t in described.items() for k in (item, *map(attribute_key, t))]
-        born = self.vocabulary.intern(keys)
-        self._reserve()
-        self._give_birth(born)
-        numbers = iter(born.tolist())
-        for tokens in described.values():
-            slot = next(numbers)
-            self._set_attributes(slot, list(islice(numbers, len(tokens))))
-            c.stale[slot] = r.dirty[slot] = True
-            if g.last_seen[slot] == NEVER:
-                g.last_seen[slot] = self.clock.time
-
-    def _set_attributes(self, slot: int, attributes: Sequence[int]) -> None:
-        self.model.rows.attrs[slot] = -1
-        self.model.rows.attrs[slot, : len(attributes)] = attributes
-
     def fold(self, clicks: Clicks) -> Folded:
         """Take clicks into sessions and graph, and no further.
 
@@ -158,7 +142,7 @@ class Engine:
         n, known = len(clicks), len(self.vocabulary)
         slots = self.vocabulary.intern(clicks.items)
         users = self.sessions.intern(clicks.users)
-        self._reserve()
+        self.catalogue.reserve()
         event_ids = np.zeros(0, np.uint64) if clicks.event_ids is None else clicks.event_ids
         batch = Batch(
             users=users,
@@ -216,34 +200,6 @@ class Engine:
         if dead.any():
             self.graph.drop(dead)
 
-    def _give_birth(self, slots: NDArray[np.int32]) -> None:
-        """First rows for slots without one."""
-        c = self.model.columns
-        new = np.unique(slots[~c.alive[slots]])
-        if len(new):
-            names = self.vocabulary.names(new)
-            self.model.first_rows(new, *hash_keys([encode(k) for k in names], self.partitions))
-            c.is_item[new] = [not is_attribute(k) for k in names]
-            c.born_round[new] = self.round_number
-            c.born_rank[new] = np.arange(self._born, self._born + len(new))
-            for slot, name in zip(new.tolist(), names, strict=True):
-                if (old := self._gone.pop(name, None)) is not None:
-                    self.model.keep_published(old, slot)
-            self._born += len(new)
-            self._list_items()
-            self._recall(new)
-
-    def _recall(self, slots: NDArray[np.integer]) -> None:
-        """Give items the attributes that they had before they left, or before a restart."""
-        width = self.settings.model.attribute_slots
-        if width == 0:
-            return
-        items = slots[self.model.columns.is_item[slots]]
-        for slot, name in zip(items.tolist(), self.vocabulary.names(items), strict=True):
-            tokens = self._attributes(name)[:width]
-            known = [self.vocabulary.get(attribute_key(token)) for token in tokens]
-            self._set_attributes(slot, [a for a in known if a is not None])
-
     def _first_vectors(self, new: NDArray[np.int32]) -> None:
         """Move both vectors of items never learned to the weighted mean of their neighbours'."""
         r, c = self.model.rows, self.model.columns
@@ -289,20 +245,6 @@ class Engine:
         c.updates[: len(seen)] += seen
         np.add.at(c.updates, target, 1)
 
-    def _expire(self) -> None:
-        """Rows of items that are no node any more leave."""
-        left = self.items[self.graph.last_seen[self.items] == NEVER]
-        if len(left) and self.clock.time != NEVER:
-            self._remove(left)
-
-    def _remove(self, slots: NDArray[np.integer]) -> None:
-        c = self.model.columns
-        self._gone.update(zip(self.vocabulary.names(slots), slots.tolist(), strict=True))
-        c.alive[slots] = False
-        self.model.rows.dirty[slots] = False
-        self.vocabulary.forget(slots.tolist())
-        self._list_items()
-
     def _close(self, major: bool) -> Changes:
         """Place the rows that changed since the last commit, and hand them over."""
         r, c = self.model.rows, self.model.columns
@@ -315,7 +257,7 @@ class Engine:
             c.stale[self.items] = True
             r.dirty[self.items] = True
         slots = np.flatnonzero(r.dirty & c.alive).astype(np.int32)
-        left = list(self._gone.values())
+        left = list(self.catalogue.gone.values())
         touched = np.unique(c.partition[np.concatenate([slots, left]).astype(np.int32)]).tolist()
         for partition in touched:
             self.versions[partition] = self.versions.get(partition, 0) + 1
@@ -334,7 +276,7 @@ class Engine:
                 Gone(
                     encode(name), p := int(c.partition[at]), self.versions[p], bool(c.published[at])
                 )
-                for name, at in self._gone.items()
+                for name, at in self.catalogue.gone.items()
             ],
             versions={p: self.versions[p] for p in touched},
             placement=self.placement if self._placement_changed else None,
@@ -343,10 +285,10 @@ class Engine:
             bucket_moves=placed.bucket_moves,
         )
         r.dirty[slots] = False
-        self._gone = {}
+        self.catalogue.gone = {}
         self._placement_changed = False
         if len(self.vocabulary) > 2 * self.vocabulary.known + 1024:
-            self._relabel(np.flatnonzero(c.alive[: len(self.vocabulary)]))
+            self.catalogue.relabel(np.flatnonzero(c.alive[: len(self.vocabulary)]))
         return changes
 
     def publish_all(self) -> None:
@@ -368,26 +310,6 @@ class Engine:
             "ids": ID_BYTES * (self.vocabulary.known + len(self.sessions.users)),
         }
 
-    # -- slots -----------------------------------------------------------------------------------
-
-    def _reserve(self) -> None:
-        self.graph.reserve(len(self.vocabulary))
-        self.model.reserve(len(self.graph.degree))
-
-    def _list_items(self) -> None:
-        c = self.model.columns
-        self.items = np.flatnonzero(c.alive & c.is_item).astype(np.int32)
-
-    def _relabel(self, order: NDArray[np.int64]) -> None:
-        """Renumber all slots: old slot `order[i]` becomes i, the others are dropped."""
-        new = np.full(len(self.graph.degree), -1, np.int32)
-        new[order] = np.arange(len(order), dtype=np.int32)
-        self.sessions.relabel(new)
-        self.graph.relabel(order, new)
-        self.model.relabel(order, new)
-        self.vocabulary.reorder(order)
-        self._list_items()
-
     # -- restore ---------------------------------------------------------------------------------
 
     def load_rows(
@@ -400,10 +322,10 @@ class Engine:
         is clicked once more. Afterwards slots are in the order of birth, nodes without a row are
         gone, and the engine goes on as the one that packed the rows would have.
         """
-        self._attributes = attributes
+        self.catalogue.attributes = attributes
         names = [decode(key) for key in keys]
         slots = self.vocabulary.intern(names)
-        self._reserve()
+        self.catalogue.reserve()
         c, g = self.model.columns, self.graph
         if len(slots):
             self.model.first_rows(slots, *hash_keys(list(keys), self.partitions))
@@ -426,5 +348,5 @@ class Engine:
         self.sessions.collect()
         g.drop(dead)
         born = np.flatnonzero(c.alive[: len(self.vocabulary)])
-        self._relabel(born[np.lexsort((c.born_rank[born], c.born_round[born]))])
-        self._recall(self.items)
+        self.catalogue.relabel(born[np.lexsort((c.born_rank[born], c.born_round[born]))])
+        self.catalogue.recall(self.items)

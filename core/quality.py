@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.clicks import Clicks
-from core.graph.fold import Graph
+from core.graph.graph import Graph
 from core.graph.sessions import Sessions
 from core.graph.slabs import UNIT
 from core.ids.vocabulary import Vocabulary

@@ -9,7 +9,7 @@ from numba.core.event import Listener, install_listener
 
 from core.clicks import Clicks
 from core.engine import Engine
-from core.graph.fold import Graph
+from core.graph.graph import Graph
 from core.rounds import Inputs
 from core.settings import Settings
 

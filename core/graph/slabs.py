@@ -21,7 +21,7 @@ INLINED = nb.njit(forceinline=True)
 
 
 class Slabs(NamedTuple):
-    """The arrays of a graph. The first five have one entry a slot (see `core.graph.fold.Graph`)."""
+    """The arrays of a graph, the first five by slot (see `core.graph.graph.Graph`)."""
 
     start: NDArray[np.int32]
     size_class: NDArray[np.int8]

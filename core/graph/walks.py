@@ -16,7 +16,8 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.graph.fold import UNIT, Graph
+from core.graph.graph import Graph
+from core.graph.slabs import UNIT
 from core.ids.hashing import GOLDEN, mix, stream
 from core.kernels.lanes import SOURCES, address, pointers, prefetch
 from core.kernels.scan import LANES, find, lane_sums, lanes_up_to

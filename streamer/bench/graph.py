@@ -13,7 +13,8 @@ from scipy.sparse import csr_array
 
 from core.engine import SWEEPS, Engine
 from core.graph import fold as graphs
-from core.graph.fold import NEVER, Batch, Graph, Rules
+from core.graph.fold import Batch, Rules
+from core.graph.graph import NEVER, Graph
 from core.graph.sessions import Sessions
 from core.graph.slabs import LINE, UNIT
 from core.ids.vocabulary import Vocabulary

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.graph.fold import Graph
+from core.graph.graph import Graph
 from core.graph.walks import walk
 from core.placing.clusters import unit_rows
 

@@ -12,7 +12,8 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.graph.fold import UNIT, Graph
+from core.graph.graph import Graph
+from core.graph.slabs import UNIT
 from core.graph.walks import walk
 from streamer.bench.peers import Peer, python_with, running
 from streamer.bench.results import Options, Result, in_turns

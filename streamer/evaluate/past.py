@@ -198,7 +198,7 @@ class Past:
         self.closed += [items for items in new.closed if len(items)]
 
     def _rescale(self) -> None:
-        """Follow the landmark: decayed weights are relative to it (`core.graph.fold`)."""
+        """Follow the landmark: decayed weights are relative to it (`core.graph.graph`)."""
         landmark = self._engine.clock.landmark
         if landmark != self._landmark and self.beside:
             half_life = int(self._engine.settings.graph.half_life)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.engine import Engine
-from core.graph.fold import Graph
+from core.graph.graph import Graph
 from core.graph.walks import walk
 from core.learning import negatives, skipgram
 from core.model import Model

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core.graph.fold import NEVER
+from core.graph.graph import NEVER
 from core.quality import DEPTH
 from streamer.evaluate.past import Past
 from streamer.evaluate.rankers import Asked, Ranks

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.engine import Engine
-from core.graph.fold import NEVER
+from core.graph.graph import NEVER
 from core.ids.vocabulary import decode, encode
 from core.settings import Settings
 from streamer.errors import Refused

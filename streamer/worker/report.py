@@ -9,7 +9,7 @@ from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from core.engine import Engine
-from core.graph.fold import NEVER
+from core.graph.graph import NEVER
 from core.rounds import Changes, Outputs
 from streamer.decode.events import Bad, Decoded
 from streamer.kafka.clients import Partition, partition_of

@@ -15,7 +15,8 @@ import numba as nb
 import numpy as np
 
 from core.engine import Engine
-from core.graph.fold import NEVER, UNIT
+from core.graph.graph import NEVER
+from core.graph.slabs import UNIT
 from core.graph.walks import walk
 from core.placing.lsh import Lsh
 from core.rounds import Inputs

@@ -127,8 +127,9 @@ def test_a_restored_engine_goes_on_bit_for_bit(
     else:
         return
     known = live.engine
-    engine = Engine(chosen, PARTITIONS, clock=checkpoint.clock, vocabulary=checkpoint.vocabulary)
-    engine.graph, engine.sessions = checkpoint.graph, checkpoint.sessions
+    engine = Engine(chosen, PARTITIONS, clock=checkpoint.clock)
+    engine.catalogue.vocabulary = checkpoint.vocabulary
+    engine.catalogue.graph, engine.catalogue.sessions = checkpoint.graph, checkpoint.sessions
     engine.fold(to_clicks(later))
     restored = Node(engine, dict(live.catalogue), dict(live.rows))
     restored.load()
@@ -153,7 +154,7 @@ def test_renumbering_slots_changes_nothing(
 
 def compact(engine: Engine) -> None:
     alive: NDArray[np.bool_] = engine.model.columns.alive[: len(engine.vocabulary)]
-    engine._relabel(np.flatnonzero(alive))
+    engine.catalogue.relabel(np.flatnonzero(alive))
 
 
 @given(histories(), models)

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from core.engine import Engine
-from core.graph.fold import KEPT, NEVER, UNIT, Graph
+from core.graph.fold import KEPT
+from core.graph.graph import NEVER, Graph
+from core.graph.slabs import UNIT
 from streamer.store import Store
 from streamer.worker import checkpoint
 from tests.property.strategies import (

@@ -3,7 +3,8 @@ import pytest
 
 from core.clicks import Clicks
 from core.engine import Engine
-from core.graph.fold import BEGINS, DUPLICATE, KEPT, TOO_LONG, Folded, Graph, scaled
+from core.graph.fold import BEGINS, DUPLICATE, KEPT, TOO_LONG, Folded, scaled
+from core.graph.graph import Graph
 from core.settings import Duration, GraphSettings, SessionSettings, Settings
 
 HALF_LIFE, GAP = 1000, 500

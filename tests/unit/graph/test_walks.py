@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core.graph.fold import Graph
+from core.graph.graph import Graph
 from core.graph.walks import walk
 
 
