@@ -124,7 +124,7 @@ def as_times(given: Sequence[Any] | NDArray[np.number], unit: str) -> NDArray[np
             seconds = given if isinstance(given, np.ndarray) else np.array(array("d", given))
             ms = np.rint(np.clip(seconds, -1.0, MAX_TIME) * 1000.0)
             return np.nan_to_num(ms, nan=-1.0).astype(np.int64)
-        if unit != "iso":
+        if unit in UNITS_PER_MS:
             whole = given if isinstance(given, np.ndarray) else np.array(array("q", given))
             return whole.astype(np.int64, copy=False) // UNITS_PER_MS[unit]
     except (TypeError, OverflowError):  # not all are integers of 64 bits

@@ -1,11 +1,12 @@
 """One click, field by field: what it says, or the first reason why it is not used."""
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from streamer.decode.formats import MAX_ID_BYTES, short
@@ -24,6 +25,11 @@ MIN_WEIGHT, MAX_WEIGHT = 1e-9, 1e9
 _EPOCH, _MS = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 Document = Mapping[Any, Any] | Element
 UNITS_PER_MS = {"ms": 1, "us": 1000, "ns": 1_000_000}
+NumberUnit = Literal["s", "ms", "us", "ns"]
+_UNITS_PER_SECOND: dict[NumberUnit, int] = {"s": 1, "ms": 1000, "us": 10**6, "ns": 10**9}
+USUAL_SECONDS = 631_152_000, 4_102_444_800
+"""1990 and 2100, between which clicks are; so a number is in one unit at most."""
+_ZONE = re.compile(r"\s*(?:UTC|GMT|[zZ])$|\s+(?=[+-]\d\d:?\d\d$)")
 
 
 class Reason(StrEnum):
@@ -125,8 +131,10 @@ class Reader:
                 message = f"ts is the record's timestamp (clicks.fields.ts), which is {timestamp}"
                 raise Invalid(Reason.BAD_TIME, message)
             return timestamp
-        types: tuple[type, ...] = (str,) if unit == "iso" else (int, float)
+        types: tuple[type, ...] = (str,) if unit == "iso" else (int, float, str)
         wanted = "text (clicks.time_unit)" if unit == "iso" else f"a number of {unit}"
+        if unit == "auto":
+            wanted = "a time"
         ts = field(document, "ts", path, (*types, datetime), wanted)
         try:
             ms = to_ms(ts, unit)
@@ -174,15 +182,68 @@ class Reader:
         return field(document, name, path, types, wanted)
 
 
-def to_ms(ts: str | float | datetime, unit: str) -> int:
-    """ms since the epoch, out of bounds or not. ValueError that says what `ts` must be."""
-    if isinstance(ts, str):
+def unit_of(number: float) -> NumberUnit | None:
+    """The unit in which it is a time from 1990 to 2100."""
+    first, last = USUAL_SECONDS
+    for unit, per_second in _UNITS_PER_SECOND.items():
+        if first * per_second <= number < last * per_second:
+            return unit
+    return None
+
+
+def numeral(text: str) -> int | float:
+    """The number that a text is. ValueError, also for what only Python takes for a number."""
+    try:
+        if text.isascii() and "_" not in text:
+            return int(text) if text.strip().lstrip("+-").isdecimal() else float(text)
+    except ValueError:
+        pass
+    raise ValueError(f"a number, not {short(text)}")
+
+
+def iso_ms(text: str) -> int:
+    """ms of a time such as 2026-01-31T12:00:00Z; UTC unless it says otherwise. ValueError."""
+    try:
         try:
-            ts = datetime.fromisoformat(ts)
+            moment = datetime.fromisoformat(text)
         except ValueError:
-            raise ValueError(f"a time such as 2026-01-31T12:00:00Z, not {short(ts)}") from None
+            # As databases and logs write it: 2026-01-31 12:00:00 UTC, 2026-01-31 12:00:00 +0000.
+            moment = datetime.fromisoformat(_ZONE.sub(_zone, text.strip()))
+    except ValueError:
+        raise ValueError(f"a time such as 2026-01-31T12:00:00Z, not {short(text)}") from None
+    return _moment_ms(moment)
+
+
+def _zone(found: re.Match[str]) -> str:
+    return "+00:00" if found[0].strip() else ""
+
+
+def _moment_ms(moment: datetime) -> int:
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MS
+
+
+def to_ms(ts: str | float | datetime, unit: str) -> int:
+    """ms since the epoch, out of bounds or not. ValueError that says what `ts` must be.
+
+    A number may be written as text. `auto` takes what the number, or the text, can only be.
+    """
     if isinstance(ts, datetime):
-        return ((ts if ts.tzinfo else ts.replace(tzinfo=UTC)) - _EPOCH) // _MS
+        return _moment_ms(ts)
+    if isinstance(ts, str):
+        if unit == "iso":
+            return iso_ms(ts)
+        text = ts
+        try:
+            ts = numeral(text)
+        except ValueError:
+            if unit == "auto":
+                return iso_ms(text)
+            raise ValueError(f"a number of {unit}, not {short(text)}") from None
+    if unit == "auto":
+        fitting = unit_of(ts)
+        if fitting is None:
+            raise ValueError(f"a time between 1990 and 2100 in s, ms, us or ns, not {short(ts)}")
+        unit = fitting
     if isinstance(ts, float) and not math.isfinite(ts):
         raise ValueError(f"a whole number of ms, not {ts}" if unit == "ms" else f"finite, not {ts}")
     if unit == "s":

@@ -37,7 +37,7 @@ class Layout:
         if not all(map(is_plain, paths.values())):
             raise ValueError("a struct has one place for a field, and is one click")
         self._parents: dict[str, str] = {}
-        types = _TYPES | {"ts": str if unit == "iso" else int | float}
+        types = _TYPES | {"ts": _TS_TYPES.get(unit, int | float)}
         # A literal key goes before a path of the same letters; a struct cannot choose.
         literals = [path for path in paths.values() if "." in path]
         tree = _tree(paths)
@@ -50,8 +50,9 @@ class Layout:
         if format == "json":
             self._decode = msgspec.json.Decoder(one_or_many).decode
             self._decode_lines = msgspec.json.Decoder(struct).decode_lines
+            # What is plain is of one type.
             with suppress(ValueError):
-                self._plain = Plain(tree, literals, unit)
+                self._plain = None if unit == "auto" else Plain(tree, literals, unit)
 
     def _struct(
         self, tree: Tree, types: Mapping[str, Any], prefix: str, literals: list[str]
@@ -164,6 +165,7 @@ _TYPES: dict[str, Any] = {
     "weight": float | None,
     "event_id": str | int | None,
 }
+_TS_TYPES: dict[str, Any] = {"iso": str, "auto": str | int | float}
 _FIELDS: dict[str, Callable[[list[Any]], list[Any]]] = {  # the interpreter is quick at a fixed name
     "user_id": lambda structs: [struct.user_id for struct in structs],
     "item_id": lambda structs: [struct.item_id for struct in structs],

@@ -71,8 +71,9 @@ class ClickSettings:
     """Where each field of a click is: a name, or a path such as `product.sku`. `@key` is the
     record's key, `@timestamp` its timestamp in ms. Of `lines[].sku` each element of the array is a
     click."""
-    time_unit: Literal["ms", "s", "us", "ns", "iso"] = "ms"
-    """Unit of `ts`; `iso` is text such as 2026-01-31T12:00:00Z."""
+    time_unit: Literal["ms", "s", "us", "ns", "iso", "auto"] = "ms"
+    """Unit of `ts`; `iso` is text such as 2026-01-31T12:00:00Z, and `auto` is the one in which the
+    time is between 1990 and 2100, for each click. A number may be in quotes."""
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,7 @@ def test_a_record_that_is_too_long_is_not_decoded() -> None:
         (click(weight=1e-300), Reason.BAD_WEIGHT, "is not between"),
         (click(ts=-1), Reason.BAD_TIME, "between 1970 and 9999"),
         (click(ts=NOW * 1000), Reason.BAD_TIME, "between 1970 and 9999"),
-        (click(ts="1700000000000"), Reason.BAD_FIELD, "ts must be a number of ms"),
+        (click(ts="17e"), Reason.BAD_FIELD, "ts must be a number of ms, not '17e'"),
         (click(ts=float("inf")), Reason.BAD_FIELD, "ts must be a whole number"),
         (click(ts=10**30), Reason.BAD_TIME, "between 1970 and 9999"),
         (click(event_id=1.5), Reason.BAD_FIELD, "event_id must be a string or an integer"),
