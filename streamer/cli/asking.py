@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from streamer.cli.options import AsJson, ConfigFile, Overrides, load
+from streamer.cli.options import AsJson, ConfigFile, Force, Overrides, load
 
 State = Annotated[
     Path | None,
@@ -100,6 +100,7 @@ def plot(
         Literal["auto", "pca", "umap"],
         typer.Option(help="How vectors become a plane; auto takes UMAP if it is installed."),
     ] = "auto",
+    force: Force = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
@@ -118,7 +119,7 @@ def plot(
 
     loaded = load(config, overrides)
     folder, awaited = state or Path(loaded.state.dir), loaded.clusters.min_items
-    module.run(folder, out, by, labels, projection, awaited)
+    module.run(folder, out, by, labels, projection, awaited, force)
 
 
 def check_topic(

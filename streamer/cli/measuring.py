@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from streamer.cli.options import AsJson, ConfigFile, Files, Overrides, Reading, grouped, load
+from streamer.cli.options import AsJson, ConfigFile, Files, Force, Overrides, Reading, grouped, load
 from streamer.errors import ConfigError
 
 
@@ -106,6 +106,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE.png", help="Draw the hit rates over the stream."),
     ] = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """How well the model would have named the next item, on a log of yours, and how steadily.
@@ -123,5 +124,5 @@ def evaluate(
     """
     from streamer.evaluate import run as module
 
-    options = module.Options(mode, peer, session, unseen, sample, begin, as_json, plot)
+    options = module.Options(mode, peer, session, unseen, sample, begin, as_json, plot, force)
     module.run(load(config, overrides), reading.source(files), options)

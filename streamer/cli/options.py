@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from streamer.errors import ConfigError
+
 if TYPE_CHECKING:
     from streamer.files.readers import Source
     from streamer.settings.sections import Config
@@ -28,13 +30,13 @@ Overrides = Annotated[
         "--set graph.half_life=14d --set kafka.bootstrap.servers=broker:9092",
     ),
 ]
-Files = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="FILE...",
-        help="JSONL, CSV or TSV, also gzipped; - is standard input.",
-        allow_dash=True,
-    ),
+INPUT = (
+    "JSONL, CSV, TSV or the like, also compressed (gz, bz2, zst, xz), or Parquet; - is standard "
+    "input."
+)
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help=INPUT, allow_dash=True)]
+Force = Annotated[
+    bool, typer.Option("--force", help="Write over a file that is there, and through a link.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -56,19 +58,85 @@ class Reading:
     columns: Annotated[
         str | None,
         typer.Option(
-            metavar="A,B,C", help="Column names of CSV or TSV without a header line; _ skips one."
+            metavar="A,B,C",
+            help="Names of all columns of a table without a header line, _ skips one; or "
+            "NAME=COLUMN,... for columns of a table that has one.",
         ),
     ] = None
     time: Annotated[
-        Literal["ms", "s", "iso", "order"],
-        typer.Option(help="Unit of ts; order numbers the clicks, a second apart."),
+        Literal["ms", "s", "us", "ns", "iso", "order", "auto"],
+        typer.Option(
+            help="Unit of ts; auto takes the one in which it is between 1990 and 2100, and order "
+            "numbers the clicks, a second apart."
+        ),
     ] = "ms"
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What is between the fields of a table. Default: comma, tab, semicolon or |, by "
+            "the first line.",
+        ),
+    ] = None
+    null: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="Texts that stand for a missing field of a table, beside the empty one. Default: "
+            "NULL,null,None,nan,NaN,\\\\N; '' is none.",
+        ),
+    ] = None
+    sort: Annotated[
+        bool,
+        typer.Option(
+            "--sort",
+            help="Take the clicks in the order of their times; sorted on disk, in the folder "
+            "TMPDIR.",
+        ),
+    ] = False
 
     def source(self, files: list[Path]) -> "Source":
+        """What the options stand for. ConfigError if they do not fit."""
         from streamer.files.readers import Source
+        from streamer.files.tables import NULLS
 
-        columns = None if self.columns is None else [n.strip() for n in self.columns.split(",")]
-        return Source(files, columns, self.time)
+        return Source(
+            files,
+            _columns(self.columns),
+            self.time,
+            delimiter=_delimiter(self.delimiter),
+            nulls=NULLS if self.null is None else tuple(filter(None, self.null.split(","))),
+            sort=self.sort,
+        )
+
+    def given(self) -> dict[str, object]:
+        """Those that differ from the defaults, by their names on the command line."""
+        usual = vars(Reading())
+        return {f"--{name}": True for name, value in vars(self).items() if value != usual[name]}
+
+
+def _columns(text: str | None) -> list[str] | dict[str, str] | None:
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    pairs = [name.partition("=") for name in names]
+    if not any(equals for _, equals, _ in pairs):
+        return names
+    if plain := [name for name, equals, column in pairs if not (name and equals and column)]:
+        raise ConfigError(
+            f"--columns: {plain[0] or text} names no column: give NAME=COLUMN for each, or the "
+            "names of all columns in their order"
+        )
+    if len({name for name, _, _ in pairs}) < len(pairs):
+        raise ConfigError(f"--columns {text}: names a column twice")
+    return {name: column for name, _, column in pairs}
+
+
+def _delimiter(text: str | None) -> str | None:
+    delimiter = {"\\t": "\t", "tab": "\t"}.get(text or "", text)
+    if delimiter is not None and (not delimiter or set(delimiter) & set('"\r\n')):
+        raise ConfigError("--delimiter: must be a text such as ';' without quotes or line ends")
+    return delimiter
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from streamer.cli.options import AsJson, ConfigFile, Files, Overrides, Reading, grouped, load
+from streamer.cli.options import (
+    INPUT,
+    AsJson,
+    ConfigFile,
+    Files,
+    Force,
+    Overrides,
+    Reading,
+    grouped,
+    load,
+)
 from streamer.errors import ConfigError
 
 
@@ -62,10 +72,11 @@ def replay(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A catalogue: JSONL, CSV or TSV with item_id; each other column is an attribute.",
+            help="A catalogue: JSONL or a table with item_id; each other column is an attribute.",
         ),
     ] = None,
     reading: Reading,
+    force: Force = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -86,9 +97,8 @@ def replay(
     """
     from streamer.files import replay as module
 
-    module.run(
-        load(config, overrides), reading.source(files), items, out, publish == "all", as_json
-    )
+    settings, source = load(config, overrides), reading.source(files)
+    module.run(settings, source, items, out, publish == "all", as_json, force)
 
 
 @dataclass
@@ -152,11 +162,7 @@ def publish(
     *,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="FILE",
-            help="JSONL, CSV or TSV, also gzipped; - is standard input.",
-            allow_dash=True,
-        ),
+        typer.Argument(metavar="FILE", help=INPUT, allow_dash=True),
     ] = None,
     items: Annotated[
         bool, typer.Option("--items", help="The files hold items with attributes, not clicks.")
@@ -210,8 +216,7 @@ def publish(
             {
                 "FILE": files,
                 "--items": items,
-                "--columns": reading.columns,
-                "--time": reading.time != "ms",
+                **reading.given(),
                 "--speed": speed,
                 "--dry-run": dry_run,
             }
@@ -229,11 +234,13 @@ def publish(
         raise ConfigError("name files to publish, or give --synthetic for an invented shop")
     if rate and speed:
         raise ConfigError("--rate and --speed: give only one of them")
-    source = reading.source(files)
+    if items and reading.sort:
+        raise ConfigError("--sort is for clicks: items have no times")
+    settings, source = load(config, overrides), reading.source(files)
     if dry_run:
-        module.dry_run(load(config, overrides), source, items)
+        module.dry_run(settings, source, items)
     else:
-        module.run(load(config, overrides), source, items, rate, speed)
+        module.run(settings, source, items, rate, speed)
 
 
 def _refuse_with_synthetic(options: dict[str, object]) -> None:

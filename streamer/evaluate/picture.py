@@ -1,29 +1,30 @@
 """A picture of the hit rates over the stream, one line a ranker."""
 
 import importlib.util
+import io
 from pathlib import Path
 from typing import get_args
 
+from streamer import outputs
 from streamer.errors import ConfigError
 from streamer.evaluate.rankers import Mode
 from streamer.evaluate.scores import Point
 from streamer.inspect.plot import PALETTE
 
 
-def check(out: Path) -> None:
+def check(out: Path, force: bool) -> None:
     """ConfigError if nothing can be drawn there."""
     if out.suffix != ".png":
         raise ConfigError(f"--plot {out}: the name must end in .png")
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"--plot {out}: there is no folder {out.parent}")
+    outputs.check("--plot", out, force)
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigError(
             'matplotlib is missing: run `pip install ".[plot]"` in the folder of Walkstream'
         )
 
 
-def draw(points: list[Point], out: Path) -> None:
-    """Draw HR@20 of each ranker; the model's lines are solid, the others dashed."""
+def draw(points: list[Point]) -> bytes:
+    """A PNG of HR@20 of each ranker; the model's lines are solid, the others dashed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -47,4 +48,6 @@ def draw(points: list[Point], out: Path) -> None:
     plane.grid(alpha=0.25)
     plane.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right center", frameon=False)
-    figure.savefig(out)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    return drawn.getvalue()

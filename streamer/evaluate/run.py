@@ -21,7 +21,7 @@ from rich.progress import (
 from core.engine import Engine
 from core.rounds import Inputs
 from core.settings import QualitySettings
-from streamer import kernels
+from streamer import kernels, outputs
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.evaluate import peers, picture, report
 from streamer.evaluate.knn import SessionKnn
@@ -31,7 +31,9 @@ from streamer.evaluate.rankers import Asked, Counts, Mode, Model, Ranker, Ranks,
 from streamer.evaluate.rounds import Log, Round
 from streamer.evaluate.scores import Scores
 from streamer.evaluate.stability import Stability
+from streamer.files.log import tell
 from streamer.files.readers import Source
+from streamer.files.replay import NO_CLICK
 from streamer.settings.sections import Config
 from streamer.terminal import Console
 
@@ -52,6 +54,8 @@ class Options:
     """Figures are of what comes after this share of the clicks."""
     as_json: bool
     plot: Path | None
+    force: bool = False
+    """Write the picture over a file that is there."""
 
 
 def run(config: Config, source: Source, options: Options) -> None:
@@ -61,11 +65,12 @@ def run(config: Config, source: Source, options: Options) -> None:
     if there was nothing to rank.
     """
     if options.plot is not None:
-        picture.check(options.plot)
+        picture.check(options.plot, options.force)
     found = Evaluation(config, source, options).run()
     report.show(found, options.as_json)
     if options.plot is not None:
-        picture.draw(found.over_stream, options.plot)
+        drawn = picture.draw(found.over_stream)
+        outputs.write("--plot", options.plot, drawn, options.force)
         print(f"wrote {options.plot}", file=sys.stderr)
 
 
@@ -77,11 +82,11 @@ class Evaluation:
         self.options = options
         self.log = Log(config, source)
         if options.peer and self.log.reader.total_bytes is None:
-            raise ConfigError("--peer: name files; standard input cannot be read twice")
+            raise ConfigError("--peer: name files on disk; a pipe cannot be read twice")
         kernels.prepare(settings)
         self.engine, self.past = Engine(settings), Past(settings)
         self.scores, self.stability = Scores(), Stability(settings.model.seed)
-        self.total = self.log.count() if options.peer else 0
+        self.total = self.log.log.count() if options.peer else 0
         """Records of the log, if the peers have to know."""
         modes = get_args(Mode) if options.mode == "all" else (options.mode,)
         names = get_args(Peer) if options.peer == "all" else (options.peer,)
@@ -107,13 +112,23 @@ class Evaluation:
                 self._round(taken)
                 what = f"{self.past.clicks:,} clicks, {len(self.engine.items):,} items"
                 progress.update(task, completed=self.log.reader.bytes_read, what=what)
+        log = self.log.log
+        tell(log.notes())
         if not self.log.records:
             raise WalkstreamError("there was nothing to rank: there is no record in the input")
+        if not self.past.clicks:
+            raise WalkstreamError("\n".join([f"there was nothing to rank: {NO_CLICK}",
+                                             *log.refused.lines()]))  # fmt: skip
         if not self.scores.rankers():
             raise WalkstreamError(
                 "there was nothing to rank: no user went on from one item, learned before, to "
-                "another within session.gap. Look at --columns and --time, or take smaller rounds "
-                "with --set round.max_events=N"
+                "another within session.gap. "
+                + (
+                    "The clicks are out of order: give --sort"
+                    if log.order.is_out_of_order
+                    else "Look at --columns and --time, or take smaller rounds with "
+                    "--set round.max_events=N"
+                )
             )
         return report.Report.of(
             self.past.clicks,

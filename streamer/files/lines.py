@@ -1,16 +1,11 @@
 """What comes out of a file: records for the topics, each with the line that it was."""
 
 import csv
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import msgspec
 
-from streamer.decode.formats import short
-
-Unit = Literal["ms", "s", "iso", "order"]
+from streamer.files.times import Flaw
 
 STDIN = Path("-")
 
@@ -23,16 +18,6 @@ UNREADABLE = (
     msgspec.MsgspecError,
 )
 """What reading a line raises that is not as it should be."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class Flaw(NamedTuple):
-    """Why a line was not made into a click."""
-
-    kind: str
-    """The same for all lines of which one example is enough."""
-    message: str
 
 
 class Record(msgspec.Struct, gc=False):
@@ -52,7 +37,12 @@ class Record(msgspec.Struct, gc=False):
     @property
     def place(self) -> str:
         """The line in words."""
-        return f"{'standard input' if self.path == STDIN else self.path}, line {self.line:,}"
+        return f"{name_of(self.path)}, line {self.line:,}"
+
+
+def name_of(path: Path) -> str:
+    """The file in words."""
+    return "standard input" if path == STDIN else str(path)
 
 
 def key_of(identifier: object) -> bytes | None:
@@ -69,58 +59,3 @@ def text_of(block: bytes) -> str:
 
 def bytes_of(line: str) -> bytes:
     return line.encode("utf-8", "surrogateescape")
-
-
-def _milliseconds(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        return round(float(text))
-
-
-def _seconds(text: str) -> int:
-    try:
-        return int(text) * 1000
-    except ValueError:
-        return round(float(text) * 1000)
-
-
-def _iso(text: str) -> int:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
-
-
-TO_MS: dict[Unit, Callable[[str], int]] = {
-    "ms": _milliseconds,
-    "s": _seconds,
-    "order": _seconds,
-    "iso": _iso,
-}
-"""From a field's text to ms since the epoch; raises one of UNREADABLE."""
-
-_UNITS: dict[Unit, str] = {
-    "ms": "number of milliseconds",
-    "s": "number of seconds",
-    "order": "number",
-    "iso": "time such as 2026-01-31T12:00:00Z",
-}
-
-
-def time_flaw(text: str, unit: Unit) -> Flaw | None:
-    """What is wrong with the text of a time; None if it can be read."""
-    if _reads(text, unit):
-        return None
-    other: Unit = "ms" if unit == "iso" else "iso"
-    hint = {"iso": "; is it --time iso?", "ms": "; is it --time ms or s?"}[other]
-    message = f"ts is {short(text)}, which is no {_UNITS[unit]}"
-    return Flaw("time", message + (hint if _reads(text, other) else ""))
-
-
-def _reads(text: str, unit: Unit) -> bool:
-    try:
-        TO_MS[unit](text)
-    except UNREADABLE:
-        return False
-    return True

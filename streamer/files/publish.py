@@ -3,12 +3,13 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from streamer.decode.events import Decoder, Invalid, decode_item
+from streamer.decode.events import Invalid, decode_item
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.files.delivery import (
     INTERRUPT_SECONDS,
@@ -17,9 +18,13 @@ from streamer.files.delivery import (
     Display,
     refuse_foreign_clicks,
 )
-from streamer.files.lines import Flaw, Record
-from streamer.files.readers import Reader, Source, read_clicks, read_items
+from streamer.files.lines import Record
+from streamer.files.log import ClickLog, tell
+from streamer.files.order import Order, day
+from streamer.files.readers import Reader, Source, read_items
 from streamer.files.refusals import Refusals, refuse_unreadable
+from streamer.files.sorting import Sorted, open_clicks
+from streamer.files.times import Flaw
 from streamer.settings.sections import Config
 
 BURST_SECONDS = 0.01
@@ -44,11 +49,13 @@ def run(
     else:
         wait = _by_event_time(speed) if speed is not None else _at_once
     unreadable, refused = 0, Refusals()
+    order = Order(config.session.gap, source.time != "order")
     try:
         with Display(topic, reader.total_bytes) as display:
             for batch, begin, end in _positions(batches, reader):
-                if not items and begin == 0:
+                if not items and not delivery.sent:
                     refuse_unreadable(batch)
+                order.add(_times(batch))
                 for number, record in enumerate(batch):
                     while (seconds := wait(record.time)) > SHORTEST_SLEEP:
                         delivery.wait(min(seconds, SHOW_SECONDS))
@@ -76,6 +83,7 @@ def run(
     print(delivery.summary() + (notice if unreadable else ""))
     for line in refused.lines():
         print(line)
+    tell(chain(reader.findings.lines(), order.lines()))
     delivery.require_all()
 
 
@@ -84,35 +92,37 @@ def dry_run(config: Config, source: Source, items: bool) -> None:
 
     Needs no Kafka. Raises `ConfigError` and `WalkstreamError` as `run` does for what is in files.
     """
-    batches, reader = _batches(config, source, items)
-    found = _Items(config.items.use) if items else _Clicks(config)
-    for batch, begin, _ in _positions(batches, reader):
-        if not items and begin == 0:
+    found: _Items | _Clicks = _Items(config, source) if items else _Clicks(config, source)
+    is_first = True
+    for batch in found.batches():
+        if not items and is_first and batch:
             refuse_unreadable(batch)
+            is_first = False
         found.take(batch)
     print(f"{found.summary()}. Nothing was sent")
     if found.refused.total:
         print(f"{found.refused.total:,} records could not be used; a worker would refuse them:")
         for line in found.refused.lines():
             print(line)
+    tell(found.notes())
 
 
 class _Clicks:
     """What is in the clicks so far."""
 
-    def __init__(self, config: Config) -> None:
-        self.records, self.refused = 0, Refusals()
-        self._decoder = Decoder(config.clicks, config.events)
+    def __init__(self, config: Config, source: Source) -> None:
+        refuse_foreign_clicks(config.clicks)
+        self.records = 0
+        self._log = ClickLog(config, source)
+        self.batches, self.refused = self._log.reader.__iter__, self._log.refused
+        self.notes = self._log.notes
         self._now = int(time.time() * 1000)
         self._users: set[str] = set()
         self._items: set[str] = set()
         self._first, self._last = np.iinfo(np.int64).max, -1
 
     def take(self, batch: list[Record]) -> None:
-        keys, values = [record.key for record in batch], [record.value for record in batch]
-        decoded = self._decoder(keys, values, [self._now] * len(batch))
-        for bad in decoded.bad:
-            self.refused.decoded(bad, batch[bad.record])
+        decoded, _ = self._log.decoded(batch, self._now)
         self.records += len(batch)
         self._users.update(decoded.clicks.users)
         self._items.update(decoded.clicks.items)
@@ -122,16 +132,21 @@ class _Clicks:
 
     def summary(self) -> str:
         text = f"{self.records:,} records: {len(self._users):,} users, {len(self._items):,} items"
-        return f"{text}, {_time(self._first)} to {_time(self._last)}" if self._users else text
+        return f"{text}, {day(self._first)} to {day(self._last)}" if self._users else text
 
 
 class _Items:
     """What is in the items so far."""
 
-    def __init__(self, use: tuple[str, ...]) -> None:
-        self.records, self.refused, self._use = 0, Refusals(), use
+    def __init__(self, config: Config, source: Source) -> None:
+        self.records, self.refused, self._use = 0, Refusals(), config.items.use
+        self._reader = read_items(source)
+        self.notes = self._reader.findings.lines
         self._ids: set[str] = set()
         self._attributes: Counter[str] = Counter()
+
+    def batches(self) -> Iterator[list[Record]]:
+        return ([record] for record in self._reader)
 
     def take(self, batch: list[Record]) -> None:
         for record in batch:
@@ -150,20 +165,20 @@ class _Items:
         return f"{text}; attributes: {names}" if names else text
 
 
-def _time(ms: int) -> str:
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
 def _batches(
     config: Config, source: Source, items: bool
-) -> tuple[Iterable[list[Record]], Reader[Any]]:
+) -> tuple[Iterable[list[Record]], Reader[Any] | Sorted]:
     """The records of a source, and the reader that knows how far they are read."""
     if items:
-        reader: Reader[Any] = read_items(source)
-        return ([record] for record in reader), reader
+        of_items = read_items(source)
+        return ([record] for record in of_items), of_items
     refuse_foreign_clicks(config.clicks)
-    reader = read_clicks(source)
+    reader = open_clicks(source)
     return reader, reader
+
+
+def _times(batch: list[Record]) -> NDArray[np.int64]:
+    return np.array([record.time for record in batch if record.time is not None], np.int64)
 
 
 def _check_pace(items: bool, rate: float | None, speed: float | None) -> None:
@@ -177,7 +192,7 @@ def _check_pace(items: bool, rate: float | None, speed: float | None) -> None:
 
 
 def _positions(
-    batches: Iterable[list[Record]], reader: Reader[Any]
+    batches: Iterable[list[Record]], reader: Reader[Any] | Sorted
 ) -> Iterator[tuple[list[Record], int, int]]:
     """Batches with the positions in bytes where they begin and end."""
     begin = 0

@@ -1,121 +1,105 @@
-"""Clicks and item records out of files: JSONL, CSV and TSV, also gzipped, also standard input.
+"""Clicks and item records out of files: JSON lines, tables and Parquet, also compressed or piped.
 
 What comes out is ready for the topics `clicks` and `items`; `publish` sends it to Kafka, `replay`
 folds it without. Whether a click is a good one is not judged here: a line that cannot be made into
 one leaves as it came, so that there is one dead-letter path.
 """
 
-import codecs
 import csv
-import gzip
-import io
-import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.files.lines import (
-    STDIN,
-    TO_MS,
-    UNREADABLE,
-    Flaw,
-    Record,
-    Unit,
-    key_of,
-    text_of,
-    time_flaw,
-)
-from streamer.files.tables import ClickTable, columns_of, item, item_key, split_csv, split_tsv
+from streamer.files import findings, headers, opening
+from streamer.files.findings import Findings
+from streamer.files.headers import Columns, Header
+from streamer.files.lines import STDIN, UNREADABLE, Record, key_of, name_of, text_of
+from streamer.files.opening import COMPRESSIONS, Blocks, CutLine, Input
+from streamer.files.parquet import Parquet
+from streamer.files.tables import CLICK_COLUMNS, NEEDED, NULLS, ClickTable, item, item_key
+from streamer.files.times import TO_MS, Flaw, Unit, reads, time_flaw
 
-Format = Literal["jsonl", "csv", "tsv"]
-Blocks = Iterator[bytes]
 T = TypeVar("T")
 
-BLOCK_BYTES = 1 << 18
-"""Bytes that make one batch: some 5,000 clicks."""
-
-_FORMATS: dict[str, Format] = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-    ".tsv": "tsv",
-}
+_JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 
 @dataclass(frozen=True)
 class Source:
     """Where records come from.
 
-    `columns` names the columns of CSV and TSV without a header line, `_` skips one. `time` is the
-    unit of `ts`: milliseconds, seconds, ISO-8601 (UTC unless it says otherwise), or `order`: a
-    running number n that becomes n seconds since the epoch, so that durations such as `session.gap`
-    count in steps of one second.
+    `columns` names the columns of a table without a header line, `_` skips one; or it gives columns
+    of the header their names. `time` is the unit of `ts`: a number of ms, s, us or ns, ISO-8601
+    (UTC unless it says otherwise), `auto` for what each can only be, or `order`: a running number n
+    that becomes n seconds since the epoch, so that durations such as `session.gap` count in steps
+    of one second. `delimiter` is between the fields of a table, None for what its first line has.
+    `nulls` are the texts of fields that are missing.
     """
 
     files: list[Path]
-    columns: list[str] | None = None
+    columns: Columns = None
     time: Unit = "ms"
     foreign: bool = False
     """JSON lines are not in Walkstream's own format: they pass as they are."""
+    delimiter: str | None = None
+    nulls: tuple[str, ...] = NULLS
+    sort: bool = False
+    """Clicks are taken in the order of their times."""
 
     @property
     def is_json(self) -> bool:
         """Whether all of it is JSON lines, as far as names tell."""
-        return all(path == STDIN or _FORMATS.get(_suffix(path)) == "jsonl" for path in self.files)
+        return all(
+            _suffix(path) in _JSON_SUFFIXES or path == STDIN or path.is_fifo()
+            for path in self.files
+        )
 
 
 class Reader(Generic[T]):
     """One pass over the files of a source, in their order.
 
     `bytes_read` is the position in the files as they lie on disk (compressed, if they are);
-    `total_bytes` is None when standard input is among them. Raises `ConfigError` for files that are
-    not there or whose columns do not fit, `WalkstreamError` for damaged compression.
+    `total_bytes` is None when standard input or a pipe is among them. `findings` is what was odd.
+    Raises `ConfigError` for files that cannot be read or whose columns do not fit,
+    `WalkstreamError` for damaged compression.
     """
 
     def __init__(
-        self, source: Source, parse: Callable[[Blocks, Path, Source], Iterator[T]]
+        self, source: Source, parse: Callable[[Input, Source, "Reader[T]"], Iterator[T]]
     ) -> None:
-        for path in source.files:
-            if path != STDIN and not path.is_file():
-                raise ConfigError(f"{path}: there is no such file")
-        self._source = source
-        self._parse = parse
-        self.bytes_read = 0
+        on_disk = [opening.check(path) for path in source.files]
+        self._source, self._parse = source, parse
+        self._before = 0
+        self._input: Input | None = None
+        self._table: Parquet | None = None
+        self.findings = Findings()
         self.total_bytes = (
-            None if STDIN in source.files else sum(path.stat().st_size for path in source.files)
+            sum(path.stat().st_size for path in source.files) if all(on_disk) else None
         )
+
+    @property
+    def bytes_read(self) -> int:
+        if self._table is not None and self._input is not None:
+            size = self._input.path.stat().st_size
+            return self._before + int(size * self._table.share)
+        return self._before + (self._input.position if self._input is not None else 0)
 
     def __iter__(self) -> Iterator[T]:
         for path in self._source.files:
-            try:
-                yield from self._parse(_whole_lines(self._blocks(path)), path, self._source)
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise WalkstreamError(
-                    f"{path}: damaged gzip data ({error}). What came before it was read; "
-                    "fetch the file again"
-                ) from error
+            with Input(path) as opened:
+                self._input = opened
+                yield from self._parse(opened, self._source, self)
+                self._before, self._input, self._table = self.bytes_read, None, None
 
-    def _blocks(self, path: Path) -> Blocks:
-        before = self.bytes_read
-        if path == STDIN:
-            stdin = cast(io.BufferedReader, sys.stdin.buffer)
-            # read1 returns what is there: a slow pipe is not held back until a block is full.
-            while block := stdin.read1(BLOCK_BYTES):
-                self.bytes_read += len(block)
-                yield block
-            return
-        with path.open("rb") as file:
-            stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-            while block := stream.read(BLOCK_BYTES):
-                self.bytes_read = before + file.tell()
-                yield block
+    def table(self, path: Path) -> Parquet:
+        """The Parquet file at `path`, by which `bytes_read` goes now."""
+        self._table = Parquet(path)
+        return self._table
 
 
 def read_clicks(source: Source) -> Reader[list[Record]]:
@@ -124,7 +108,8 @@ def read_clicks(source: Source) -> Reader[list[Record]]:
     Columns `user_id`, `item_id` and `ts` are needed, `event_type`, `weight` and `event_id` are
     taken if there, others are ignored. A line of CSV is one record: no newlines inside quotes.
     JSONL passes as it is, except that `ts` becomes milliseconds. An unreadable line is a record of
-    its raw bytes without a time; blank lines are skipped.
+    its raw bytes without a time, one of more than LINE_BYTES of its first bytes; blank lines are
+    skipped.
     """
     return Reader(source, _clicks)
 
@@ -155,55 +140,103 @@ _decode_click = msgspec.json.Decoder(_ClickHead).decode
 _decode_item = msgspec.json.Decoder(_ItemHead).decode
 
 
-def _whole_lines(blocks: Blocks) -> Blocks:
-    """The same bytes cut at line ends, which become `\\n`; no byte order mark, no last line end."""
-    rest = b""
-    for number, block in enumerate(blocks):
-        text = block if number else block.removeprefix(codecs.BOM_UTF8)
-        lines, end, rest = (rest + text).rpartition(b"\n")
-        if end:
-            yield lines.replace(b"\r\n", b"\n").removesuffix(b"\r")
-    if rest:
-        yield rest
-
-
 def _suffix(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
+    if path.suffix.lower() in COMPRESSIONS:
+        path = Path(path.stem)
+    return path.suffix.lower()
 
 
-def _format(path: Path, first: bytes) -> Format:
-    by_name = _FORMATS.get(_suffix(path))
-    if by_name:
-        return by_name
-    if first.startswith(b"{"):
-        return "jsonl"
-    return "tsv" if b"\t" in first.partition(b"\n")[0] else "csv"
+def _is_json(path: Path, first: bytes) -> bool:
+    """Whether these are JSON lines. ConfigError for one JSON document over many lines."""
+    suffix = _suffix(path)
+    # No name of a column begins with a brace.
+    if not (first.startswith(b"{") or suffix in _JSON_SUFFIXES):
+        return not suffix and first.startswith(b"[")
+    if first.partition(b"\n")[0].strip() in (b"[", b"{"):
+        raise ConfigError(
+            f"{name_of(path)}: is one JSON document over many lines, and each record needs a line "
+            "of its own: take `jq -c '.[]'` of it"
+        )
+    return True
 
 
-def _refuse_columns(path: Path, source: Source) -> None:
-    if source.columns is not None:
-        raise ConfigError(f"{path}: column names are for CSV and TSV, and this is JSONL")
+def _refuse_table_options(path: Path, source: Source) -> None:
+    for option, given in (("--columns", source.columns), ("--delimiter", source.delimiter)):
+        if given is not None:
+            raise ConfigError(
+                f"{name_of(path)}: {option} is for tables such as CSV, and this is JSONL. Where "
+                "the fields of JSON are, section [clicks.fields] says"
+            )
 
 
-def _clicks(blocks: Blocks, path: Path, source: Source) -> Iterator[list[Record]]:
+def _clicks(opened: Input, source: Source, reader: Reader[list[Record]]) -> Iterator[list[Record]]:
+    path = opened.path
+    if opened.is_parquet:
+        yield from _parquet_clicks(reader.table(path), path, source, reader.findings)
+        return
+    blocks = opened.lines()
     first = next(blocks, None)
     if first is None:
         return
-    form = _format(path, first)
-    if form == "jsonl":
-        _refuse_columns(path, source)
+    if _is_json(path, first):
+        _refuse_table_options(path, source)
         convert = _pass_click if source.time == "ms" else _convert_click(source.time)
         if source.foreign:
             convert = _as_it_is
         yield from _json_clicks(chain([first], blocks), path, convert)
         return
-    split = split_tsv if form == "tsv" else split_csv
+    if isinstance(first, CutLine):
+        raise ConfigError(f"{name_of(path)}: the first line {_TOO_LONG.message}; is it a table?")
     head, end, rest = first.partition(b"\n")
-    table = ClickTable(path, head, source.columns, split, source.time)
-    number, begin = (2, [rest] if end else []) if source.columns is None else (1, [first])
+    header = _header(path, text_of(head), source)
+    if header.is_first_line and isinstance(source.columns, list):
+        reader.findings.add(findings.HEADER, name_of(path))
+    table = ClickTable(path, header, source.time, source.nulls, reader.findings)
+    number, begin = (2, [rest] if end else []) if header.is_first_line else (1, [first])
     for block in chain(begin, blocks):
-        yield table.records(block, number)
+        if isinstance(block, CutLine):
+            yield [Record(None, bytes(block), None, path, number, _TOO_LONG)]
+        else:
+            yield table.lines(text_of(block), number)
         number += block.count(b"\n") + 1
+
+
+_TOO_LONG = Flaw("long", f"has more than {opening.LINE_BYTES >> 20} MiB, of which only the "
+                 "beginning is kept")  # fmt: skip
+
+
+def _header(path: Path, first: str, source: Source) -> Header:
+    delimiter = headers.delimiter_of(first, _suffix(path), source.columns, NEEDED, source.delimiter)
+    try:
+        fields = headers.splitter(delimiter)(first)
+    except csv.Error as error:
+        raise ConfigError(f"{name_of(path)}: the first line has broken quotes: {error}") from None
+    return headers.read(name_of(path), fields, source.columns, delimiter, NEEDED, CLICK_COLUMNS)
+
+
+def _parquet_clicks(
+    parquet: Parquet, path: Path, source: Source, found: Findings
+) -> Iterator[list[Record]]:
+    header = _parquet_header(parquet, path, source, NEEDED)
+    is_temporal = parquet.columns[header.columns.index("ts")] in parquet.temporal
+    unit = "iso" if is_temporal else source.time
+    table, number = ClickTable(path, header, unit, source.nulls, found), 1
+    for rows in parquet.batches():
+        yield table.rows(rows, number)
+        number += len(rows)
+
+
+def _parquet_header(
+    parquet: Parquet, path: Path, source: Source, needed: tuple[str, ...]
+) -> Header:
+    """ConfigError for columns that are named by their order, which the file names itself."""
+    if isinstance(source.columns, list):
+        raise ConfigError(
+            f"{path}: Parquet names its columns ({', '.join(parquet.columns)}); give them others "
+            "with --columns NAME=COLUMN"
+        )
+    known = CLICK_COLUMNS if needed else ()
+    return headers.read(str(path), parquet.columns, source.columns, ",", needed, known)
 
 
 Parts = tuple[bytes | None, bytes, int | None, Flaw | None]
@@ -218,7 +251,9 @@ def _json_clicks(
         records = []
         for line in block.split(b"\n"):
             number += 1
-            if line.strip():
+            if isinstance(block, CutLine):
+                records.append(Record(None, line, None, path, number, _TOO_LONG))
+            elif line.strip():
                 key, value, time, flaw = convert(line)
                 records.append(Record(key, value, time, path, number, flaw))
         yield records
@@ -231,9 +266,22 @@ def _as_it_is(line: bytes) -> Parts:
 def _pass_click(line: bytes) -> Parts:
     try:
         head = _decode_click(line)
-        return key_of(head.user_id), line, head.ts if type(head.ts) is int else None, None
+        text, time = str(head.ts), head.ts if type(head.ts) is int else None
+        # What is no time at all is the decoder's to judge, as in a topic.
+        if isinstance(head.ts, str | int) and (flaw := _misread(text)):
+            return None, line, None, flaw
+        return key_of(head.user_id), line, time, None
     except UNREADABLE:
         return _as_it_is(line)
+
+
+def _misread(text: str) -> Flaw | None:
+    """What is wrong with a time in ms that is one in another unit."""
+    try:
+        TO_MS["ms"](text)
+    except ValueError:
+        return time_flaw(text, "ms") if reads(text, "auto") else None
+    return None
 
 
 def _convert_click(unit: Unit) -> Callable[[bytes], Parts]:
@@ -253,41 +301,56 @@ def _convert_click(unit: Unit) -> Callable[[bytes], Parts]:
     return convert
 
 
-def _items(blocks: Blocks, path: Path, source: Source) -> Iterator[Record]:
+def _items(opened: Input, source: Source, reader: Reader[Record]) -> Iterator[Record]:
+    path, number = opened.path, 0
+    parquet = reader.table(path) if opened.is_parquet else None
+    blocks: Blocks = opened.lines() if parquet is None else iter(())
     first = next(blocks, b"")
-    number = 0
 
     def lines() -> Blocks:
         nonlocal number
         for block in chain([first], blocks):
+            if isinstance(block, CutLine):
+                number += 1
+                raise ValueError(_TOO_LONG.message)
             for line in block.split(b"\n"):
                 number += 1
                 yield line
 
     try:
-        form = _format(path, first)
-        if form == "jsonl":
-            _refuse_columns(path, source)
+        if parquet is not None:
+            header = _parquet_header(parquet, path, source, ())
+            for row in chain.from_iterable(parquet.batches()):
+                number += 1
+                yield Record(*item(header.columns, row, source.nulls), None, path, number)
+            return
+        if _is_json(path, first):
+            _refuse_table_options(path, source)
             for line in lines():
                 if line.strip():
                     key = item_key(_decode_item(line).item_id)
                     yield Record(key, line, None, path, number)
             return
+        if not first:
+            return
+        head = text_of(first.partition(b"\n")[0])
+        between = headers.delimiter_of(head, _suffix(path), source.columns, (), source.delimiter)
+        texts = (text_of(line) for line in lines())
         rows: Iterator[list[str]] = (
-            csv.reader((text_of(line) + "\n" for line in lines()), strict=True)
-            if form == "csv"
-            else (split_tsv(text_of(line)) for line in lines())
+            map(headers.splitter(between), texts)
+            if between == "\t" or len(between) > 1
+            # Quotes of an item may go over lines.
+            else csv.reader((text + "\n" for text in texts), delimiter=between, strict=True)
         )
-        columns: list[str] = []
+        fields = next(rows)
+        header = headers.read(name_of(path), fields, source.columns, between, (), ())
+        if not header.is_first_line:
+            rows = chain([fields], rows)
         for row in rows:
-            if not columns:
-                columns = columns_of(path, source.columns, row)
-                if source.columns is None:
-                    continue
             if any(row):
-                yield Record(*item(columns, row), None, path, number)
+                yield Record(*item(header.columns, row, source.nulls), None, path, number)
     except UNREADABLE as error:
         raise WalkstreamError(
-            f"{path}: line {number} is no item: {error}. Correct it and publish again; "
+            f"{name_of(path)}: line {number} is no item: {error}. Correct it and publish again; "
             "items sent twice do no harm"
         ) from error

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from streamer.decode.events import Bad
 from streamer.errors import ConfigError
-from streamer.files.lines import Flaw, Record
+from streamer.files.lines import Record
+from streamer.files.times import Flaw
 
 FEW = 20
 """Fewer lines than this may all be bad."""
@@ -33,7 +34,8 @@ class Refusals:
         """Count what a worker would refuse. Returns it with what is known of the line."""
         flaw = record.flaw or Flaw("", bad.message)
         self.add(bad.reason.value, flaw, record)
-        return bad._replace(message=f"{flaw.message} ({record.place})")
+        value = record.value if record.flaw else bad.value
+        return bad._replace(message=f"{flaw.message} ({record.place})", value=value)
 
     @property
     def total(self) -> int:
@@ -55,5 +57,5 @@ def refuse_unreadable(batch: list[Record]) -> None:
     examples = "\n".join(refused.lines())
     raise ConfigError(
         f"none of the first {len(batch):,} lines could be read:\n{examples}\n"
-        "Look at --columns, and at --time (ms, s, iso or order)"
+        "Look at --columns, --delimiter and --time"
     )

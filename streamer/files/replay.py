@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -20,17 +19,18 @@ from rich.progress import (
 
 from core.engine import Engine
 from core.rounds import Changes, Inputs
-from streamer import kernels, records
+from streamer import kernels, outputs, records
 from streamer import store as stores
 from streamer.decode.deadletter import as_json_line
-from streamer.decode.events import Decoder, Invalid, attribute_tokens, decode_item
-from streamer.errors import ConfigError, WalkstreamError
+from streamer.decode.events import Invalid, attribute_tokens, decode_item
+from streamer.errors import WalkstreamError
 from streamer.files.lines import Record
-from streamer.files.readers import Source, read_clicks, read_items
-from streamer.files.refusals import Refusals
+from streamer.files.log import ClickLog, tell
+from streamer.files.readers import Source, read_items
 from streamer.files.replay_report import Report
 from streamer.records import Space
-from streamer.settings.sections import ClickSettings, Config
+from streamer.settings.load import spelled
+from streamer.settings.sections import Config
 from streamer.store import Store
 from streamer.terminal import Console
 from streamer.watch.metrics import STAGES, Metrics
@@ -56,16 +56,16 @@ def run(
     out: Path,
     publish_all: bool,
     as_json: bool = False,
+    force: bool = False,
 ) -> None:
     """Take the clicks of `source`, and the catalogue `items`, through the engine into `out`.
 
     Writes `vectors.jsonl` (the last record of each item, or all in order), `dead-letters.jsonl` and
-    `state/`. ConfigError if `out` holds something already. A replay that fails, or finds nothing to
-    learn, takes back what it wrote: the corrected one may have the same `out`.
+    `state/`. ConfigError if `out` holds something already, or is a link and not `force`. A replay
+    that fails, or finds nothing to learn, takes back what it wrote: the corrected one may have the
+    same `out`.
     """
-    if out.is_file() or (out.exists() and any(out.iterdir())):
-        raise ConfigError(f"--out {out}: is not empty. Name a new folder, or delete that one")
-    out.mkdir(parents=True, exist_ok=True)
+    outputs.make_folder("--out", out, force)
     try:
         with closing(Replay(config, source, out, publish_all)) as replay:
             if items is not None:
@@ -83,12 +83,8 @@ class Replay:
 
     def __init__(self, config: Config, source: Source, out: Path, publish_all: bool) -> None:
         self.config, self.out, self.publish_all = config, out, publish_all
-        # JSON lines are as in the topic that [clicks] describes, tables as the command line says.
-        foreign = config.clicks != ClickSettings() and source.is_json
-        self.decoder = Decoder(
-            config.clicks if foreign else ClickSettings(), config.events, config.registry
-        )
-        self.reader = read_clicks(replace(source, foreign=foreign))
+        self.log = ClickLog(config, source)
+        self.nulls = source.nulls
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
         kernels.prepare(config.engine_settings)
@@ -104,12 +100,11 @@ class Replay:
         self.taken = self.events = self.ignored = self.published = self.trials = 0
         self.hits: Counter[str] = Counter()
         """Trials whose item was among the first 20, by ranker."""
-        self.refused = Refusals()
 
     def describe(self, catalogue: Path) -> None:
         """Take attributes in; the first round learns them. WalkstreamError for a bad record."""
         stored: dict[bytes, bytes | None] = {}
-        for record in read_items(Source([catalogue])):
+        for record in read_items(Source([catalogue], nulls=self.nulls)):
             try:
                 item = decode_item(record.key, record.value, self.config.items.use)
             except Invalid as error:
@@ -134,13 +129,19 @@ class Replay:
                 TimeRemainingColumn(), console=Console(stderr=True), transient=True,
             ) as progress,
         ):  # fmt: skip
-            task = progress.add_task("", total=self.reader.total_bytes, what="starting")
+            reader = self.log.reader
+            task = progress.add_task("", total=reader.total_bytes, what="starting")
             per_commit = self.config.commit.rounds or ROUNDS_PER_COMMIT
-            for number, (chunk, is_last) in enumerate(self._rounds(), 1):
-                self._round(chunk, is_last or number % per_commit == 0)
+            number = 0
+            for chunk, is_last in self._rounds():
+                if chunk or is_last:
+                    number += 1
+                    self._round(chunk, is_last or number % per_commit == 0)
                 rate = self.taken / (time.perf_counter() - begin)
                 what = f"{self.taken:,} records, {rate:,.0f}/s, {len(self.engine.items):,} items"
-                progress.update(task, completed=self.reader.bytes_read, what=what)
+                progress.update(
+                    task, completed=reader.bytes_read, what=what if self.taken else "sorting"
+                )
             self.vectors.writelines(value + b"\n" for value in self.last.values())
         checkpoint.save(self.store, self.engine, {})
         self._tell(self._report(time.perf_counter() - begin), as_json)
@@ -151,32 +152,21 @@ class Replay:
 
     def _rounds(self) -> Iterator[tuple[list[Record], bool]]:
         """The records in rounds, and whether a round is the last."""
-        size = self.config.round.max_events
-        held: list[Record] = []
-        batches = iter(self.reader)
+        rounds = self.log.chunks(self.config.round.max_events)
         while True:
             with self.metrics.timed("collect"):
-                batch = next(batches, None)
-            if batch is None:
-                break
-            held += batch
-            while len(held) > size:
-                yield held[:size], False
-                held = held[size:]
-        yield held, True
+                found = next(rounds, None)
+            if found is None:
+                return
+            yield found
 
     def _round(self, chunk: list[Record], closes: bool) -> None:
         with self.metrics.timed("decode"):
-            decoded = self.decoder(
-                [record.key for record in chunk],
-                [record.value for record in chunk],
-                [-1] * len(chunk),
-            )
+            decoded, bad = self.log.decoded(chunk)
         topic = self.config.topics.clicks
-        for bad in decoded.bad:
-            record, place = chunk[bad.record], (topic, 0, self.taken + bad.record)
-            told = self.refused.decoded(bad, record)
-            self.dead_letters.write(as_json_line(*place, -1, record.key, told))
+        for one in bad:
+            place = topic, 0, self.taken + one.record
+            self.dead_letters.write(as_json_line(*place, -1, chunk[one.record].key, one))
         self.taken += len(chunk)
         self.ignored += decoded.unwanted
         parts = decoded.clicks.parts(self.config.round.max_events)
@@ -214,8 +204,9 @@ class Replay:
         return Report(
             records=self.taken,
             clicks=self.events,
-            dead_letters=self.refused.total,
+            dead_letters=self.log.refused.total,
             left_out=self.ignored,
+            late=self.log.order.late,
             rounds=self.engine.round_number,
             items=len(self.engine.items),
             arcs=self.engine.graph.arcs,
@@ -231,6 +222,8 @@ class Replay:
 
     def _tell(self, report: Report, as_json: bool) -> None:
         """Print what came of it. WalkstreamError if nothing was learned."""
+        refused = self.log.refused
+        tell(self.log.notes())
         if not report.records:
             raise WalkstreamError("nothing was learned: there is no record in the input")
         if as_json:
@@ -239,15 +232,30 @@ class Replay:
             print("\n".join(report.lines()))
             if not report.hit_rates and report.clicks and self.config.quality.sample:
                 print(f"no hit rate: {report.why_unranked()}")
-            if self.refused.total:
-                print("dead letters:", *self.refused.lines(), sep="\n")
+            if refused.total:
+                print("dead letters:", *refused.lines(), sep="\n")
         if not report.clicks:
-            raise WalkstreamError(
-                "nothing was learned: no record is a click, or all were left out. Look at "
-                "--columns and --time, and events.weights for types of events"
-            )
+            raise WalkstreamError(f"nothing was learned: {NO_CLICK}")
+        if not report.arcs:
+            raise WalkstreamError(f"nothing was learned: {self._why_no_arcs()}")
         if not as_json:
             print(f"try: walkstream query ITEM --state {self.out / DIRECTORY}")
+
+    def _why_no_arcs(self) -> str:
+        gap = self.config.session.gap
+        why = f"no user went on from one item to another within session.gap ({spelled(gap)})"
+        if self.log.order.is_out_of_order:
+            return f"{why}, as the clicks are out of order: give --sort"
+        return (
+            f"{why}. Where users come once a day or a week, give --set session.gap=1d or more; "
+            "where each line has a user of its own, --columns names the wrong column"
+        )
+
+
+NO_CLICK = (
+    "no record is a click, or all were left out. Look at --columns, --delimiter and --time, and at "
+    "events.weights for types of events"
+)
 
 
 def tombstone(key: bytes) -> bytes:

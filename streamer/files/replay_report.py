@@ -13,6 +13,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: int
     left_out: int
     """Clicks that were sent twice, of bots, or of types that weigh 0."""
+    late: int
+    """Clicks dated more than session.gap before others that came before them."""
     rounds: int
     items: int
     arcs: int

@@ -1,30 +1,30 @@
-"""Clicks and items in the lines of CSV and TSV."""
+"""Clicks and items in the lines of tables: CSV, TSV and their kin, and rows of Parquet."""
 
 import csv
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from streamer.decode.formats import short
-from streamer.errors import ConfigError
-from streamer.files.lines import (
-    TO_MS,
-    UNREADABLE,
-    Flaw,
-    Record,
-    Unit,
-    bytes_of,
-    key_of,
-    text_of,
-    time_flaw,
-)
+from streamer.files import findings
+from streamer.files.findings import Findings
+from streamer.files.headers import SKIPPED, Header
+from streamer.files.lines import UNREADABLE, Record, bytes_of, key_of
+from streamer.files.times import TO_MS, Flaw, Unit, time_flaw
 
-Split = Callable[[str], list[str]]
+CLICK_COLUMNS = ("user_id", "item_id", "ts", "event_type", "weight", "event_id")
+NEEDED = CLICK_COLUMNS[:3]
 
-_CLICK_COLUMNS = ("user_id", "item_id", "ts", "event_type", "weight", "event_id")
-_NEEDED = _CLICK_COLUMNS[:3]
+NULLS = ("NULL", "null", "None", "nan", "NaN", "\\N")
+"""Texts of a field that databases and pandas write where there is none."""
+
+_SHORTENED = re.compile(r"\d(?:\.\d+)?[eE]\+?\d+")
+_FLOAT = re.compile(r"\d+\.0")
+_MAY_BE_DAMAGED = re.compile(r"\d(?:\.0|[eE]\+?\d)")
 
 
 class _Click(msgspec.Struct, omit_defaults=True):
@@ -39,58 +39,45 @@ class _Click(msgspec.Struct, omit_defaults=True):
 _encode = msgspec.json.Encoder().encode
 
 
-def split_tsv(line: str) -> list[str]:
-    return line.split("\t")
-
-
-def split_csv(line: str) -> list[str]:
-    return next(csv.reader([line], strict=True)) if '"' in line else line.split(",")
-
-
-def columns_of(path: Path, named: list[str] | None, first: list[str]) -> list[str]:
-    """The columns that were `named`, else those of the first line. ConfigError if they differ."""
-    if named is None:
-        return [name.strip() for name in first]
-    if len(first) != len(named):
-        raise ConfigError(
-            f"{path}: the first line has {len(first)} columns and {len(named)} are named "
-            f"({','.join(named)}); name all of them, `_` for one to skip"
-        )
-    return named
-
-
 class ClickTable:
-    """The lines of one file. ConfigError if a column that every click needs is not there."""
+    """The lines of one file under its header; `nulls` are the texts of fields that are missing."""
 
     def __init__(
-        self, path: Path, head: bytes, named: list[str] | None, split: Split, unit: Unit
+        self, path: Path, header: Header, unit: Unit, nulls: Iterable[str], found: Findings
     ) -> None:
-        self._path, self._split, self._unit = path, split, unit
-        self._is_headless = named is not None
-        self._columns = columns_of(path, named, split(text_of(head)))
-        for name in _NEEDED:
-            if name not in self._columns:
-                raise ConfigError(
-                    f"{path}: no column {name!r} among {', '.join(self._columns)}; "
-                    "a file without a header line needs its columns named"
-                )
+        self._path, self._header, self._unit, self._found = path, header, unit, found
+        self._nulls = frozenset(("", *nulls))
+        self._columns = header.columns
         # A column that is not there is the empty field that is appended to every line.
         self._places = [
-            self._columns.index(name) if name in self._columns else -1 for name in _CLICK_COLUMNS
+            self._columns.index(name) if name in self._columns else -1 for name in CLICK_COLUMNS
         ]
 
-    def records(self, block: bytes, first: int) -> list[Record]:
-        """The lines of a block, of which the first has the number `first`; blank ones are left out.
+    def lines(self, text: str, first: int) -> list[Record]:
+        """The lines of a text, of which the first has the number `first`; blank ones are left out.
 
         A line that is no click is a record of its raw bytes, and says why.
         """
-        path, split, to_ms, width = self._path, self._split, TO_MS[self._unit], len(self._columns)
+        return self._records(
+            text.split("\n"), first, self._header.split, bytes_of,
+            _MAY_BE_DAMAGED.search(text) is not None,
+        )  # fmt: skip
+
+    def rows(self, rows: Sequence[list[str]], first: int) -> list[Record]:
+        """The same of rows that are split already."""
+        return self._records(rows, first, list, _encode, True)
+
+    def _records(
+        self, lines: Sequence[Any], first: int, split: Callable[[Any], list[str]],
+        as_it_came: Callable[[Any], bytes], may_be_damaged: bool,
+    ) -> list[Record]:  # fmt: skip
+        path, to_ms, width, nulls = self._path, TO_MS[self._unit], len(self._columns), self._nulls
         user, item, ts, event_type, weight, event_id = self._places
         records: list[Record] = []
-        for number, line in enumerate(text_of(block).split("\n"), first):
+        for number, line in enumerate(lines, first):
             try:
                 fields = split(line)
-                if len(fields) != width or not fields[user] or not fields[item]:
+                if len(fields) != width or fields[user] in nulls or fields[item] in nulls:
                     raise ValueError
                 fields.append("")
                 ms = to_ms(fields[ts])
@@ -98,59 +85,78 @@ class ClickTable:
                     fields[user],
                     fields[item],
                     ms,
-                    fields[event_type] or "click",
-                    _weight(fields[weight]) if fields[weight] else None,
-                    fields[event_id] or None,
+                    "click" if fields[event_type] in nulls else fields[event_type],
+                    None if fields[weight] in nulls else self._weight(fields[weight]),
+                    None if fields[event_id] in nulls else fields[event_id],
                 )
-                records.append(Record(fields[user].encode(), _encode(click), ms, path, number))
+                record = Record(fields[user].encode(), _encode(click), ms, path, number)
+                if may_be_damaged:
+                    self._tell_damage(record, click)
+                records.append(record)
             except UNREADABLE:
-                if line.strip():
-                    raw, flaw = bytes_of(line), self._flaw(line, number)
-                    records.append(Record(None, raw, None, path, number, flaw))
+                if not isinstance(line, str) or line.strip():
+                    flaw = self._flaw(line, split, number)
+                    records.append(Record(None, as_it_came(line), None, path, number, flaw))
         return records
 
-    def _flaw(self, line: str, number: int) -> Flaw:
+    def _tell_damage(self, record: Record, click: _Click) -> None:
+        for identifier in (click.user_id, click.item_id):
+            for pattern, kind in (
+                (_SHORTENED, findings.SHORTENED_ID),
+                (_FLOAT, findings.FLOAT_ID),
+            ):
+                if pattern.fullmatch(identifier):
+                    self._found.add(kind, f"{identifier} ({record.place})")
+
+    def _flaw(self, line: Any, split: Callable[[Any], list[str]], number: int) -> Flaw:
         """Why a line is no click."""
         try:
-            fields = self._split(line)
+            fields = split(line)
         except csv.Error as error:
             return Flaw("quotes", f"has broken quotes: {error}")
         if len(fields) != len(self._columns):
             there = f"{len(self._columns)} ({','.join(self._columns)})"
             return Flaw("columns", f"has {len(fields)} columns, and there are {there}")
         named = dict(zip(self._columns, fields, strict=True))
-        if self._is_headless and number == 1 and not any(c.isdigit() for c in named["ts"]):
-            return Flaw("header", "looks like a header: with --columns it is taken for a click")
-        for name in _NEEDED[:2]:
+        if named["user_id"] == "user_id" and named["item_id"] == "item_id":
+            return Flaw("header", "is the header once more, as where files were joined")
+        for name in NEEDED[:2]:
             if not named[name]:
                 return Flaw(f"empty {name}", f"has no {name}: the field is empty")
+            if named[name] in self._nulls:
+                said = f"has no {name}: the field is {named[name]}, which --null lists"
+                return Flaw(f"missing {name}", said)
         if flaw := time_flaw(named["ts"], self._unit):
             return flaw
+        weight = named.get("weight", "")
         try:
-            _weight(named.get("weight") or "1")
+            if weight not in self._nulls:
+                self._weight(weight)
         except ValueError:
-            return Flaw("weight", f"weight is {short(named['weight'])}, which is no finite number")
+            return Flaw("weight", f"weight is {short(weight)}, which is no finite number")
         return Flaw("text", "is not in UTF-8")
 
+    def _weight(self, text: str) -> float:
+        # Where semicolons are between the fields, commas are in the numbers.
+        weight = float(text.replace(",", ".") if self._header.delimiter == ";" else text)
+        if not math.isfinite(weight):
+            raise ValueError(text)
+        return weight
 
-def _weight(text: str) -> float:
-    weight = float(text)
-    if not math.isfinite(weight):
-        raise ValueError(text)
-    return weight
 
-
-def item(columns: list[str], row: list[str]) -> tuple[bytes, bytes]:
+def item(columns: list[str], row: list[str], nulls: Iterable[str]) -> tuple[bytes, bytes]:
     """Key and value of an item. ValueError if its row does not fit or has no id."""
     if len(row) != len(columns):
         raise ValueError(f"it has {len(row)} columns and there are {len(columns)}")
     named = dict(zip(columns, row, strict=True))
     id_column = next((name for name in ("item_id", "item") if name in named), columns[0])
     item_id = named.pop(id_column)
+    if item_id in nulls:
+        raise ValueError(f"it has no item_id: the field is {item_id}, which --null lists")
     attributes: dict[str, str | list[str]] = {}
     for name, value in named.items():
         parts = [part for part in value.split("|") if part]
-        if parts and name != "_":
+        if parts and name != SKIPPED and value not in nulls:
             attributes[name] = parts if "|" in value else value
     return item_key(item_id), _encode({"item_id": item_id, "attributes": attributes})
 

@@ -2,8 +2,10 @@
 
 import importlib
 import importlib.util
+import io
 import tempfile
 import textwrap
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.placing.clusters import NONE
+from streamer import outputs
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.inspect.folder import clusters_awaited, settled
 from streamer.query.names import name_of, text
@@ -157,30 +160,30 @@ def read(store: Store, by: str, projection: Projection, min_items: int) -> Map:
 
 
 def run(
-    state: Path, out: Path, by: str, labels: int, projection: Projection, min_items: int
-) -> None:
+    state: Path, out: Path, by: str, labels: int, projection: Projection, min_items: int,
+    force: bool = False,
+) -> None:  # fmt: skip
     """Draw the folder into a file.
 
-    ConfigError for another ending than .png and .html, and if the extra `plot` is missing;
-    WalkstreamError if there is no such folder, or nothing in it.
+    ConfigError for another ending than .png and .html, if the extra `plot` is missing, and if the
+    file is there and not `force`; WalkstreamError if there is no such folder, or nothing in it.
     """
     draw = _drawer(out)
+    outputs.check("--out", out, force)
     with tempfile.TemporaryDirectory(prefix="walkstream-") as scratch:
         store = open_for_reading(state, Path(scratch))
         try:
             drawn = read(store, by, projection, min_items)
         finally:
             store.close()
-    draw(drawn, out, labels)
+    outputs.write("--out", out, draw(drawn, labels), force)
     print(f"{out}: {drawn.title}")
 
 
-def _drawer(out: Path) -> "Callable[[Map, Path, int], None]":
+def _drawer(out: Path) -> "Callable[[Map, int], bytes]":
     drawers = {".png": ("matplotlib", png), ".html": ("plotly", html)}
     if out.suffix not in drawers:
         raise ConfigError(f"--out {out}: the name must end in .png or .html")
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"--out {out}: there is no folder {out.parent}")
     library, draw = drawers[out.suffix]
     if importlib.util.find_spec(library) is None:
         raise ConfigError(
@@ -201,9 +204,14 @@ def size_steps(sizes: list[int]) -> tuple[list[str], list[int]]:
 # -- PNG -----------------------------------------------------------------------------------------
 
 
-def png(drawn: Map, out: Path, labels: int) -> None:
+def png(drawn: Map, labels: int) -> bytes:
     """Draw it with matplotlib."""
-    picture(drawn, labels).savefig(out)
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box; a line for each helps nobody.
+        warnings.filterwarnings("ignore", "Glyph")
+        picture(drawn, labels).savefig(out, format="png")
+    return out.getvalue()
 
 
 def picture(drawn: Map, labels: int) -> Any:
@@ -293,7 +301,7 @@ def short(words: str) -> str:
 # -- HTML ----------------------------------------------------------------------------------------
 
 
-def html(drawn: Map, out: Path, labels: int) -> None:
+def html(drawn: Map, labels: int) -> bytes:
     """Draw it with plotly: one file that needs no network, to zoom and hover in."""
     go = importlib.import_module("plotly.graph_objects")
     figure = importlib.import_module("plotly.subplots").make_subplots(
@@ -344,7 +352,8 @@ def html(drawn: Map, out: Path, labels: int) -> None:
     figure.update_xaxes(type="log", title="buckets", row=2, col=2)
     figure.update_yaxes(type="category", autorange="reversed", row=2, col=2)
     figure.update_layout(title=drawn.title, showlegend=False, template="plotly_white")
-    figure.write_html(out, include_plotlyjs=True, config={"scrollZoom": True})
+    page: str = figure.to_html(include_plotlyjs=True, config={"scrollZoom": True})
+    return page.encode()
 
 
 def _bars(drawn: Map, go: Any) -> Any:

@@ -58,9 +58,6 @@ def test_a_file_of_which_nothing_can_be_read_is_refused_with_its_first_line(
     message = r"(?s)none of the first 30 lines could be read:.*line 2: ts is .*--time iso.*u,i,2026"
     with pytest.raises(ConfigError, match=message):
         dry_run(Config(kafka={}), Source([path]), items=False)
-    named = Source([path], ["user_id", "item_id", "ts"])
-    with pytest.raises(ConfigError, match=r"line 1: looks like a header"):
-        dry_run(Config(kafka={}), named, items=False)
 
 
 def test_a_kafka_that_is_down_is_told_in_one_message(

@@ -8,7 +8,8 @@ import pytest
 
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.files.lines import Record
-from streamer.files.readers import BLOCK_BYTES, Source, read_clicks, read_items
+from streamer.files.opening import BLOCK_BYTES
+from streamer.files.readers import Source, read_clicks, read_items
 
 
 def write(path: Path, data: bytes) -> Path:
@@ -132,7 +133,7 @@ def test_a_line_that_is_no_click_passes_as_raw_bytes_among_good_ones(
         ("u,i,,", "time", "ts is '', which is no number of milliseconds"),
         ("u,i,2026-01-31,", "time", "no number of milliseconds; is it --time iso?"),
         ("u,i,5,heavy", "weight", "weight is 'heavy', which is no finite number"),
-        ("u,i,5,nan", "weight", "weight is 'nan', which is no finite number"),
+        ("u,i,5,-inf", "weight", "weight is '-inf', which is no finite number"),
         ("\udcff,i,5,", "text", "is not in UTF-8"),
         ('"u,i,5,', "quotes", "has broken quotes"),
     ],
@@ -154,15 +155,18 @@ def test_json_with_a_time_of_another_unit_says_so(tmp_path: Path) -> None:
     lines = b'{"user_id":"u","item_id":"i","ts":1769860800000}\n'
     (record,) = clicks(Source([write(tmp_path / "c.jsonl", lines)], None, "iso"))
     assert record.flaw is not None
-    assert "no time such as 2026-01-31T12:00:00Z; is it --time ms or s?" in record.flaw.message
+    assert (
+        "no time such as 2026-01-31T12:00:00Z, and in 2026 as ms; is it --time ms, or auto?"
+        in record.flaw.message
+    )
 
 
-def test_a_header_below_named_columns_is_seen(tmp_path: Path) -> None:
+def test_a_header_below_named_columns_is_left_out_and_told(tmp_path: Path) -> None:
     path = write(tmp_path / "c.csv", b"who,what,when\nu1,i1,5000\n")
-    header, click = clicks(Source([path], ["user_id", "item_id", "ts"]))
-    assert header.flaw is not None
-    assert header.flaw.message.startswith("looks like a header")
-    assert decoded([click]) == [ONE]
+    reader = read_clicks(Source([path], ["user_id", "item_id", "ts"]))
+    assert decoded([record for batch in reader for record in batch]) == [ONE]
+    (note,) = reader.findings.lines()
+    assert note.startswith(f"{path}: the first line looks like a header and was left out")
 
 
 def test_lines_are_counted_from_a_header_that_came_alone(monkeypatch: pytest.MonkeyPatch) -> None:

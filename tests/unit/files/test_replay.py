@@ -211,8 +211,8 @@ def test_without_a_hit_rate_it_says_why(
     alone = tmp_path / "alone.jsonl"
     clicks = ({"user_id": f"u{n}", "item_id": "i", "ts": START_MS + n} for n in range(1000))
     alone.write_text("\n".join(map(json.dumps, clicks)))
-    run(alone, tmp_path / "two")
-    assert "no user went on from one item" in capsys.readouterr().out
+    with pytest.raises(WalkstreamError, match=r"no user went on .* session\.gap \(1m\)"):
+        run(alone, tmp_path / "two")
     run(log, tmp_path / "three")
     assert "next item in the first 20" in capsys.readouterr().out
 

@@ -157,8 +157,7 @@ def test_before_there_are_clusters_their_panel_is_left_out(learned: Path, tmp_pa
         drawn = drawn_from(state, tmp_path / f"{len(panels)}")
         axes = plot.picture(drawn, 3).axes
         assert [chart.get_title(loc="left") for chart in axes[1:]] == panels
-        plot.html(drawn, tmp_path / "map.html", 3)
-        page = (tmp_path / "map.html").read_text()
+        page = plot.html(drawn, 3).decode()
         assert [trace["type"] for trace in figure_of(page)].count("bar") == len(panels)
         assert ("Items in each cluster" in page) == (len(panels) == 2)
 
