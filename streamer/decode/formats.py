@@ -8,6 +8,7 @@ ValueError with what is wrong. Only they decide what is bad.
 import json
 import re
 import reprlib
+from codecs import BOM_UTF8
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
@@ -87,7 +88,7 @@ _JSON = json.JSONDecoder(parse_int=_integer)
 
 def json_document(value: bytes) -> object:
     """The one JSON document that a value is. What it raises is in UNREADABLE."""
-    return _JSON.decode(value.decode())
+    return _JSON.decode(value.removeprefix(BOM_UTF8).decode())
 
 
 def json_parts(value: bytes) -> list[Part]:
@@ -97,8 +98,7 @@ def json_parts(value: bytes) -> list[Part]:
     their own. Raises ValueError, TooManyParts before any part is built.
     """
     try:
-        text = value.decode()
-        document = _JSON.decode(text)
+        document = json_document(value)
     except UNREADABLE as error:
         parts = _lines(value)
         if not parts:
@@ -110,7 +110,7 @@ def json_parts(value: bytes) -> list[Part]:
         raise TooManyParts(len(document), "elements")
     if not _has_click(document):
         raise ValueError(_NO_CLICK.format(len(document)))
-    return _elements(text)
+    return _elements(value.removeprefix(BOM_UTF8).decode())
 
 
 def json_bytes(document: object) -> bytes:
@@ -145,7 +145,7 @@ def _lines(value: bytes) -> list[Part]:
 
 def _line(number: int, line: bytes) -> Part:
     try:
-        return Part(number, line, _JSON.decode(line.decode()))
+        return Part(number, line, json_document(line))
     except UNREADABLE as error:
         return Part(number, line, None, f"is not JSON in UTF-8: {error}")
 

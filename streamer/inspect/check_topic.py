@@ -109,7 +109,9 @@ def _fields(found: Report) -> Table:
             escape(one.example), f"[bold green]{role}[/bold green]",
         )  # fmt: skip
     for path, role in roles.items():
-        table.add_row(path, "", "", "", escape(found.sources[role].why), f"[bold green]{role}")
+        table.add_row(
+            escape(path), "", "", "", escape(found.sources[role].why), f"[bold green]{role}"
+        )
     if (hidden := len(found.fields) - MOST_FIELDS) > 0:
         table.caption = f"and {hidden:,} more, which --json lists"
     return table

@@ -7,16 +7,12 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
-from itertools import chain
-from typing import Literal
 
 from streamer.decode.fields import AT_KEY, AT_TIMESTAMP
-from streamer.inspect import shapes
+from streamer.decode.paths import EACH, OR
 from streamer.inspect.shapes import Field
-
-TimeUnit = Literal["ms", "s", "us", "ns", "iso"]
+from streamer.inspect.times import TimeUnit, time_unit, unreadable
 
 USERS = (
     *("user", "visitor", "customer", "client", "member", "account", "shopper", "buyer", "person"),
@@ -65,6 +61,8 @@ class Guess:
     time_unit: TimeUnit
     why: dict[str, str]
     """What speaks for each path."""
+    unread: dict[str, str]
+    """Where none is the time: fields that look like it, each with why it cannot be read."""
 
 
 def guess(
@@ -84,6 +82,12 @@ def guess(
     reference = statistics.median(sent) if sent else now_ms
     texts = [key.decode(errors="replace") for key in keys if key]
     units = {path: unit for path, f in found.items() if (unit := time_unit(f.values, reference))}
+    paths, why = dict(given), dict.fromkeys(given, CONFIGURED)
+
+    def settle(role: str, path: str, reason: str) -> None:
+        if role not in paths and path not in paths.values():
+            paths[role], why[role] = path, reason
+
     scored = sorted(
         (
             (score, role, path)
@@ -92,47 +96,64 @@ def guess(
         ),
         key=lambda entry: -entry[0],
     )
-    paths, why = dict(given), dict.fromkeys(given, CONFIGURED)
-
-    def settle(role: str, path: str, reason: str) -> None:
-        if role not in paths and path not in paths.values():
-            paths[role], why[role] = path, reason
-
     for score, role, path in scored:
-        settle(role, path, BY_NAME if score > 2 else "its values")
-    left = [p for p, f in found.items() if p not in (*paths.values(), *units) and _repeats(f)]
+        # An array leads to items; what else is in it belongs to them.
+        if not found[path].array or (role == "item_id" and score > 2):
+            settle(role, path, BY_NAME if score > 2 else "its values")
+    array = found[paths["item_id"]].array if paths.get("item_id") in found else ""
+    for score, role, path in scored:
+        if array and found[path].array == array and role in ("user_id", "ts", "event_type"):
+            settle(role, path, BY_NAME if score > 2 else "its values")
+    left = [
+        path
+        for path, seen in found.items()
+        if path not in (*paths.values(), *units) and not seen.array and _repeats(seen)
+    ]
     missing = [role for role in ("user_id", "item_id") if role not in paths]
-    if missing == ["item_id"] and items_in_arrays(found):
-        pass  # what else repeats in an order is its state, its country and the like
-    elif len(left) == len(missing) == 1 and not _repeat(texts):
+    if len(left) == len(missing) == 1 and not _repeat(texts):
         settle(missing[0], left[0], "no other field has ids that repeat")
     elif missing and _repeat(texts):
         other = found.get(paths.get("user_id", ""))
         if missing[0] == "user_id" or not (other and set(texts) & set(map(str, other.values))):
             settle(missing[0], AT_KEY, "no field looks like it, and the keys of the records repeat")
-    if sent:
+    unread = {} if "ts" in paths else _unread(found, clicks, reference)
+    if sent and found and not unread:
         settle("ts", AT_TIMESTAMP, "no field looks like a time")
-    return Guess(paths, units.get(paths.get("ts", ""), "ms"), why)
+    unit = units.get(paths.get("ts", ""), "ms")
+    item = None if "item_id" in given else found.get(paths.get("item_id", ""))
+    if item and (place := _other_place(found, clicks, item)):
+        paths["item_id"] = OR.join(sorted((item.path, place), key=_is_single))
+        why["item_id"] += ", in events of one item and of many"
+    return Guess(paths, unit, why, unread)
 
 
-def time_unit(values: Sequence[object], reference_ms: float) -> TimeUnit | None:
-    """The unit in which these are times, or None if they are none.
+def _unread(found: Mapping[str, Field], clicks: int, reference: float) -> dict[str, str]:
+    """Fields that are named after times and look like some, each with why it cannot be read."""
+    out = {}
+    for path, seen in found.items():
+        is_named = named(path, TIMES, TIME_ENDINGS) and not _of_thing(path) and not seen.array
+        usual = is_named and seen.present >= clicks / 2
+        if usual and (reason := unreadable(seen.values, reference)):
+            out[path] = reason
+    return out
 
-    Numbers are times if their median is within a factor of three of the reference. Units are a
-    thousand apart, so only one can fit.
+
+def _other_place(found: Mapping[str, Field], clicks: int, item: Field) -> str | None:
+    """Where the item is in most clicks that lack it: by the same name, but in an array, or in none.
+
+    A click that has both is about one and lists the other, so then they are not the same.
     """
-    numbers = [v for v in map(_number, values) if v is not None]
-    if numbers and len(numbers) >= 0.95 * len(values):
-        middle = statistics.median(numbers)
-        factors: dict[TimeUnit, float] = {"ms": 1, "s": 1e3, "us": 1e-3, "ns": 1e-6}
-        for unit, factor in factors.items():
-            if reference_ms / 3 < middle * factor < reference_ms * 3:
-                return unit
-    elif values and sum(map(_is_iso, values)) >= 0.95 * len(values):
-        return "iso"
-    elif values and all(isinstance(value, datetime) for value in values):
-        return "ms"  # Avro's logical types bring their unit along
+    lacking = set(range(clicks)) - set(item.where)
+    for path, seen in found.items():
+        if bool(seen.array) != bool(item.array) and words(path) == words(item.path):
+            where = set(seen.where)
+            if where <= lacking and len(where) > len(lacking) / 2:
+                return path
     return None
+
+
+def _is_single(path: str) -> bool:
+    return EACH not in path
 
 
 def _number(value: object) -> float | None:
@@ -142,22 +163,13 @@ def _number(value: object) -> float | None:
     return float(value) if -1e30 < value < 1e30 else None
 
 
-def _is_iso(value: object) -> bool:
-    if not isinstance(value, str) or ":" not in value:
-        return False
-    try:
-        datetime.fromisoformat(value)
-    except ValueError:
-        return False
-    return True
-
-
 def _scores(seen: Field, clicks: int, is_time: bool, keys: set[str]) -> dict[str, float]:
     """How well a field would do as each field of a click; above 2 if its name speaks for it."""
     n, distinct, path = len(seen.values), seen.distinct, seen.path
-    absent = 6 * (1 - n / clicks)
-    # product.type is a kind of product, and user.since no time of a click.
-    of_thing = 6 * bool(named(path.rpartition(".")[0], (*USERS, *ITEMS), ID_ENDINGS))
+    absent = 6 * (1 - seen.present / clicks) + bool(seen.array)
+    if path.endswith(EACH):
+        path = path.removesuffix(EACH).removesuffix("s")  # products[] is a product each
+    of_thing = 6 * _of_thing(path)
     if is_time:
         score = 1 + named(path, TIMES, TIME_ENDINGS) - absent - of_thing
         return {"ts": score} if score > 0 else {}
@@ -188,6 +200,11 @@ def _scores(seen: Field, clicks: int, is_time: bool, keys: set[str]) -> dict[str
     return {role: score for role, score in scores.items() if score > 0}
 
 
+def _of_thing(path: str) -> bool:
+    """product.type is a kind of product, and user.since no time of a click."""
+    return bool(named(path.rpartition(".")[0], (*USERS, *ITEMS), ID_ENDINGS))
+
+
 def words(path: str) -> list[str]:
     """The words of the last name of a path: "product.skuCode" has sku and code."""
     return [word.lower() for word in _WORD.findall(path.rpartition(".")[2])]
@@ -212,19 +229,6 @@ def named(path: str, stems: Sequence[str], endings: Sequence[str]) -> float:
             continue
         best = max(best, score - 0.1 * rank - 0.01 * path.count("."))
     return best
-
-
-def items_in_arrays(found: Mapping[str, Field]) -> list[str]:
-    """Paths inside arrays that are named after items: "lines[].sku", "products[]"."""
-    out = []
-    for path, seen in found.items():
-        inside = list(chain.from_iterable(v for v in seen.values if isinstance(v, list)))
-        maps = shapes.fields(entry for entry in inside if isinstance(entry, dict))
-        out += [f"{path}[].{name}" for name in maps if named(name, ITEMS, ID_ENDINGS) > 2]
-        singular = path.removesuffix("s")
-        if not maps and inside and named(singular, ITEMS, ID_ENDINGS) > 2:
-            out.append(f"{path}[]")
-    return out
 
 
 def vectors(found: Mapping[str, Field]) -> list[str]:

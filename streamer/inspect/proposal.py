@@ -9,6 +9,7 @@ import msgspec
 
 from core.settings import Duration, GraphSettings
 from streamer.decode.fields import AT_KEY
+from streamer.decode.paths import ABSENT, OR, elements, find
 from streamer.inspect import guessing, shapes
 from streamer.inspect.guessing import Guess
 from streamer.inspect.shapes import FORMATS, Click, Field, Form
@@ -67,6 +68,21 @@ def graph(given: GraphSettings, retention_ms: int) -> GraphSettings:
 # -- event types ---------------------------------------------------------------------------------
 
 
+def values(sample: Iterable[Click], path: str) -> list[object]:
+    """What is at a path, of each click or of each element that the path leads to; no nulls.
+
+    None at an empty path, which is not used.
+    """
+    out: list[object] = []
+    for click in sample if path else ():
+        try:
+            clicks: list[object] = [*elements(click, path)] or [click]
+            out += [find(one, path) for one in clicks]
+        except ValueError:  # no array: the decoder will say so
+            continue
+    return [value for value in out if value is not None and value is not ABSENT]
+
+
 def event_types(
     seen: Field | None, events: EventSettings, about_none: Mapping[str, str]
 ) -> dict[str, EventType]:
@@ -104,13 +120,11 @@ def incomplete(
     counts: Counter[str] = Counter()
     without = {role: Counter[str]() for role in ROLES if role in paths}
     for click, key in sample:
-        values = dict(shapes.flat(click))
-        if not isinstance(name := values.get(paths["event_type"]), str):
-            continue
-        counts[name] += 1
-        for role, lacking in without.items():
-            value = key if paths[role] == AT_KEY else values.get(paths[role])
-            lacking[name] += value in (None, "", b"")
+        for name in {v for v in values([click], paths["event_type"]) if isinstance(v, str)}:
+            counts[name] += 1
+            for role, lacking in without.items():
+                there = [key] if paths[role] == AT_KEY else values([click], paths[role])
+                lacking[name] += all(value in (None, "", b"") for value in there)
     out: dict[str, str] = {}
     for role, lacking in without.items():
         found = {
@@ -121,6 +135,45 @@ def incomplete(
         if len(found) < len(counts):
             out |= found
     return out
+
+
+# -- changes of a database -----------------------------------------------------------------------
+
+_OPERATIONS = {
+    "c": (1.0, "a row that was made"),
+    "r": (1.0, "a row that was there when the connector began"),
+    "u": (0.0, "a change of a row, which counted when it was made"),
+    "d": (0.0, "a row that was deleted"),
+}
+"""What Debezium calls them; others, which are rare, are about no row."""
+
+
+def of_row(found: Mapping[str, Field], prefix: str) -> dict[str, Field]:
+    """The fields of the row; where it has no time, that of the change in the database."""
+    row = f"{prefix}{shapes.ROW}."
+    times = [f"{prefix}source.ts_ms", f"{prefix}ts_ms"]
+    out = {path: seen for path, seen in found.items() if path.startswith(row)}
+    has_time = any(guessing.named(p, guessing.TIMES, guessing.TIME_ENDINGS) for p in out)
+    return out if has_time else out | {path: found[path] for path in times[:1] if path in found}
+
+
+def with_operation(guess: Guess, prefix: str) -> Guess:
+    """A row without a type of its own counts by what was done to it, and a row that is gone too."""
+    paths, why = dict(guess.paths), dict(guess.why)
+    if why.get("event_type") != guessing.CONFIGURED:
+        places = [paths["event_type"]] if "event_type" in paths else []
+        paths["event_type"] = OR.join([*places, f"{prefix}op"])
+        why["event_type"] = "what Debezium says was done to the row"
+    return replace(guess, paths=paths, why=why)
+
+
+def operations(events: EventSettings, types: Mapping[str, EventType]) -> dict[str, EventType]:
+    """Those of Debezium, whether they are in the sample or not. What is configured stays."""
+    return {
+        name: EventType(types[name].count if name in types else 0, weight, note)
+        for name, (weight, note) in _OPERATIONS.items()
+        if name not in events.weights
+    }
 
 
 # -- lines ---------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """How the records of a sample are written, and which fields their clicks have."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -10,13 +10,16 @@ from typing import Any, Literal
 from uuid import UUID
 
 from streamer.decode.formats import WIRE_BYTES, Part, is_framed, json_parts, msgpack_parts
+from streamer.decode.paths import ABSENT, EACH, find
 from streamer.decode.registry import Registry
 
 Click = dict[str, Any]
 Format = Literal["json", "msgpack", "avro", "json-schema"]
 
 DEEPEST = 8
-"""Levels of maps that are gone into."""
+"""Levels of maps and arrays that are gone into."""
+MOST_ELEMENTS = 100
+"""Of an array that are looked at."""
 
 
 class Form(StrEnum):
@@ -83,6 +86,19 @@ class Field:
 
     path: str
     values: list[Any] = field(default_factory=list)
+    where: list[int] = field(default_factory=list)
+    """Of each value the number of its click."""
+
+    @property
+    def present(self) -> int:
+        """How many clicks have it."""
+        return len(set(self.where))
+
+    @property
+    def array(self) -> str:
+        """The array that it is in: `lines[]` of `lines[].sku`; "" for none."""
+        outer, each, _ = self.path.rpartition(EACH)
+        return outer + each
 
     @property
     def types(self) -> list[str]:
@@ -110,23 +126,54 @@ def type_name(value: object) -> str:
 
 
 def fields(clicks: Iterable[Click]) -> dict[str, Field]:
-    """Every path of the sample with its values; maps are gone into, arrays are not."""
+    """Every path of the sample with its values; maps are gone into, and so are arrays."""
     found: dict[str, Field] = {}
-    for click in clicks:
+    for number, click in enumerate(clicks):
         for path, value in flat(click):
             seen = found.setdefault(path, Field(path))
             if value is not None:
                 seen.values.append(value)
+                seen.where.append(number)
     return found
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each path below `prefix` with its value, null or not."""
+    """Each path below `prefix` with its value, null or not, spelled as `clicks.fields` has it.
+
+    An array is a value, and so is each of its first elements, or what is in them.
+    """
     for name, inner in value.items():
         # MessagePack has names of other types; what cannot be printed cannot be configured.
-        if not isinstance(name, str) or not name or not name.isprintable():
-            continue
-        if not isinstance(inner, dict):
-            yield prefix + name, inner
-        elif prefix.count(".") < DEEPEST:
-            yield from flat(inner, f"{prefix}{name}.")
+        if isinstance(name, str) and name and name.isprintable():
+            yield from _flat(f"{prefix}{name}", inner)
+
+
+def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    deep = path.count(".") + path.count(EACH) >= DEEPEST
+    if isinstance(value, dict):
+        if not deep:
+            yield from flat(value, f"{path}.")
+        return
+    yield path, value
+    if isinstance(value, list) and not deep:
+        for element in value[:MOST_ELEMENTS]:
+            if not isinstance(element, list):
+                yield from _flat(f"{path}{EACH}", element)
+
+
+ROW = "after"
+"""The row in a message of Debezium; it is null where the row was deleted."""
+OPERATIONS = frozenset("crudtm")
+
+
+def envelope(clicks: Sequence[Click]) -> str | None:
+    """What paths begin with up to the message of a change, if Debezium wrote most of the sample."""
+    for prefix in ("payload.", ""):
+        n = sum(
+            find(click, f"{prefix}op") in OPERATIONS and find(click, prefix + ROW) is not ABSENT
+            for click in clicks
+            if isinstance(find(click, f"{prefix}op"), str)
+        )
+        if n > len(clicks) / 2:
+            return prefix
+    return None

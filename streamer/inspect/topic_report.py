@@ -14,6 +14,7 @@ from confluent_kafka import Message
 from streamer.decode.events import Bad, Decoder
 from streamer.decode.fields import DEFAULT_TYPE
 from streamer.decode.formats import short
+from streamer.decode.paths import OR
 from streamer.decode.registry import Registry
 from streamer.errors import ConfigError
 from streamer.inspect import guessing, proposal, shapes
@@ -99,14 +100,17 @@ def examine(
     forms = Counter(form for form, _ in parsed)
     objects = [click for _, clicks in parsed for click in clicks]
     found = shapes.fields(objects)
+    prefix = shapes.envelope(objects)
     guess = guessing.guess(
-        found,
+        found if prefix is None else proposal.of_row(found, prefix),
         len(objects),
         [message.key() for message in messages],
         [message.timestamp()[1] for message in messages],
         {name: path for name, path in proposal.configured(config).items() if path},
         now_ms,
     )
+    if prefix is not None:
+        guess = proposal.with_operation(guess, prefix)
     clicks = proposal.clicks(config, forms, found, guess)
     sample = (
         (click, message.key())
@@ -115,7 +119,10 @@ def examine(
     )
     paths = guess.paths | {"event_type": clicks.fields["event_type"]}
     about_none = proposal.incomplete(sample, paths)
-    types = proposal.event_types(found.get(paths["event_type"]), config.events, about_none)
+    typed = shapes.Field(paths["event_type"], proposal.values(objects, paths["event_type"]))
+    types = proposal.event_types(typed, config.events, about_none)
+    if prefix is not None and paths["event_type"].endswith(f"{prefix}op"):
+        types |= proposal.operations(config.events, types)
     weights = {name: one.weight for name, one in types.items()}
     proposed = replace(
         config,
@@ -125,6 +132,19 @@ def examine(
         graph=proposal.graph(config.graph, retention_ms),
     )
     warnings = list(_doubts(config, forms, found, clicks, guess))
+    if forms[Form.UNKNOWN] > len(messages) / 2:
+        odd = next(m for m, (form, _) in zip(messages, parsed, strict=True) if form == Form.UNKNOWN)
+        warnings.insert(0, _unreadable(odd.value() or b""))
+    if prefix is not None and forms[Form.NULL]:
+        warnings.append(
+            "records without a value follow the deletes of Debezium: tombstones.on.delete = false "
+            "of its connector leaves them out"
+        )
+    if prefix is not None and OR in clicks.fields["event_type"]:
+        warnings.append(
+            "a row has a type of its own, so that each change of it is one more click, if it has "
+            "no event_id, or if its session has ended"
+        )
     try:
         tried = _try(Decoder(clicks, proposed.events, config.registry), messages)
     except ConfigError as error:
@@ -174,23 +194,33 @@ def _doubts(
         yield f"records are written in several ways; only those in {proposed.format} can be read"
     if forms[Form.NULL]:
         yield f"{forms[Form.NULL]:,} records have no value: each becomes a dead letter"
-    for name in ("user_id", "item_id", "ts"):
-        if name in guess.paths:
-            continue
-        inside = guessing.items_in_arrays(found) if name == "item_id" else []
-        if inside:
-            yield (
-                f"no field looks like item_id but {' and '.join(inside)}, and items inside arrays "
-                "are not supported: write one click for each item, each with its user and time "
-                "(as a record, or as a line of one: a record may carry many clicks, one a line)"
-            )
-        else:
+    for path, reason in guess.unread.items():
+        yield (
+            f"{path} looks like the time of a click, and cannot be read: {reason}. Let "
+            "producers write one of clicks.time_unit; or, if the time at which a record was sent "
+            'will do, set clicks.fields.ts = "@timestamp"'
+        )
+    for name in ("user_id", "item_id", "ts") if found else ():
+        if name not in guess.paths and not (name == "ts" and guess.unread):
             yield f"no field looks like {name}: name it in clicks.fields.{name}"
     if found and "event_type" not in guess.paths | proposal.configured(config):
         yield (
             f"no field looks like an event type, so every click counts as a {DEFAULT_TYPE}: if "
             "there is one, name it in clicks.fields.event_type"
         )
+
+
+def _unreadable(value: bytes) -> str:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = ""
+    is_row = not text.lstrip().startswith(("{", "[")) and any(mark in text for mark in ",;|\t")
+    hint = ", a line of a table: `walkstream publish` sends such files as JSON" if is_row else ""
+    return (
+        f"most records cannot be read, such as {short(value)}{hint}. A record is JSON (an object, "
+        "an array of objects, or one a line), MessagePack, or in the Confluent wire format"
+    )
 
 
 @dataclass
@@ -272,4 +302,5 @@ def _unused(bad: list[tuple[Message, Bad]]) -> dict[str, Unused]:
 
 def _seen(one: Field, clicks: int) -> Seen:
     example = short(one.values[0]) if one.values else ""
-    return Seen(one.path, one.types, round(len(one.values) / clicks, 3), one.distinct, example)
+    share = round(one.present / clicks, 3)
+    return Seen(one.path, one.types, share, one.distinct, example)

@@ -5,11 +5,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from core.settings import Duration, GraphSettings
-from streamer.inspect import guessing, proposal, shapes
+from streamer.inspect import guessing, shapes, times
 from streamer.inspect.guessing import Guess
 from streamer.inspect.shapes import Form
-from streamer.settings.sections import EventSettings
 
 NOW = 1_750_000_000_000
 N = 400
@@ -101,6 +99,7 @@ def test_fields_are_flattened_with_their_types_and_nulls_do_not_count() -> None:
         "user.id": (["string", "integer"], 3),
         "user.name": ([], 0),
         "tags": (["array"], 2),
+        "tags[]": (["string"], 1),
         "flag": (["boolean"], 2),
         "a.b": (["float"], 1),
     }
@@ -163,21 +162,66 @@ def test_the_name_of_an_event_is_its_type_and_that_of_a_user_or_an_item_is_not()
     assert "event_type" not in guessed(clicks).paths
 
 
-def test_items_inside_arrays_are_named_and_nothing_else_is_taken_for_the_item() -> None:
-    orders = session(
+def orders(**more: Any) -> list[dict[str, Any]]:
+    return session(
         N,
         customer_id=user,
         ts=ms,
         status=lambda u, i, at: ("paid", "sent", "open")[at % 3],
-        lines=lambda u, i, at: [{"sku": f"p{i}", "qty": 1}, {"sku": "p1", "qty": 2}],
-        products=lambda u, i, at: [f"p{i}"],
         tags=lambda u, i, at: ["x", "y"],
+        **more,
     )
-    assert guessing.items_in_arrays(shapes.fields(orders)) == ["lines[].sku", "products[]"]
+
+
+def test_items_inside_arrays_are_items() -> None:
+    lines = orders(lines=lambda u, i, at: [{"sku": f"p{i}", "qty": 1}, {"sku": "p1", "qty": 2}])
+    skus = orders(products=lambda u, i, at: [f"p{i}", "p1"])
+    nested = orders(cart=lambda u, i, at: {"parts": [{"of": [{"product_id": i}]}]})
     keys: list[bytes | None] = [f"k{at % 30}".encode() for at in range(N)]
-    for found in (guessed(orders), guessed(orders, keys)):
-        assert found.paths["user_id"] == "customer_id"
-        assert "item_id" not in found.paths
+    for clicks, path in (
+        (lines, "lines[].sku"), (skus, "products[]"), (nested, "cart.parts[].of[].product_id"),
+    ):  # fmt: skip
+        for found in (guessed(clicks), guessed(clicks, keys)):
+            assert found.paths["item_id"] == path
+            assert found.paths["user_id"] == "customer_id"
+            assert found.paths["ts"] == "ts"
+
+
+def test_a_time_may_be_in_the_array_of_the_items_and_in_no_other() -> None:
+    views = session(
+        N,
+        user=user,
+        seen=lambda u, i, at: [{"sku": i, "at": NOW + at}],
+        logins=lambda u, i, at: [{"time": NOW + at}],
+    )
+    assert guessed(views).paths["ts"] == "seen[].at"
+    for view in views:
+        del view["seen"][0]["at"]
+    assert guessed(views).paths["ts"] == "@timestamp"
+
+
+def test_an_item_of_the_event_goes_before_those_that_it_lists() -> None:
+    clicks = session(
+        N, user=user, item_id=item, ts=ms, others=lambda u, i, at: [{"item_id": i + 1}] * 3
+    )
+    assert guessed(clicks).paths["item_id"] == "item_id"
+
+
+def test_events_of_one_item_and_of_many_name_both_places() -> None:
+    """As of Segment: a product that was viewed, and the products of an order."""
+    clicks = session(
+        N,
+        user=user,
+        ts=ms,
+        properties=lambda u, i, at: (
+            {"products": [{"product_id": i}, {"product_id": 1}]} if at % 4 else {"product_id": i}
+        ),
+    )
+    both = "properties.products[].product_id | properties.product_id"
+    assert guessed(clicks).paths["item_id"] == both
+    for at, click in enumerate(clicks):
+        click["properties"]["product_id"] = at % 9
+    assert guessed(clicks).paths["item_id"] == "properties.product_id"
 
 
 def test_arrays_of_many_numbers_are_vectors() -> None:
@@ -303,12 +347,43 @@ def test_nothing_is_found_in_nothing() -> None:
     ([True], None),
     (["2026-01-31"], None),
     (["12:30 at the gate"], None),
-    ([str(NOW)], None),
+    (["20260131"], None),
+    ([str(NOW)], "ms"),
+    ([str(NOW * 1000)], "us"),
+    ([f"{NOW / 1000:.3f}"], "s"),
+    (["2026-01-31 12:00:00.5 UTC", "2026-01-31 12:00:00 +0000"], "iso"),
+    (["2026-01-31 12:00:00", NOW], "auto"),
+    ([NOW, NOW // 1000, str(NOW)], "auto"),
     ([NOW, "later"], None),
     ([], None),
 ])  # fmt: skip
 def test_units_of_times_are_told_by_magnitude(values: list[Any], unit: str | None) -> None:
-    assert guessing.time_unit(values, NOW) == unit
+    assert times.time_unit(values, NOW) == unit
+
+
+@pytest.mark.parametrize(("value", "reason"), [
+    ("27/Nov/2026:17:36:44 +0000", "it must be a time such as 2026-01-31T12:00:00Z, not"),
+    ("Fri Nov 27 2026 17:36:44", "it must be a time such as"),
+    ("2026-01-31", "'2026-01-31' has no time of the day"),
+    ("20260131", "is no time near that of the records (2025-06-15) in s, ms, us or ns"),
+    (20_260_131_173_644, "is no time near"),
+    (NOW + 0.5, "it must be a whole number of ms"),
+])  # fmt: skip
+def test_a_time_that_cannot_be_read_is_said_and_nothing_stands_in_for_it(
+    value: Any, reason: str
+) -> None:
+    clicks = session(N, user=user, item=item, created_at=lambda u, i, at: value)
+    found = guessed(clicks)
+    assert "ts" not in found.paths
+    assert reason in found.unread["created_at"]
+    settled = guessed(clicks, given={"ts": "@timestamp"})
+    assert (settled.paths["ts"], settled.unread) == ("@timestamp", {})
+
+
+@pytest.mark.parametrize("value", [17, "at the gate", True, None, [NOW], 3.5])
+def test_what_only_has_the_name_of_a_time_is_none(value: Any) -> None:
+    clicks = session(N, user=user, item=item, time=lambda u, i, at: value)
+    assert guessed(clicks).paths["ts"] == "@timestamp"
 
 
 # -- event types ---------------------------------------------------------------------------------
@@ -321,63 +396,3 @@ def test_units_of_times_are_told_by_magnitude(values: list[Any], unit: str | Non
 ])  # fmt: skip
 def test_usual_event_types_have_usual_weights(event_type: str, weight: float | None) -> None:
     assert guessing.type_weight(event_type) == weight
-
-
-# -- what is proposed ----------------------------------------------------------------------------
-
-PATHS = {"event_type": "type", "user_id": "user", "item_id": "item.id"}
-
-
-def incomplete(*clicks: tuple[str, Any, Any], paths: dict[str, str] = PATHS) -> dict[str, str]:
-    """Of clicks that are given as type, user and item; the user is the key too."""
-    sample = [
-        ({"type": type_, "user": u, "item": {"id": i}}, u.encode() if u else None)
-        for type_, u, i in clicks
-    ]
-    return proposal.incomplete(sample, paths)
-
-
-def test_types_most_of_whose_clicks_lack_an_item_or_a_user_are_found() -> None:
-    clicks = [
-        *[("view", "u", "i")] * 3, ("view", "u", None), ("scroll", "u", None),
-        ("search", "u", ""), ("search", "u", "i"), ("search", "u", None), ("ping", None, "i"),
-    ]  # fmt: skip
-    wanted = {
-        "scroll": "100% have no item", "search": "67% have no item", "ping": "100% have no user",
-    }  # fmt: skip
-    assert incomplete(*clicks) == wanted
-    assert incomplete(*clicks, paths=PATHS | {"user_id": "@key"}) == wanted
-
-
-def test_where_no_type_has_an_item_the_types_are_not_to_blame() -> None:
-    assert incomplete(("view", "u", None), ("scroll", "u", None)) == {}
-
-
-def test_a_weight_that_somebody_has_set_stays_whatever_the_type_lacks() -> None:
-    seen = shapes.Field("type", ["view", "scroll", "rent"])
-    lacking = dict.fromkeys(("view", "scroll", "rent"), "60% have no item")
-    events = EventSettings(weights=EventSettings().weights | {"rent": 2.0, "*": 0.5})
-    found = proposal.event_types(seen, events, lacking)
-    assert {name: one.weight for name, one in found.items()} == {
-        "view": 0.0, "scroll": 0.0, "rent": 2.0,
-    }  # fmt: skip
-    assert found["view"].note == "60% have no item: 0 leaves it out"
-
-
-HOURS = 3_600_000
-
-
-@pytest.mark.parametrize(("half_life", "kept", "horizon", "proposed"), [
-    (168, 168, 144, 36),  # Kafka's default, and that of Walkstream
-    (168, 336, 312, 168),  # two half-lives
-    (24, 168, 144, 24),
-    (168, 57 * 24, 0, 168),  # it fits
-    (168, 24, 0, 168),  # no horizon fits
-    (168, -1 / HOURS, 0, 168),
-])  # fmt: skip
-def test_the_horizon_is_a_day_less_than_clicks_are_kept(
-    half_life: int, kept: float, horizon: int, proposed: int
-) -> None:
-    given = GraphSettings(half_life=Duration(half_life * HOURS))
-    found = proposal.graph(given, round(kept * HOURS))
-    assert (found.horizon, found.half_life) == (horizon * HOURS, proposed * HOURS)
