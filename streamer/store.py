@@ -31,7 +31,7 @@ from core.ids.vocabulary import ATTRIBUTE
 from core.rounds import Changes
 from core.rows import from_values, row_dtype, to_values
 from streamer import records
-from streamer.errors import WalkstreamError
+from streamer.errors import ConfigError, WalkstreamError
 from streamer.places import Moves, Places
 from streamer.places import bucket_prefix as bucket_prefix
 from streamer.places import cluster_prefix as cluster_prefix
@@ -68,11 +68,24 @@ SCANNED = 4096
 """Rows that are held at a time while the places of all are read."""
 
 
+def _require_folder(path: Path) -> None:
+    """ConfigError if there can be no folder."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "is a file" if path.is_file() else error.strerror
+        raise ConfigError(
+            f"{path}: cannot be the state folder: {why}; let state.dir name another"
+        ) from None
+
+
 class Store:
     """An open state folder. One process writes; others open it with `secondary`."""
 
     def __init__(self, path: Path, secondary: Path | None = None) -> None:
         self.path = path
+        if secondary is None:
+            _require_folder(path)
         cache = Cache(CACHE)
         families = {name: family_options(name, cache, secondary is None) for name in FAMILIES}
         access = AccessType.secondary(str(secondary)) if secondary else AccessType.read_write()

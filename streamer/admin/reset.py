@@ -53,7 +53,7 @@ def run(config: Config, topics: bool, dry_run: bool, yes: bool) -> None:
     if not yes:
         if origin == stores.REPLAY:
             raise ConfigError(f"{path} cannot be rebuilt: give --yes if it shall go all the same")
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             raise ConfigError("there is no terminal to ask: give --yes to do this")
         if not Confirm.ask("Do it?", default=False):
             print("nothing was changed")

@@ -64,6 +64,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # None if it is closed
             # What the terminal's encoding has not is spelled out: no name ends a process.
             stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     try:
         app(prog_name="walkstream")
     except KeyboardInterrupt:

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from core.placing.clusters import NONE
 from streamer import outputs
 from streamer.errors import ConfigError, WalkstreamError
+from streamer.inspect import labels as labels_of
 from streamer.inspect.folder import clusters_awaited, settled
+from streamer.inspect.labels import Label, short
 from streamer.query.names import name_of, text
 from streamer.query.run import published
 from streamer.store import Store, is_item, open_for_reading
@@ -294,10 +296,6 @@ def write_labels(plane: Any, drawn: Map, labels: int) -> None:
         left -= write(short(drawn.names[at]), drawn.xy[at], around, fontsize=8, color="#222222")
 
 
-def short(words: str) -> str:
-    return words if len(words) <= 32 else f"{words[:31].rstrip()}…"
-
-
 # -- HTML ----------------------------------------------------------------------------------------
 
 
@@ -324,36 +322,64 @@ def html(drawn: Map, labels: int) -> bytes:
         hovertemplate="<b>%{customdata[1]}</b><br>id %{customdata[0]}<br>%{customdata[2]}<br>"
         "cluster %{customdata[3]}<br>%{customdata[4]:,} updates<extra></extra>",
     )  # fmt: skip
-    places = drawn.places()
-    names = go.Scatter(
-        x=[float(where[0]) for _, where in places.values()],
-        y=[float(where[1]) for _, where in places.values()],
-        text=[f"<b>{escape(short(label))}</b>" for label, _ in places.values()],
-        mode="text", textfont={"color": [colour(c) for c in places], "size": 13}, hoverinfo="skip",
-    )  # fmt: skip
-    top = np.argsort(-drawn.updates)[:labels].tolist()
-    most = go.Scatter(
-        x=[x[i] for i in top], y=[y[i] for i in top], mode="text", textposition="middle right",
-        text=[escape(short(drawn.names[i])) for i in top], textfont={"size": 10},
-        hoverinfo="skip",
-    )  # fmt: skip
     steps, counts = size_steps(drawn.bucket_sizes)
     histogram = go.Bar(
         y=steps, x=counts, orientation="h", marker={"color": "#8a8f98"},
         hovertemplate="%{x:,} buckets of %{y} items<extra></extra>",
     )  # fmt: skip
-    figure.add_traces([points, most, names], rows=1, cols=1)
+    figure.add_trace(points, 1, 1)
     if drawn.cluster_sizes:
         figure.add_trace(_bars(drawn, go), 1, 2)
         figure.update_xaxes(showticklabels=False, title="the largest first", row=1, col=2)
     figure.add_trace(histogram, 2, 2)
-    figure.update_xaxes(visible=False, row=1, col=1)
-    figure.update_yaxes(visible=False, row=1, col=1)
+    shown_at = labels_of.shares(drawn.xy)
+    figure.update_xaxes(visible=False, range=_range(drawn.xy[:, 0], shown_at[:, 0]), row=1, col=1)
+    figure.update_yaxes(visible=False, range=_range(drawn.xy[:, 1], shown_at[:, 1]), row=1, col=1)
+    figure.update_layout(annotations=[*figure.layout.annotations, *_notes(drawn, shown_at, labels)])
     figure.update_xaxes(type="log", title="buckets", row=2, col=2)
     figure.update_yaxes(type="category", autorange="reversed", row=2, col=2)
-    figure.update_layout(title=drawn.title, showlegend=False, template="plotly_white")
+    figure.update_layout(title=drawn.title, showlegend=False, template="plotly_white",
+                         margin={"l": 20, "r": 20, "t": 70, "b": 50})  # fmt: skip
     page: str = figure.to_html(include_plotlyjs=True, config={"scrollZoom": True})
     return page.encode()
+
+
+def _range(values: NDArray[np.float32], shares: NDArray[np.float64]) -> list[float]:
+    """Both ends of an axis on which values stand at these shares of it."""
+    low, high = int(np.argmin(values)), int(np.argmax(values))
+    step = float(values[high] - values[low]) or 1.0
+    unit = step / max(float(shares[high] - shares[low]), 1e-9)
+    begin = float(values[low]) - float(shares[low]) * unit
+    return [begin, begin + unit]
+
+
+def _notes(drawn: Map, shown_at: NDArray[np.float64], most: int) -> list[dict[str, Any]]:
+    """Labels of the groups, then the names of the `most` most updated items, as plotly has notes:
+    above all points, on a ground of their own, and none on another.
+    """
+    index = {tuple(xy): at for at, xy in enumerate(drawn.xy.tolist())}
+    share: list[tuple[float, float]] = [(x, y) for x, y in shown_at.tolist()]
+    near, around = [(0, 0), (0, 14), (0, -14)], [(8, 0), (-8, 0), (0, 12), (0, -12)]
+    groups = []
+    for group, (label, where) in drawn.places().items():
+        x, y = share[index[tuple(where.tolist())]]
+        groups.append(Label(short(label), x, y, 13, near, colour(group)))
+    top = np.argsort(-drawn.updates)[: 10 * most].tolist()
+    items = [Label(short(drawn.names[at]), *share[at], 10, around, "#222222") for at in top]
+    stand = labels_of.arranged(groups, len(groups))
+    stand += labels_of.arranged(items, most, [*stand])
+    (x0, x1), (y0, y1) = (_range(drawn.xy[:, i], shown_at[:, i]) for i in (0, 1))
+    return [
+        {
+            "x": x0 + label.x * (x1 - x0), "y": y0 + label.y * (y1 - y0), "xref": "x", "yref": "y",
+            "xshift": dx, "yshift": dy, "showarrow": False, "align": "left",
+            "xanchor": "center" if dx == 0 else "left" if dx > 0 else "right",
+            "text": f"<b>{escape(label.words)}</b>" if label.size > 10 else escape(label.words),
+            "font": {"size": label.size, "color": label.colour},
+            "bgcolor": "rgba(255,255,255,0.9)", "borderpad": 1,
+        }
+        for label, (dx, dy) in stand
+    ]  # fmt: skip
 
 
 def _bars(drawn: Map, go: Any) -> Any:

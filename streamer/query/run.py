@@ -47,6 +47,8 @@ def run(state: Path, items: Sequence[str], options: Options) -> None:
     many = list(items) == [STDIN]
     if STDIN in items and not many:
         raise ConfigError("- stands for the lines of standard input: give it alone, or items")
+    if many and sys.stdin is None:
+        raise ConfigError("standard input is closed: send queries into it, one a line")
     with tempfile.TemporaryDirectory(prefix="walkstream-") as scratch:
         store = open_for_reading(state, Path(scratch))
         try:

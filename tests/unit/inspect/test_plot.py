@@ -17,7 +17,7 @@ from streamer.demo.shop import Shop
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.files import replay
 from streamer.files.readers import Source
-from streamer.inspect import plot
+from streamer.inspect import labels, plot
 from streamer.records import Space
 from streamer.settings import load as config
 from streamer.store import Store
@@ -223,17 +223,37 @@ def test_a_page_needs_no_network_and_tells_about_each_item(learned: Path, tmp_pa
     plot.run(learned, tmp_path / "map.html", "category", 5, "pca", 40)
     page = (tmp_path / "map.html").read_text()
     assert not re.search(r'<(script|link)[^>]+(src|href)="http', page)
-    points, most, names, bars, histogram = figure_of(page)
+    points, bars, histogram = figure_of(page)
     drawn = drawn_from(learned, tmp_path)
     at = drawn.ids.index("sku-0003")
     told = [drawn.ids[at], drawn.names[at], drawn.categories[at]]
     figures = [int(drawn.clusters[at]), int(drawn.updates[at])]
     assert points["customdata"][at] == told + figures
     assert len(points["customdata"]) == len(drawn.ids)
-    top = drawn.names[int(np.argmax(drawn.updates))]
-    assert (len(most["text"]), most["text"][0]) == (5, top)
-    assert len(names["text"]) == len(bars["x"]) == 8
+    assert len(bars["x"]) == 8
     assert histogram["y"][0] == "1"
+
+
+def test_labels_of_a_page_stand_above_the_points_and_apart(learned: Path, tmp_path: Path) -> None:
+    drawn = drawn_from(learned, tmp_path)
+    shares = labels.shares(drawn.xy)
+    assert 0 < shares.min() < shares.max() < 1
+    notes = plot._notes(drawn, shares, 40)
+    groups = [note for note in notes if note["font"]["size"] > 10]
+    assert 4 <= len(groups) <= 8
+    assert len(notes) > 20
+    assert drawn.names[int(np.argmax(drawn.updates))] in [note["text"] for note in notes]
+    many = [
+        labels.Label(f"label {n}", x, y, 13, [(0, 0), (0, 14), (9, 0), (-9, 0)], "black")
+        for n, (x, y) in enumerate(shares.tolist())
+    ]
+    stand = labels.arranged(many, 40)
+    boxes = [labels.box_of(one) for one in stand]
+    assert len(boxes) == 40
+    for at, (left, low, right, high) in enumerate(boxes):
+        assert not any(
+            left < b[2] and b[0] < right and low < b[3] and b[1] < high for b in boxes[:at]
+        )
 
 
 def test_names_with_markup_and_dollars_are_shown_as_they_are(tmp_path: Path) -> None:
