@@ -364,8 +364,10 @@ def _notes(drawn: Map, shown_at: NDArray[np.float64], most: int) -> list[dict[st
     for group, (label, where) in drawn.places().items():
         x, y = share[index[tuple(where.tolist())]]
         groups.append(Label(short(label), x, y, 13, near, colour(group)))
-    top = np.argsort(-drawn.updates)[: 10 * most].tolist()
-    items = [Label(short(drawn.names[at]), *share[at], 10, around, "#222222") for at in top]
+    items = []
+    for at in np.argsort(-drawn.updates)[: 10 * most].tolist():
+        x, y = share[at]
+        items.append(Label(short(drawn.names[at]), x, y, 10, around, "#222222"))
     stand = labels_of.arranged(groups, len(groups))
     stand += labels_of.arranged(items, most, [*stand])
     (x0, x1), (y0, y1) = (_range(drawn.xy[:, i], shown_at[:, i]) for i in (0, 1))
