@@ -7,353 +7,43 @@ left to those.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
 from core.ids.texts import Texts
-from core.kernels.lanes import INLINED, SOURCES, pointer
 from streamer.decode.formats import MAX_PARTS
+from streamer.decode.scanner import (
+    ABSENT,
+    FIELDS,
+    IN_ASCII,
+    IN_UTF8,
+    NULL,
+    NUMBER,
+    TEXT,
+    WHOLE,
+    Columns,
+    Names,
+    scan,
+)
 
 Tree = Mapping[str, Any]
 """Nested names: of each its field, or the names inside of it."""
 
-FIELDS = ("user_id", "item_id", "event_type", "event_id", "ts", "weight")
 OPTIONAL = frozenset({"event_type", "event_id", "weight"})
-_TS = FIELDS.index("ts")
-"""Behind it the weight: these two are numbers."""
-_ABSENT = -1
 _NAMES = 62
 """Most that the bits of an integer can tell of."""
-_DEPTH = 60
-"""Of objects and lists in a field that is not used."""
 
-_TEXT, _WHOLE, _NUMBER, _NULL, _OTHER = 1, 2, 4, 8, 16
-"""Kinds of values: text without escapes, integers of 64 bits, other numbers, null, all else."""
 _KINDS = {
-    "user_id": _TEXT | _WHOLE,
-    "item_id": _TEXT | _WHOLE,
-    "event_type": _TEXT | _NULL,
-    "event_id": _TEXT | _WHOLE | _NULL,
-    "ts": _WHOLE,
-    "weight": _WHOLE | _NUMBER | _NULL,
+    "user_id": TEXT | WHOLE,
+    "item_id": TEXT | WHOLE,
+    "event_type": TEXT | NULL,
+    "event_id": TEXT | WHOLE | NULL,
+    "ts": WHOLE,
+    "weight": WHOLE | NUMBER | NULL,
 }
-_TS_KINDS = {"iso": _TEXT, "s": _WHOLE | _NUMBER}
-
-_QUOTE, _COMMA, _COLON, _OPENED, _CLOSED, _LISTED, _UNLISTED, _BACKSLASH, _U, _LINE = (
-    np.uint8(code) for code in b'",:{}[]\\u\n'
-)
-_MINUS, _PLUS, _POINT, _ZERO, _NINE, _SMALL_E, _GREAT_E = (np.uint8(code) for code in b"-+.09eE")
-_IN_ASCII = np.array([0x20 <= c < 0x80 and c not in b'"\\' for c in range(256)], np.uint8)
-_IN_UTF8 = np.array([c >= 0x20 and c not in b'"\\' for c in range(256)], np.uint8)
-_BLANK = np.array([c in b" \t\r" for c in range(256)])
-_ESCAPED = np.array([c in b'"\\/bfnrt' for c in range(256)])
-_HEX = np.array([c in b"0123456789abcdefABCDEF" for c in range(256)])
-_LETTERS = np.frombuffer(b"nulltruefalse", np.uint8)
-_WORDS = ((_NULL, 0, 4), (_OTHER, 4, 8), (_OTHER, 8, 13))
-_INT64_DIGITS, _EXACT = 19, 2**53
-"""Digits of the greatest integer; below, one division by a power of ten is rounded right."""
-
-
-class _Names(NamedTuple):
-    """The names on the way to the fields, in nodes: one for each object, the outermost first."""
-
-    letters: NDArray[np.uint8]
-    begins: NDArray[np.int64]
-    """[names + 1]: name k is letters[begins[k]:begins[k + 1]]."""
-    edges: NDArray[np.int64]
-    """[nodes + 1]: the names that node j has are edges[j] to edges[j + 1]."""
-    above: NDArray[np.int64]
-    """[nodes]: the node that a node is in."""
-    inner: NDArray[np.int64]
-    """[names]: the node that its value is, or 0."""
-    field: NDArray[np.int64]
-    """[names]: the field that its value is, or _ABSENT for a name that is not plain."""
-    kinds: NDArray[np.int64]
-    """[names]: the kinds that its value may be of."""
-
-
-class _Columns(NamedTuple):
-    """Where clicks go, each one place further, and each field `most` places further."""
-
-    begins: NDArray[np.int64]
-    sizes: NDArray[np.int32]
-    """Spans of the values, _ABSENT for none or null."""
-    whole: NDArray[np.int64]
-    """ts as an integer."""
-    decimal: NDArray[np.float64]
-    """ts, and then weight; NaN if it takes a slower parser."""
-
-
-# Each of these begins at data[i]. The place that it returns is -1 where something is not plain. All
-# stop at a newline, which is behind each record.
-
-
-@INLINED
-def _past_blanks(data, i):  # type: ignore[no-untyped-def]
-    while _BLANK[data[i]]:
-        i += 1
-    return i
-
-
-@INLINED
-def _end_of_text(data, i, in_text):  # type: ignore[no-untyped-def]
-    """(where the quote stands that ends a text, whether it has escapes)."""
-    has_escapes = False
-    while True:
-        while in_text[data[i]]:
-            i += 1
-        if data[i] == _QUOTE:
-            return i, has_escapes
-        if data[i] != _BACKSLASH:
-            return -1, has_escapes
-        has_escapes = True
-        i += 1
-        if data[i] == _U:
-            for _ in range(4):
-                i += 1
-                if not _HEX[data[i]]:
-                    return -1, has_escapes
-        elif not _ESCAPED[data[i]]:
-            return -1, has_escapes
-        i += 1
-
-
-@INLINED
-def _past_digits(data, i, value):  # type: ignore[no-untyped-def]
-    """(the place after digits, `value` with them behind it); too many overflow it."""
-    while _ZERO <= data[i] <= _NINE:
-        value = value * 10 + np.int64(data[i] - _ZERO)
-        i += 1
-    return i, value
-
-
-@INLINED
-def _past_number(data, i):  # type: ignore[no-untyped-def]
-    """(the place after a number, its kind, its value as an integer, as a decimal or NaN)."""
-    negative = data[i] == _MINUS
-    begin = i + 1 if negative else i
-    i, value = _past_digits(data, begin, np.int64(0))
-    digits, decimals = i - begin, 0
-    plain = digits == 1 or (digits > 1 and data[begin] != _ZERO)
-    kind = _WHOLE
-    if data[i] == _POINT:
-        begin = i + 1
-        i, value = _past_digits(data, begin, value)
-        decimals = i - begin
-        digits += decimals
-        plain &= decimals > 0
-        kind = _NUMBER
-    decimal = np.nan
-    # Of 19 digits, those that do not fit are negative by now. -0 is not written as it is read.
-    if digits > _INT64_DIGITS or value < 0 or (negative and value == 0):
-        kind = _NUMBER
-    elif kind == _WHOLE or value < _EXACT:
-        decimal = value / 10.0**decimals
-    if data[i] == _SMALL_E or data[i] == _GREAT_E:
-        begin = i + 2 if data[i + 1] == _MINUS or data[i + 1] == _PLUS else i + 1
-        i, _ = _past_digits(data, begin, np.int64(0))
-        plain &= i > begin
-        kind, decimal = _NUMBER, np.nan
-    return (
-        i if plain else -1,
-        kind,
-        -value if negative else value,
-        -decimal if negative else decimal,
-    )
-
-
-@INLINED
-def _past_scalar(data, i, in_text):  # type: ignore[no-untyped-def]
-    """(the place after a value, its kind, its span, and what it is as a number)."""
-    begin = i
-    if data[i] == _QUOTE:
-        end, has_escapes = _end_of_text(data, i + 1, in_text)
-        past = end + 1 if end >= 0 else -1
-        return past, _OTHER if has_escapes else _TEXT, begin + 1, end, np.int64(0), np.nan
-    if data[i] == _MINUS or _ZERO <= data[i] <= _NINE:
-        i, kind, value, decimal = _past_number(data, i)
-        return i, kind, begin, i, value, decimal
-    for kind, k, last in _WORDS:
-        i = begin
-        while k < last and data[i] == _LETTERS[k]:
-            k += 1
-            i += 1
-        if k == last:
-            return i, kind, begin, i, np.int64(0), np.nan
-    return -1, _OTHER, begin, begin, np.int64(0), np.nan
-
-
-@INLINED
-def _past_name(data, i, in_text):  # type: ignore[no-untyped-def]
-    """(where the value of a name begins, the name's span, whether it has escapes)."""
-    begin = i + 1
-    if data[i] != _QUOTE:
-        return -1, begin, begin, False
-    end, has_escapes = _end_of_text(data, begin, in_text)
-    if end < 0:
-        return -1, begin, end, False
-    i = _past_blanks(data, end + 1)
-    if data[i] != _COLON:
-        return -1, begin, end, False
-    return _past_blanks(data, i + 1), begin, end, has_escapes
-
-
-@INLINED
-def _past_nested(data, i, in_text):  # type: ignore[no-untyped-def]
-    """The place after an object or a list, whatever is in it."""
-    depth = 0
-    objects = np.int64(0)  # bits, the innermost the lowest: whether it is one
-    while True:
-        if data[i] == _OPENED or data[i] == _LISTED:
-            if depth == _DEPTH:
-                return -1
-            is_object = data[i] == _OPENED
-            objects = objects << 1 | is_object
-            depth += 1
-            i = _past_blanks(data, i + 1)
-            if data[i] != (_CLOSED if is_object else _UNLISTED):
-                if is_object:
-                    i, _, _, _ = _past_name(data, i, in_text)
-                    if i < 0:
-                        return -1
-                continue
-        else:
-            i, _, _, _, _, _ = _past_scalar(data, i, in_text)
-            if i < 0:
-                return -1
-        i = _past_blanks(data, i)
-        while data[i] == (_CLOSED if objects & 1 else _UNLISTED):
-            i += 1
-            depth -= 1
-            objects >>= 1
-            if depth == 0:
-                return i
-            i = _past_blanks(data, i)
-        if data[i] != _COMMA:
-            return -1
-        i = _past_blanks(data, i + 1)
-        if objects & 1:
-            i, _, _, _ = _past_name(data, i, in_text)
-            if i < 0:
-                return -1
-
-
-@INLINED
-def _known(data, begin, end, names, node):  # type: ignore[no-untyped-def]
-    """Which of the node's names data[begin:end] is, or -1."""
-    for k in range(names.edges[node], names.edges[node + 1]):
-        if names.begins[k + 1] - names.begins[k] == end - begin:
-            j = 0
-            while j < end - begin and data[begin + j] == names.letters[names.begins[k] + j]:
-                j += 1
-            if j == end - begin:
-                return k
-    return -1
-
-
-@INLINED
-def _past_document(data, i, in_text, names, needed, n, most, columns):  # type: ignore[no-untyped-def]
-    """The place after a document, whose fields go to the columns at n."""
-    for field in range(len(FIELDS)):
-        columns.begins[field * most + n] = 0
-        columns.sizes[field * most + n] = _ABSENT
-    if data[i] != _OPENED:
-        return -1
-    met = node = np.int64(0)
-    i += 1
-    while True:
-        i, begin, end, has_escapes = _past_name(data, _past_blanks(data, i), in_text)
-        if i < 0 or has_escapes:
-            return -1
-        name = _known(data, begin, end, names, node)
-        if name >= 0:
-            if met >> name & 1:
-                return -1
-            met |= 1 << name
-        if name >= 0 and names.inner[name] > 0:
-            if data[i] != _OPENED:
-                return -1
-            node = names.inner[name]
-            i += 1
-            continue
-        if data[i] == _OPENED or data[i] == _LISTED:
-            if name >= 0:
-                return -1
-            i = _past_nested(data, i, in_text)
-            if i < 0:
-                return -1
-        else:
-            i, kind, begin, end, value, decimal = _past_scalar(data, i, in_text)
-            if i < 0 or (name >= 0 and (not names.kinds[name] & kind or begin == end)):
-                return -1
-            if name >= 0 and kind != _NULL:
-                field = names.field[name]
-                columns.begins[field * most + n] = begin
-                columns.sizes[field * most + n] = end - begin
-                if field == _TS:
-                    columns.whole[n] = value
-                if field >= _TS:
-                    columns.decimal[(field - _TS) * most + n] = decimal
-        i = _past_blanks(data, i)
-        while node > 0 and data[i] == _CLOSED:
-            node = names.above[node]
-            i = _past_blanks(data, i + 1)
-        if data[i] == _CLOSED:
-            return i + 1 if met & needed == needed else -1
-        if data[i] != _COMMA:
-            return -1
-        i += 1
-
-
-@nb.njit(cache=True, nogil=True)
-def _scan(data, ends, parts, in_text, names, needed, columns, records, odd, sources=SOURCES):  # type: ignore[no-untyped-def]
-    """Columns of the clicks of plain records. Returns (clicks, records that are not plain).
-
-    `data` is the records, each with a newline behind it, at `ends`; a record may have so many
-    `parts`; `in_text` tells which bytes may be in text.
-    """
-    n = odds = 0
-    end = np.int64(-1)
-    most = len(records)
-    data, in_text = pointer(data), pointer(in_text)
-    names = _Names(
-        pointer(names.letters), pointer(names.begins), pointer(names.edges), pointer(names.above),
-        pointer(names.inner), pointer(names.field), pointer(names.kinds),
-    )  # fmt: skip
-    columns = _Columns(
-        pointer(columns.begins), pointer(columns.sizes), pointer(columns.whole),
-        pointer(columns.decimal),
-    )  # fmt: skip
-    for record in range(len(ends)):
-        i = end + 1
-        end = ends[record]
-        first = n
-        plain = True
-        while plain:
-            i = _past_blanks(data, i)
-            if data[i] == _LINE:
-                if i == end:
-                    break
-                i += 1  # a blank line, which other parsers skip too
-                continue
-            i = _past_document(data, i, in_text, names, needed, n, most, columns)
-            plain = i >= 0 and n - first < parts
-            if plain:
-                i = _past_blanks(data, i)
-                plain = data[i] == _LINE
-                records[n] = record
-                n += 1
-                if i == end:
-                    break
-                i += 1
-        if not plain or n == first:
-            n = first
-            odd[odds] = record
-            odds += 1
-    return n, odds
+_TS_KINDS = {"iso": TEXT, "s": WHOLE | NUMBER}
 
 
 class Plain:
@@ -363,7 +53,7 @@ class Plain:
     """
 
     def __init__(self, tree: Tree, literals: Sequence[str], unit: str) -> None:
-        kinds_of = _KINDS | {"ts": _TS_KINDS.get(unit, _WHOLE)}
+        kinds_of = _KINDS | {"ts": _TS_KINDS.get(unit, WHOLE)}
         self._unit = unit
         letters: list[bytes] = []
         edges, above = [0], [0]
@@ -376,7 +66,7 @@ class Plain:
             for name, below in [*node.items(), *((name, None) for name in odd)]:
                 letters.append(name.encode(errors="surrogatepass"))
                 is_field, is_node = isinstance(below, str), isinstance(below, Mapping)
-                fields.append(FIELDS.index(below) if is_field else _ABSENT)
+                fields.append(FIELDS.index(below) if is_field else ABSENT)
                 kinds.append(kinds_of[below] if is_field else 0)
                 inner.append(len(nodes) if is_node else 0)
                 if is_node:
@@ -385,10 +75,10 @@ class Plain:
             edges.append(len(letters))
         if len(letters) > _NAMES:
             raise ValueError(f"{len(letters)} names on the way to the fields are too many")
-        self._fields = [FIELDS[field] for field in fields if field != _ABSENT]
-        needed = [f != _ABSENT and FIELDS[f] not in OPTIONAL for f in fields]
+        self._fields = [FIELDS[field] for field in fields if field != ABSENT]
+        needed = [f != ABSENT and FIELDS[f] not in OPTIONAL for f in fields]
         self._needed = sum(1 << k for k, is_needed in enumerate(needed) if is_needed)
-        self._names = _Names(
+        self._names = Names(
             np.frombuffer(b"".join(letters), np.uint8),
             np.cumsum([0, *map(len, letters)]),
             *(np.array(column, np.int64) for column in (edges, above, inner, fields, kinds)),
@@ -408,7 +98,7 @@ class Plain:
         text = b"\n".join([*given, b""])
         ends = np.cumsum(np.fromiter(map(len, given), np.int64, len(given)) + 1) - 1
         most = text.count(b"{") + 1
-        columns = _Columns(
+        columns = Columns(
             np.empty((len(FIELDS), most), np.int64),
             np.empty((len(FIELDS), most), np.int32),
             np.empty(most, np.int64),
@@ -416,8 +106,8 @@ class Plain:
         )
         records, odd = np.empty(most, np.int64), np.empty(len(given), np.int64)
         data = np.frombuffer(text, np.uint8)
-        n, odds = _scan(
-            data, ends, MAX_PARTS, _IN_UTF8 if _is_utf8(text) else _IN_ASCII, self._names,
+        n, odds = scan(
+            data, ends, MAX_PARTS, IN_UTF8 if _is_utf8(text) else IN_ASCII, self._names,
             self._needed, columns, records, odd,
         )  # fmt: skip
         out: dict[str, Any] = {}
@@ -426,11 +116,11 @@ class Plain:
             sizes = columns.sizes[at, :n]
             texts = Texts(data, columns.begins[at, :n], np.maximum(sizes, 0))
             if field == "weight":
-                out[field] = _decimals(texts, columns.decimal[1, :n], sizes != _ABSENT)
+                out[field] = _decimals(texts, columns.decimal[1, :n], sizes != ABSENT)
             elif field != "ts" or self._unit == "iso":
                 out[field] = texts
             elif self._unit == "s":
-                out[field] = _decimals(texts, columns.decimal[0, :n], sizes != _ABSENT)
+                out[field] = _decimals(texts, columns.decimal[0, :n], sizes != ABSENT)
             else:
                 out[field] = columns.whole[:n]
         return out, records[:n], odd[:odds]

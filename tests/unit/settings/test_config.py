@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +7,6 @@ from streamer.errors import ConfigError
 from streamer.settings.load import duration, leaves, load, load_with_origins, spelled, start_time
 from streamer.settings.sections import CommitSettings, Config, RoundSettings
 
-ROOT = Path(__file__).parents[3]
 MINUTE = 60_000
 
 
@@ -357,56 +353,3 @@ def test_engine_settings_are_the_sections_of_the_engine(tmp_path: Path) -> None:
     assert isinstance(config.engine_settings, Settings)
     assert config.engine_settings.walks.length == 20
     assert config.engine_settings.lsh is config.lsh
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "streamer.cli", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"TERM": "dumb", "COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["worker", "replay", "publish", "query", "inspect", "demo", "topics create", "config", "init"],
-)
-def test_help_shows_how_to_call_each_command(name: str) -> None:
-    done = command(*name.split(), "--help")
-    assert done.returncode == 0
-    assert f"$ walkstream {name}" in done.stdout
-
-
-def test_help_imports_neither_numba_nor_kafka() -> None:
-    script = (
-        "import sys\n"
-        "from streamer.cli import app\n"
-        "try:\n    app(['--help'])\n"
-        "except SystemExit:\n    pass\n"
-        "print('LOADED', {'numba', 'confluent_kafka', 'rocksdict'} & set(sys.modules))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert "LOADED set()" in done.stdout
-
-
-def test_the_help_names_the_exit_codes() -> None:
-    told = " ".join(command("--help").stdout.split())
-    assert "Exit codes: 0 done or stopped; 1 failed; 2 a wrong setting" in told
-
-
-def test_a_wrong_setting_ends_a_command_with_one_line_and_exit_code_2() -> None:
-    done = command("topics", "check", "--set", "graph.halflife=3d")
-    assert done.returncode == 2
-    assert done.stderr.startswith("walkstream: graph.halflife: ")
-    assert len(done.stderr.splitlines()) == 1

@@ -10,7 +10,7 @@ from streamer.errors import ConfigError
 from streamer.settings import file as settings_file
 from streamer.settings.load import leaves, load, load_with_origins
 from streamer.settings.sections import Config
-from tests.unit.settings.test_config import command
+from tests.unit.cli.test_help import command
 
 TEMPLATE = settings_file.template()
 LINES = TEMPLATE.splitlines()

@@ -12,7 +12,7 @@ from streamer.errors import ConfigError
 from streamer.settings import view as settings_view
 from streamer.settings.load import duration, leaves
 from streamer.settings.sections import Config
-from tests.unit.settings.test_config import command
+from tests.unit.cli.test_help import command
 
 CANARY = "hunter2"
 

@@ -1,7 +1,4 @@
-from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,10 +11,8 @@ from core.ids.vocabulary import ATTRIBUTE
 from core.rounds import Inputs
 from core.rows import FORMAT, row_dtype
 from streamer import records
-from streamer.demo.shop import Shop
 from streamer.errors import CorruptState, WalkstreamError
 from streamer.records import Progress, Space
-from streamer.settings import load as config
 from streamer.store import (
     DESCRIBED,
     POSTINGS,
@@ -27,26 +22,9 @@ from streamer.store import (
     guarded,
     open_for_reading,
 )
-from streamer.worker import checkpoint
+from tests.unit.state.made import SETTINGS, START_MS, batches
 
-START_MS = 1_700_000_000_000
-SETTINGS = config.load(
-    None,
-    [
-        *("model.dim=16", "lsh.tables=3", "clusters.count=8", "clusters.min_items=40"),
-        *("session.gap=1m", "graph.half_life=1m", "engine.threads=1"),
-    ],
-    {},
-).engine_settings
 DTYPE = row_dtype(16, 0, 3)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path / "state")
-    opened.set_meta({records.SPACE: msgspec.msgpack.encode(Space.of(SETTINGS, 1))})
-    yield opened
-    opened.close()
 
 
 def index_entries(
@@ -75,18 +53,6 @@ def row(version: int, *, published: int = 1, cluster: int = 0, bucket: int = 0) 
     out["format"], out["version"], out["published"] = FORMAT, version, published
     out["cluster"], out["buckets"] = cluster, bucket
     return out
-
-
-def batches(n: int, size: int = 250, rate: float = 2.0) -> Iterator[Clicks]:
-    stream = list(islice(Shop(1, products=120).clicks(START_MS, rate=rate), n * size))
-    for begin in range(0, len(stream), size):
-        part = stream[begin : begin + size]
-        yield Clicks(
-            [click["user_id"] for click in part],
-            [click["item_id"] for click in part],
-            np.array([click["ts"] for click in part], np.int64),
-            np.ones(len(part), np.float32),
-        )
 
 
 # -- rows and indices ----------------------------------------------------------------------------
@@ -288,80 +254,6 @@ def test_offsets_come_back_by_topic_and_partition(store: Store) -> None:
     )
     assert store.progress() == {("a/b", 11): done}
     assert store.tail_offsets() == {("a/b", 4): 9}
-
-
-# -- checkpoints ---------------------------------------------------------------------------------
-
-
-def remembered(engine: Engine) -> dict[str, Any]:
-    """Graph, sessions and clock by id, so that slots do not matter."""
-    names, g, ses = engine.vocabulary.keys, engine.graph, engine.sessions
-
-    def named(slots: NDArray[np.int32]) -> list[str | None]:
-        return [names[slot] for slot in slots]
-
-    nodes = [slot for slot in range(len(names)) if g.last_seen[slot] >= 0]
-    return {
-        "graph": {
-            names[slot]: (int(g.last_seen[slot]), named(nbr), wgt.tobytes())
-            for slot in nodes
-            for nbr, wgt in [g.row(slot)]
-        },
-        "sessions": {
-            user: (int(ses.time[at]), named(ses.items[at, : ses.size[at]]))
-            for user, at in ses.users.items()
-        },
-        "clock": (engine.clock.time, engine.clock.landmark),
-    }
-
-
-Step = Callable[[Engine, Clicks], object]
-STEPS: dict[str, Step] = {
-    "learned": lambda engine, clicks: engine.step(Inputs(clicks)),
-    "only folded": lambda engine, clicks: engine.fold(clicks),
-}
-
-
-@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
-def test_a_checkpoint_gives_back_graph_sessions_and_offsets(store: Store, step: Step) -> None:
-    engine = Engine(SETTINGS, 1)
-    wrote = []
-    for n, clicks in enumerate(batches(16)):
-        step(engine, clicks)
-        wrote.append(checkpoint.save(store, engine, {("clicks", 0): n}))
-        loaded = Engine(SETTINGS, 1)
-        assert checkpoint.load(store, loaded) == {"clicks/0": n}
-        assert remembered(loaded) == remembered(engine)
-    assert checkpoint.save(store, engine, {("clicks", 0): 99}) == 0, "nothing changed since"
-    assert checkpoint.load(store, Engine(SETTINGS, 1)) == {"clicks/0": 99}
-    assert min(wrote) > 0
-
-
-def test_graph_size_counts_nodes_and_arcs_of_the_checkpoint(store: Store) -> None:
-    engine = Engine(SETTINGS, 1)
-    (clicks,) = batches(1)
-    engine.fold(clicks)
-    assert checkpoint.size(store) == (0, 0)
-    checkpoint.save(store, engine, {})
-    assert checkpoint.size(store) == (len(set(clicks.items)), engine.graph.arcs)
-
-
-def test_a_folder_without_a_checkpoint_has_none(store: Store) -> None:
-    engine = Engine(SETTINGS, 1)
-    assert checkpoint.load(store, engine) is None
-    assert checkpoint.pointer(store) is None
-    assert remembered(engine) == remembered(Engine(SETTINGS, 1))
-
-
-def test_a_checkpoint_can_be_told_other_offsets(store: Store) -> None:
-    engine = Engine(SETTINGS, 1)
-    (clicks,) = batches(1)
-    engine.fold(clicks)
-    checkpoint.save(store, engine, {})
-    checkpoint.set_offsets(store, {("clicks", 0): 5})
-    loaded = Engine(SETTINGS, 1)
-    assert checkpoint.load(store, loaded) == {"clicks/0": 5}
-    assert remembered(loaded) == remembered(engine)
 
 
 # -- the folder ----------------------------------------------------------------------------------

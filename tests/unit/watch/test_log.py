@@ -10,7 +10,7 @@ import pytest
 from streamer.errors import Refused
 from streamer.settings.sections import LogSettings
 from streamer.watch import log
-from tests.unit.settings.test_config import command
+from tests.unit.cli.test_help import command
 
 
 @pytest.fixture
