@@ -17,23 +17,25 @@ USERS, ITEMS = 4, 6
 
 
 class _Compiling(Listener):
-    """Calls back when numba begins to compile, which it does not if its cache has the kernel."""
+    """Calls `on_first` when numba compiles its first kernel; it loads those of its cache."""
 
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self.tell, self.told = tell, False
+    def __init__(self, on_first: Callable[[], None]) -> None:
+        self.on_first, self.began = on_first, False
 
     def on_start(self, event: Any) -> None:
-        if not self.told:
-            self.told = True
-            self.tell()
+        if not self.began:
+            self.began = True
+            self.on_first()
 
     def on_end(self, event: Any) -> None:
-        """A listener must have it."""
+        """numba asks every listener for this method."""
 
 
 def listening(compiling: Callable[[], None]) -> AbstractContextManager[object]:
-    """Calls `compiling` before the first kernel that has to be compiled meanwhile, and not at all
-    if numba's cache has all of them."""
+    """A context in which `compiling` is called before the first kernel that numba compiles.
+
+    If numba's cache has all kernels, it is never called.
+    """
     return install_listener("numba:compile", _Compiling(compiling))
 
 

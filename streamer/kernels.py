@@ -1,4 +1,4 @@
-"""Kernels made ready before the first click, with a word to who waits for it."""
+"""Kernels are loaded or compiled before the first click; a compilation is logged."""
 
 import logging
 import time
@@ -18,14 +18,15 @@ def prepare(settings: Settings) -> None:
     folder; NUMBA_CACHE_DIR names another.
     """
     begin = time.monotonic()
-    told = []
+    compiled = False
 
-    def tell() -> None:
-        told.append(True)
+    def note() -> None:
+        nonlocal compiled
+        compiled = True
         log.info("compiling the kernels: half a minute or so, once for these settings")
 
-    with listening(tell):
+    with listening(note):
         warm_up(settings)
         Decoder(ClickSettings(), EventSettings())([], [], [])
-    if told:
+    if compiled:
         log.info("compiled in %.0f s; kept for later starts", time.monotonic() - begin)

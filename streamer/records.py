@@ -35,7 +35,7 @@ VERSION_HEADER = "version"
 """Header of a tombstone in `model-state`: the version that the deletion has."""
 
 REPLAYED_FROM = "replayed.from"
-"""Header of a record that `dlq replay` sent again: the place of its dead letter."""
+"""Header of a record that `dlq replay` sent again: where its dead letter is."""
 SOURCE = ("source.partition", "source.offset", "source.timestamp")
 """Headers of a dead letter, and of its copy: which record of that topic it was, and its time."""
 
@@ -76,8 +76,10 @@ class Space(msgspec.Struct, frozen=True):
 
         Partitions are left out, as they place rows and not vectors.
         """
-        told = _to_msgpack([getattr(self, f) for f in self.__struct_fields__ if f != "partitions"])
-        return f"d{self.dim}-{hashlib.blake2b(told, digest_size=4).hexdigest()}"
+        packed = _to_msgpack(
+            [getattr(self, f) for f in self.__struct_fields__ if f != "partitions"]
+        )
+        return f"d{self.dim}-{hashlib.blake2b(packed, digest_size=4).hexdigest()}"
 
     def check(self, wanted: "Space", where: str) -> None:
         """Refused if `wanted`, which follows from the configuration, does not fit this space."""

@@ -219,17 +219,17 @@ class Store:
         prefix = cluster_prefix(cluster)
         return [key[len(prefix) :] for key, _ in self.scan("clusters", prefix)]
 
-    def buckets(self, places: Iterable[tuple[int, int]]) -> tuple[list[bytes], list[bytes]]:
+    def buckets(self, buckets: Iterable[tuple[int, int]]) -> tuple[list[bytes], list[bytes]]:
         """The items of these LSH buckets, given as (table, key), and the cluster of each, packed.
 
-        An item that is in several of them is told as often.
+        An item that is in several of them is returned as often.
         """
         postings: list[bytes] = []
         clusters: list[bytes] = []
         cursor = self._cf["postings"].iter()
         key, value, seek, step = cursor.key, cursor.value, cursor.seek, cursor.next
         posting: bytes | None = b""
-        for prefix in sorted(bucket_prefix(table, bucket) for table, bucket in places):
+        for prefix in sorted(bucket_prefix(table, bucket) for table, bucket in buckets):
             # Past the end, or where RocksDB cannot read on, the key is None.
             if posting is not None and posting < prefix:
                 seek(prefix)

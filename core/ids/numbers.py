@@ -41,7 +41,7 @@ class _Table(NamedTuple):
 def _look_up(data, begins, sizes, table, used, fresh, out, first, sources=SOURCES):  # type: ignore[no-untyped-def]
     """The number of each text, which is a span of `data`, into `out`, int32 [n].
 
-    A text that is not there takes the next of the numbers `fresh`, int32 [n], and its place in the
+    A text that is not there takes the next of the numbers `fresh`, int32 [n], and its index in the
     batch is the next of `first`, int64 [n]. The table has room for all; its texts have, from `used`
     on. Returns (numbers taken, bytes of the table's texts in use).
     """

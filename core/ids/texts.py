@@ -49,9 +49,9 @@ class Texts(Sequence[str]):
         sizes = np.concatenate([part.sizes for part in parts])
         return cls(data, np.concatenate(begins), sizes)
 
-    def taken(self, places: NDArray[np.integer] | NDArray[np.bool_]) -> "Texts":
-        """The texts at `places`, in that order, or where a mask is true."""
-        return Texts(self.data, self.begins[places], self.sizes[places])
+    def taken(self, indices: NDArray[np.integer] | NDArray[np.bool_]) -> "Texts":
+        """The texts at `indices`, in that order, or where a mask is true."""
+        return Texts(self.data, self.begins[indices], self.sizes[indices])
 
     def tolist(self) -> list[str]:
         if not len(self):

@@ -11,7 +11,7 @@ ATTRIBUTE = b"\xffattr/"
 """Keys that start with 0xFF are no UTF-8, so no item id can be one of them."""
 
 ID_BYTES = 200
-"""Bytes of memory of an id of some ten characters: its text, its number, and its places in a dict,
+"""Bytes of memory of an id of some ten characters: its text, its number, and its entries in a dict,
 in a list, and in the table of `Numbers`."""
 
 _ATTRIBUTE_TEXT = ATTRIBUTE.decode("utf-8", "surrogateescape")

@@ -1,6 +1,6 @@
 """What kernels do with rows of float32 whose length is a multiple of 16, in registers.
 
-A row is named by a pointer and the place of its first element. `wide` is a tuple with one element
+A row is named by a pointer and the offset of its first element. `wide` is a tuple with one element
 for each 16 dims: its length is part of its type, so that every loop over the dims has a trip count
 that the compiler knows.
 """

@@ -234,7 +234,7 @@ def _transact(config: Config, letters: int, log: Log, chosen: _Choice) -> None:
 
 
 def _produce(producer: Producer, letter: Letter, stamped: bool, partitions: Container[int]) -> None:
-    headers: deadletter.Headers = [(REPLAYED_FROM, letter.place.encode())]
+    headers: deadletter.Headers = [(REPLAYED_FROM, letter.position.encode())]
     # By these a worker that folds old clicks anew knows whether it has the original as well.
     headers += [(name, letter.headers[name]) for name in SOURCE if name in letter.headers]
     stamp = letter.headers.get("source.timestamp", "")

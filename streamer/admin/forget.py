@@ -74,14 +74,14 @@ def write(config: Config, keys: Collection[bytes], undo: bool = False) -> None:
     """
     failed: list[KafkaError] = []
 
-    def told(error: KafkaError | None, _: Message) -> None:
+    def collect(error: KafkaError | None, _: Message) -> None:
         if error is not None:
             failed.append(error)
 
     topic = config.topics.model_state
     producer = Producer(clients.COMMON | config.kafka | {"enable.idempotence": True})
     for one in keys:
-        producer.produce(topic, None if undo else b"\x01", one, partition=0, on_delivery=told)
+        producer.produce(topic, None if undo else b"\x01", one, partition=0, on_delivery=collect)
     left = producer.flush(CALL_SECONDS)
     if failed or left:
         why = failed[0].str() if failed else "no answer in time"

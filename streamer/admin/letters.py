@@ -48,7 +48,7 @@ class Letter(NamedTuple):
         return cls(topic, partition, offset, ms, message.key(), message.value(), headers)
 
     @property
-    def place(self) -> str:
+    def position(self) -> str:
         return f"{self.topic}[{self.partition}]@{self.offset}"
 
     @property
@@ -86,7 +86,7 @@ class Letter(NamedTuple):
     def as_json(self) -> bytes:
         """Its place, its time, its headers, and key and value as in `dead-letters.jsonl`."""
         line: dict[str, object] = {
-            "place": self.place,
+            "place": self.position,
             "time": iso(self.time),
             **{
                 name: int(value) if name in _NUMBERS and value.lstrip("-").isdecimal() else value

@@ -157,15 +157,15 @@ def _wait_for_members(config: Config, admin: AdminClient) -> None:
     # No worker has a name that ends so: each of them is another member.
     nobody = replace(config, app=replace(config.app, instance=""))
     session = int(config.kafka.get("session.timeout.ms", clients.SESSION_MS)) / 1000
-    deadline, told = time.monotonic() + session + LEAVE_SECONDS, False
+    deadline, announced = time.monotonic() + session + LEAVE_SECONDS, False
     while members := clients.other_members(admin, nobody):
         if time.monotonic() > deadline:
             raise Refused(
                 f"group {config.app.name} has a member ({', '.join(members)}) for longer than a "
                 "session without a worker lasts: stop the worker, then reset again"
             )
-        if not told:
-            told = True
+        if not announced:
+            announced = True
             print(f"waiting for {', '.join(members)} to leave group {config.app.name}", flush=True)
         time.sleep(0.5)
 

@@ -103,13 +103,13 @@ def writes(
         return size / bare.seconds(made[-1])
 
     ours, theirs, most, whole, added = in_turns(write, peer, ceiling, place_and_write, add)
-    told = (
+    label = (
         f"{size:,} changed rows of {len(catalogue):,}, {np.mean(moves):.1f} of "
         f"{catalogue.placer.settings.lsh.tables} buckets moved a row"
     )
     yield Result(
         bench="index",
-        setting=told,
+        setting=label,
         ours=ours,
         unit="rows/s",
         peer=f"sqlite {sqlite3.sqlite_version}, the same rows and entries, log not synced",
@@ -120,7 +120,7 @@ def writes(
     )
     yield Result(
         bench="index",
-        setting=f"{told}; placed as well",
+        setting=f"{label}; placed as well",
         ours=whole,
         unit="rows/s",
         peer=f"{PEER}, the changed vectors added, nothing stored",
@@ -207,7 +207,7 @@ def queries(store: Store, count: int) -> Iterator[Result]:
     shelf = resident.shelf
     assert isinstance(shelf, Resident)
     n = len(shelf)
-    pairs, names = shelf.vectors(range(n)), [shelf.told(at)[0].decode() for at in range(n)]
+    pairs, names = shelf.vectors(range(n)), [shelf.entry(at)[0].decode() for at in range(n)]
     asked = np.random.default_rng(3).choice(n, count, replace=False)
     for mode in MODES:
         asking, held = inner(pairs, asked, mode)
@@ -272,8 +272,8 @@ def exact(
 def overlap(found: list[list[str]], wanted: list[set[int]], names: list[str]) -> float:
     """recall@K."""
     hits = [
-        len({names[at] for at in goal}.intersection(told))
-        for told, goal in zip(found, wanted, strict=True)
+        len({names[at] for at in goal}.intersection(answered))
+        for answered, goal in zip(found, wanted, strict=True)
     ]
     return sum(hits) / (K * len(hits))
 

@@ -72,7 +72,7 @@ def measure(options: Options) -> Iterator[Result]:
             peer=f"{QUIXSTREAMS.replace('==', ' ')}, count by user, one core",
             peer_value=count,
             ratio=ours / count,
-            quality=single.told(),
+            quality=single.summary(),
             peer_quality=f"{median(their_clock):,.0f}/s by the clock",
             ceiling=f"{raw:,.0f}/s: consume alone, in the same run",
             target=f"{TARGET:,.0f} and 4 times",
@@ -85,7 +85,7 @@ def measure(options: Options) -> Iterator[Result]:
             ours=ours,
             unit="clicks/s of CPU time",
             peer="none",
-            quality=packed.told(),
+            quality=packed.summary(),
             ceiling=f"{raw:,.0f}/s: consume alone, in the same run",
             target=f"{PACKED_TARGET:,.0f}",
         )
@@ -213,7 +213,7 @@ class Log:
         assert kept == self.clicks, "all clicks are good, and none is left out"
         return rate
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """The rate of `fold` by the clock; it took turns with `consume`."""
         return f"{median(self.by_clock[::2]):,.0f}/s by the clock"
 

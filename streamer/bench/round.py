@@ -59,14 +59,14 @@ def measure(options: Options) -> Iterator[Result]:
                 peer=f"gensim {gensim.__version__} item2vec, {EPOCHS} epochs, {threads} workers",
                 peer_value=job,
                 ratio=speed / job,
-                quality=told(last["hit_rates"]),
-                ceiling=f"time: {told(last['stages'])}; the kernel of learning sets it, see "
+                quality=spelled(last["hit_rates"]),
+                ceiling=f"time: {spelled(last['stages'])}; the kernel of learning sets it, see "
                 "`walkstream bench skipgram`",
                 target=f"{TARGET:,.0f} events/s",
             )
 
 
-def told(shares: object) -> str:
+def spelled(shares: object) -> str:
     assert isinstance(shares, dict)
     return ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.005)
 

@@ -20,7 +20,7 @@ def run(name: Name | Literal["all"], options: Options, as_json: bool) -> None:
     for one in names:
         print(f"{one}: measuring, which takes some minutes", file=sys.stderr, flush=True)
         for result in _measure(one, options):
-            line = msgspec.json.encode(result).decode() if as_json else told(result)
+            line = msgspec.json.encode(result).decode() if as_json else as_text(result)
             print(line, flush=True)
 
 
@@ -45,7 +45,7 @@ def number(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def told(r: Result) -> str:
+def as_text(r: Result) -> str:
     """A result in one line."""
     text = f"{r.bench} {r.setting}: {number(r.ours)} {r.unit}"
     if r.peer_value is not None:

@@ -153,11 +153,11 @@ class Peer:
 
 
 def quality(planted: Planted, trained: Iterator[NDArray[np.float32]]) -> str:
-    told = (
+    measured = (
         f"{epochs} epochs: purity {planted.purity(v):.4f}, links AUC {planted.links(v):.4f}"
         for epochs, v in zip(EPOCHS, trained, strict=True)
     )
-    return "; ".join(told)
+    return "; ".join(measured)
 
 
 def defaults(planted: Planted, walks: NDArray[np.int32], plain: Trainer) -> Result:

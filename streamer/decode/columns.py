@@ -37,15 +37,15 @@ class Columns:
             np.array(times, np.int64), np.array(weights, np.float64), as_event_ids(event_ids),
         )  # fmt: skip
 
-    def taken(self, places: NDArray[np.intp]) -> Self:
-        """The clicks at `places`, in that order."""
+    def taken(self, indices: NDArray[np.intp]) -> Self:
+        """The clicks at `indices`, in that order."""
         return type(self)(
-            self.records[places],
-            self.users.taken(places),
-            self.items.taken(places),
-            self.times[places],
-            self.weights[places],
-            self.event_ids.taken(places),
+            self.records[indices],
+            self.users.taken(indices),
+            self.items.taken(indices),
+            self.times[indices],
+            self.weights[indices],
+            self.event_ids.taken(indices),
         )
 
     @classmethod

@@ -34,15 +34,15 @@ class DeadLetter:
         """
         topic, partition = message.topic() or "", message.partition() or 0
         _, timestamp = message.timestamp()
-        told = headers(topic, partition, message.offset() or 0, timestamp, bad)
+        described = headers(topic, partition, message.offset() or 0, timestamp, bad)
         key, value = message.key(), bad.value
         size = len(key or b"") + len(value or b"")
         most = MAX_BYTES // 2 if bad.part is None else MAX_ID_BYTES
         if size > MAX_BYTES or (bad.part is not None and key and len(key) > most):
-            told.append(("source.bytes", str(size).encode()))
+            described.append(("source.bytes", str(size).encode()))
             key = key and key[:most]
             value = value and value[: MAX_BYTES // 2]
-        return cls(key, value, told, bad)
+        return cls(key, value, described, bad)
 
 
 def headers(topic: str, partition: int, offset: int, timestamp: int, bad: Bad) -> Headers:

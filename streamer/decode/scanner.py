@@ -51,7 +51,7 @@ class Names(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Where clicks go, each one place further, and each field `most` places further."""
+    """Where clicks go, each one further, and each field `most` further."""
 
     begins: NDArray[np.int64]
     sizes: NDArray[np.int32]
@@ -62,8 +62,8 @@ class Columns(NamedTuple):
     """ts, and then weight; NaN if it takes a slower parser."""
 
 
-# Each of these begins at data[i]. The place that it returns is -1 where something is not plain. All
-# stop at a newline, which is behind each record.
+# Each of these begins at data[i]. The position that it returns is -1 where something is not plain.
+# All stop at a newline, which is behind each record.
 
 
 @INLINED
@@ -98,7 +98,7 @@ def _end_of_text(data, i, in_text):  # type: ignore[no-untyped-def]
 
 @INLINED
 def _past_digits(data, i, value):  # type: ignore[no-untyped-def]
-    """(the place after digits, `value` with them behind it); too many overflow it."""
+    """(the position after digits, `value` with them behind it); too many overflow it."""
     while _ZERO <= data[i] <= _NINE:
         value = value * 10 + np.int64(data[i] - _ZERO)
         i += 1
@@ -107,7 +107,7 @@ def _past_digits(data, i, value):  # type: ignore[no-untyped-def]
 
 @INLINED
 def _past_number(data, i):  # type: ignore[no-untyped-def]
-    """(the place after a number, its kind, its value as an integer, as a decimal or NaN)."""
+    """(the position after a number, its kind, its value as an integer, as a decimal or NaN)."""
     negative = data[i] == _MINUS
     begin = i + 1 if negative else i
     i, value = _past_digits(data, begin, np.int64(0))
@@ -142,7 +142,7 @@ def _past_number(data, i):  # type: ignore[no-untyped-def]
 
 @INLINED
 def _past_scalar(data, i, in_text):  # type: ignore[no-untyped-def]
-    """(the place after a value, its kind, its span, and what it is as a number)."""
+    """(the position after a value, its kind, its span, and what it is as a number)."""
     begin = i
     if data[i] == _QUOTE:
         end, has_escapes = _end_of_text(data, i + 1, in_text)
@@ -178,7 +178,7 @@ def _past_name(data, i, in_text):  # type: ignore[no-untyped-def]
 
 @INLINED
 def _past_nested(data, i, in_text):  # type: ignore[no-untyped-def]
-    """The place after an object or a list, whatever is in it."""
+    """The position after an object or a list, whatever is in it."""
     depth = 0
     objects = np.int64(0)  # bits, the innermost the lowest: whether it is one
     while True:
@@ -231,7 +231,7 @@ def _known(data, begin, end, names, node):  # type: ignore[no-untyped-def]
 
 @INLINED
 def _past_document(data, i, in_text, names, needed, n, most, columns):  # type: ignore[no-untyped-def]
-    """The place after a document, whose fields go to the columns at n."""
+    """The position after a document, whose fields go to the columns at n."""
     for field in range(len(FIELDS)):
         columns.begins[field * most + n] = 0
         columns.sizes[field * most + n] = ABSENT

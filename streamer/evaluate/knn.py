@@ -36,11 +36,11 @@ class SessionKnn:
         self._take_in()
         score = np.zeros(len(self._head), np.float32)
         out = np.full(len(asked), asked.last, np.int32)
-        place = asked.place
+        column = asked.column
         for i, items in enumerate(asked.positions.sessions):
             if asked.target[i] >= 0:
                 out[i] = _rank(
-                    np.unique(items), asked.positions.target[i], asked.left_out[i], place,
+                    np.unique(items), asked.positions.target[i], asked.left_out[i], column,
                     asked.last, self._head, self._begin, self._session, self._item,
                     self._before, score,
                 )  # fmt: skip
@@ -82,7 +82,7 @@ def _link(begin, end, item, before, head):  # type: ignore[no-untyped-def]
 
 @nb.njit(cache=True, nogil=True)
 def _rank(  # type: ignore[no-untyped-def]
-    items, target, left_out, place, last, head, begin, session, item, before, score,
+    items, target, left_out, column, last, head, begin, session, item, before, score,
 ):  # fmt: skip
     """How many living items come before the target, `last` if it has no score.
 
@@ -123,8 +123,8 @@ def _rank(  # type: ignore[no-untyped-def]
     for j in order:
         for e in range(begin[found[j]], begin[found[j] + 1]):
             b = item[e]
-            if score[b] > goal or (score[b] == goal and place[b] < place[target]):
-                rank += place[b] >= 0
+            if score[b] > goal or (score[b] == goal and column[b] < column[target]):
+                rank += column[b] >= 0
             if b != target:
                 score[b] = np.float32(-1.0)
     for b in left_out:

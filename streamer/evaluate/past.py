@@ -61,12 +61,12 @@ class Session:
     """Of its last click, ms."""
     items: list[int]
     """Without repeats in a row."""
-    told: int = 0
+    handed_out: int = 0
     """How many of them `Past.closed` has, because the session was still for a gap."""
 
     def rest(self) -> NDArray[np.int32]:
         """The items that `Past.closed` does not have."""
-        return np.array(self.items[self.told :], np.int32)
+        return np.array(self.items[self.handed_out :], np.int32)
 
 
 @dataclass
@@ -179,7 +179,7 @@ class Past:
             if session.time >= self.time - self._gap:
                 break
             closed.append(session.rest())
-            session.told = len(session.items)
+            session.handed_out = len(session.items)
             self._still[user] = self._open.pop(user)
         return found
 

@@ -71,7 +71,7 @@ class Retrained:
 
     def __call__(self, asked: Asked) -> Ranks:
         out = {name: np.full(len(asked), asked.last, np.int32) for name in self._names.values()}
-        row = np.full(len(asked.place), -1, np.int32)
+        row = np.full(len(asked.column), -1, np.int32)
         row[self._vectors.numbers] = np.arange(len(self._vectors.numbers), dtype=np.int32)
         row = row[asked.numbers]
         there = row >= 0

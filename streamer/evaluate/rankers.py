@@ -30,7 +30,7 @@ CHUNK = 64
 class Asked:
     """Positions of a round whose query is a living item, and the n items that are ranked.
 
-    An item's place is its index in `engine.items`, which is the order of birth: -1 for one that
+    An item's column is its index in `engine.items`, which is the order of birth: -1 for one that
     does not live, among the targets too. The query is left out of its ranking; where `unseen`, all
     items that the session has are, and positions whose target is one of them.
     """
@@ -40,22 +40,22 @@ class Asked:
         self.engine = engine
         self.numbers = past.vocabulary.intern(names)
         """int32 [n]: the living items by their number in `past`."""
-        self.place = np.full(len(past.vocabulary), -1, np.int32)
-        self.place[self.numbers] = np.arange(len(names), dtype=np.int32)
-        known = self.place[positions.history[:, 0]] >= 0
+        self.column = np.full(len(past.vocabulary), -1, np.int32)
+        self.column[self.numbers] = np.arange(len(names), dtype=np.int32)
+        known = self.column[positions.history[:, 0]] >= 0
         self.positions = positions.at(known & ~positions.repeated if unseen else known)
         history = self.positions.history
-        self.history = np.where(history >= 0, self.place[history], -1)
-        """int32 [q, length]: places of the last items of each session."""
-        self.query, self.target = self.history[:, 0], self.place[self.positions.target]
+        self.history = np.where(history >= 0, self.column[history], -1)
+        """int32 [q, length]: columns of the last items of each session."""
+        self.query, self.target = self.history[:, 0], self.column[self.positions.target]
         self.left_out = [session[-1:] for session in self.positions.sessions]
         """By position, the items that are not ranked: numbers, each once, the query first."""
         if unseen:
             self.left_out = [_each(session[::-1]) for session in self.positions.sessions]
-        places = [self.place[items] for items in self.left_out]
-        living = [place[place >= 0] for place in places]
-        self.left_out_places = np.concatenate([np.zeros(0, np.int32), *living])
-        """The same as places, one position after the other."""
+        columns = [self.column[items] for items in self.left_out]
+        living = [column[column >= 0] for column in columns]
+        self.left_out_columns = np.concatenate([np.zeros(0, np.int32), *living])
+        """The same as columns, one position after the other."""
         self.left_out_begin = np.cumsum([0, *map(len, living)])
         """int64 [q + 1]: where each position's begin."""
 
@@ -72,7 +72,7 @@ Ranker = Callable[[Asked], Ranks]
 
 
 def _each(items: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Each item once, in the order of first places."""
+    """Each item once, in the order in which they come first."""
     return items[np.sort(np.unique(items, return_index=True)[1])]
 
 
@@ -80,9 +80,9 @@ def rank_rows(
     asked: Asked, at: slice, target: NDArray[np.int32], scores: NDArray[np.float32],
     out: NDArray[np.int32],
 ) -> None:  # fmt: skip
-    """Ranks of the targets (places, -1 for one not found) of the positions `at` into `out` [at]."""
+    """Ranks of the targets (columns, -1 if not found) of the positions `at` into `out` [at]."""
     begin = asked.left_out_begin[at.start : at.stop + 1]
-    _rank_rows(scores, begin, asked.left_out_places, target[at], asked.last, out[at])
+    _rank_rows(scores, begin, asked.left_out_columns, target[at], asked.last, out[at])
 
 
 @nb.njit(cache=True, nogil=True)
@@ -151,8 +151,8 @@ class Model:
         if "next" in self.modes:
             yield "next", scores
         if "hybrid" in self.modes:
-            for row, places, share in zip(scores, history, weights, strict=True):
-                nbr, p = _shares(asked, places, share)
+            for row, columns, share in zip(scores, history, weights, strict=True):
+                nbr, p = _shares(asked, columns, share)
                 row[nbr] += GRAPH_SHARE * np.sqrt(p)
             yield "hybrid", scores
 
@@ -164,15 +164,15 @@ def _weights(history: NDArray[np.int32], decay: float) -> NDArray[np.float32]:
 
 
 def _shares(
-    asked: Asked, places: NDArray[np.int32], weights: NDArray[np.float32]
+    asked: Asked, columns: NDArray[np.int32], weights: NDArray[np.float32]
 ) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
-    """Places of the neighbours of some items, and their shares of the arcs, weighted."""
+    """Columns of the neighbours of some items, and their shares of the arcs, weighted."""
     e = asked.engine
     found: list[NDArray[np.integer]] = []
     shares: list[NDArray[np.float32]] = []
-    for place, weight in zip(places.tolist(), weights.tolist(), strict=True):
+    for column, weight in zip(columns.tolist(), weights.tolist(), strict=True):
         if weight > 0.0:
-            nbr, wgt = e.graph.row(int(e.items[place]))
+            nbr, wgt = e.graph.row(int(e.items[column]))
             found.append(np.searchsorted(e.items, nbr))
             total = wgt.sum()
             shares.append(weight / total * wgt if total > 0.0 else np.zeros(len(wgt), np.float32))
@@ -208,15 +208,15 @@ class Counts:
         numbers = asked.positions.history[:, 0].tolist()
         rows = {a: _living(asked, self.table.get(a, {})) for a in set(numbers)}
         for i, (a, goal) in enumerate(zip(numbers, asked.target.tolist(), strict=True)):
-            places, weights = rows[a]
-            if goal >= 0 and len(found := weights[places == goal]):
-                before = (weights > found) | (weights == found) & (places < goal)
-                left_out = asked.left_out_places[slice(*asked.left_out_begin[i : i + 2])]
-                out[i] = (before & ~np.isin(places, left_out)).sum()
+            columns, weights = rows[a]
+            if goal >= 0 and len(found := weights[columns == goal]):
+                before = (weights > found) | (weights == found) & (columns < goal)
+                left_out = asked.left_out_columns[slice(*asked.left_out_begin[i : i + 2])]
+                out[i] = (before & ~np.isin(columns, left_out)).sum()
         return {self.name: out}
 
 
 def _living(asked: Asked, row: dict[int, float]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    places = asked.place[np.fromiter(row.keys(), np.int64, len(row))]
+    columns = asked.column[np.fromiter(row.keys(), np.int64, len(row))]
     weights = np.fromiter(row.values(), np.float64, len(row))
-    return places[places >= 0], weights[places >= 0]
+    return columns[columns >= 0], weights[columns >= 0]

@@ -35,7 +35,7 @@ class Record(msgspec.Struct, gc=False):
     flaw: Flaw | None = None
 
     @property
-    def place(self) -> str:
+    def where(self) -> str:
         """The line in words."""
         return f"{name_of(self.path)}, line {self.line:,}"
 

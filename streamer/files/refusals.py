@@ -27,7 +27,7 @@ class Refusals:
         if not count:
             shown = record.value[:SHOWN_BYTES].decode(errors="backslashreplace")
             cut = " ..." if len(record.value) > SHOWN_BYTES else ""
-            first = f"{record.place}: {flaw.message}\n      {shown}{cut}"
+            first = f"{record.where}: {flaw.message}\n      {shown}{cut}"
         self._kinds[kind] = count + 1, first
 
     def decoded(self, bad: Bad, record: Record) -> Bad:
@@ -35,7 +35,7 @@ class Refusals:
         flaw = record.flaw or Flaw("", bad.message)
         self.add(bad.reason.value, flaw, record)
         value = record.value if record.flaw else bad.value
-        return bad._replace(message=f"{flaw.message} ({record.place})", value=value)
+        return bad._replace(message=f"{flaw.message} ({record.where})", value=value)
 
     @property
     def total(self) -> int:

@@ -108,7 +108,7 @@ class Replay:
             try:
                 item = decode_item(record.key, record.value, self.config.items.use)
             except Invalid as error:
-                raise WalkstreamError(f"{record.place}: {error.reason}: {error}") from None
+                raise WalkstreamError(f"{record.where}: {error.reason}: {error}") from None
             attributes = item.attributes or {}
             stored[item.id.encode()] = msgspec.json.encode(attributes)
             tokens = attribute_tokens(attributes, self.config.items.use)
@@ -165,8 +165,8 @@ class Replay:
             decoded, bad = self.log.decoded(chunk)
         topic = self.config.topics.clicks
         for one in bad:
-            place = topic, 0, self.taken + one.record
-            self.dead_letters.write(as_json_line(*place, -1, chunk[one.record].key, one))
+            position = topic, 0, self.taken + one.record
+            self.dead_letters.write(as_json_line(*position, -1, chunk[one.record].key, one))
         self.taken += len(chunk)
         self.ignored += decoded.unwanted
         parts = decoded.clicks.parts(self.config.round.max_events)

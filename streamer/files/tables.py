@@ -106,7 +106,7 @@ class ClickTable:
                 (_FLOAT, findings.FLOAT_ID),
             ):
                 if pattern.fullmatch(identifier):
-                    self._found.add(kind, f"{identifier} ({record.place})")
+                    self._found.add(kind, f"{identifier} ({record.where})")
 
     def _flaw(self, line: Any, split: Callable[[Any], list[str]], number: int) -> Flaw:
         """Why a line is no click."""

@@ -19,7 +19,7 @@ class OpenTransactions:
         self.ends: dict[Partition, int] = {}
         """Where what can be read ended, the last time that it did."""
         self._since: dict[Partition, float] = {}
-        self._told: set[Partition] = set()
+        self._announced: set[Partition] = set()
 
     def reached(self, partition: Partition, offset: int) -> None:
         """All was read that can be read."""
@@ -27,16 +27,16 @@ class OpenTransactions:
             self.ends[partition] = offset
             self._since[partition] = time.monotonic()
 
-    def look(self, at: Mapping[Partition, int], until: Mapping[Partition, int]) -> None:
-        """A reader is `at` these offsets and has to come to those of `until`."""
+    def announce(self, at: Mapping[Partition, int], until: Mapping[Partition, int]) -> None:
+        """Log once what a reader waits for: it is `at` these offsets, and wants `until` those."""
         now = time.monotonic()
         for partition, offset in at.items():
             if (
                 self.ends.get(partition) == offset < until[partition]
-                and partition not in self._told
+                and partition not in self._announced
                 and now - self._since[partition] > TELL_SECONDS
             ):
-                self._told.add(partition)
+                self._announced.add(partition)
                 log.warning(
                     "%s: waiting for a producer's open transaction to end: records from offset "
                     "%d to %d cannot be read before. The broker ends it when its producer's "

@@ -42,7 +42,7 @@ def run(state: Path, items: Sequence[str], options: Options) -> None:
     """Print the neighbours of an item, of a session, or, for "-", of each line of standard input.
 
     WalkstreamError if there is no such folder, or no vector for the query. Of many, those that fail
-    are told in their place, and the error comes last.
+    are printed in its place, and the error comes last.
     """
     many = list(items) == [STDIN]
     if STDIN in items and not many:
@@ -80,8 +80,8 @@ def _answer_lines(index: Index, placed: int, options: Options) -> None:
         except WalkstreamError as error:
             failed += 1
             if options.as_json:
-                told = {"line": number, "item": items[-1], "session": items, "mode": options.mode}
-                print(msgspec.json.encode(told | {"error": str(error)}).decode())
+                query = {"line": number, "item": items[-1], "session": items, "mode": options.mode}
+                print(msgspec.json.encode(query | {"error": str(error)}).decode())
             else:
                 hint = ". Items of a session have tabs between" if " " in items[-1] else ""
                 print(f"line {number}: {error}{hint}", file=sys.stderr)
@@ -93,10 +93,10 @@ def _answer_lines(index: Index, placed: int, options: Options) -> None:
 
 def _print(answer: Answer, placed: int, as_json: bool, line: int | None = None) -> None:
     if as_json:
-        told = msgspec.structs.asdict(answer) | {"items": placed}
+        shown = msgspec.structs.asdict(answer) | {"items": placed}
         if line is not None:
-            told = {"line": line} | told
-        print(msgspec.json.encode(told).decode())
+            shown = {"line": line} | shown
+        print(msgspec.json.encode(shown).decode())
         return
     Console().print(_table(answer))
     print(f"looked at {answer.candidates:,} of {placed:,} items")

@@ -72,7 +72,7 @@ class Shelf(Protocol):
     def vectors(self, handles: Collection[Any]) -> NDArray[np.float32]:
         """[V^; U^] of items that have a vector, float32 [n, 2 d]."""
 
-    def told(self, handle: Any) -> tuple[bytes, int, int]:
+    def entry(self, handle: Any) -> tuple[bytes, int, int]:
         """Key, cluster and updates."""
 
     def begin(self) -> Any:
@@ -105,7 +105,7 @@ class Stored:
     def vectors(self, handles: Collection[bytes]) -> NDArray[np.float32]:
         return np.concatenate(published(self._rows(handles)[1]), axis=1)
 
-    def told(self, handle: bytes) -> tuple[bytes, int, int]:
+    def entry(self, handle: bytes) -> tuple[bytes, int, int]:
         _, rows = self._rows([handle])
         if len(rows) == 0:  # it left meanwhile
             return handle, NONE, 0
@@ -115,8 +115,8 @@ class Stored:
         return _Postings()
 
     def gather(self, met: "_Postings", probes: NDArray[np.uint64]) -> None:
-        places = ((t, bucket) for t, row in enumerate(probes.tolist()) for bucket in row)
-        items, clusters = self.store.buckets(places)
+        buckets = ((t, bucket) for t, row in enumerate(probes.tolist()) for bucket in row)
+        items, clusters = self.store.buckets(buckets)
         met.times.update(items)
         met.clusters.update(zip(items, clusters, strict=True))
 
@@ -196,7 +196,7 @@ class Resident:
     def vectors(self, handles: Collection[int]) -> NDArray[np.float32]:
         return self._pairs[list(handles)]
 
-    def told(self, handle: int) -> tuple[bytes, int, int]:
+    def entry(self, handle: int) -> tuple[bytes, int, int]:
         return self._keys[handle], int(self._cluster[handle]), int(self._updates[handle])
 
     def begin(self) -> "_Met":

@@ -82,7 +82,7 @@ def run(
     shown = in_force(config, origins)
     if changed:
         values, defaults = leaves(config), leaves(Config())
-        shown = {key: told for key, told in shown.items() if values[key] != defaults.get(key)}
+        shown = {key: one for key, one in shown.items() if values[key] != defaults.get(key)}
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(shown)).decode())
     elif shown:
@@ -133,16 +133,16 @@ def _table(shown: Mapping[str, InForce], wide: bool) -> Table:
         table.add_column("meaning", style="dim")
     said = settings_file.meanings()
     section = described = ""
-    for key, told in shown.items():
+    for key, setting in shown.items():
         if key.partition(".")[0] != section:
             section = key.partition(".")[0]
             table.add_section()
         # The keys of a table of names have one text, which stands beside the first of them.
         before, described = described, _described(key, said)
         meaning = escape(said[described]) if described != before else ""
-        source = escape(told.source)
-        row = [escape(key), escape(settings_file.toml(told.value)), source]
-        if told.source != DEFAULT:
+        source = escape(setting.source)
+        row = [escape(key), escape(settings_file.toml(setting.value)), source]
+        if setting.source != DEFAULT:
             row[2] = f"[bold]{source}[/]"
         table.add_row(*row, *([meaning] if wide else []))
     return table

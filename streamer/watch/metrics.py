@@ -68,9 +68,9 @@ class BatchHistogram(Collector):
     def observe(self, values: ArrayLike) -> None:
         """Counts `values`, any shape; only one thread may call this."""
         array = np.asarray(values, np.float64).ravel()
-        places = np.searchsorted(self._bounds, array)
+        buckets = np.searchsorted(self._bounds, array)
         # Replaced, never changed in place: a scrape sees all of an observation's buckets or none.
-        self._counts = self._counts + np.bincount(places, minlength=len(self._bounds))
+        self._counts = self._counts + np.bincount(buckets, minlength=len(self._bounds))
         self._sum += float(array.sum())
 
     def collect(self) -> Iterator[HistogramMetricFamily]:

@@ -43,15 +43,20 @@ class Group:
     def wait_for_others(self, admin: AdminClient) -> None:
         """Join no group that another worker is in: it would lose its partitions and end."""
         name, deadline = self.config.app.name, time.monotonic() + JOIN_SECONDS
-        told = ""
+        named = ""
         while others := clients.other_members(admin, self.config):
             if time.monotonic() > deadline:
                 raise Refused(
                     f"group {name} has another member ({', '.join(others)}). This version runs one "
                     "worker per app: stop that one, or use another app.name"
                 )
-            if told != (told := ", ".join(others)):
-                log.info("waiting for %s to leave group %s, %g s at most", told, name, JOIN_SECONDS)
+            if named != (named := ", ".join(others)):
+                log.info(
+                    "waiting for %s to leave group %s, %g s at most",
+                    named,
+                    name,
+                    JOIN_SECONDS,
+                )
             for _ in range(20):
                 self.on_progress(0.0)
                 time.sleep(0.1)

@@ -91,7 +91,7 @@ class Reader:
             read += len(batch)
             if batch:
                 yield batch
-            self.open.look({where: self.expected[where] for where in left}, left)
+            self.open.announce({where: self.expected[where] for where in left}, left)
             for where in [where for where, stop in left.items() if self.expected[where] >= stop]:
                 del left[where]
                 self.consumer.incremental_unassign([TopicPartition(*where)])

@@ -57,7 +57,7 @@ def test_figures_have_three_digits(value: float | None, text: str) -> None:
 
 
 def test_a_line_has_the_ratio_the_target_and_the_ceiling() -> None:
-    line = run.told(result(peer_value=1_000_000.0, ratio=12.3, target="20 x", quality="1e-3"))
+    line = run.as_text(result(peer_value=1_000_000.0, ratio=12.3, target="20 x", quality="1e-3"))
     for part in ("12,300,000 steps/s", "ratio 12.3", "target 20 x", "quality 1e-3", "memory"):
         assert part in line
 

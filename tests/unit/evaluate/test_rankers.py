@@ -98,7 +98,7 @@ def test_counts_rank_as_a_sort_does_and_what_has_no_count_is_not_found(unseen: b
         else:
             session = asked.positions.sessions[i].tolist()
             others = [b for b in row if not unseen or b not in session]
-            order = sorted(others, key=lambda b: (-row[b], int(asked.place[b])))
+            order = sorted(others, key=lambda b: (-row[b], int(asked.column[b])))
             assert rank == order.index(target)
     assert (ranks == asked.last).any()
     assert (ranks < asked.last).sum() > 50
@@ -140,7 +140,7 @@ def test_a_session_asks_by_the_decayed_means_of_vectors_and_shares() -> None:
         following = similar + w @ u[history] @ v.T + w @ v[history] @ u.T
         scores = {"similar": similar, "next": following,
                   "hybrid": following + 2 * np.sqrt(w @ p[history])}  # fmt: skip
-        left_out = asked.place[asked.positions.sessions[i]]
+        left_out = asked.column[asked.positions.sessions[i]]
         for mode, score in scores.items():
             order = [b for b in np.argsort(-score, kind="stable") if b not in left_out]
             found = got[f"{mode}, session"][i]
@@ -198,7 +198,7 @@ def test_session_knn_ranks_as_the_paper_says(unseen: bool) -> None:
             assert rank == asked.last
             continue
         others = [b for b in score if b not in left_out]
-        order = sorted(others, key=lambda b: (-score[b], int(asked.place[b])))
+        order = sorted(others, key=lambda b: (-score[b], int(asked.column[b])))
         assert rank == order.index(target)
         found += 1
     assert found > 50

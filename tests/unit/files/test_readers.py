@@ -147,7 +147,7 @@ def test_a_line_that_is_no_click_says_why_and_where(
     assert bad.flaw is not None
     assert bad.flaw.kind == kind
     assert message in bad.flaw.message
-    assert bad.place == f"{path}, line 4"
+    assert bad.where == f"{path}, line 4"
     assert (good.flaw, after.flaw, after.line) == (None, None, 5)
 
 
@@ -177,7 +177,7 @@ def test_lines_are_counted_from_a_header_that_came_alone(monkeypatch: pytest.Mon
     slow = io.TextIOWrapper(Slow(b"user_id,item_id,ts\nu1,i1,5000\n\nu1\n"))
     monkeypatch.setattr(sys, "stdin", slow)
     first, second = clicks(Source([Path("-")]))
-    assert (first.line, second.place) == (2, "standard input, line 4")
+    assert (first.line, second.where) == (2, "standard input, line 4")
 
 
 def test_an_unclosed_quote_costs_one_line(tmp_path: Path) -> None:
