@@ -1,4 +1,4 @@
-"""Who has a slot: items and attributes are born into rows of the engine's arrays, and leave them.
+"""Which items and attributes have a slot, which is their row in every array of the engine.
 
 An item is born with its first click that counts, or with its attributes; it leaves when it was
 retired, or when nobody clicked it for the horizon.
@@ -19,7 +19,7 @@ from core.settings import Settings
 
 
 class Catalogue:
-    """The living items and attributes, and what holds a row of each: all of these in step."""
+    """Holds the living items and attributes, their rows in all tables, and keeps these in step."""
 
     def __init__(self, settings: Settings, partitions: int) -> None:
         self.partitions, self.width = partitions, settings.model.attribute_slots
@@ -30,9 +30,10 @@ class Catalogue:
         self.items: NDArray[np.int32] = np.zeros(0, np.int32)
         """Slots of the living items, ascending."""
         self.gone: dict[str, int] = {}
-        """Slots that items had which left since the last commit; their columns still stand."""
+        """The items that left since the last commit, and the slots that they had, whose columns are
+        still to be read."""
         self.attributes: Callable[[str], Sequence[str]] = lambda item: ()
-        """The attribute tokens of an item, as they were before it left or before a restart."""
+        """Gives the attribute tokens that an item had before it left, or before a restart."""
         self.round_number = 0
         self._born = 0
 
@@ -77,7 +78,7 @@ class Catalogue:
         self.model.rows.attrs[slot, : len(attributes)] = attributes
 
     def give_birth(self, slots: NDArray[np.int32]) -> None:
-        """First rows for slots without one."""
+        """Give first rows to those of the slots that have none."""
         c = self.model.columns
         new = np.unique(slots[~c.alive[slots]])
         if len(new):

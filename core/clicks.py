@@ -15,7 +15,7 @@ class Clicks:
     """n clicks in the order of their arrival."""
 
     users: Sequence[str]
-    """`core.ids.texts.Texts` are read without a string for each; any other sequence will do."""
+    """Any sequence of ids will do. Of `core.ids.texts.Texts` no string is made for each."""
     items: Sequence[str]
     times: NDArray[np.int64]
     """Shape (n,): decay time in ms since the epoch."""

@@ -29,12 +29,12 @@ from core.rounds import Changes, Gone, Inputs, Outputs
 from core.settings import Settings
 
 SWEEPS = 64
-"""Old sessions and items are looked for this many times in a horizon of event time."""
+"""The engine looks for old sessions and items this many times in a horizon of event time."""
 
 
 @dataclass
 class Clock:
-    """Times that follow the log: the greatest decay time, and what weights are scaled to."""
+    """Times that follow the log: the greatest decay time, and the landmark of all weights."""
 
     time: int = NEVER
     landmark: int = NEVER
@@ -62,7 +62,7 @@ class Engine:
         self.catalogue = Catalogue(s, self.partitions)
         self._placement_changed = False
 
-    # The catalogue alone holds these, so that all that it keeps in step stays together.
+    # Only the catalogue holds these, so that none can be replaced and be out of step with the rest.
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -88,7 +88,7 @@ class Engine:
     # -- a round ---------------------------------------------------------------------------------
 
     def step(self, inputs: Inputs) -> Outputs:
-        """Take one round. What learns costs O(clicks + walks); closing, O(rows that changed)."""
+        """Take one round. Learning costs O(clicks + walks), and closing O(rows that changed)."""
         s = self.settings
         self.round_number += 1
         self.catalogue.begin_round(self.round_number)
@@ -135,8 +135,9 @@ class Engine:
     def fold(self, clicks: Clicks) -> Folded:
         """Take clicks into sessions and graph, and no further.
 
-        Folding in one batch or in many gives bitwise the same state, which is how a restart from a
-        checkpoint arrives where the worker was. An item whose clicks do not count gets no slot.
+        Folding in one batch or in many gives bitwise the same state: so a restart that folds what
+        came after a checkpoint gets to where the worker was. An item whose clicks do not count gets
+        no slot.
         """
         s = self.settings
         n, known = len(clicks), len(self.vocabulary)
@@ -338,7 +339,7 @@ class Engine:
                 self.graph.shift(moved)
                 landmark = self.clock.landmark + moved * half_life
             self.clock.landmark = landmark
-            # Whole half-lives, unless the half-life was changed: then counts are near enough.
+            # Whole half-lives; of a half-life that was changed, nearly: that will do for counts.
             clicked = rows["landmark"] != NEVER
             shifts = np.where(clicked, (rows["landmark"] - landmark) // half_life, 0)
             c.count[slots] = np.ldexp(rows["count"], shifts.astype(np.int32))

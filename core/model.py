@@ -1,4 +1,4 @@
-"""All model rows, by slot: what is learned, and what a row needs beside that."""
+"""All model rows, by slot: the learned vectors, and the columns beside them."""
 
 from dataclasses import dataclass, fields
 
@@ -104,7 +104,7 @@ class Model:
         c.partition[slots] = partitions
 
     def keep_published(self, old: int, slot: int) -> None:
-        """Say of a row born again that the vector of its old slot is still the published one."""
+        """Note that an item that was born again is published with the vector of its old slot."""
         for name in ("epoch", "cluster", "buckets", "published", "pub_v", "pub_u"):
             column = getattr(self.columns, name)
             column[slot] = column[old]

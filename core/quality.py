@@ -3,7 +3,7 @@
 Prequential (Gama, Sebastião and Rodrigues, "On evaluating stream learning algorithms", Machine
 Learning 90, 2013): each transition is first used to test and then to learn. The query is the item
 that a session was at, the target the one it went to, and every living item but the query is ranked.
-Two rankers are the model's; two are the obvious ones, that it has to beat.
+Two rankers are the model's; the two others are the obvious ones that it has to beat.
 """
 
 from dataclasses import dataclass
@@ -69,11 +69,12 @@ def measure(
 def transitions(
     clicks: Clicks, sessions: Sessions, vocabulary: Vocabulary, settings: SessionSettings
 ) -> list[tuple[str, str]]:
-    """From which item to which other one each click goes that continues a session: ids.
+    """The transitions of these clicks: pairs of ids, from one item to another.
 
-    It comes from the click that its user made before it, in these clicks or else in their session
-    as it stands. Clicks that the fold will leave out are none: those past `max_events`, and repeats
-    of an event id that the session holds or that the click before has.
+    A click that continues a session goes on from the click that its user made before it, among
+    these clicks or in the session as it stands. Clicks that the fold will leave out make none:
+    those past `max_events`, and repeats of an event id that the session holds or the click before
+    has.
     """
     users = list(clicks.users)
     numbers = {user: n for n, user in enumerate(dict.fromkeys(users))}

@@ -132,7 +132,7 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that `core.engine.Engine` is told."""
+    """All settings of `core.engine.Engine`."""
 
     session: SessionSettings = field(default_factory=SessionSettings)
     graph: GraphSettings = field(default_factory=GraphSettings)

@@ -1,4 +1,4 @@
-"""Kernels made ready before the first click: compiled on a first start, loaded on every other."""
+"""Makes kernels ready before the first click: a first start compiles them, any other loads them."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -42,7 +42,7 @@ def listening(compiling: Callable[[], None]) -> AbstractContextManager[object]:
 def warm_up(settings: Settings) -> None:
     """Run every kernel that an engine with these settings uses, on a few clicks made up for it."""
     engine = Engine(settings)
-    for _ in range(2):  # what a round ranks is known from the round before
+    for _ in range(2):  # a round can rank only what the round before made known
         outputs = engine.step(Inputs(_clicks(), [("0", ["attribute"])]))
     changes = outputs.changes
     assert changes is not None

@@ -1,1 +1,2 @@
-"""All of Walkstream that touches the world: Kafka, RocksDB, HTTP, files and the command line."""
+"""The part of Walkstream that touches the world: Kafka, RocksDB, HTTP, files and the command
+line."""

@@ -1,4 +1,4 @@
-"""Kernels are loaded or compiled before the first click; a compilation is logged."""
+"""Loads or compiles the kernels before the first click, and logs a compilation."""
 
 import logging
 import time

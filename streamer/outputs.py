@@ -1,4 +1,4 @@
-"""Files that a command writes where its user says: none that is there is written over by chance."""
+"""Output files of commands: none overwrites by chance what is there."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where the rows of a state folder are placed, and how its two indices follow them.
+"""Where the rows of a state folder stand in its two indices, and how these follow the rows.
 
 Index keys:
   clusters  cluster (int32, big-endian), item -> nothing
@@ -76,7 +76,7 @@ class Places:
         recluster = (old_cluster != cluster) | appears
         names = np.array(keys, object)
         left, _ = _postings(names, rebucketed & was[:, None], old_buckets)
-        # A posting tells the cluster.
+        # A posting holds the cluster as well.
         entering = (rebucketed | recluster[:, None]) & now[:, None]
         entered, rows_entered = _postings(names, entering, buckets)
         return Moves(

@@ -12,12 +12,12 @@ from streamer.errors import CorruptState, WalkstreamError
 FAMILIES = ("rows", "clusters", "postings", "attributes", "graph", "sessions", "meta")
 
 LOG_BYTES = 64 << 20
-"""Of the log of writes, after which RocksDB flushes what is in memory: buffers that are used again
-soon are still in the processor's cache, and a restart has little to read."""
+"""Bytes of the log of writes after which RocksDB flushes what is in memory: buffers that are used
+again soon are still in the processor's cache, and a restart has little to read."""
 CACHE = 64 << 20
-"""Most that blocks take in memory where files are not mapped: a worker hardly reads."""
+"""Bytes of blocks in memory, at most, where files are not mapped: few, as a worker hardly reads."""
 FILTER_BITS = 10
-"""Of a Bloom filter, for each key: one file in a hundred is looked into for nothing."""
+"""Bits of a Bloom filter for each key: then one file in a hundred is searched for nothing."""
 
 
 def family_options(family: str, cache: Cache, writes: bool) -> Options:

@@ -369,7 +369,8 @@ class Store:
         return keys
 
     def _places_of(self, dtype: np.dtype[np.void]) -> Places:
-        """Where the stored rows are placed: read at the first write, and then kept level."""
+        """Where the stored rows stand in the indices: read at the first write, and then kept up to
+        date."""
         if self._places is None:
             places = Places(dtype["buckets"].shape[0])
             has_clusters = self.meta(POSTINGS) == WITH_CLUSTERS

@@ -21,7 +21,8 @@ SCALED = 128
 """Clicks whose weights are scaled together."""
 
 AHEAD = 8
-"""The rows of the click so many places on are asked for in advance; its session, twice as many."""
+"""The kernel asks memory for the rows of the click that comes so many later, and for the session
+of the one twice as far ahead."""
 
 KEPT, DUPLICATE, TOO_LONG = 0, 1, 2
 """What became of a click: it counts; its event id came before; its session has too many clicks."""
@@ -36,7 +37,7 @@ class Batch(NamedTuple):
     users: NDArray[np.int32]
     """The row of each click's session."""
     event_ids: NDArray[np.uint64]
-    """Hashes, 0 for none; an empty array if nobody looks."""
+    """Hashes, 0 for none; an empty array if repeats are to be counted."""
     times: NDArray[np.int64]
     """Decay times, ms."""
     weights: NDArray[np.float32]
@@ -50,8 +51,9 @@ class Folded(NamedTuple):
     fate: NDArray[np.int8]
     """KEPT, DUPLICATE or TOO_LONG; the rest is of use for kept clicks only."""
     slots: NDArray[np.int32]
-    """The item: before a click is folded as the vocabulary has it, then its slot, -1 if the click
-    was not kept."""
+    """The item, at first as the vocabulary numbers it. Folding writes its slot, or -1 for a click
+    that
+    is not kept."""
     amounts: NDArray[np.float32]
     """Scaled weights, 0 if not kept."""
     history: NDArray[np.int32]
@@ -60,8 +62,9 @@ class Folded(NamedTuple):
     """The item, if the click continues a session with another one; BEGINS if it begins a session;
     else -1."""
     born: NDArray[np.int32]
-    """Of each of the m items that had no slot: the one that its first kept click gave it, the next
-    free one, or -1."""
+    """The slot of each of the m items that had none: -1, until its first kept click gives it the
+    next
+    free one."""
 
     @classmethod
     def of(cls, slots: NDArray[np.int32], length: int, new: int) -> "Folded":
@@ -123,7 +126,7 @@ def _remember(event_id, sessions, user, width):  # type: ignore[no-untyped-def]
 
 @INLINED
 def _fetch(user, item, known, sessions, length, width, graph):  # type: ignore[no-untyped-def]
-    """Ask for a user's session, and for where an item's row is."""
+    """Ask memory for a user's session, and for where an item's row is."""
     prefetch(address(sessions.time, user))
     prefetch(address(sessions.size, user))
     prefetch(address(sessions.clicks, user))
@@ -183,7 +186,7 @@ def fold(begin, clicks, sessions, graph, out, clock, rules, sources=SOURCES):  #
     ready = begin
     for k in range(begin, n):
         if k == ready:
-            # Some at a time: a stop, after which the landmark may be another, wastes few.
+            # They are scaled some at a time, as a stop may move the landmark and waste the rest.
             ready = min(k + SCALED, n)
             for j in range(k, ready):
                 out.amounts[j] = scaled(

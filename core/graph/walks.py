@@ -27,9 +27,9 @@ WALKS = 1
 TOGETHER = 32
 """Walks that one thread leads at once, a power of two."""
 ROW, SUMS, LANE, ENTRY = 8, 20, 22, 24
-"""Turns after a walk's arrival at a node in which the rest of its step is done: where its row is;
-the sums of its lanes; the lane that was drawn; the entry in the lane. The waits are for memory, or
-keep a branch that was guessed wrong from holding up a long chain of work."""
+"""How many turns after its arrival at a node a walk does each part of its step: it reads where its
+row is, sums the lanes, draws a lane, and draws an entry of it. By then memory has answered; the
+last wait keeps a branch that was guessed wrong from holding up a long chain of work."""
 TRIES = 16
 """Proposals of a second-order step before the biases of the whole row are worked out instead."""
 
@@ -45,14 +45,14 @@ def _high(bits):  # type: ignore[no-untyped-def]
 
 @_INLINED
 def _low(bits):  # type: ignore[no-untyped-def]
-    """24 others."""
+    """24 others of the 64 bits, likewise."""
     return np.float32(bits & np.uint64(0xFFFFFF)) * _TO_UNIT
 
 
 @_INLINED
 def _lane(sums, w, n, left):  # type: ignore[no-untyped-def]
     """The lane of sums[w] that `left`, in [0, all of it), falls into, and how far into it."""
-    # Rounded sums need not increase; the lane is one that the row has in any case.
+    # Rounded sums need not increase, so the lane is bounded by those that the row has.
     lane = max(min(lanes_up_to(sums, w * LANES, left), n - 1, LANES - 1), 0)
     return lane, left - (sums[w, lane - 1] if lane > 0 else np.float32(0.0))
 
@@ -91,7 +91,7 @@ def _exact(u, past, past_base, past_n, base, n, graph, back, away, sources=SOURC
 
 @nb.njit(error_model="numpy", cache=True, nogil=True)
 def _walk(first, starts, seed, round_number, biases, graph, out, sources=SOURCES):  # type: ignore[no-untyped-def]
-    """`biases` is None, or (1 / p, 1 / q) float32: told apart when this is compiled."""
+    """`biases` is None or (1 / p, 1 / q) float32: each is compiled by itself."""
     length = out.shape[1]
     graph = pointers(graph)
     nbr, wgt = graph.nbr, graph.wgt

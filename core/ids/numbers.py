@@ -1,9 +1,9 @@
 """Numbers by text, looked up many at a time.
 
-A dict has the last word on one text. For a batch it is slow: each look-up waits for memory several
-times, one after the other. So what the dict has is in a hash table too, over the bytes of the
-texts, which a kernel searches for many texts at a time; it compares all bytes, so that texts with
-one hash stay two.
+A dict gives the number of one text. For a batch it is slow: each look-up waits for memory several
+times, one after the other. So a hash table over the bytes of the texts has the same numbers, and a
+kernel searches it for many texts at a time. It compares all bytes, so that two texts with one hash
+stay two.
 """
 
 from array import array
@@ -20,7 +20,7 @@ from core.ids.texts import Texts
 from core.kernels.lanes import SOURCES, address, pointer, pointers, prefetch
 
 TOGETHER = 64
-"""Texts whose memory is asked for at once."""
+"""The kernel asks for the memory of so many texts at once."""
 
 
 class _Table(NamedTuple):

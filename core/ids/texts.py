@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SPARSE = 10_000
-"""Bytes from one text to the next on average, above which each is copied by itself."""
+"""Texts that lie further apart than this many bytes, on average, are copied one by one."""
 
 
 class Texts(Sequence[str]):
@@ -45,7 +45,7 @@ class Texts(Sequence[str]):
         shifts = np.cumsum([0, *(len(part.data) for part in parts)])
         begins = [part.begins + shift for part, shift in zip(parts, shifts, strict=False)]
         data = np.concatenate([part.data for part in parts])
-        data.flags.writeable = False  # as all others are: kernels are compiled for one kind
+        data.flags.writeable = False  # as all others are: kernels are compiled for one kind only
         sizes = np.concatenate([part.sizes for part in parts])
         return cls(data, np.concatenate(begins), sizes)
 

@@ -36,8 +36,9 @@ def _sources() -> int:
 
 
 SOURCES = _sources()
-"""Which source the kernels were compiled from, inlined parts included. numba's cache sees a change
-of the kernel's own file only; a default value is part of the signature that it looks up."""
+"""The source that kernels are compiled from, inlined parts included. numba's cache notices a change
+of the kernel's own file only. It looks kernels up by their signature, defaults of parameters
+included: so each kernel has this as a default."""
 
 
 def _forgiving(load: Callable[[Any], dict[Any, Any]]) -> Callable[[Any], dict[Any, Any]]:
@@ -186,8 +187,10 @@ def _spreader(n: int) -> Any:
 
 
 def _bare(kind: types.Type) -> types.Type:
-    """What stands for an array in a kernel that works on pointers, which nobody checks: where
-    NUMBA_BOUNDSCHECK asks for checks, the array itself, of one dimension."""
+    """The type that a kernel has in place of an array: a pointer, whose bounds nobody checks.
+
+    Where NUMBA_BOUNDSCHECK asks for checks, it is the array itself, of one dimension.
+    """
     if not isinstance(kind, types.Array):
         return kind
     if config.BOUNDSCHECK:  # type: ignore[attr-defined]

@@ -1,8 +1,8 @@
 """Scans of rows in memory, 16 entries at a time, inside kernels.
 
 numba turns a loop of unknown length into vectors and a tail of single entries, and rows are mostly
-tail. Here the tail is one more vector. What is added up is added in one fixed order: results are
-the same to the bit on every machine.
+tail. Here the tail is one more vector. Sums are taken in one fixed order, so that results are the
+same to the bit on every machine.
 """
 
 from typing import Any

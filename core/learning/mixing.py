@@ -60,7 +60,8 @@ def hidden_vector(rows, slot, share, o, h, at):  # type: ignore[no-untyped-def]
 
 @INLINED
 def mark(dirty, row):  # type: ignore[no-untyped-def]
-    """Set dirty[row]. A line that other threads read is left alone if it holds that already."""
+    """Set dirty[row], unless it is set: a write would slow down threads that read the cache
+    line."""
     if not dirty[row]:
         dirty[row] = 1
 

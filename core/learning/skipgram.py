@@ -31,7 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 KERNEL = nb.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
-"""For kernels whose last bits nothing depends on: their sums may be taken in any order."""
+"""For kernels whose sums may be taken in any order, because nothing depends on their last bits."""
 
 
 @dataclass
@@ -89,9 +89,8 @@ def learn_walks(
 ) -> None:  # fmt: skip
     """Learn from walks, int32 [n, length] of slots, -1 past the end. Changes `rows` in place.
 
-    `pool` is not empty. With more than one thread, blocks of
-    walks run side by side without locks (Hogwild: Niu et al., NIPS 2011), and results depend on
-    timing.
+    `pool` is not empty. With more than one thread, blocks of walks run side by side without locks
+    (Hogwild: Niu et al., NIPS 2011), and results depend on timing.
     """
     walks = np.ascontiguousarray(walks, np.int32)
     window = min(window, walks.shape[1])

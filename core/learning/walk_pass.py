@@ -7,7 +7,7 @@ the gradient of the pair is a (1 - s) - b s = a - (a + b) s, s being the sigmoid
 
 Rows move in place, and an item is one row of a group, wherever it stands in the walk and if it is
 drawn as a negative too. So scores are fresh after every group, no copies are to be added up, and
-nothing depends on slot numbers. What the next walk will read is asked for during the one before it.
+nothing depends on slot numbers. During each walk, memory is asked for what the next one will read.
 
 Adagrad. The accumulator of a row grows by the sum over the lanes of g^2 mean(h^2), which is known
 before rows move; that of a hidden row by the mean square of its gradient.

@@ -18,7 +18,7 @@ SETTLED = 10
 
 @dataclass(frozen=True)
 class Placement:
-    """What clusters and buckets are judged by; it changes with its epoch only.
+    """The centroids and the centre that clusters and buckets follow from; each epoch has its own.
 
     centre float32 [d] is subtracted before hashing and stays for the life of the vector space;
     centroids float32 [c, d] are unit rows; both are empty in epoch 0, while items are too few.
@@ -104,7 +104,7 @@ class Placer:
         rows = slots[at]
         vectors, contexts = unit_rows(hidden(r, rows)), unit_rows(r.u[rows])
         known = c.published[rows] > 0
-        # Centroids that moved are judged anew: then each item goes to the nearest.
+        # After centroids moved, each item goes to the nearest, without the margin.
         old = np.where(c.epoch[rows] == placement.epoch, c.cluster[rows], clusters.NONE)
         cluster = clusters.assign(vectors, placement.centroids, old, s.clusters.margin)
         x = features(vectors, contexts)

@@ -1,1 +1,1 @@
-"""What whoever operates it needs now and then."""
+"""Commands for the person who operates a worker: reset, forget, dead letters."""

@@ -195,14 +195,15 @@ def _check_topics(config: Config, plan: Tally) -> None:
 
 def _transact(config: Config, letters: int, log: Log, chosen: _Choice) -> None:
     """All chosen letters of the log in one transaction. WalkstreamError if it was not committed."""
-    # What is open holds back every reader of the clicks: no longer than a slow broker needs.
+    # An open transaction holds back every reader of the clicks, so it gets no more time than a slow
+    # broker needs.
     longest = min(MOST_TRANSACTION_MS, 60_000 + letters)
     properties = {"queue.buffering.max.kbytes": 65_536} | config.kafka
-    # No worker has a name that ends so: its transactions are not touched.
+    # No worker has this name, so no worker's transactions are touched.
     app = replace(config.app, instance="")
     own = replace(config, app=app, kafka=properties | {"transaction.timeout.ms": longest})
     producer = clients.producer(own)
-    # Where a click's time is that of its record, this belongs to what came.
+    # The timestamp is part of the click where a click takes its time from its record.
     stamped = config.clicks.fields["ts"] == "@timestamp"
     try:
         topics = producer.list_topics(timeout=CALL_SECONDS).topics
@@ -239,7 +240,7 @@ def _produce(producer: Producer, letter: Letter, stamped: bool, partitions: Cont
     headers += [(name, letter.headers[name]) for name in SOURCE if name in letter.headers]
     stamp = letter.headers.get("source.timestamp", "")
     at = int(stamp) if stamped and stamp.isdecimal() else 0
-    # To where the user's other clicks are, whatever partitioner the first producer had.
+    # The partition that has the user's other clicks, whichever partitioner its producer used.
     source = letter.headers.get("source.partition", "")
     where = int(source) if source.isdecimal() and int(source) in partitions else ANY
     while True:

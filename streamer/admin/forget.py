@@ -30,7 +30,7 @@ def key(app: str, user: str) -> bytes:
 
 
 def among(app: str, users: Iterable[str], forgotten: Set[bytes]) -> list[str]:
-    """Those of the users that are forgotten."""
+    """Those of the users whose clicks are left out."""
     return [user for user in users if key(app, user) in forgotten]
 
 

@@ -1,4 +1,4 @@
-"""Dead letters as they lie in their topic, and which of them are meant."""
+"""Reads dead letters out of their topic, and selects those that a command is about."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -21,7 +21,7 @@ from streamer.settings.sections import Config
 from streamer.terminal import Console
 
 ABSENT = "?"
-"""Stands for a header that is not there: anybody may write to the topic."""
+"""Shown for a header that a letter lacks, as anybody may write to the topic."""
 
 _NUMBERS = {f"source.{name}" for name in ("partition", "offset", "timestamp", "part", "bytes")}
 
@@ -84,7 +84,7 @@ class Letter(NamedTuple):
         return self.time, self.partition, self.offset
 
     def as_json(self) -> bytes:
-        """Its place, its time, its headers, and key and value as in `dead-letters.jsonl`."""
+        """Its position, its time, its headers, and key and value as in `dead-letters.jsonl`."""
         line: dict[str, object] = {
             "place": self.position,
             "time": iso(self.time),
@@ -100,7 +100,7 @@ class Letter(NamedTuple):
 
 @dataclass(frozen=True)
 class Filter:
-    """Which letters are meant: those that fit all that is given."""
+    """Selects the letters that meet every condition given."""
 
     reasons: frozenset[str] = frozenset()
     since: int | None = None
@@ -144,7 +144,7 @@ class Filter:
 
 
 class Log:
-    """The dead-letter topic up to what was its end at first: every reading gives the same."""
+    """The dead-letter topic up to where it ended at first, so that every reading gives the same."""
 
     def __init__(self, config: Config, wanted: Filter) -> None:
         clients.admin(config)

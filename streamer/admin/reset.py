@@ -1,9 +1,10 @@
-"""`walkstream reset`: what must go so that a worker starts anew.
+"""`walkstream reset`: deletes what a worker has, so that it starts anew.
 
 The state folder alone is a cache: the next start rebuilds it. With the topics the model goes too,
 and the next start learns from the clicks again. The folder goes first and the group before the
-topics: killed in between, what is left is done by another reset. The list of forgotten users must
-survive: it is in a file beside the folder from before anything is deleted until it is written anew.
+topics: if a reset is killed in between, another one does the rest. The list of forgotten users must
+survive: before anything is deleted it is copied to a file beside the folder, which stays there
+until the list is in Kafka again.
 """
 
 import sys
@@ -154,7 +155,7 @@ def _delete_folder(path: Path) -> None:
 
 def _wait_for_members(config: Config, admin: AdminClient) -> None:
     """A worker that was stopped is a member until its session ends; one that runs stays."""
-    # No worker has a name that ends so: each of them is another member.
+    # No worker has this name, so every member counts as another one.
     nobody = replace(config, app=replace(config.app, instance=""))
     session = int(config.kafka.get("session.timeout.ms", clients.SESSION_MS)) / 1000
     deadline, announced = time.monotonic() + session + LEAVE_SECONDS, False

@@ -2,7 +2,7 @@
 learning.
 
 Rates are by the processor's time of the process, all threads of it: it has one core, and waiting
-for a slower broker is none of its cost. By the clock they are told as well.
+for a slower broker is none of its cost. Results name the rates by the clock too.
 """
 
 import importlib.util

@@ -36,7 +36,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Ours as a multiple of the peer's."""
     quality: str | None = None
     peer_quality: str | None = None
-    """Of what was computed, where speed could be bought with it."""
+    """How good the results are, where speed could be bought with quality."""
     ceiling: str
     """The estimated physical limit, and how it was estimated."""
     target: str | None = None

@@ -1,4 +1,4 @@
-"""What is told about a record that is not used: as a Kafka record, or as a line of JSON."""
+"""Describes a record that is not used, as a Kafka record or as a line of JSON."""
 
 import base64
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Bytes of the clicks topic into columns of fields, where they are of a usual form.
 
-What is odd is left to `formats`, which has the last word on it.
+Whatever is odd is left to `formats`, which decides about it.
 """
 
 from collections.abc import Callable, Mapping, Sequence

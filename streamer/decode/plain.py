@@ -2,8 +2,8 @@
 
 A plain document is an object whose fields are spelled in the usual way: text without escapes that
 is not empty, integers that fit in 64 bits, decimals. A plain record is one such document on a line,
-or has one on each of its lines. What is plain means what any JSON parser takes it for; all else is
-left to those.
+or has one on each of its lines. Every JSON parser reads plain JSON alike; all else is left to
+parsers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ Tree = Mapping[str, Any]
 
 OPTIONAL = frozenset({"event_type", "event_id", "weight"})
 _NAMES = 62
-"""Most that the bits of an integer can tell of."""
+"""The most names: each is a bit of one integer."""
 
 _KINDS = {
     "user_id": TEXT | WHOLE,
@@ -58,7 +58,7 @@ class Plain:
         letters: list[bytes] = []
         edges, above = [0], [0]
         inner, fields, kinds = list[int](), list[int](), list[int]()
-        # The names of one node after those of the other: nodes are numbered as they are met.
+        # Nodes are numbered as they are met, and the names of each follow those of the node before.
         nodes = [tree]
         for number, node in enumerate(nodes):
             # Beside the outermost, a literal key goes before a path of the same letters.
@@ -136,7 +136,7 @@ def _is_utf8(text: bytes) -> bool:
 def _decimals(
     texts: Texts, decimal: NDArray[np.float64], there: NDArray[np.bool]
 ) -> NDArray[np.float64]:
-    """Numbers, 1 where there is none; what the kernel left is read here."""
+    """Numbers, 1 where there is none. Python reads those that the kernel left."""
     out = np.where(there, decimal, 1.0)
     left = np.flatnonzero(np.isnan(out))
     out[left] = list(map(float, texts.taken(left)))

@@ -10,10 +10,10 @@ from core.kernels.lanes import INLINED, SOURCES, pointer, pointers
 
 FIELDS = ("user_id", "item_id", "event_type", "event_id", "ts", "weight")
 _TS = FIELDS.index("ts")
-"""Behind it the weight: these two are numbers."""
+"""This field and the weight, which follows it, are numbers."""
 ABSENT = -1
 _DEPTH = 60
-"""Of objects and lists in a field that is not used."""
+"""Most levels of objects and lists in a field that is not used."""
 
 TEXT, WHOLE, NUMBER, NULL, OTHER = 1, 2, 4, 8, 16
 """Kinds of values: text without escapes, integers of 64 bits, other numbers, null, all else."""
@@ -51,7 +51,7 @@ class Names(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Where clicks go, each one further, and each field `most` further."""
+    """Where clicks go: value i of field f is at f * `most` + i."""
 
     begins: NDArray[np.int64]
     sizes: NDArray[np.int32]
@@ -122,7 +122,8 @@ def _past_number(data, i):  # type: ignore[no-untyped-def]
         plain &= decimals > 0
         kind = NUMBER
     decimal = np.nan
-    # Of 19 digits, those that do not fit are negative by now. -0 is not written as it is read.
+    # A number of 19 digits that does not fit is negative by now. -0 is no integer: it would lose
+    # its sign.
     if digits > _INT64_DIGITS or value < 0 or (negative and value == 0):
         kind = NUMBER
     elif kind == WHOLE or value < _EXACT:

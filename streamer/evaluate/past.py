@@ -1,4 +1,4 @@
-"""What a log told so far: the sessions, and how often one item came after another.
+"""What came before in a log: the sessions, and how often one item came after another.
 
 Items have numbers of their own here, which they keep for good; the engine's slots move.
 """
@@ -19,7 +19,7 @@ SAMPLE = 6
 """Purpose number of this module's random stream."""
 
 Table = dict[int, dict[int, float]]
-"""By item, how much of each other item there was."""
+"""By item, the weight of each other item."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,10 @@ class _Round:
 
 
 class Past:
-    """The clicks of a log, taken round by round: `take` first tells what there is to rank, `learn`
-    then lets the tables know. Sessions are those of an engine, which tells where each begins and
-    which ones end, so that users whose clicks come late have the same here and there."""
+    """The clicks of a log, taken round by round: `take` first returns what there is to rank, and
+    `learn` then adds the round to the tables. Sessions are those of an engine, which tells where
+    each begins and which ones end, so that users whose clicks come late have the same here and
+    there."""
 
     def __init__(self, settings: Settings) -> None:
         # An engine that folds and never learns: its sessions are those of the one that does. Of its
@@ -106,7 +107,7 @@ class Past:
         self.born: dict[int, int] = {}
         """Time of each item's first click, ms."""
         self.touched: set[int] = set()
-        """Items clicked since somebody emptied this."""
+        """Items clicked since this was last emptied, which its reader does."""
         self.after: Table = {}
         """How often item b was the next after item a."""
         self.beside: Table = {}
@@ -184,7 +185,7 @@ class Past:
         return found
 
     def learn(self) -> None:
-        """Let the tables know of the round taken last."""
+        """Add the round taken last to the tables."""
         if self._round is None:
             return
         new, self._round = self._round, None

@@ -1,4 +1,4 @@
-"""What trains again from scratch on all history, every so often: gensim, and our own trainer.
+"""Peers that train again from scratch on all history, every so often: gensim, and our own trainer.
 
 Each training reads as many tokens as the engine learned from until then: who trains for longer
 finds more. Between two the vectors stand still, and an item that came since is not found. item2vec:

@@ -1,4 +1,4 @@
-"""Ranks of the next item among all living ones: by the model, and by what it has to beat.
+"""Ranks of the next item among all living ones, by the model and by the rankers that it must beat.
 
 Every ranker is asked the same. Of equals the older item comes first, as in `core.quality`.
 """

@@ -1,4 +1,4 @@
-"""What `publish` sends through: a producer that counts what becomes of records, and a display."""
+"""The producer of `publish`, which counts what became of each record, and its display."""
 
 import time
 from typing import Any

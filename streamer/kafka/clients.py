@@ -25,7 +25,7 @@ ANY = -1
 """The partition that the partitioner chooses."""
 
 Partition = tuple[str, int]
-"""A topic and the number of a partition of it."""
+"""A topic and the number of one of its partitions."""
 
 PROBE_SECONDS = 10.0
 """How long the first call waits for a cluster at all."""
@@ -199,7 +199,7 @@ def checked(message: Message) -> Message:
 
 
 def failure(error: KafkaError, where: str) -> WalkstreamError:
-    """What to tell the person who reads the log at night."""
+    """An error's message for the person who reads the log at night."""
     if error.code() in TAKEN_OVER:
         return Fenced(
             f"{where}: {error.str()}. Another process took over the name of this worker: give "

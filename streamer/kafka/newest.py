@@ -39,7 +39,7 @@ def newest(
             )
         for message in batch:
             partition = clients.partition_of(message)
-            # The end that is told of may come before `ends`, where a transaction is open.
+            # The end is reported before `ends` where a transaction is open.
             if message.error() is not None or (message.offset() or 0) >= ends[partition] - 1:
                 unread.discard(partition)
             if message.error() is None and (message.offset() or 0) < ends[partition]:

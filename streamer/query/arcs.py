@@ -21,7 +21,7 @@ class Arcs:
     def shares(self, key: bytes) -> dict[bytes, float]:
         """p(b | a): the share of a's arcs, decayed, that each neighbour b has; none without arcs.
 
-        The landmark of the weights falls out of it.
+        Shares do not depend on the landmark of the weights.
         """
         made = self.store.meta(checkpoint.POINTER)
         if made != self._made:

@@ -51,7 +51,7 @@ class Neighbour(msgspec.Struct, frozen=True):
     score: float
     cluster: int | None
     updates: int
-    """Times it was learned from, since it came."""
+    """How many times it was learned from since it came."""
     attributes: Attributes
 
 
@@ -192,7 +192,7 @@ class Index:
                 probes = self.lsh.probes(x, ready - 1)
             self.shelf.gather(met, probes[:, done:width])
             done = width
-            # Those asked by are among them.
+            # The items of the query are among them.
             least = k + len(query.never) - 1
             if len(met) > max(least, ENOUGH) or (len(met) > least and width >= PROBES[-2]):
                 scored = self.shelf.scores(met, query)
@@ -206,7 +206,7 @@ class Index:
 
 
 def _best(score: NDArray[np.float32], k: int) -> list[int]:
-    """Where the k greatest stand, the greatest first, and of equals the first."""
+    """The indices of the k greatest, the greatest first, and of equals the first."""
     if k < len(score):
         least = np.partition(score, len(score) - k)[len(score) - k]
         at = np.flatnonzero(score >= least)

@@ -18,7 +18,7 @@ from streamer.store import open_for_reading
 from streamer.terminal import Console
 
 STDIN = "-"
-"""In the place of an item: each line of standard input is a query."""
+"""Given as the item, it makes each line of standard input a query."""
 
 NO_GRAPH = """\
 hybrid is next as yet: the graph is in the state folder from the first checkpoint on, which a worker
@@ -29,7 +29,7 @@ TITLES = {"similar": "Items like", "next": "Items clicked after", "hybrid": "Ite
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked for besides the items."""
+    """The options of a query."""
 
     k: int = 10
     mode: Mode = "similar"
@@ -42,7 +42,7 @@ def run(state: Path, items: Sequence[str], options: Options) -> None:
     """Print the neighbours of an item, of a session, or, for "-", of each line of standard input.
 
     WalkstreamError if there is no such folder, or no vector for the query. Of many, those that fail
-    are printed in its place, and the error comes last.
+    are printed where their answers would be, and the error comes last.
     """
     many = list(items) == [STDIN]
     if STDIN in items and not many:

@@ -20,20 +20,20 @@ from core.rows import from_values
 from streamer.store import Store, cluster_prefix, is_item
 
 TELLING = 16
-"""Clusters from which on they tell whom to compare; with fewer, all that were met are."""
+"""With so many clusters, these decide which of the items met are compared; with fewer, all are."""
 
 MET = 0.2
 """What each bucket that an item was met in adds to its rank, beside the score of its cluster."""
 
 TINY = np.finfo(np.float32).tiny
-"""Instead of the length of a row of zeros, which scores 0."""
+"""Divides a row of zeros in place of its length, so that it scores 0."""
 
 Scored = tuple[Sequence[Any], NDArray[np.float32]]
 """Handles in the order of their keys, and their scores, float32 [n]."""
 
 
 class Query(NamedTuple):
-    """What the items that were met are compared with, and which of them."""
+    """What the items that were met are compared with, and which of them are."""
 
     vector: NDArray[np.float32]
     """[2 d]: [V^; U^] . vector is an item's score."""
@@ -46,7 +46,8 @@ class Query(NamedTuple):
     """Items that are compared even if they were not met."""
     never: Set[Any]
     min_updates: int
-    """Items with fewer are left out. Only rows tell, so any number but 0 has all compared."""
+    """Items with fewer updates are left out. Only rows have that number, so any but 0 has all
+    compared."""
 
     def selects(self, met: int) -> bool:
         """Whether not all of so many are compared."""
@@ -60,14 +61,14 @@ def published(rows: NDArray[np.void]) -> tuple[NDArray[np.float32], NDArray[np.f
 
 
 def foremost(rank: NDArray[np.float64], most: int) -> NDArray[np.int64]:
-    """Where the greatest `most` stand, and all that equal the last of them."""
+    """The indices of the `most` greatest, and of all that equal the last of them."""
     least = np.partition(rank, len(rank) - most)[len(rank) - most]
     return np.flatnonzero(rank >= least)
 
 
 class Shelf(Protocol):
     def handle(self, key: bytes) -> Any:
-        """Of an item that has a vector; None for another."""
+        """The handle of an item that has a vector; None for another."""
 
     def vectors(self, handles: Collection[Any]) -> NDArray[np.float32]:
         """[V^; U^] of items that have a vector, float32 [n, 2 d]."""
@@ -82,14 +83,14 @@ class Shelf(Protocol):
         """Add the items of these buckets, uint64 [tables, n], which were not asked for before."""
 
     def scores(self, met: Any, query: Query) -> Scored:
-        """Of the foremost of those met that have a vector.
+        """The scores of the foremost of those met that have a vector.
 
         An item ranks by the score of its cluster, the best one's if it has none, and by the number
         of buckets that it was met in.
         """
 
     def all_scores(self, query: Query) -> Scored:
-        """Of all items that have a vector."""
+        """The scores of all items that have a vector."""
 
 
 class Stored:

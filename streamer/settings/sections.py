@@ -164,7 +164,7 @@ class LogSettings:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a process is told. What may hold passwords is left out of `repr`."""
+    """All settings of a process. What may hold passwords is left out of `repr`."""
 
     app: AppSettings = field(default_factory=AppSettings)
     kafka: dict[str, KafkaValue] = field(
