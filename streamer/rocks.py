@@ -1,9 +1,10 @@
 """RocksDB under the state folder: its families, how they are opened, and what damage leads to."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options
 
@@ -39,6 +40,21 @@ def family_options(family: str, cache: Cache, writes: bool) -> Options:
         table.set_bloom_filter(FILTER_BITS, False)
     out.set_block_based_table_factory(table)
     return out
+
+
+def bytes_used(families: Mapping[str, Any]) -> dict[str, int]:
+    """What open column families hold: in files, and in memory for writes and for reads."""
+
+    def total(name: str) -> int:
+        return sum(cf.property_int_value(f"rocksdb.{name}") or 0 for cf in families.values())
+
+    # The block cache is shared by all families.
+    cache = families["meta"].property_int_value("rocksdb.block-cache-usage") or 0
+    return {
+        "files": total("total-sst-files-size"),
+        "memtables": total("cur-size-all-mem-tables"),
+        "cache": cache,
+    }
 
 
 class Ahead(Exception):

@@ -14,9 +14,8 @@ Column families:
   meta      reserved keys of `streamer.records`, offsets, ids, and the checkpoint
 """
 
-import struct
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from pathlib import Path
@@ -36,7 +35,7 @@ from streamer.places import Moves, Places
 from streamer.places import bucket_prefix as bucket_prefix
 from streamer.places import cluster_prefix as cluster_prefix
 from streamer.records import Progress, Space
-from streamer.rocks import CACHE, family_options
+from streamer.rocks import CACHE, bytes_used, family_options
 from streamer.rocks import FAMILIES as FAMILIES
 from streamer.rocks import Ahead as Ahead
 from streamer.rocks import guarded as guarded
@@ -168,17 +167,7 @@ class Store:
 
     def bytes_used(self) -> dict[str, int]:
         """What RocksDB holds: in files, and in memory for writes and for reads."""
-
-        def total(name: str) -> int:
-            return sum(cf.property_int_value(f"rocksdb.{name}") or 0 for cf in self._cf.values())
-
-        # The block cache is shared by all families.
-        cache = self._cf["meta"].property_int_value("rocksdb.block-cache-usage") or 0
-        return {
-            "files": total("total-sst-files-size"),
-            "memtables": total("cur-size-all-mem-tables"),
-            "cache": cache,
-        }
+        return bytes_used(self._cf)
 
     def versions(self) -> dict[int, int]:
         return {
@@ -215,10 +204,6 @@ class Store:
             values.append(value)
         return keys, from_values(values, self.dtype)
 
-    def members(self, cluster: int) -> list[bytes]:
-        prefix = cluster_prefix(cluster)
-        return [key[len(prefix) :] for key, _ in self.scan("clusters", prefix)]
-
     def buckets(self, buckets: Iterable[tuple[int, int]]) -> tuple[list[bytes], list[bytes]]:
         """The items of these LSH buckets, given as (table, key), and the cluster of each, packed.
 
@@ -243,32 +228,6 @@ class Store:
         width = len(bucket_prefix(0, 0))
         return [posting[width:] for posting in postings], clusters
 
-    def bucket_sizes(self) -> list[int]:
-        """How many items each bucket holds that is not empty, all tables together."""
-        width = len(bucket_prefix(0, 0))
-        return list(Counter(key[:width] for key, _ in self.scan("postings")).values())
-
-    def count_rows(self) -> tuple[int, int]:
-        """Rows of items, and of attributes."""
-        items = attributes = 0
-        for key, _ in self.scan("rows"):
-            if is_item(key):
-                items += 1
-            else:
-                attributes += 1
-        return items, attributes
-
-    def placed(self) -> int:
-        """Items that have a vector: each stands in one bucket of the first table."""
-        return sum(1 for _ in self.scan("postings", bytes(1)))
-
-    def cluster_sizes(self) -> dict[int, int]:
-        sizes: dict[int, int] = {}
-        for key, _ in self.scan("clusters"):
-            (cluster,) = struct.unpack_from(">i", key)
-            sizes[cluster] = sizes.get(cluster, 0) + 1
-        return sizes
-
     def attributes(self, item: bytes) -> Attributes:
         value = self._cf["attributes"].get(item)
         return msgspec.json.decode(value) if value else {}
@@ -283,9 +242,6 @@ class Store:
             value = self._cf["attributes"].get(item)
             partition, offset = msgspec.msgpack.decode(position, type=tuple[int, int])
             yield item.decode(), msgspec.json.decode(value) if value else None, partition, offset
-
-    def count(self, family: str) -> int:
-        return sum(1 for _ in self.scan(family))
 
     def everything(self, family: str) -> dict[bytes, bytes]:
         """A whole column family: for tests and tools that compare folders."""

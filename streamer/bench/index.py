@@ -207,7 +207,7 @@ def queries(store: Store, count: int) -> Iterator[Result]:
     shelf = resident.shelf
     assert isinstance(shelf, Resident)
     n = len(shelf)
-    pairs, names = shelf.vectors(range(n)), [shelf.entry(at)[0].decode() for at in range(n)]
+    pairs, names = shelf.vectors(range(n)), [shelf.details(at)[0].decode() for at in range(n)]
     asked = np.random.default_rng(3).choice(n, count, replace=False)
     for mode in MODES:
         asking, held = inner(pairs, asked, mode)

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.placing.placement import SETTLED, Placement
-from streamer import records
+from streamer import counts, records
 from streamer import store as stores
 from streamer.errors import WalkstreamError
 from streamer.store import Store, is_item, open_for_reading
@@ -79,8 +79,8 @@ def contents(store: Store) -> Contents:
         raise WalkstreamError(f"{store.path}: nothing was learned yet: there is no vector space")
     value = store.meta(records.PLACEMENT)
     placement = records.unpack_placement(value, space.dim) if value else Placement.empty()
-    sizes, buckets = store.cluster_sizes(), store.bucket_sizes()
-    items, attribute_rows = store.count_rows()
+    sizes, buckets = counts.cluster_sizes(store), counts.bucket_sizes(store)
+    items, attribute_rows = counts.rows(store)
     nodes, arcs = checkpoint.size(store)
     origin, saved = store.meta(stores.ORIGIN), checkpoint.pointer(store)
     progress = {f"{t}/{p}": done for (t, p), done in sorted(store.progress().items())}
@@ -89,11 +89,11 @@ def contents(store: Store) -> Contents:
         header=space,
         origin=origin.decode() if origin else None,
         items=items,
-        with_vector=store.placed(),
+        with_vector=counts.with_vector(store),
         attribute_rows=attribute_rows,
         nodes=nodes,
         arcs=arcs,
-        sessions=store.count("sessions"),
+        sessions=counts.entries(store, "sessions"),
         epoch=placement.epoch,
         clusters={label: sizes.get(label, 0) for label in range(len(placement.centroids))},
         settled=None if placement.epoch else _settled(store),

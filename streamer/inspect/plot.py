@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.placing.clusters import NONE
-from streamer import outputs
+from streamer import counts, outputs
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.inspect import labels as labels_of
 from streamer.inspect.folder import clusters_awaited, settled
@@ -142,7 +142,7 @@ def read(store: Store, by: str, projection: Projection, min_items: int) -> Map:
     attributes = [store.attributes(item) for item in ids]
     categories = [one_line(text(a, by)) for a in attributes]
     names = [name_of(a) or item.decode() for item, a in zip(ids, attributes, strict=True)]
-    sizes = store.cluster_sizes()
+    sizes = counts.cluster_sizes(store)
     title = f"{items:,} items, {f'{len(sizes)} clusters' if sizes else 'no clusters yet'} ({how}"
     title += f"; a sample of {MOST:,} items)" if items > MOST else ")"
     if not sizes:
@@ -157,7 +157,7 @@ def read(store: Store, by: str, projection: Projection, min_items: int) -> Map:
         rows["cluster"],
         rows["updates"],
         sizes,
-        store.bucket_sizes(),
+        counts.bucket_sizes(store),
     )
 
 

@@ -133,7 +133,7 @@ class Index:
         return Answer(items[-1], mode, len(handles), found, session, unknown)
 
     def _neighbour(self, handle: Any, score: float) -> Neighbour:
-        key, cluster, updates = self.shelf.entry(handle)
+        key, cluster, updates = self.shelf.details(handle)
         known = cluster if cluster != NONE else None
         return Neighbour(key.decode(), score, known, updates, self.store.attributes(key))
 
@@ -173,7 +173,7 @@ class Index:
         """The weighted mean of p(b | a) over the items asked by, for each of their neighbours."""
         out: dict[Any, float] = {}
         for one, weight in asked.items():
-            for key, share in self.arcs.shares(self.shelf.entry(one)[0]).items():
+            for key, share in self.arcs.shares(self.shelf.details(one)[0]).items():
                 handle = self.shelf.handle(key)
                 if handle is not None:
                     out[handle] = out.get(handle, 0.0) + weight * share

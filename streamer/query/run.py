@@ -10,6 +10,7 @@ import msgspec
 from rich.markup import escape
 from rich.table import Table
 
+from streamer import counts
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.query.index import Answer, Index, Mode
 from streamer.query.names import name_of
@@ -52,7 +53,7 @@ def run(state: Path, items: Sequence[str], options: Options) -> None:
     with tempfile.TemporaryDirectory(prefix="walkstream-") as scratch:
         store = open_for_reading(state, Path(scratch))
         try:
-            index, placed = Index(store, resident=many), store.placed()
+            index, placed = Index(store, resident=many), counts.with_vector(store)
             if options.mode == "hybrid" and not index.arcs.there:
                 print(NO_GRAPH, file=sys.stderr)
             if many:

@@ -73,7 +73,7 @@ class Shelf(Protocol):
     def vectors(self, handles: Collection[Any]) -> NDArray[np.float32]:
         """[V^; U^] of items that have a vector, float32 [n, 2 d]."""
 
-    def entry(self, handle: Any) -> tuple[bytes, int, int]:
+    def details(self, handle: Any) -> tuple[bytes, int, int]:
         """Key, cluster and updates."""
 
     def begin(self) -> Any:
@@ -106,7 +106,7 @@ class Stored:
     def vectors(self, handles: Collection[bytes]) -> NDArray[np.float32]:
         return np.concatenate(published(self._rows(handles)[1]), axis=1)
 
-    def entry(self, handle: bytes) -> tuple[bytes, int, int]:
+    def details(self, handle: bytes) -> tuple[bytes, int, int]:
         _, rows = self._rows([handle])
         if len(rows) == 0:  # it left meanwhile
             return handle, NONE, 0
@@ -197,7 +197,7 @@ class Resident:
     def vectors(self, handles: Collection[int]) -> NDArray[np.float32]:
         return self._pairs[list(handles)]
 
-    def entry(self, handle: int) -> tuple[bytes, int, int]:
+    def details(self, handle: int) -> tuple[bytes, int, int]:
         return self._keys[handle], int(self._cluster[handle]), int(self._updates[handle])
 
     def begin(self) -> "_Met":

@@ -149,7 +149,7 @@ class ReadySettings:
 @dataclass(frozen=True)
 class MetricsSettings:
     host: str = "127.0.0.1"
-    """Address that serves them."""
+    """Address on which metrics and health are served."""
     port: int = 9470
     """Serves /metrics, /healthz and /readyz; 0 serves nothing."""
 

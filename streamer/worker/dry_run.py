@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 from rich.markup import escape
 from rich.table import Table
 
-from streamer import records
+from streamer import counts, records
 from streamer import store as stores
 from streamer.admin import forget
 from streamer.decode.events import Decoder
@@ -81,7 +81,7 @@ def _folder(config: Config, admin: AdminClient, console: Console) -> Known:
                 restore.check_identity(path, before, topics.identity(admin, config.topics))
             if (space := store.space) is not None:
                 space.check(Space.of(config.engine_settings, space.partitions), str(path))
-            saved, rows = checkpoint.pointer(store), store.count_rows()[0]
+            saved, rows = checkpoint.pointer(store), counts.rows(store)[0]
             folded = saved.offsets if saved else {}
             known = Known(space, store.progress(), store.tail_offsets(), folded)
         finally:

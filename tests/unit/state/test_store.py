@@ -10,7 +10,7 @@ from core.engine import Engine
 from core.ids.vocabulary import ATTRIBUTE
 from core.rounds import Inputs
 from core.rows import FORMAT, row_dtype
-from streamer import records
+from streamer import counts, records
 from streamer.errors import CorruptState, WalkstreamError
 from streamer.records import Progress, Space
 from streamer.store import (
@@ -42,6 +42,11 @@ def index_entries(
     return clusters, postings
 
 
+def members(store: Store, cluster: int) -> list[bytes]:
+    prefix = cluster_prefix(cluster)
+    return [key.removeprefix(prefix) for key, _ in store.scan("clusters", prefix)]
+
+
 def assert_indices_follow_rows(store: Store) -> None:
     clusters, postings = index_entries(*store.all_rows())
     assert store.everything("clusters") == clusters
@@ -63,10 +68,10 @@ def test_a_row_applies_only_if_its_version_is_newer(store: Store) -> None:
     for version in (4, 5):
         store.write(keys=[b"a"], rows=row(version, cluster=2))
         assert store.row(b"a") == row(5, cluster=1).tobytes()
-        assert (store.members(1), store.members(2)) == ([b"a"], [])
+        assert (members(store, 1), members(store, 2)) == ([b"a"], [])
     store.write(keys=[b"a"], rows=row(6, cluster=2))
     assert store.row(b"a") == row(6, cluster=2).tobytes()
-    assert (store.members(1), store.members(2)) == ([], [b"a"])
+    assert (members(store, 1), members(store, 2)) == ([], [b"a"])
 
 
 def test_a_deletion_applies_only_if_its_version_is_newer(store: Store) -> None:
@@ -76,21 +81,21 @@ def test_a_deletion_applies_only_if_its_version_is_newer(store: Store) -> None:
         assert store.row(b"a") is not None
     store.write(gone=[(b"a", 6)])
     assert store.row(b"a") is None
-    assert store.members(1) == []
+    assert members(store, 1) == []
     assert store.buckets([(0, 9), (1, 9), (2, 9)]) == ([], [])
 
 
 def test_an_item_that_is_not_published_stands_in_no_index(store: Store) -> None:
     store.write(keys=[b"a"], rows=row(1, published=0))
     assert store.row(b"a") is not None
-    assert (store.placed(), store.cluster_sizes()) == (0, {})
+    assert (counts.with_vector(store), counts.cluster_sizes(store)) == (0, {})
     store.write(keys=[b"a"], rows=row(2, published=2, cluster=-1))
-    assert (store.placed(), store.cluster_sizes()) == (1, {})
+    assert (counts.with_vector(store), counts.cluster_sizes(store)) == (1, {})
     store.write(keys=[b"a"], rows=row(3, published=2, cluster=4))
-    assert (store.placed(), store.cluster_sizes()) == (1, {4: 1})
+    assert (counts.with_vector(store), counts.cluster_sizes(store)) == (1, {4: 1})
     # It left and came back, and both arrived as one row.
     store.write(keys=[b"a"], rows=row(5, published=0))
-    assert (store.placed(), store.cluster_sizes()) == (0, {})
+    assert (counts.with_vector(store), counts.cluster_sizes(store)) == (0, {})
 
 
 def test_buckets_give_the_items_of_exactly_these_places(store: Store) -> None:
@@ -111,7 +116,7 @@ def test_buckets_give_the_items_of_exactly_these_places(store: Store) -> None:
     assert told((1, 7), (0, 1)) == [b"a", b"ab", b"ab"], "as often as it was met"
     assert told((2, 2**64 - 1), (2, 2**63), (2, 5)) == [b"a", b"c"]
     assert told((2, 2), (2, 2**64 - 2), (7, 0)) == []
-    assert sorted(store.bucket_sizes()) == [1] * 6 + [2] * 3
+    assert sorted(counts.bucket_sizes(store)) == [1] * 6 + [2] * 3
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -216,7 +221,7 @@ def test_rows_of_items_and_of_attributes_are_counted_apart(store: Store) -> None
     keys = [b"a", b"b", ATTRIBUTE + b"category=garden"]
     rows = np.concatenate([row(1), row(1), row(1, published=0)])
     store.write(keys=keys, rows=rows)
-    assert store.count_rows() == (2, 1)
+    assert counts.rows(store) == (2, 1)
 
 
 def test_attributes_come_back_until_the_item_is_retired(store: Store) -> None:
@@ -266,7 +271,7 @@ def test_a_closed_folder_can_be_opened_again_at_once_and_has_kept_all(tmp_path: 
     store.close()
     again = Store(tmp_path / "state")
     assert again.row(b"a") == row(1, cluster=3).tobytes()
-    assert again.members(3) == [b"a"]
+    assert members(again, 3) == [b"a"]
     again.close()
 
 
