@@ -3,7 +3,8 @@
 import struct
 from collections import Counter
 
-from streamer.store import Store, bucket_prefix, is_item
+from streamer.records import is_item
+from streamer.store import Store, bucket_prefix
 
 
 def entries(store: Store, family: str) -> int:

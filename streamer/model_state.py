@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from confluent_kafka import Consumer, TopicPartition
 
-from streamer import store
+from streamer import records
 from streamer.kafka.clients import Partition, checked, partition_of
 
 
@@ -23,7 +23,7 @@ def reserved(
             partition, offset = partition_of(message), message.offset() or 0
             if message.error() is None:
                 key = message.key()
-                if key is not None and not store.is_row(key):
+                if key is not None and not records.is_row(key):
                     out[key] = message.value()
                 offset += 1
             # The last offsets may be markers of transactions: then only the end tells.

@@ -18,6 +18,7 @@ import orjson
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
+from core.ids.vocabulary import ATTRIBUTE
 from core.placing.placement import Placement
 from core.rounds import Changes
 from core.rows import FORMAT
@@ -41,6 +42,15 @@ SOURCE = ("source.partition", "source.offset", "source.timestamp")
 
 _to_msgpack = msgspec.msgpack.Encoder().encode
 _to_json = msgspec.json.Encoder().encode
+
+
+def is_item(key: bytes) -> bool:
+    return not key.startswith(b"\xff")
+
+
+def is_row(key: bytes) -> bool:
+    """Whether it is the key of an item or of an attribute, and not a reserved one."""
+    return is_item(key) or key.startswith(ATTRIBUTE)
 
 
 class Space(msgspec.Struct, frozen=True):

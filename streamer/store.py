@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rocksdict import AccessType, Cache, Rdict, WriteBatch
 
-from core.ids.vocabulary import ATTRIBUTE
 from core.rounds import Changes
 from core.rows import from_values, row_dtype, to_values
 from streamer import records
@@ -39,8 +38,6 @@ from streamer.rocks import CACHE, bytes_used, family_options
 from streamer.rocks import FAMILIES as FAMILIES
 from streamer.rocks import Ahead as Ahead
 from streamer.rocks import guarded as guarded
-
-RESERVED = b"\xff"
 
 Attributes = dict[str, str | list[str]]
 
@@ -388,14 +385,6 @@ def _each(call: Callable[..., object], *arguments: Iterable[object]) -> None:
 def applied_now() -> Entry:
     """The entry that says that the folder is level with Kafka now."""
     return APPLIED_AT, _WRITE(time.time())
-
-
-def is_item(key: bytes) -> bool:
-    return not key.startswith(RESERVED)
-
-
-def is_row(key: bytes) -> bool:
-    return is_item(key) or key.startswith(ATTRIBUTE)
 
 
 def open_for_reading(path: Path, secondary: Path) -> Store:

@@ -15,7 +15,8 @@ from core.placing.placement import SETTLED, Placement
 from streamer import counts, records
 from streamer import store as stores
 from streamer.errors import WalkstreamError
-from streamer.store import Store, is_item, open_for_reading
+from streamer.records import is_item
+from streamer.store import Store, open_for_reading
 from streamer.terminal import Console
 from streamer.worker import checkpoint
 

@@ -24,7 +24,8 @@ from streamer.inspect.folder import clusters_awaited, settled
 from streamer.inspect.labels import Label, short
 from streamer.query.names import name_of, text
 from streamer.query.run import published
-from streamer.store import Store, is_item, open_for_reading
+from streamer.records import is_item
+from streamer.store import Store, open_for_reading
 from streamer.terminal import one_line
 
 Projection = Literal["auto", "pca", "umap"]

@@ -20,7 +20,8 @@ from streamer import records
 from streamer.errors import WalkstreamError
 from streamer.query.arcs import Arcs
 from streamer.query.shelves import Query, Resident, Scored, Shelf, Stored
-from streamer.store import Store, is_item
+from streamer.records import is_item
+from streamer.store import Store
 
 Mode = Literal["similar", "next", "hybrid"]
 

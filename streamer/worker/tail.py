@@ -109,7 +109,7 @@ class Tail:
             elif key.startswith(records.FORGOTTEN):
                 meta[key] = value
                 (self.forgotten.add if value is not None else self.forgotten.discard)(key)
-            elif not stores.is_row(key):
+            elif not records.is_row(key):
                 if value is not None and not self._is_behind(key, value):
                     meta[key] = value
             elif _version(message) <= applied.get(partition[1], 0):
