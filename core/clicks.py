@@ -27,8 +27,22 @@ class Clicks:
     def __len__(self) -> int:
         return len(self.users)
 
-    def at(self, chosen: NDArray[np.bool_]) -> Self:
-        """The clicks where `chosen`, bool [n], is true."""
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The clicks of all parts."""
+        ids = [part.event_ids for part in parts]
+        none = [np.zeros(len(part), np.uint64) for part in parts]
+        filled = [n if i is None else i for i, n in zip(ids, none, strict=True)]
+        return cls(
+            Texts.joined([Texts.of(part.users) for part in parts]),
+            Texts.joined([Texts.of(part.items) for part in parts]),
+            np.concatenate([part.times for part in parts]),
+            np.concatenate([part.weights for part in parts]),
+            None if all(i is None for i in ids) else np.concatenate(filled),
+        )
+
+    def at(self, chosen: NDArray[np.bool_] | NDArray[np.integer]) -> Self:
+        """The clicks where `chosen`, bool [n], is true, or those that it numbers."""
         return type(self)(
             Texts.of(self.users).taken(chosen),
             Texts.of(self.items).taken(chosen),

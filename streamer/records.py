@@ -23,6 +23,7 @@ from core.placing.placement import Placement
 from core.rounds import Changes
 from core.rows import FORMAT
 from core.settings import Settings
+from streamer.decode.ahead import Window
 from streamer.errors import Refused
 
 SPACE = b"\xffspace"
@@ -126,6 +127,8 @@ class Progress(msgspec.Struct, frozen=True):
     """Greatest event time of the engine, ms."""
     commit: int
     round: int
+    window: Window | None = None
+    """What is remembered of the times of its clicks (`decode.ahead`)."""
 
 
 class Original(NamedTuple):

@@ -72,7 +72,7 @@ def check_topics(config: ConfigFile = None, overrides: Overrides = None) -> None
     from streamer.kafka import topics as module
 
     admin, specs = _admin_and_specs(load(config, overrides))
-    mismatches = module.check(admin, specs)
+    mismatches = module.check(admin, specs, with_advice=True)
     for mismatch in mismatches:
         print(mismatch)
     if not mismatches:

@@ -100,6 +100,15 @@ def multiplied(
         return weights * by
 
 
+def at_most(given: Sequence[float | None] | NDArray[np.float64], most: float) -> NDArray[np.bool]:
+    """Which are not more, shape (n,); None is 1."""
+    if not isinstance(given, np.ndarray):
+        if given.count(None) == len(given):
+            return np.ones(len(given), np.bool)
+        given = np.array([1.0 if weight is None else weight for weight in given])
+    return given <= most
+
+
 def as_ids(given: Sequence[Any]) -> tuple[Texts, NDArray[np.bool]]:
     """Ids as texts, and which of them have a length that fits."""
     try:

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from core.clicks import Clicks
 from streamer.decode import arrays
+from streamer.decode.ahead import Bound
 from streamer.decode.columns import (
     Columns,
     TypeWeights,
     as_event_ids,
     as_ids,
     as_times,
+    at_most,
     hashes_of,
     key_text,
     multiplied,
@@ -106,7 +108,8 @@ class Decoder:
     ) -> None:
         self._paths, self._unit = ClickSettings().fields | clicks.fields, clicks.time_unit
         self._events = events
-        self._reader = Reader(self._paths, self._unit, events)
+        self._reader = Reader(self._paths, self._unit, events, clicks.max_weight)
+        self._max_weight = clicks.max_weight
         self._type_weights = TypeWeights(events.weights)
         self._has_arrays = any(EACH in path for path in self._paths.values())
         self._encode: arrays.Encode | None = None
@@ -153,12 +156,38 @@ class Decoder:
         if rows or not parts:
             parts.append(Columns.of(rows))
         columns = Columns.merged(parts)
-        stamps = stamps[columns.records]
-        times = np.where(stamps < 0, columns.times, np.minimum(columns.times, stamps))
-        weights = columns.weights.astype(np.float32)
-        event_ids = hashes_of(columns.event_ids)
-        clicks = Clicks(columns.users, columns.items, times, weights, event_ids)
-        return Decoded(clicks, bad, unwanted, columns.records.astype(np.intp, copy=False))
+        return Decoded(
+            _clicks(columns, stamps), bad, unwanted, columns.records.astype(np.intp, copy=False)
+        )
+
+    def bounded(
+        self,
+        decoded: Decoded,
+        bounds: Mapping[int, Bound],
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        timestamps: Sequence[int],
+    ) -> Decoded:
+        """What was made of a batch, but for clicks that lie past the bound of their record."""
+        rows: list[Row] = []
+        bad: list[Bad] = []
+        try:
+            for record, self._reader.bound in sorted(bounds.items()):
+                self._read(record, keys[record], values[record], timestamps[record], rows, bad)
+        finally:
+            self._reader.bound = None
+        kept = ~np.isin(decoded.records, list(bounds))
+        clicks, numbers = decoded.clicks.at(kept), decoded.records[kept]
+        if rows:
+            columns = Columns.of(rows)
+            numbers = np.concatenate([numbers, columns.records])
+            order = np.argsort(numbers, kind="stable")
+            stamps = np.array(array("q", timestamps))
+            clicks = Clicks.joined([clicks, _clicks(columns, stamps)]).at(order)
+            numbers = numbers[order]
+        bad += [one for one in decoded.bad if one.record not in bounds]
+        bad.sort(key=lambda one: one.record)
+        return Decoded(clicks, bad, decoded.unwanted, numbers)
 
     def _usual(
         self,
@@ -195,6 +224,7 @@ class Decoder:
         good = (times >= 0) & (times <= MAX_TIME)
         good &= (stamps < 0) | (times <= stamps + int(self._events.max_ahead))
         good &= (weights >= MIN_WEIGHT) & (weights <= MAX_WEIGHT)
+        good &= at_most(fields["weight"], self._max_weight)
         good &= fit_users
         good &= fit_items
         if good.all():
@@ -262,3 +292,11 @@ class Decoder:
             raise Invalid(Reason.OVERSIZED, str(error)) from None
         except ValueError as error:
             raise Invalid(Reason.UNDECODABLE, str(error)) from None
+
+
+def _clicks(columns: Columns, stamps: NDArray[np.int64]) -> Clicks:
+    """The clicks of columns, by the timestamps of all records of the batch."""
+    stamps = stamps[columns.records]
+    times = np.where(stamps < 0, columns.times, np.minimum(columns.times, stamps))
+    weights = columns.weights.astype(np.float32)
+    return Clicks(columns.users, columns.items, times, weights, hashes_of(columns.event_ids))

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
+from streamer.decode.ahead import Bound
 from streamer.decode.formats import MAX_ID_BYTES, short
 from streamer.decode.paths import ABSENT, EACH, Element, find, found
 from streamer.settings.sections import EventSettings
@@ -71,8 +72,17 @@ class Row(NamedTuple):
 class Reader:
     """Reads documents into clicks by a mapping."""
 
-    def __init__(self, paths: Mapping[str, str], unit: str, events: EventSettings) -> None:
+    def __init__(
+        self,
+        paths: Mapping[str, str],
+        unit: str,
+        events: EventSettings,
+        max_weight: float = MAX_WEIGHT,
+    ) -> None:
         self._paths, self._unit, self._events = paths, unit, events
+        self._max_weight = max_weight
+        self.bound: Bound | None = None
+        """How far ahead clicks may be, if that is known."""
 
     def click(self, document: object, record: int, key: bytes | None, timestamp: int) -> Row | None:
         """The click of a document, None for one of a type that weighs 0. Raises `Invalid`.
@@ -88,6 +98,9 @@ class Reader:
         user = self._id(document, "user_id", key)
         item = self._id(document, "item_id", key)
         time = self._time(document, timestamp)
+        counts = min(time, timestamp) if timestamp >= 0 else time
+        if self.bound is not None and counts > self.bound.latest:
+            raise Invalid(Reason.BAD_TIME, self.bound.refusal(counts))
         weight = self._weight(document, type_weight)
         event_id = self._optional(document, "event_id", (str, int, UUID), "a string or an integer")
         if isinstance(event_id, UUID):
@@ -166,6 +179,10 @@ class Reader:
         weight = 1.0 if given is None else float(min(given, 1e300))
         if not weight > 0:
             raise Invalid(Reason.BAD_WEIGHT, f"weight is {short(given)} and must be > 0")
+        if weight > self._max_weight:
+            most = f"clicks.max_weight, which is {self._max_weight:g}"
+            message = f"weight {short(given)} is more than {most}"
+            raise Invalid(Reason.BAD_WEIGHT, message)
         if not MIN_WEIGHT <= weight * type_weight <= MAX_WEIGHT:
             message = (
                 f"weight {short(given)} times {type_weight:g}, the weight of its type, "

@@ -27,7 +27,7 @@ STALL_SECONDS = 0.5
 
 def refuse_foreign_clicks(settings: ClickSettings) -> None:
     """ConfigError if section [clicks] says anything else than what `publish` writes."""
-    own = ClickSettings()
+    own = settings.in_own_form
     changed = [name for name in vars(own) if getattr(settings, name) != getattr(own, name)]
     if changed:
         keys = ", ".join(f"clicks.{name}" for name in changed)

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from streamer.decode.events import Bad, Decoded, Decoder
+from streamer.decode.events import Bad, Decoded
+from streamer.decode.guarded import GuardedDecoder
 from streamer.files.lines import Record
 from streamer.files.order import Order
 from streamer.files.readers import Source, read_clicks
 from streamer.files.refusals import Refusals
 from streamer.files.sorting import open_clicks
-from streamer.settings.sections import ClickSettings, Config
+from streamer.settings.sections import Config
 
 NO_TIMESTAMP = -1
 
@@ -24,10 +25,9 @@ class ClickLog:
 
     def __init__(self, config: Config, source: Source) -> None:
         # JSON lines are as in the topic that [clicks] describes, tables as the command line says.
-        foreign = config.clicks != ClickSettings() and source.is_json
-        self._decode = Decoder(
-            config.clicks if foreign else ClickSettings(), config.events, config.registry
-        )
+        foreign = config.clicks != config.clicks.in_own_form and source.is_json
+        clicks = config.clicks if foreign else config.clicks.in_own_form
+        self._decode = GuardedDecoder(clicks, config.events, config.registry)
         self._source = replace(source, foreign=foreign)
         self.reader = open_clicks(self._source, self._times if foreign else None)
         self.order = Order(config.session.gap, source.time != "order")
@@ -68,7 +68,7 @@ class ClickLog:
 
     def _times(self, records: list[Record]) -> list[int | None]:
         """Of each record the time of its first click."""
-        decoded = self._decode(
+        decoded = self._decode.decode(
             [record.key for record in records],
             [record.value for record in records],
             [NO_TIMESTAMP] * len(records),

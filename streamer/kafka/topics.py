@@ -48,6 +48,8 @@ class Limit:
     reason: str
     otherwise: Callable[[int], str] = lambda value: ""
     """What else there is to do about a value that does not hold."""
+    is_advice: bool = False
+    """A worker starts without it too, and brokers of old do not know the setting."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,13 @@ class TopicSpec:
     as_many_partitions_as: str | None = None
     """Name of the topic whose partition p belongs to the same worker as partition p of this one."""
 
-    def new(self) -> NewTopic:
+    def new(self, with_advice: bool = True) -> NewTopic:
         """The request that creates it."""
+        limits = [limit for limit in self.limits if with_advice or not limit.is_advice]
         config = {
             "cleanup.policy": self.cleanup,
             "min.insync.replicas": str(self.min_insync_replicas),
-            **{limit.setting: str(limit.value) for limit in self.limits},
+            **{limit.setting: str(limit.value) for limit in limits},
             **self.config,
         }
         return NewTopic(self.name, self.partitions, self.replication, config=config)
@@ -99,6 +102,15 @@ def specs(topics: TopicSettings, horizon_ms: int) -> list[TopicSpec]:
         lambda value: value == -1,
         "clicks inside the horizon must stay, however many they are",
     )
+    ahead = Limit(
+        "message.timestamp.after.max.ms",
+        f"at most {DAY_MS} (1d)",
+        HOUR_MS,
+        lambda value: value <= DAY_MS,
+        "the broker then refuses what is dated ahead, before a worker has to judge it by "
+        "clicks.max_ahead",
+        is_advice=True,
+    )
     segments = Limit(
         "segment.bytes",
         f"at most {MAX_SEGMENT_BYTES}",
@@ -121,7 +133,7 @@ def specs(topics: TopicSettings, horizon_ms: int) -> list[TopicSpec]:
         min_insync_replicas=topics.min_insync_replicas,
     )
     return [
-        spec(topics.clicks, cleanup="delete", limits=(kept, unlimited)),
+        spec(topics.clicks, cleanup="delete", limits=(kept, unlimited, ahead)),
         spec(topics.items, cleanup="compact", limits=(tombstones,)),
         spec(topics.item_vectors, cleanup="compact", limits=(message,)),
         spec(
@@ -178,6 +190,10 @@ def create(admin: AdminClient, specs: Iterable[TopicSpec]) -> list[str]:
         futures = admin.create_topics(
             [spec.new() for spec in missing], request_timeout=REQUEST_SECONDS
         )
+        # Brokers before 3.6 do not know what is only advice.
+        old = [spec.new(False) for spec in missing if _code(futures[spec.name]) == _UNKNOWN_SETTING]
+        if old:
+            futures |= admin.create_topics(old, request_timeout=REQUEST_SECONDS)
         for name, future in futures.items():
             if _unless(future, KafkaError.TOPIC_ALREADY_EXISTS, f"create topic {name}")[1]:
                 created.append(name)
@@ -230,8 +246,10 @@ def _as_large_as(spec: TopicSpec, there: TopicDescription) -> TopicSpec:
     return replace(spec, partitions=len(there.partitions), replication=replicas)
 
 
-def check(admin: AdminClient, specs: Iterable[TopicSpec]) -> list[str]:
+def check(admin: AdminClient, specs: Iterable[TopicSpec], with_advice: bool = False) -> list[str]:
     """Every way in which the topics differ from `specs`, as sentences; empty when they fit.
+
+    `with_advice`, also those that a worker does without.
 
     Raises WalkstreamError when the cluster does not answer or forbids the question.
     """
@@ -241,7 +259,7 @@ def check(admin: AdminClient, specs: Iterable[TopicSpec]) -> list[str]:
     wrong: list[str] = []
     for spec in specs:
         if spec.name in there:
-            wrong += _config_mismatches(spec, configs[spec.name])
+            wrong += _config_mismatches(spec, configs[spec.name], with_advice)
             wrong += _layout_mismatches(spec, there, configs[spec.name])
         else:
             wrong.append(
@@ -272,7 +290,9 @@ def identity(admin: AdminClient, topics: TopicSettings) -> dict[str, str]:
     return {"cluster": str(cluster.cluster_id), **ids}
 
 
-def _config_mismatches(spec: TopicSpec, config: Mapping[str, str]) -> Iterable[str]:
+def _config_mismatches(
+    spec: TopicSpec, config: Mapping[str, str], with_advice: bool
+) -> Iterable[str]:
     cleanup = config["cleanup.policy"]
     if cleanup != spec.cleanup:
         loss = "rows" if spec.cleanup == "compact" else "records that share a key"
@@ -280,7 +300,11 @@ def _config_mismatches(spec: TopicSpec, config: Mapping[str, str]) -> Iterable[s
             f"topic {spec.name}: cleanup.policy is {cleanup}, wanted {spec.cleanup}, or {loss} "
             f"would be lost. {_alter(spec.name, 'cleanup.policy', spec.cleanup)}"
         )
+    # Where the broker stamps records, no producer can date them.
+    stamped = config.get("message.timestamp.type") == "LogAppendTime"
     for limit in spec.limits:
+        if limit.is_advice and (not with_advice or stamped or limit.setting not in config):
+            continue
         value = config[limit.setting]
         if not limit.holds(int(value)):
             yield (
@@ -368,9 +392,17 @@ def _result(future: "Future[Any]", what: str) -> Any:
         ) from error
 
 
+_UNKNOWN_SETTING = KafkaError.INVALID_CONFIG
+
+
+def _code(future: "Future[Any]") -> int | None:
+    """The code of the error that the cluster answered with, if it did."""
+    error = future.exception()
+    return error.args[0].code() if isinstance(error, KafkaException) else None
+
+
 def _unless(future: "Future[Any]", code: int, what: str) -> tuple[Any, bool]:
     """The result and True, or None and False if the cluster answered with error `code`."""
-    error = future.exception()
-    if isinstance(error, KafkaException) and error.args[0].code() == code:
+    if _code(future) == code:
         return None, False
     return _result(future, what), True

@@ -19,6 +19,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "topics.partitions": _FROM_1,
     "topics.replication": _FROM_1,
     "topics.min_insync_replicas": _FROM_1,
+    "clicks.max_weight": (1, 1e9),
+    "clicks.max_ahead": _FROM_0,
     "events.max_ahead": _FROM_0,
     "events.max_bytes": _FROM_1,
     "dlq.alarm_ratio": (_POSITIVE[0], 1),

@@ -74,6 +74,16 @@ class ClickSettings:
     time_unit: Literal["ms", "s", "us", "ns", "iso", "auto"] = "ms"
     """Unit of `ts`; `iso` is text such as 2026-01-31T12:00:00Z, and `auto` is the one in which the
     time is between 1990 and 2100, for each click. A number may be in quotes."""
+    max_weight: float = 100.0
+    """A click whose own `weight` is more than this is a dead letter; its type's comes on top."""
+    max_ahead: Duration = Duration(14 * DAY_MS)
+    """A click this much further ahead than the clicks around it in its partition is a dead letter,
+    whatever its record timestamp is. 0: none is."""
+
+    @property
+    def in_own_form(self) -> "ClickSettings":
+        """The same bounds on clicks that are written as Walkstream writes them."""
+        return ClickSettings(max_weight=self.max_weight, max_ahead=self.max_ahead)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from core.engine import Engine
 from core.graph.graph import NEVER
 from core.ids.vocabulary import decode, encode
 from core.settings import Settings
+from streamer.decode.ahead import Window
 from streamer.errors import Refused
 from streamer.kafka.clients import Partition, partition_name
 from streamer.store import ORIGIN, Entry, Store, applied_now
@@ -45,6 +46,8 @@ class Pointer(msgspec.Struct):
     """Next offset to fold, by `topic/partition`, of every clicks partition ever held."""
     scale: dict[str, int]
     """The settings by which it was folded: with others its weights mean something else."""
+    windows: dict[int, Window] = {}
+    """By clicks partition, what is remembered of the times before those offsets."""
 
 
 class Node(NamedTuple):
@@ -63,6 +66,12 @@ def pointer(store: Store) -> Pointer | None:
     """The checkpoint of the folder, if it has one."""
     value = store.meta(POINTER)
     return msgspec.msgpack.decode(value, type=Pointer) if value else None
+
+
+def windows(store: Store) -> Mapping[int, Window]:
+    """What is remembered of the times before the offsets of the checkpoint, if there is one."""
+    saved = pointer(store)
+    return saved.windows if saved else {}
 
 
 def scale(settings: Settings) -> dict[str, int]:
@@ -93,7 +102,10 @@ def check_scale(store: Store, settings: Settings) -> None:
         )
 
 
-def save(store: Store, engine: Engine, offsets: Mapping[Partition, int]) -> int:
+def save(
+    store: Store, engine: Engine, offsets: Mapping[Partition, int],
+    windows: Mapping[int, Window] | None = None,
+) -> int:  # fmt: skip
     """Write graph and sessions with the offsets they stand for; returns the rows written.
 
     Only what changed since the last checkpoint is written, in one batch with the pointer, so that
@@ -105,6 +117,7 @@ def save(store: Store, engine: Engine, offsets: Mapping[Partition, int]) -> int:
         engine.round_number,
         {partition_name(partition): offset for partition, offset in offsets.items()},
         scale(engine.settings),
+        dict(windows or {}),
     )
     graph, sessions = _graph(store, engine), _sessions(engine)
     meta: list[Entry] = [(POINTER, msgspec.msgpack.encode(now)), applied_now()]

@@ -16,7 +16,7 @@ ahead of Kafka.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from core.engine import Engine
 from core.rounds import Changes
 from core.rows import to_values
 from streamer import records
+from streamer.decode.ahead import Window
 from streamer.decode.deadletter import DeadLetter, Headers
 from streamer.errors import WalkstreamError
 from streamer.kafka.clients import ANY, CALL_SECONDS, Partition, transaction_failure
@@ -54,9 +55,14 @@ class Batch:
     """Items whose attributes were taken in, and whether they were retired."""
     items: dict[Partition, int] = field(default_factory=dict)
     """Next offset of the items partitions, where attributes were taken in."""
+    windows: Mapping[int, Window] = field(default_factory=dict)
+    """By clicks partition, what is remembered of the times before its offset."""
 
     def progress(self, partition: Partition) -> Progress:
-        return Progress(self.offsets[partition], self.changes.time, self.number, self.round_number)
+        return Progress(
+            self.offsets[partition], self.changes.time, self.number, self.round_number,
+            self.windows.get(partition[1]),
+        )  # fmt: skip
 
 
 class Send(NamedTuple):
@@ -179,7 +185,7 @@ class Committer:
         self.store.write_changes(batch.changes, self.progress(batch), batch.described, batch.items)
 
     def checkpoint(self, batch: Batch) -> None:
-        written = checkpoint.save(self.store, self.engine, batch.offsets)
+        written = checkpoint.save(self.store, self.engine, batch.offsets, batch.windows)
         self.checkpointed = time.monotonic()
         log.debug("checkpoint of %d rows", written)
 

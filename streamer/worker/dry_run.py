@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 from rich.markup import escape
@@ -18,7 +19,7 @@ from rich.table import Table
 from streamer import counts, records
 from streamer import store as stores
 from streamer.admin import forget
-from streamer.decode.events import Decoder
+from streamer.decode.guarded import GuardedDecoder
 from streamer.errors import Refused
 from streamer.kafka import clients, topics
 from streamer.kafka.clients import Partition, label, partition_name
@@ -143,10 +144,11 @@ def _sample(config: Config, admin: AdminClient, consumer: Consumer, console: Con
     """Decode the newest clicks of each partition, and say what would become of them."""
     where = _partitions(config, consumer)
     messages = newest(consumer, clients.begins(admin, where), clients.ends(admin, where), SAMPLE)
-    decoder = Decoder(config.clicks, config.events, config.registry)
+    decoder = GuardedDecoder(config.clicks, config.events, config.registry)
     decoded = decoder(
         [m.key() for m in messages], [m.value() for m in messages],
         [m.timestamp()[1] for m in messages],
+        np.array([m.partition() for m in messages], np.int64),
     )  # fmt: skip
     console.print(
         f"of the newest {len(messages):,} records, {len(decoded.clicks):,} clicks of "

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
 from confluent_kafka import KafkaException, Message
 from prometheus_client import CollectorRegistry
 
@@ -18,7 +19,8 @@ from core.rounds import Changes, Inputs
 from streamer import ending, kernels
 from streamer.admin import forget
 from streamer.decode.deadletter import DeadLetter
-from streamer.decode.events import Decoded, Decoder
+from streamer.decode.events import Decoded
+from streamer.decode.guarded import GuardedDecoder
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients, topics, unreadable
 from streamer.kafka.clients import CALL_SECONDS, Partition, failure
@@ -132,7 +134,9 @@ class Worker:
         self.offsets: dict[Partition, int] = {}
         """Next click of each partition: all before it are in the engine."""
         self.pending = Pending()
-        self.decoder = Decoder(config.clicks, config.events, config.registry, self.health.beat)
+        self.decoder = GuardedDecoder(
+            config.clicks, config.events, config.registry, self.health.beat
+        )
         self.attributes: Attributes = []
         self.forgotten: set[bytes] = set()
 
@@ -181,10 +185,7 @@ class Worker:
         begin = restore.fold_from(
             config, self.engine, self.store, self.group, admin, self.offsets, accept_loss
         )
-        on_progress = self._progress_of(0.5, 1.0, self.group)
-        for messages in self.reader.between(begin, self.offsets, on_progress):
-            decoded, _ = self._decode(restore.without_copies(messages, begin, self.decoder))
-            self.engine.fold(decoded.clicks)
+        self._fold_again(begin)
         self.commits = restore.load_model(self.store, self.engine, self.tail.tokens)
         self._forget()
         logs.context.update(round=self.engine.round_number, commit=self.commits)
@@ -209,6 +210,23 @@ class Worker:
             "running: %d items, %d arcs, %d commits so far",
             len(self.engine.items), self.engine.graph.arcs, self.commits,
         )  # fmt: skip
+
+    def _fold_again(self, begin: dict[Partition, int]) -> None:
+        """Fold old clicks from `begin` on, without learning, as they were folded before."""
+        self.decoder.remember(checkpoint.windows(self.store))
+        refused: set[tuple[int, int]] = set()
+        on_progress = self._progress_of(0.5, 1.0, self.group)
+        for messages in self.reader.between(begin, self.offsets, on_progress):
+            decoded, _ = self._decode(messages)
+            refused |= {restore.place_of(messages[number]) for number in self.decoder.refused}
+            copies = restore.copies(messages, begin, self.decoder.decode, refused)
+            clicks = decoded.clicks
+            if copies:
+                clicks = clicks.at(~np.isin(decoded.records, copies))
+            self.engine.fold(clicks)
+        for partition, progress in self.store.progress().items():
+            if partition in self.offsets and progress.window is not None:
+                self.decoder.remember({partition[1]: progress.window})
 
     def _progress_of(
         self, begin: float, end: float, member: Group | None = None
@@ -255,7 +273,7 @@ class Worker:
         if self.pending.rounds and not self.by_count:
             self._round([], closes=True)
         if not self.pending.rounds and self.commits:
-            checkpoint.save(self.store, self.engine, self.offsets)
+            checkpoint.save(self.store, self.engine, self.offsets, self.decoder.windows)
         log.info("stopped after commit %d, round %d", self.commits, self.engine.round_number)
 
     def _collect_round(self) -> list[Message] | None:
@@ -289,7 +307,8 @@ class Worker:
 
     def _decode(self, messages: list[Message]) -> tuple[Decoded, int]:
         """What is in these records, and how many clicks of forgotten users were left out of it."""
-        decoded = self.decoder(*columns(messages))
+        partitions = np.fromiter(map(Message.partition, messages), np.int64, len(messages))
+        decoded = self.decoder(*columns(messages), partitions)
         if decoded.bad:
             decoded = replace(decoded, bad=unreadable.named(messages, decoded.bad))
         kept = forget.kept(decoded.clicks.users, self.config.app.name, self.tail.forgotten)
@@ -361,8 +380,9 @@ class Worker:
         self.committer.run(
             Batch(
                 changes, dict(self.offsets), self.commits, self.engine.round_number,
-                pending.dead_letters, pending.described, pending.items,
+                pending.dead_letters, pending.described, pending.items, self.decoder.windows,
             )
         )  # fmt: skip
-        self.report.committed(self.commits, pending.events, changes)
+        retired = sum(pending.described.get(gone.key.decode(), False) for gone in changes.gone)
+        self.report.committed(self.commits, pending.events, changes, retired)
         self.pending = Pending()

@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from core.engine import Engine
 from core.graph.graph import NEVER
 from core.rounds import Changes, Outputs
+from core.settings import Duration
+from streamer.admin.letters import iso
 from streamer.decode.events import Bad, Decoded
 from streamer.kafka.clients import Partition, partition_of
+from streamer.settings.load import spelled
 from streamer.store import Store
 from streamer.watch.health import Health, Lag
 from streamer.watch.metrics import Metrics
@@ -24,6 +27,8 @@ OBSERVE_SECONDS = 1.0
 """Time between observations that set the gauges."""
 LOG_SECONDS = 60.0
 """Time between lines of the log that say how far the worker is."""
+MANY = 0.1
+"""From this share of the catalogue on, the log says why items left in a commit."""
 
 
 class Report:
@@ -44,6 +49,8 @@ class Report:
         """Record timestamp, ms, of the last record taken from each partition."""
         self.level_at: dict[Partition, int] = {}
         """When nothing was left to read in a partition the last time, ms since the epoch."""
+        self.time = engine.clock.time
+        """Event time of the last commit, ms."""
         self.complained: set[tuple[str, str]] = set()
         self.observed = time.monotonic()
         self.logged = -LOG_SECONDS
@@ -89,9 +96,12 @@ class Report:
         for ranker, hits in outputs.quality.hits.items():
             metrics.quality_hits_total.labels(ranker).inc(hits)
 
-    def committed(self, number: int, events: int, changes: Changes) -> None:
+    def committed(self, number: int, events: int, changes: Changes, retired: int) -> None:
         """A commit is through: its vectors can be read."""
         metrics, now = self.metrics, time.time()
+        if told := departures(changes, retired, self.engine, self.time):
+            log.warning("commit %d: %s", number, told)
+        self.time = changes.time
         for stamps in self.sent:
             metrics.staleness_seconds.observe(now - stamps / 1000.0)
         for times in self.clicked:
@@ -136,3 +146,22 @@ class Report:
             lags[partition] = Lag(behind, oldest)
         self.health.lags = lags
         metrics.show_lags(lags)
+
+
+def departures(changes: Changes, retired: int, engine: Engine, before: int) -> str | None:
+    """Why items left in a commit, if it was more than a share MANY of them: `retired` by records
+    of the items topic, the others by event time, which stood at `before` (ms) until then."""
+    left, stay = len(changes.gone), len(engine.items)
+    if left <= MANY * (left + stay):
+        return None
+    why = f"{left:,} of {left + stay:,} items left"
+    if expired := left - retired:
+        horizon = spelled(Duration(engine.settings.graph.horizon_ms))
+        moved = f"event time moved from {iso(before)} to" if before != NEVER else "event time is"
+        why += (
+            f": {expired:,} that nobody clicked for graph.horizon ({horizon}), because {moved} "
+            f"{iso(changes.time)}. If no click is that new, look at clicks.max_ahead"
+        )
+    if retired:
+        why += f"; {retired:,} were retired by the items topic"
+    return why

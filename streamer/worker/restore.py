@@ -9,7 +9,7 @@ With no folder all of it comes from Kafka: every row, and the clicks of one hori
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -243,31 +243,37 @@ def fold_from(
     return out
 
 
-def without_copies(
-    messages: list[Message], begin: Mapping[Partition, int], decoder: Decoder
-) -> list[Message]:
-    """Old clicks to fold from `begin` on, but none of them twice.
+def place_of(message: Message) -> tuple[int, int]:
+    """Partition and offset of a record."""
+    return message.partition() or 0, message.offset() or 0
+
+
+def copies(
+    messages: list[Message], begin: Mapping[Partition, int], decoder: Decoder,
+    refused: Container[tuple[int, int]],
+) -> list[int]:  # fmt: skip
+    """Numbers of the old clicks, of those to fold from `begin` on, that would count twice.
 
     What `dlq replay` sent again is left out if its original is not before `begin` and is good by
-    now: the settings that made the copy good have then made the original count as well.
+    now: the settings that made the copy good have then made the original count as well. `refused`
+    are places of originals that were too far ahead, which single records do not tell.
     """
-    copies: dict[int, Original] = {}
+    found: dict[int, Original] = {}
     for number, message in enumerate(messages):
         original = records.original(message)
-        if original is not None:
+        if original is not None and original[:2] not in refused:
             partition = message.topic() or "", original.partition
             if partition in begin and begin[partition] <= original.offset:
-                copies[number] = original
-    if not copies:
-        return messages
+                found[number] = original
+    if not found:
+        return []
     decoded = decoder(
-        [messages[number].key() for number in copies],
-        [messages[number].value() for number in copies],
-        [original.timestamp for original in copies.values()],
+        [messages[number].key() for number in found],
+        [messages[number].value() for number in found],
+        [original.timestamp for original in found.values()],
     )
-    numbers = list(copies)
-    counted = {numbers[record] for record in decoded.records.tolist()}
-    return [message for number, message in enumerate(messages) if number not in counted]
+    numbers = list(found)
+    return sorted({numbers[record] for record in decoded.records.tolist()})
 
 
 def load_model(store: Store, engine: Engine, tokens: Callable[[str], Sequence[str]]) -> int:

@@ -142,7 +142,8 @@ def check(decoder: Decoder, clicks: ClickSettings, value: bytes, timestamp: int)
 
 def read_slowly(clicks: ClickSettings, value: bytes, timestamp: int) -> list[Row | None]:
     """The good clicks of a record by the standard library and a reader of one field at a time."""
-    reader = Reader(ClickSettings().fields | clicks.fields, clicks.time_unit, EVENTS)
+    fields = ClickSettings().fields | clicks.fields
+    reader = Reader(fields, clicks.time_unit, EVENTS, clicks.max_weight)
     rows = []
     try:
         for part in json_parts(value):
