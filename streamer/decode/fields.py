@@ -131,7 +131,12 @@ class Reader:
 
     def _id(self, document: Document, name: str, key: bytes | None) -> str:
         if self._paths[name] != AT_KEY:
-            return id_of(document, name, self._paths[name])
+            path = self._paths[name]
+            own = document.arrays if isinstance(document, Element) and name == "item_id" else None
+            # What is around the elements is the item of none of them.
+            if own is not None and found(document, path)[1] != own:
+                raise Invalid(Reason.BAD_FIELD, f"{_label(name, path)} is missing in it")
+            return id_of(document, name, path)
         if key is None:
             message = f"{name} is the record's key (clicks.fields.{name}), and it has none"
             raise Invalid(Reason.BAD_FIELD, message)

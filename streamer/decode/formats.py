@@ -11,7 +11,8 @@ import reprlib
 from codecs import BOM_UTF8
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -31,8 +32,22 @@ WIRE_BYTES = 5
 
 
 class _Short(reprlib.Repr):
+    """Looks at no more of a value than it prints: a message may be made for each of many clicks."""
+
     def repr_Ext(self, extension: msgspec.msgpack.Ext, level: int) -> str:  # noqa: N802
-        return self.repr1((extension.code, bytes(extension.data)), level)
+        return self.repr1((extension.code, bytes(extension.data)[: self.maxother]), level)
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return repr(value[: self.maxother])
+
+    def repr_dict(self, value: dict[Any, Any], level: int) -> str:
+        if level <= 0 < len(value):
+            return "{...}"
+        shown = [
+            f"{self.repr1(name, level - 1)}: {self.repr1(inner, level - 1)}"
+            for name, inner in islice(value.items(), self.maxdict)
+        ]
+        return f"{{{', '.join(shown + ['...'] * (len(value) > self.maxdict))}}}"
 
 
 _SHORT = _Short()

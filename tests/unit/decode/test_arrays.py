@@ -109,6 +109,25 @@ def test_the_first_place_that_is_there_counts() -> None:
     assert items(decode(both, fields=turned)) == ["v"]
 
 
+def test_an_element_without_an_item_does_not_take_the_one_around_it() -> None:
+    either = {"item_id": "properties.products[].id | properties.id"}
+    event = order(properties={"id": "v", "products": [{"id": "a"}, {}, {"id": None}]})
+    decoded = decode(event, fields=either)
+    assert items(decoded) == ["a"]
+    assert "properties.products[1]: item_id" in decoded.bad[0].message
+
+
+def test_what_the_clicks_of_an_event_share_is_not_printed_for_each() -> None:
+    """With a look at all of it for each of the clicks this would take minutes."""
+    huge = {str(n): n for n in range(50_000)}
+    event = order(*[{"id": n} for n in range(3_000)], weight=huge, message=None)
+    (bad,) = decode(event, fields={"weight": "weight"}).bad
+    assert "weight must be a number, not {'0': 0, " in bad.message
+    assert "(and 2,999 more of its 3,000 clicks are bad)" in bad.message
+    packed = order(*[{"id": n} for n in range(3_000)], weight=b"x" * 500_000)
+    assert len(decode(packed, fields={"weight": "weight"}, format="msgpack").bad) == 1
+
+
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 def test_a_bad_click_is_a_dead_letter_that_counts_once_when_it_is_sent_back(
     format: Literal["json", "msgpack"],
@@ -168,7 +187,7 @@ def test_an_event_of_a_type_that_weighs_nothing_is_left_out_whatever_its_array_i
 
 
 def test_the_limit_of_clicks_holds_for_all_events_of_a_record() -> None:
-    event = order(*[{"id": 1}] * 6000)
+    event = order(*[{"id": 1}] * 5001)
     decoded = decode([event, event], order({"id": "z"}))
     assert items(decoded) == ["z"]
     (bad,) = decoded.bad

@@ -21,7 +21,7 @@ from streamer.errors import ConfigError, WalkstreamError
 from streamer.settings.sections import ClickSettings, EventSettings, KafkaValue
 
 NOW = 1_700_000_000_000
-AVRO, JSON, LOGICAL, OUTER, STRING, BROKEN = range(1, 7)
+AVRO, JSON, LOGICAL, OUTER, STRING, BROKEN, ORDERS = range(1, 8)
 
 CLICK = {
     "type": "record",
@@ -46,6 +46,16 @@ LOGICAL_CLICK = {
                                     "scale": 2}},
     ],
 }  # fmt: skip
+ORDER = {
+    "type": "record",
+    "name": "Order",
+    "fields": [
+        {"name": "user_id", "type": "string"},
+        {"name": "at", "type": "long"},
+        {"name": "lines", "type": {"type": "array", "items": {
+            "type": "record", "name": "Line", "fields": [{"name": "sku", "type": "string"}]}}},
+    ],
+}  # fmt: skip
 REFERS = {"type": "record", "name": "Outer", "fields": [{"name": "click", "type": "Click"}]}
 JSON_CLICK = {
     "title": "Click",
@@ -61,6 +71,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "schema": json.dumps(REFERS),
         "references": [{"name": "Click", "subject": "click", "version": 1}],
     },
+    f"ids/{ORDERS}": {"schema": json.dumps(ORDER)},
     f"ids/{STRING}": {"schema": json.dumps("string")},
     f"ids/{BROKEN}": {"schema": "{"},
     "click/versions/1": {"schema": json.dumps(CLICK), "subject": "click", "version": 1, "id": AVRO},
@@ -156,6 +167,21 @@ def test_logical_types_of_avro_are_what_they_mean(registry: StandIn) -> None:
     assert (list(decoded.clicks.users), list(decoded.clicks.items)) == ([str(user)], ["3"])
     assert decoded.clicks.times.tolist() == [NOW]
     assert decoded.clicks.weights.tolist() == [1.25]
+
+
+def test_an_avro_record_may_hold_an_array_of_clicks_which_count_all_or_none(
+    registry: StandIn,
+) -> None:
+    fields = {"item_id": "lines[].sku", "ts": "at", "weight": "", "event_type": ""}
+    good = {"user_id": "u", "at": NOW, "lines": [{"sku": "a"}, {"sku": "b"}]}
+    half = good | {"lines": [{"sku": "a"}, {"sku": ""}]}
+    values = [avro(record, ORDERS, ORDER) for record in (good, half)]
+    decoded = decode(decoder(registry, fields=fields), *values)
+    assert list(decoded.clicks.items) == ["a", "b"]
+    (bad,) = decoded.bad
+    assert (bad.record, bad.value) == (1, values[1])
+    assert bad.message.startswith("lines[1]: item_id has 0 bytes")
+    assert "the others are not used either" in bad.message
 
 
 def test_a_schema_may_refer_to_another(registry: StandIn) -> None:
