@@ -17,7 +17,7 @@ from core.graph.graph import Graph
 from core.graph.sessions import Sessions
 from core.graph.slabs import UNIT
 from core.ids.vocabulary import Vocabulary
-from core.kernels.lanes import SOURCES
+from core.kernels.lanes import SOURCES, pointers
 from core.kernels.scan import rank
 from core.learning.skipgram import KERNEL, Rows, hidden
 from core.model import Model
@@ -128,7 +128,7 @@ def ranks(
     if (known := np.flatnonzero(target >= 0)).size:
         _ranks(
             next_scores(model.rows, items, query[known]), model.columns.count[items], items, known,
-            query, target, graph.start, graph.degree, graph.nbr, graph.wgt, ranks,
+            query, target, graph.slabs(), ranks,
         )  # fmt: skip
     return dict(zip(RANKERS, ranks, strict=True))
 
@@ -184,16 +184,16 @@ def _scores(vectors, at, u, items, queries, out):  # type: ignore[no-untyped-def
 
 
 @nb.njit(cache=True, nogil=True)
-def _ranks(  # type: ignore[no-untyped-def]
-    scores, count, items, known, query, target, start, degree, nbr, wgt, out, sources=SOURCES
-):  # fmt: skip
+def _ranks(scores, count, items, known, query, target, graph, out, sources=SOURCES):  # type: ignore[no-untyped-def]
     """The ranks of trials `known` into out[ranker, trial]; `scores` [known, n] are by `next`."""
+    graph = pointers(graph)
+    nbr, wgt = graph.nbr, graph.wgt
     for trial in range(len(known)):
         i, row = known[trial], scores[trial]
         a, b = query[i], target[i]
         own, at = np.searchsorted(items, a), np.searchsorted(items, b)
         out[0, i] = rank(row, own, at)
-        arcs = range(start[a] * UNIT, start[a] * UNIT + degree[a])
+        arcs = range(graph.start[a] * UNIT, graph.start[a] * UNIT + graph.degree[a])
         total = np.float32(0.0)
         for arc in arcs:
             total += wgt[arc]

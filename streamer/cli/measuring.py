@@ -1,5 +1,6 @@
 """Commands that measure: bench, evaluate."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -60,6 +61,17 @@ def bench(
     module.run(name, Options(threads, quick, events), as_json)
 
 
+@dataclass
+class Picture:
+    """Where a picture goes, if one is wanted."""
+
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the hit rates over the stream."),
+    ] = None
+    force: Force = False
+
+
 @grouped
 def evaluate(
     *,
@@ -102,11 +114,7 @@ def evaluate(
     reading: Reading,
     config: ConfigFile = None,
     overrides: Overrides = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.png", help="Draw the hit rates over the stream."),
-    ] = None,
-    force: Force = False,
+    picture: Picture,
     as_json: AsJson = False,
 ) -> None:
     """How well the model would have named the next item, on a log of yours, and how steadily.
@@ -124,5 +132,7 @@ def evaluate(
     """
     from streamer.evaluate import run as module
 
-    options = module.Options(mode, peer, session, unseen, sample, begin, as_json, plot, force)
+    options = module.Options(
+        mode, peer, session, unseen, sample, begin, as_json, picture.plot, picture.force
+    )
     module.run(load(config, overrides), reading.source(files), options)

@@ -6,6 +6,8 @@ hand, the 100 most alike by the cosine of their item sets; an item scores the su
 of those that have it.
 """
 
+from typing import NamedTuple
+
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
@@ -17,32 +19,38 @@ RECENT, NEAREST = 1000, 100
 NAME = "session-kNN"
 
 
-class SessionKnn:
-    """Ranks by the sessions that `past` says are over. An item of none of them is not found.
+class _Table(NamedTuple):
+    """Sessions, numbered as they ended: entry e says that session `session[e]` has `item[e]`."""
 
-    Entry e of the flat arrays says that session `session[e]` has item `item[e]`; `before[e]` is the
-    entry of the same item in the session before, -1 for none, and `head` the last entry by item.
-    Sessions are numbered as they ended.
-    """
+    begin: NDArray[np.int64]
+    """[sessions + 1]: the entries of session s are begin[s] to begin[s + 1]."""
+    session: NDArray[np.int32]
+    item: NDArray[np.int32]
+    before: NDArray[np.int32]
+    """By entry, that of the same item in the session before, -1 for none."""
+    head: NDArray[np.int32]
+    """By item, its last entry."""
+
+
+class SessionKnn:
+    """Ranks by the sessions that `past` says are over. An item of none of them is not found."""
 
     def __init__(self, past: Past) -> None:
         self._past = past
         self._taken = self._entries = 0
-        self._begin = np.zeros(1, np.int64)
-        self._session = self._item = self._before = np.zeros(0, np.int32)
-        self._head = np.zeros(0, np.int32)
+        none = np.zeros(0, np.int32)
+        self._table = _Table(np.zeros(1, np.int64), none, none, none, none)
 
     def __call__(self, asked: Asked) -> Ranks:
         self._take_in()
-        score = np.zeros(len(self._head), np.float32)
+        score = np.zeros(len(self._table.head), np.float32)
         out = np.full(len(asked), asked.last, np.int32)
         column = asked.column
         for i, items in enumerate(asked.positions.sessions):
             if asked.target[i] >= 0:
                 out[i] = _rank(
                     np.unique(items), asked.positions.target[i], asked.left_out[i], column,
-                    asked.last, self._head, self._begin, self._session, self._item,
-                    self._before, score,
+                    asked.last, self._table, score,
                 )  # fmt: skip
         return {NAME: out}
 
@@ -52,17 +60,20 @@ class SessionKnn:
         sizes = np.array([len(items) for items in new], np.int64)
         first, count = self._taken, int(sizes.sum())
         self._taken += len(new)
-        self._begin = np.concatenate([self._begin, self._begin[-1] + np.cumsum(sizes)])
-        end = self._entries + count
-        self._session = _room(self._session, end)
-        self._item, self._before = _room(self._item, end), _room(self._before, end)
-        more = len(self._past.vocabulary) - len(self._head)
-        self._head = np.concatenate([self._head, np.full(more, -1, np.int32)])
+        old, end = self._table, self._entries + count
+        more = len(self._past.vocabulary) - len(old.head)
+        table = self._table = _Table(
+            begin=np.concatenate([old.begin, old.begin[-1] + np.cumsum(sizes)]),
+            session=_room(old.session, end),
+            item=_room(old.item, end),
+            before=_room(old.before, end),
+            head=np.concatenate([old.head, np.full(more, -1, np.int32)]),
+        )
         if count:
             at = slice(self._entries, end)
-            self._item[at] = np.concatenate(new)
-            self._session[at] = np.repeat(np.arange(first, self._taken), sizes)
-            _link(self._entries, end, self._item, self._before, self._head)
+            table.item[at] = np.concatenate(new)
+            table.session[at] = np.repeat(np.arange(first, self._taken), sizes)
+            _link(self._entries, end, table)
         self._entries = end
 
 
@@ -74,26 +85,25 @@ def _room(column: NDArray[np.int32], n: int) -> NDArray[np.int32]:
 
 
 @nb.njit(cache=True, nogil=True)
-def _link(begin, end, item, before, head):  # type: ignore[no-untyped-def]
+def _link(begin, end, table):  # type: ignore[no-untyped-def]
     for e in range(begin, end):
-        before[e] = head[item[e]]
-        head[item[e]] = e
+        table.before[e] = table.head[table.item[e]]
+        table.head[table.item[e]] = e
 
 
 @nb.njit(cache=True, nogil=True)
-def _rank(  # type: ignore[no-untyped-def]
-    items, target, left_out, column, last, head, begin, session, item, before, score,
-):  # fmt: skip
+def _rank(items, target, left_out, column, last, table, score):  # type: ignore[no-untyped-def]
     """How many living items come before the target, `last` if it has no score.
 
     `items` are those of the session at hand, each once, and `left_out` what is not ranked of them;
     `score` float32 [items] is zero before and after.
     """
+    begin, session, item, before = table.begin, table.session, table.item, table.before
     # The lists of sessions of the items, merged from the newest on: how many of them name a session
     # is how many items it shares.
     at = np.empty(len(items), np.int32)
     for j in range(len(items)):
-        at[j] = head[items[j]]
+        at[j] = table.head[items[j]]
     found = np.empty(RECENT, np.int32)
     like = np.empty(RECENT, np.float64)
     n = 0
