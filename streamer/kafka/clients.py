@@ -48,6 +48,10 @@ _SETTLING = frozenset(
 )
 """What brokers say of groups for a moment after they started, or after another took over."""
 
+_UNREADABLE = frozenset(
+    {KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError.MSG_SIZE_TOO_LARGE}
+)
+
 _PLACE_TAKEN = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError.UNKNOWN_MEMBER_ID})
 TAKEN_OVER = _PLACE_TAKEN | {
     KafkaError._FENCED,
@@ -189,11 +193,23 @@ def label(partition: Partition) -> str:
     return f"{partition[0]}[{partition[1]}]"
 
 
+def is_unreadable(error: KafkaError | None) -> bool:
+    """Whether this error says of one batch in the log that it cannot be fetched."""
+    return error is not None and error.code() in _UNREADABLE
+
+
 def checked(message: Message) -> Message:
     """The message, if it is one. Errors end the worker; the end of a partition is no error."""
     error = message.error()
     if error is not None and error.code() != KafkaError._PARTITION_EOF:
         topic = message.topic()
+        if is_unreadable(error):
+            raise WalkstreamError(
+                f"{topic}[{message.partition()}]: what is at offset {message.offset()} cannot be "
+                f"fetched: {error.str()}. If it is sound, but inflates past "
+                'kafka."receive.message.max.bytes", raise that; if not, it is damaged on the '
+                "broker's disk, and another replica may have it whole"
+            )
         raise failure(error, f"{topic}[{message.partition()}]" if topic else "consumer")
     return message
 

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from streamer.decode.events import Bad, Reason
 from streamer.errors import WalkstreamError
 from streamer.kafka import clients
-from streamer.kafka.clients import CALL_SECONDS, Partition, checked, label
+from streamer.kafka.clients import CALL_SECONDS, Partition, checked, is_unreadable, label
 from streamer.settings.sections import Config
 
 log = logging.getLogger(__name__)
@@ -21,10 +21,6 @@ log = logging.getLogger(__name__)
 ROOM = 256 * 1024 * 1024
 """Bytes that one batch may inflate to when it is read by itself. A worker needs some three times
 that for a moment."""
-
-_CODES = frozenset(
-    {KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError.MSG_SIZE_TOO_LARGE}
-)
 
 
 class Found(NamedTuple):
@@ -34,11 +30,6 @@ class Found(NamedTuple):
     """Its records, if they were read after all; else one that stands for all, with its error."""
     next: int
     """Where to read on: the offset behind it, or the same if it was fetched the second time."""
-
-
-def is_unreadable(error: KafkaError | None) -> bool:
-    """Whether this error says of one batch that it cannot be fetched."""
-    return error is not None and error.code() in _CODES
 
 
 def read_alone(
@@ -68,11 +59,14 @@ def named(messages: Sequence[Message], bad: list[Bad]) -> list[Bad]:
     for verdict in bad:
         error = messages[verdict.record].error()
         if error is not None:
-            verdict = verdict._replace(
-                value=None, part=None, reason=Reason.UNREADABLE, message=error.str()
-            )
+            verdict = verdict_on(error)._replace(record=verdict.record)
         out.append(verdict)
     return out
+
+
+def verdict_on(error: KafkaError) -> Bad:
+    """What is said of a record that stands for what cannot be fetched."""
+    return Bad(0, None, None, Reason.UNREADABLE, error.str())
 
 
 def _told(partition: Partition, offset: int, behind: int, error: KafkaError) -> str:

@@ -166,7 +166,7 @@ class Worker:
 
         tail_consumer = clients.tail_consumer(config)
         stack.callback(tail_consumer.close)
-        self.tail = Tail(config, self.store, tail_consumer)
+        self.tail = Tail(config, self.store, tail_consumer, self.health.beat)
         self.tail.start(admin)
         self.tail.catch_up(admin, self._progress_of(0.0, 0.5))
         self.space = restore.settle_space(config, self.store, self.producer, self.tail.partitions)

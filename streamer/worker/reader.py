@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, Message, TopicPartition
 
 from streamer.errors import WalkstreamError
 from streamer.kafka import clients, unreadable
-from streamer.kafka.clients import Partition, checked, label, partition_of
+from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
 from streamer.kafka.waiting import OpenTransactions
 from streamer.settings.sections import Config
 
@@ -40,7 +40,8 @@ class Reader:
         """The next offset of each partition: all before it were returned, or are no records."""
         self.waiting: list[Message] = []
         """Records that were returned, and put back."""
-        self.open = OpenTransactions()
+        self._ends: dict[Partition, int] = {}
+        """Where what can be read ended, when the client said so the last time."""
         self._has_markers: set[Partition] = set()
         self._behind: dict[tuple[Partition, int], int] = {}
         """The offset behind what stands for a batch that cannot be fetched, by where it stands."""
@@ -55,7 +56,7 @@ class Reader:
 
     def _assign(self, offsets: Mapping[Partition, int]) -> None:
         self.expected = dict(offsets)
-        self.open = OpenTransactions()
+        self._ends.clear()
         self._has_markers.clear()
         self.consumer.assign([TopicPartition(*where, offset) for where, offset in offsets.items()])
 
@@ -82,7 +83,7 @@ class Reader:
         """All records from `begin` up to `end`, in batches, in order within a partition."""
         left = {where: stop for where, stop in end.items() if begin[where] < stop}
         total = max(1, sum(stop - begin[where] for where, stop in left.items()))
-        read = 0
+        read, waits = 0, OpenTransactions()
         self.begin({where: begin[where] for where in left})
         while left:
             on_progress(min(1.0, read / total))
@@ -91,7 +92,7 @@ class Reader:
             read += len(batch)
             if batch:
                 yield batch
-            self.open.announce({where: self.expected[where] for where in left}, left)
+            waits.announce({where: self.expected[where] for where in left}, self._ends, left)
             for where in [where for where, stop in left.items() if self.expected[where] >= stop]:
                 del left[where]
                 self.consumer.incremental_unassign([TopicPartition(*where)])
@@ -136,8 +137,8 @@ class Reader:
             where = partition_of(message)
             if error.code() == KafkaError._PARTITION_EOF:
                 self._follow(where, message.offset() or 0, is_end=True)
-                self.open.reached(where, message.offset() or 0)
-            elif unreadable.is_unreadable(error):
+                self._ends[where] = message.offset() or 0
+            elif is_unreadable(error):
                 # The position is set anew: what came after this, of all partitions, comes again.
                 return out + self._read_alone(where, message)
             elif error.code() == KafkaError._AUTO_OFFSET_RESET and where in self.expected:

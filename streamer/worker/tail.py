@@ -13,7 +13,9 @@ from streamer import store as stores
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Bad, Invalid, attribute_tokens, decode_item
 from streamer.kafka import clients
-from streamer.kafka.clients import Partition, checked, label, partition_of
+from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
+from streamer.kafka.unreadable import read_alone, verdict_on
+from streamer.kafka.waiting import OpenTransactions
 from streamer.settings.sections import Config
 from streamer.store import Store
 
@@ -31,8 +33,11 @@ class Described(NamedTuple):
 class Tail:
     """Reads `items` and `model-state` to their ends and keeps the state folder level with them."""
 
-    def __init__(self, config: Config, store: Store, consumer: Consumer) -> None:
-        self.config, self.store, self.consumer = config, store, consumer
+    def __init__(
+        self, config: Config, store: Store, consumer: Consumer,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.config, self.store, self.consumer, self.beat = config, store, consumer, beat
         watched = (config.topics.items, config.topics.model_state)
         self.watched = [(t, p) for t in watched for p in clients.partitions(consumer, t)]
         self.offsets = dict.fromkeys(self.watched, 0)
@@ -69,12 +74,14 @@ class Tail:
         begins = dict(self.offsets)
         total = max(1, sum(ends[partition] - begins[partition] for partition in self.watched))
         out: Attributes = []
+        waits = OpenTransactions()
         # Rows of any partition are readable only once the header, in partition 0, was read.
         header = [] if self.store.space else [(self.config.topics.model_state, 0)]
         for partitions in filter(None, (header, self.watched)):
             self.consumer.assign([TopicPartition(t, p, self.offsets[t, p]) for t, p in partitions])
             while any(max(self.offsets[p], self.reached[p]) < ends[p] for p in partitions):
                 out += self.poll(0.2)
+                waits.announce({p: self.offsets[p] for p in partitions}, self.reached, ends)
                 on_progress(
                     min(1.0, sum(self.offsets[p] - begins[p] for p in self.watched) / total)
                 )
@@ -91,10 +98,11 @@ class Tail:
         described: dict[bytes, Described] = {}
         out: Attributes = []
         messages = self.consumer.consume(10_000, timeout)
+        lost = next((at for at, m in enumerate(messages) if self._is_lost(m)), len(messages))
         # A version record lies behind all rows of its commit, so what it covers was applied. But
         # for this, a row that has left would be back in the folder until its tombstone is read.
         applied = self.store.versions() if messages else {}
-        for message in map(checked, messages):
+        for message in map(checked, messages[:lost]):
             partition = message.topic() or "", message.partition() or 0
             offset = message.offset() or 0
             if message.error() is not None:
@@ -120,8 +128,30 @@ class Tail:
             else:
                 gone.pop(key, None)
                 rows[key] = value
+        for message in messages[lost : lost + 1]:
+            out += self._get_past(message, described)
         if messages:
             self._apply(rows, gone, described, meta)
+        return out
+
+    def _is_lost(self, message: Message) -> bool:
+        """Whether records of `items` cannot be fetched. Of `model-state` none can be missing."""
+        return message.topic() == self.config.topics.items and is_unreadable(message.error())
+
+    def _get_past(self, message: Message, described: dict[bytes, Described]) -> Attributes:
+        """Read on behind a batch that cannot be fetched; what was read after it comes again."""
+        partition, out = partition_of(message), []
+        found = read_alone(self.config, partition, self.offsets[partition], message, self.beat)
+        for one in found.messages:
+            error = one.error()
+            if error is None:
+                out += self._describe(one, described)
+            else:
+                letter = DeadLetter.of(one, verdict_on(error))
+                self.bad.append((partition, one.offset() or 0, letter))
+        self.offsets[partition] = found.next
+        assigned = [(tp.topic, tp.partition) for tp in self.consumer.assignment()]
+        self.consumer.assign([TopicPartition(*where, self.offsets[where]) for where in assigned])
         return out
 
     def _apply(
