@@ -226,7 +226,7 @@ def test_a_dry_run_needs_no_kafka(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_dry_run_refuses_files_that_no_line_can_be_read_of(tmp_path: Path) -> None:
     path = write(tmp_path / "c.tsv", TSV)
-    with pytest.raises(ConfigError, match=r"none of the first 101 lines.*\n.*line 2: ts is 'u0'"):
+    with pytest.raises(ConfigError, match=r"none of the first 100 lines.*\n.*line 2: ts is 'u0'"):
         dry_run(Config(), Source([path], columns=["ts", "item_id", "user_id"]), items=False)
 
 
