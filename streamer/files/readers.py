@@ -150,8 +150,9 @@ def _is_json(path: Path, first: bytes) -> bool:
     """Whether these are JSON lines. ConfigError for one JSON document over many lines."""
     suffix = _suffix(path)
     # No name of a column begins with a brace.
-    if not (first.startswith(b"{") or suffix in _JSON_SUFFIXES):
-        return not suffix and first.startswith(b"[")
+    is_json = first.startswith(b"{") or suffix in _JSON_SUFFIXES
+    if not is_json and not (first.startswith(b"[") and not suffix):
+        return False
     if first.partition(b"\n")[0].strip() in (b"[", b"{"):
         raise ConfigError(
             f"{name_of(path)}: is one JSON document over many lines, and each record needs a line "

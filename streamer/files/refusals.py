@@ -57,5 +57,6 @@ def refuse_unreadable(batch: list[Record]) -> None:
     examples = "\n".join(refused.lines())
     raise ConfigError(
         f"none of the first {len(batch):,} lines could be read:\n{examples}\n"
-        "Look at --columns, --delimiter and --time"
+        "Look at --columns and --delimiter for tables, at section [clicks.fields] for JSON, and at "
+        "--time"
     )

@@ -122,8 +122,8 @@ def time_flaw(text: str, unit: Unit) -> Flaw | None:
     if other not in (None, unit) and reads(text, other) and unit != "order":
         year = f"in {_year(TO_MS[other](text))} as {other}; is it --time {other}, or auto?"
         if unit == "iso":
-            return Flaw("time", f"{message}no {_NAMES[unit]}, and {year}")
-        return Flaw("time", f"{message}{_misread(number, unit)}, and {year}")
+            return Flaw("unit", f"{message}no {_NAMES[unit]}, and {year}")
+        return Flaw("unit", f"{message}{_misread(number, unit)}, and {year}")
     if "e" in text.lower():
         why = f"{message}a time that a spreadsheet shortened: export the column as text"
         return Flaw("shortened time", why)

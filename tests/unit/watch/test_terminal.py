@@ -3,38 +3,19 @@
 import ast
 import json
 import logging
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from streamer import cli
 from streamer.files import replay
 from streamer.files.readers import Source
 from streamer.settings import load as config
 from streamer.terminal import Console, guarded, one_line, printable
 from tests.conftest import ROOT
+from tests.unit.conftest import Run
 
 EVIL = "\x1b[8mhid\x1b]0;owned\x07\x9b31m\x7f\u202egnp.\u2028\u200f[bold]red"
 COMMANDS = ["\x1b[8m", "\x1b]0", "\x07", "\x9b", "\x7f", "\u202e", "\u2028", "\u200f"]
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command line in this process; gives its exit code and what it printed, unescaped."""
-
-    def runs(*line: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["walkstream", *map(str, line)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return code, *capsys.readouterr()
-
-    return runs
 
 
 @pytest.fixture(scope="module")

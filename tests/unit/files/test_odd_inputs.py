@@ -1,0 +1,129 @@
+"""No file, folder or pipe ends a command in a traceback, whatever is in it."""
+
+import bz2
+import gzip
+import random
+from pathlib import Path
+
+import pytest
+
+from streamer.store import Store
+from tests.unit.conftest import Run
+
+GOOD = b"user_id,item_id,ts\n" + b"".join(
+    b"u%d,i%d,%d\n" % (n % 5, n % 7, 1_790_000_000_000 + n * 1000) for n in range(60)
+)
+JSON = b"".join(
+    b'{"user_id":"u%d","item_id":"i%d","ts":%d}\n' % (n % 5, n % 7, 1_790_000_000_000 + n * 1000)
+    for n in range(60)
+)
+ODD = {
+    "empty.csv": b"",
+    "empty.gz": b"",
+    "blank.csv": b"\n\n\n",
+    "blanks.jsonl": b" \n\t\n\r\n",
+    "head.csv": b"user_id,item_id,ts",
+    "quotes.csv": b'user_id,item_id,ts\n"u,a,1\nu,"a"b,1\nu,a,"1\n' + b'"' * 5000,
+    "wide.csv": b"user_id,item_id,ts\n" + b"," * 200_000 + b"\n",
+    "field.csv": b'user_id,item_id,ts\n"' + b"x" * 200_000 + b'",a,1\n',
+    "nul.csv": b"user_id,item_id,ts\nu\0,a,1790000000000\n",
+    "latin.csv": "user_id,item_id,ts\nü,é,1790000000000\n".encode("latin-1"),
+    "head-latin.csv": "üser,item_id,ts\nu,a,5\n".encode("latin-1"),
+    "surrogate.jsonl": b'{"user_id":"\\ud800","item_id":"a","ts":1790000000000}\n',
+    "deep.jsonl": b'{"user_id":' + b"[" * 100_000 + b"\n",
+    "huge.jsonl": b'{"user_id":"u","item_id":"a","ts":' + b"9" * 6000 + b"}\n",
+    "types.jsonl": b'{"user_id":true,"item_id":{},"ts":[]}\n[]\n1\nnull\n"x"\n{}\n',
+    "times.csv": b"user_id,item_id,ts\n"
+    + b"".join(
+        b"u,a,%s\n" % t for t in (b"inf", b"-0", b"1e999", b"9" * 5000, b" ", b"0x1f", b"1_0")
+    ),
+    "weights.csv": b"user_id,item_id,ts,weight\nu,a,1790000000000,1e400\nu,a,1790000000000,-1\n",
+    "gzip-tail.csv.gz": gzip.compress(GOOD) + b"tail",
+    "gzip-cut.csv.gz": gzip.compress(GOOD)[:-20],
+    "bz2-cut": bz2.compress(GOOD)[:-9],
+    "zst": b"\x28\xb5\x2f\xfd\xff\xff",
+    "parquet": b"PAR1" + b"\0" * 50,
+    "utf16-odd.csv": b"\xff\xfe" + "user_id,item_id,ts\n".encode("utf-16-le") + b"\x00\xd8",
+    "utf32.csv": "user_id,item_id,ts\nu,a,5\n".encode("utf-32"),
+    "same.csv": b"user_id,user_id,item_id,ts\nu,u,a,5\n",
+}
+MARKS = (b'"', b"\n", b",", b"\xff", b"\x1b[2J", b"\0", b"\xef\xbb\xbf")
+COMMANDS = ("replay", "publish --dry-run", "publish --dry-run --items", "evaluate")
+
+
+@pytest.fixture
+def tries(tmp_path: Path, run: Run) -> Run:
+    number = 0
+
+    def one(command: str, *line: str | Path) -> tuple[int, str, str]:
+        nonlocal number
+        number += 1
+        words = command.split()
+        out = ["--out", tmp_path / f"out{number}"] if words[0] == "replay" else []
+        code, stdout, stderr = run(words[0], *line, *words[1:], *out)
+        told = stdout + stderr
+        assert "Traceback" not in told, (command, line, told)
+        assert code in (0, 1, 2), (command, line, told)
+        assert told, (command, line)
+        assert len(told) < 10_000, (command, line, told)
+        if code:
+            assert "walkstream: " in stderr, (command, line, told)
+        return code, stdout, stderr
+
+    return one
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_file_is_read_or_refused_in_words(tmp_path: Path, tries: Run, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(ODD[name])
+    for command in COMMANDS:
+        tries(command, path)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_file_that_was_damaged_at_random_is_no_end(tmp_path: Path, tries: Run, seed: int) -> None:
+    draw = random.Random(seed)
+    for name, whole in (("c.csv", GOOD), ("c.jsonl", JSON), ("c.gz", gzip.compress(GOOD))):
+        data = bytearray(whole)
+        for _ in range(draw.choice((1, 10, 200))):
+            at = draw.randrange(len(data))
+            what = draw.choice(("flip", "cut", "twice", "odd"))
+            if what == "flip":
+                data[at] = draw.randrange(256)
+            elif what == "cut":
+                del data[at : at + draw.randrange(8)]
+            elif what == "twice":
+                data[at:at] = data[at : at + draw.randrange(30)]
+            else:
+                data[at:at] = draw.choice(
+                    (b'"', b"\n", b",", b"\xff", b"\x1b[2J", b"\0", b"\xef\xbb\xbf")
+                )
+            data = data or bytearray(b"x")
+        (tmp_path / name).write_bytes(data)
+        tries(draw.choice(COMMANDS), tmp_path / name)
+
+
+def test_what_is_no_file_or_folder_is_told(tmp_path: Path, tries: Run, run: Run) -> None:
+    (tmp_path / "file").write_bytes(GOOD)
+    for command in COMMANDS:
+        for path in (tmp_path, tmp_path / "none", tmp_path / "file" / "below", "\udcff.csv"):
+            code, _, _ = tries(command, path)
+            assert code == 2
+    for line in (
+        ["replay", tmp_path / "file", "--out", tmp_path / "file" / "below"],
+        ["replay", tmp_path / "file", "--out", tmp_path / "file"],
+        ["replay", tmp_path / "file", "--out", tmp_path / "o", "--items", tmp_path],
+        ["query", "a", "--state", tmp_path / "file"],
+        ["inspect", "--state", tmp_path / "file"],
+        ["plot", "--state", tmp_path / "file", "--out", tmp_path / "map.png"],
+        ["evaluate", tmp_path / "file", "--plot", tmp_path / "file" / "x.png"],
+    ):
+        code, _, err = run(*line)
+        assert code in (1, 2)
+        assert err.startswith("walkstream: "), err
+        assert err.count("\n") == 1, err
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(Exception, match="cannot be the state folder") as refusal:
+            Store(path)
+        assert refusal.type.__name__ == "ConfigError"
