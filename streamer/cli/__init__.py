@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from streamer import ending
-from streamer.cli import admin, asking, measuring, running, setup
+from streamer.cli import admin, asking, measuring, options, running, setup
 from streamer.terminal import guarded
 
 
@@ -67,6 +67,7 @@ def main() -> None:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     try:
+        options.refuse_stray(sys.argv[1:])
         app(prog_name="walkstream")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -2,8 +2,10 @@
 
 import inspect
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +17,24 @@ if TYPE_CHECKING:
     from streamer.files.readers import Source
     from streamer.settings.sections import Config
 
+
+def _with_equals_signs(overrides: list[str] | None) -> list[str] | None:
+    """Looked at before anything else: a usage error would show what stands beside it."""
+    from streamer.settings.load import split
+
+    for override in overrides or ():
+        split(override)
+    return overrides
+
+
+def refuse_stray(arguments: list[str]) -> None:
+    """ConfigError for a setting of a library that is not behind `--set`: it may be a secret."""
+    for before, argument in pairwise(["", *arguments]):
+        found = re.match(r"-*((kafka|registry)\.[\w.]+)[=:]", argument)
+        if found and before != "--set":
+            raise ConfigError(f"{found[1]}: write --set {found[1]}=VALUE")
+
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -25,6 +45,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
+        callback=_with_equals_signs,
         metavar="SECTION.KEY=VALUE",
         help="A setting, above the file and WALKSTREAM_SECTION__KEY variables. Repeatable: "
         "--set graph.half_life=14d --set kafka.bootstrap.servers=broker:9092",

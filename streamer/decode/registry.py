@@ -6,7 +6,6 @@ somebody is called while the registry is waited for.
 """
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 from streamer.decode import avro, json_schema
 from streamer.decode.formats import WIRE_BYTES, Part, cut, is_framed, json_document
 from streamer.errors import ConfigError, WalkstreamError
+from streamer.settings.secrets import hidden, masked
 from streamer.settings.sections import KafkaValue
 
 _MAX_SCHEMA_ID = 2**31 - 1
@@ -67,12 +67,13 @@ class Registry:
         for library in ("httpx", "httpx2"):
             # It tells of each request with the whole address.
             logging.getLogger(library).setLevel(logging.WARNING)
+        self._config = config
         try:
             self._client = SchemaRegistryClient(_DEFAULTS | dict(config))
         except (ValueError, TypeError, OSError) as error:
-            raise ConfigError(f"registry: {_masked(str(error))}") from None
+            raise ConfigError(f"registry: {hidden(str(error), config)}") from None
         self._format, self._beat = format, beat
-        self._url = _masked(str(config["url"]))
+        self._url = str(masked("registry.url", config["url"]))
         self._readers: dict[int, Read] = {}
         self._unknown: dict[int, float] = {}
         """Until when each is not asked for, in the order of that."""
@@ -117,10 +118,10 @@ class Registry:
             except Exception as error:  # of the HTTP library, the client, or of a wrong answer
                 status = getattr(error, "http_status_code", 0)
                 if not 400 <= status < 500 or status in _NOT_THE_RECORD:
+                    problem = hidden(f"{type(error).__name__}: {error}", self._config)
                     raise WalkstreamError(
                         f"the schema registry at {self._url} did not give schema {schema_id} "
-                        f"({type(error).__name__}: {_masked(str(error))}): check registry.url "
-                        "and its credentials, and that it runs"
+                        f"({problem}): check registry.url and its credentials, and that it runs"
                     ) from error
                 self._missed = time.monotonic()
                 self._unknown[schema_id] = self._missed + UNKNOWN_SECONDS
@@ -212,8 +213,3 @@ class _TooManyReferences(Exception):
 def _problem(error: Exception) -> str:
     name = "" if type(error) is ValueError else f"{type(error).__name__}: "
     return cut(f"{name}{error}", 200)
-
-
-def _masked(text: str) -> str:
-    """The text with addresses that do not show a name and a password."""
-    return re.sub(r"[^\s/@,]*:[^\s/@,]*@", "", text)

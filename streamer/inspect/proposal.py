@@ -16,8 +16,8 @@ from streamer.inspect.shapes import FORMATS, Click, Field, Form
 from streamer.kafka import topics
 from streamer.settings.file import toml
 from streamer.settings.load import spelled
+from streamer.settings.secrets import masked
 from streamer.settings.sections import ClickSettings, Config, EventSettings
-from streamer.settings.view import masked
 
 OPTIONAL = ("event_type", "weight", "event_id")
 ROLES = {"item_id": "item", "user_id": "user"}

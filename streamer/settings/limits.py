@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from streamer.decode.fields import AT_KEY, AT_TIMESTAMP
 from streamer.decode.paths import places
+from streamer.settings.secrets import has_credentials
 
 if TYPE_CHECKING:
     from streamer.settings.sections import Config
@@ -126,6 +127,10 @@ def problems(config: "Config") -> Iterator[tuple[str, str]]:
     if 0 < config.dlq.stop_ratio < alarm:
         # The worker would stop without an alert before.
         yield "dlq.stop_ratio", f"must be 0 (never) or at least dlq.alarm_ratio, which is {alarm:g}"
+    for key in ("bootstrap.servers", "metadata.broker.list"):
+        if has_credentials(config.kafka.get(key)):
+            problem = "has a user or a password in it, which brokers are not told so: set "
+            yield f"kafka.{key}", f"{problem}kafka.sasl.username and kafka.sasl.password instead"
     for key in config.kafka:
         if key in _OWNED:
             yield f"kafka.{key}", _OWNED[key]

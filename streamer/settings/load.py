@@ -14,6 +14,7 @@ import msgspec
 from core.settings import DAY_MS, Duration
 from streamer.errors import ConfigError
 from streamer.settings import limits
+from streamer.settings.secrets import is_secret
 from streamer.settings.sections import ClickSettings, Config, KafkaValue
 
 DEFAULT_FILE = Path("walkstream.toml")
@@ -30,6 +31,11 @@ _TYPES: dict[str, Any] = {
 _WEIGHTS, _FIELDS = "events.weights", "clicks.fields"
 _TYPES |= {f"{_FIELDS}.{name}": str for name in ClickSettings().fields}
 _TABLES = {*_SECTIONS, _WEIGHTS, _FIELDS}
+
+_NAME = re.compile(r"[\w-]*(\.[\w.]*)?", re.ASCII)
+"""As much of a key as can be one of a library."""
+_PLATFORM = re.compile(r"(SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?|NAME|ENV_\w+)", re.ASCII)
+"""Ends of variables in which platforms tell of a service called walkstream-kafka."""
 
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": DAY_MS, "w": 7 * DAY_MS}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
@@ -127,6 +133,9 @@ def load_with_origins(
     }
     problems = list(_with_one_underscore(environ))
     for key, value in values.items():
+        if _is_passed_on(key) and shown_key(key) != key:
+            problems.append((key, "there is no such property; write its name, then ="))
+            continue
         try:
             converted = _converted(key, value)
         except ValueError as error:
@@ -152,7 +161,7 @@ def load_with_origins(
 def refuse(problems: Iterable[tuple[str, str]], origins: Mapping[str, str]) -> None:
     """ConfigError, if there are problems: each key, what is wrong with it, and where it was set."""
     lines = [
-        f"{key}: {problem}" + (f" (from {origins[key]})" if key in origins else "")
+        f"{shown_key(key)}: {problem}" + (f" (from {origins[key]})" if key in origins else "")
         for key, problem in problems
     ]
     if len(lines) == 1:
@@ -210,21 +219,61 @@ def _with_one_underscore(environ: Mapping[str, str]) -> Iterator[tuple[str, str]
     """Variables that would be a setting with two underscores after its section."""
     known = {key.replace(".", "_"): key for key in (*_TYPES, *leaves(Config()))}
     for variable, text in environ.items():
-        key = known.get(variable.removeprefix("WALKSTREAM_").lower())
-        is_meant = variable.startswith("WALKSTREAM_") and key and "__" not in variable
+        if not variable.startswith("WALKSTREAM_") or "__" in variable:
+            continue
         # A platform's address of a service called walkstream-metrics is no metrics.port.
-        if is_meant and key and not re.match(r"\w+://", text):
-            section, _, name = key.upper().partition(".")
-            name = name.replace(".", "_" if section == "KAFKA" else "__")
-            yield variable, f"is no setting; did you mean WALKSTREAM_{section}__{name}?"
+        if re.match(r"\w+://", text):
+            continue
+        name = variable.removeprefix("WALKSTREAM_")
+        section, _, rest = name.partition("_")
+        if section.lower() in _PASSED_ON and rest and not _PLATFORM.fullmatch(rest):
+            # Which properties there are, only the libraries know.
+            yield variable, f"is no setting; did you mean WALKSTREAM_{section}__{rest}?"
+        elif key := known.get(name.lower()):
+            section, _, rest = key.upper().partition(".")
+            rest = rest.replace(".", "__")
+            yield variable, f"is no setting; did you mean WALKSTREAM_{section}__{rest}?"
 
 
 def _from_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {override}: write --set section.key=value")
-        yield key.strip(), _Text(text.strip()), "--set"
+        key, text = split(override)
+        yield key, _Text(text), "--set"
+
+
+def split(override: str) -> tuple[str, str]:
+    """Key and value of `--set`. ConfigError, which shows no value, if it has no equals sign.
+
+    What is passed on keeps its blanks, unless there are some before the equals sign too.
+    """
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {_before_value(override)}: write --set section.key=value")
+    is_exact = _is_passed_on(key) and key == key.rstrip()
+    return key.strip(), text if is_exact else text.strip()
+
+
+def _before_value(override: str) -> str:
+    """What of a `--set` without an equals sign surely is no secret."""
+    shown = shown_key(override)
+    if is_secret(override) and shown == override:
+        shown = override.partition(".")[0]  # nobody can tell where a key ends that has no sign
+    if "." not in override:
+        shown = ""
+    return shown if shown == override else f"{shown} ..."
+
+
+def shown_key(key: str) -> str:
+    """A key without what may be a secret that followed it by a wrong sign."""
+    section = key.partition(".")[0]
+    is_own = section in _SECTIONS and section not in _PASSED_ON
+    found = None if is_own else _NAME.match(key)
+    return key if found is None else found[0]
+
+
+def _is_passed_on(key: str) -> bool:
+    """Whether it is a key of a section that a library gets."""
+    return key.startswith(tuple(f"{section}." for section in _PASSED_ON))
 
 
 def _typed(key: str, value: Any) -> Any:
@@ -232,6 +281,8 @@ def _typed(key: str, value: Any) -> Any:
     if not isinstance(value, _Text):
         return value
     text = str(value)
+    if _is_passed_on(key):
+        return text  # a password may be in quotes, or look like a number
     try:
         document = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:

@@ -1,6 +1,5 @@
 """The settings in force and where each came from, for people and for scripts."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,24 +15,14 @@ from core.settings import Duration
 from streamer.kafka import clients
 from streamer.settings import file as settings_file
 from streamer.settings.load import leaves, load_with_origins, refuse, spelled
+from streamer.settings.secrets import hidden, masked
 from streamer.settings.sections import Config
 from streamer.terminal import Console
 
 WIDE = 120
 """Columns of a terminal from which on the meanings are shown too."""
 _SERVERS = ("bootstrap.servers", "metadata.broker.list")
-MASK = "***"
 DEFAULT = "default"
-
-_SECRET = re.compile(r"pass|pwd|secret|token|cred|auth|sasl|user|jaas|key|pem", re.ASCII)
-"""In a key of [kafka] or [registry]: rather one too many than a password on a screen."""
-_HARMLESS = ("sasl.mechanism", "sasl.mechanisms")
-_CREDENTIALS = re.compile(
-    # After a scheme, or at the beginning as user:password@. Up to the last @ before another
-    # scheme: a password may hold any character.
-    r"(?:(?<=://)|^(?=(?:(?!://).)+:(?!//)))(?:(?!://).)*@",
-    re.DOTALL,
-)
 
 
 class InForce(msgspec.Struct, frozen=True):
@@ -51,15 +40,6 @@ def in_force(config: Config, origins: Mapping[str, str]) -> dict[str, InForce]:
         key: InForce(_plain(masked(key, value)), origins.get(key, DEFAULT))
         for key, value in leaves(config).items()
     }
-
-
-def masked(key: str, value: Any) -> Any:
-    """The value without what a stranger must not see."""
-    passed_on = key.startswith(("kafka.", "registry."))
-    name = key.partition(".")[2].lower()
-    if passed_on and value != "" and name not in _HARMLESS and _SECRET.search(name):
-        return MASK
-    return _CREDENTIALS.sub(f"{MASK}@", value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:
@@ -104,12 +84,12 @@ def _kafka_problems(config: Config) -> Iterator[tuple[str, str]]:
         # Some make sense only beside others.
         if problem and not problem.startswith("Failed to create"):
             found = True
-            yield f"kafka.{key}", problem
+            yield f"kafka.{key}", hidden(problem, config.kafka)
     if found:
         return
     for client in (clients.producer, clients.group_consumer):
         if problem := _refusal(partial(client, replace(config, kafka=given))):
-            yield "kafka", problem
+            yield "kafka", hidden(problem, config.kafka)
             return
 
 

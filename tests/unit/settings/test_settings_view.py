@@ -11,6 +11,7 @@ from core.settings import Duration
 from streamer.errors import ConfigError
 from streamer.settings import view as settings_view
 from streamer.settings.load import duration, leaves
+from streamer.settings.secrets import masked
 from streamer.settings.sections import Config
 from tests.unit.cli.test_help import command
 
@@ -93,17 +94,17 @@ HARMLESS = [
 
 @pytest.mark.parametrize("key", [*SECRETS, *UNKNOWN_SECRETS])
 def test_credentials_are_masked(key: str) -> None:
-    assert settings_view.masked(key, CANARY) == "***"
-    assert settings_view.masked(key, 1234) == "***"
+    assert masked(key, CANARY) == "***"
+    assert masked(key, 1234) == "***"
 
 
 @pytest.mark.parametrize("key", HARMLESS)
 def test_what_is_harmless_is_shown(key: str) -> None:
-    assert settings_view.masked(key, CANARY) == CANARY
+    assert masked(key, CANARY) == CANARY
 
 
 def test_an_empty_password_is_seen_to_be_empty() -> None:
-    assert settings_view.masked("kafka.sasl.password", "") == ""
+    assert masked("kafka.sasl.password", "") == ""
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_an_empty_password_is_seen_to_be_empty() -> None:
     ],
 )
 def test_credentials_inside_urls_are_masked(value: str, told: str) -> None:
-    assert settings_view.masked("registry.url", value) == told
+    assert masked("registry.url", value) == told
 
 
 @pytest.mark.parametrize("form", [[], ["--json"], ["--changed"]])
