@@ -17,7 +17,7 @@ from streamer.admin.letters import Filter, Letter, Log, iso, printable
 from streamer.decode import deadletter
 from streamer.decode.events import Decoder, Invalid, decode_item
 from streamer.errors import Refused, WalkstreamError
-from streamer.kafka import clients
+from streamer.kafka import clients, rights
 from streamer.kafka.clients import ANY, CALL_SECONDS
 from streamer.records import REPLAYED_FROM, SOURCE
 from streamer.settings.sections import Config
@@ -99,7 +99,7 @@ def show(config: Config, wanted: Filter, limit: int, summary: bool, as_json: boo
     With `summary`, only the latter. As JSON, a line for each letter, or for each kind.
     """
     tally = Tally()
-    with closing(Log(config, wanted)) as log:
+    with rights.allowed(config, "dlq list"), closing(Log(config, wanted)) as log:
         letters = tally.adding(log.read("reading"))
         shown = heapq.nlargest(1 if summary else limit, letters, Letter.age)
     if not summary:
@@ -124,7 +124,8 @@ def resend(config: Config, wanted: Filter, bad_too: bool, dry_run: bool) -> None
     """
     plan, cut, bad = Tally(), 0, 0
     chosen = _Choice(config, bad_too)
-    with closing(Log(config, wanted)) as log:
+    command = "dlq list" if dry_run else "dlq replay"
+    with rights.allowed(config, command), closing(Log(config, wanted)) as log:
         for letter in log.read("choosing"):
             if letter.cut:
                 cut += 1
@@ -211,6 +212,11 @@ def _transact(config: Config, letters: int, log: Log, chosen: _Choice) -> None:
         producer.begin_transaction()
         for letter in log.read("sending"):
             if chosen(letter):
+                if letter.source_topic not in topics:
+                    raise Refused(
+                        f"nothing was sent: topic {letter.source_topic}, which dead letters came "
+                        "from, is not there"
+                    )
                 _produce(producer, letter, stamped, topics[letter.source_topic].partitions)
     except BaseException as failed:
         with suppress(KafkaException):
@@ -255,6 +261,8 @@ def _produce(producer: Producer, letter: Letter, stamped: bool, partitions: Cont
 
 
 def _not_sent(failed: KafkaException) -> WalkstreamError:
+    if failed.args[0].code() in clients.FORBIDDEN:
+        return clients.Forbidden(failed.args[0], "nothing was sent")
     return WalkstreamError(
         f"nothing was sent: {failed.args[0].str()}. Look at section [kafka] and at the brokers, "
         "then try again"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from streamer import records
 from streamer.errors import Refused, WalkstreamError
-from streamer.kafka import clients
+from streamer.kafka import clients, rights
 from streamer.kafka.clients import CALL_SECONDS
 from streamer.settings.load import spelled
 from streamer.settings.sections import Config
@@ -43,8 +43,8 @@ def kept(users: Sequence[str], app: str, forgotten: Set[bytes]) -> NDArray[np.bo
 def run(config: Config, users: Collection[str], undo: bool) -> None:
     """Put users on the list, or take them off it. WalkstreamError if Kafka did not take it."""
     check_reset(Path(config.state.dir))
-    clients.admin(config)
-    write(config, [key(config.app.name, user) for user in users], undo)
+    with rights.allowed(config, "forget"):
+        write(config, [key(config.app.name, user) for user in users], undo)
     if undo:
         print(f"clicks of {len(users)} users count again, from now on")
         return
@@ -83,6 +83,8 @@ def write(config: Config, keys: Collection[bytes], undo: bool = False) -> None:
     for one in keys:
         producer.produce(topic, None if undo else b"\x01", one, partition=0, on_delivery=collect)
     left = producer.flush(CALL_SECONDS)
+    if failed and failed[0].code() in clients.FORBIDDEN:
+        raise clients.Forbidden(failed[0], topic)
     if failed or left:
         why = failed[0].str() if failed else "no answer in time"
         raise WalkstreamError(
@@ -100,6 +102,7 @@ def put_aside(state: Path, keys: Collection[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")
     with new.open("wb") as file:
+        os.fchmod(file.fileno(), 0o600)
         file.writelines(key.removeprefix(records.FORGOTTEN) + b"\n" for key in sorted(keys))
         file.flush()
         os.fsync(file.fileno())

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from streamer.decode import deadletter
 from streamer.decode.events import Reason
-from streamer.errors import ConfigError, WalkstreamError
+from streamer.errors import ConfigError
 from streamer.kafka import clients
 from streamer.kafka.clients import CALL_SECONDS, Partition, checked, partition_of
 from streamer.settings.load import duration
@@ -147,16 +147,14 @@ class Log:
     """The dead-letter topic up to where it ended at first, so that every reading gives the same."""
 
     def __init__(self, config: Config, wanted: Filter) -> None:
-        clients.admin(config)
         self.wanted, self.consumer = wanted, clients.tail_consumer(config)
         self.begins: dict[Partition, int] = {}
         self.ends: dict[Partition, int] = {}
         try:
             self._find(config.topics.dead_letters)
         except KafkaException as error:
-            raise WalkstreamError(
-                f"{config.topics.dead_letters}: cannot be read: {error.args[0].str()}"
-            ) from error
+            where = f"{config.topics.dead_letters}: cannot be read"
+            raise clients.failure(error.args[0], where) from error
 
     def _find(self, topic: str) -> None:
         """Where to begin and to end in each partition that has something."""

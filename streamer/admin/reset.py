@@ -9,7 +9,7 @@ until the list is in Kafka again.
 
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +21,10 @@ from rocksdict import Options, Rdict
 from streamer import records
 from streamer import store as stores
 from streamer.admin import forget
-from streamer.errors import ConfigError, Refused, WalkstreamError
-from streamer.kafka import clients
+from streamer.errors import ConfigError, Refused
+from streamer.kafka import clients, rights
 from streamer.kafka import topics as all_topics
-from streamer.kafka.clients import CALL_SECONDS
+from streamer.kafka.clients import CALL_SECONDS, failure
 from streamer.model_state import reserved
 from streamer.settings.sections import Config
 
@@ -41,13 +41,23 @@ def run(config: Config, topics: bool, dry_run: bool, yes: bool) -> None:
     path = Path(config.state.dir)
     there = path.is_dir() and any(path.iterdir())
     origin = _inspect(path) if there else None
-    admin = clients.admin(config) if topics else None
+    asked = rights.allowed(config, "reset --topics") if topics else nullcontext()
+    with asked as admin:
+        _run(config, admin, path if there else None, origin, dry_run, yes)
+
+
+def _run(
+    config: Config, admin: AdminClient | None, there: Path | None, origin: bytes | None,
+    dry_run: bool, yes: bool,
+) -> None:  # fmt: skip
+    """`there` is the state folder if there is one; without `admin`, Kafka is left alone."""
+    path, topics = Path(config.state.dir), admin is not None
     if admin is not None:
         _wait_for_members(config, admin)
     if not there and not topics:
         print(f"{path}: there is no state folder, nothing to delete")
         return
-    print("\n".join(_plan(config, path if there else None, origin, topics)))
+    print("\n".join(_plan(config, there, origin, topics)))
     if dry_run:
         print("nothing was changed: leave out --dry-run to do it")
         return
@@ -180,10 +190,7 @@ def _delete_group(config: Config, admin: AdminClient) -> None:
         if error.code() == KafkaError.NON_EMPTY_GROUP:
             raise Refused(f"group {name} has a member by now: stop the worker") from None
         if error.code() != KafkaError.GROUP_ID_NOT_FOUND:
-            raise WalkstreamError(
-                f"cannot delete the offsets of group {name}: {error.str()}. Look at what the user "
-                "is allowed (Delete on the group), then reset again"
-            ) from None
+            raise failure(error, f"cannot delete the offsets of group {name}") from None
 
 
 def _forgotten(config: Config, admin: AdminClient) -> set[bytes]:

@@ -1,17 +1,10 @@
 """Commands for whoever operates it: topics, dlq, reset."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from streamer.cli.options import AsJson, ConfigFile, Overrides, load
-
-if TYPE_CHECKING:
-    from confluent_kafka.admin import AdminClient
-
-    from streamer.kafka.topics import TopicSpec
-    from streamer.settings.sections import Config
-
 from streamer.errors import Refused
 
 topics = typer.Typer(
@@ -54,10 +47,13 @@ def create_topics(config: ConfigFile = None, overrides: Overrides = None) -> Non
 
     $ walkstream topics create --set topics.partitions=16 --set topics.replication=3
     """
+    from streamer.kafka import rights
     from streamer.kafka import topics as module
 
-    admin, specs = _admin_and_specs(load(config, overrides))
-    made = module.create(admin, specs)
+    settings = load(config, overrides)
+    # Not asked before: what is there already needs no right to be made.
+    with rights.allowed(settings, "topics create", ask=False) as admin:
+        made = module.create(admin, module.specs(settings.topics, settings.graph.horizon_ms))
     print(f"made {', '.join(made)}" if made else "all topics are there already")
 
 
@@ -69,23 +65,19 @@ def check_topics(config: ConfigFile = None, overrides: Overrides = None) -> None
 
     $ walkstream topics check --config production.toml
     """
+    from streamer.kafka import rights
     from streamer.kafka import topics as module
 
-    admin, specs = _admin_and_specs(load(config, overrides))
-    mismatches = module.check(admin, specs, with_advice=True)
+    settings = load(config, overrides)
+    specs = module.specs(settings.topics, settings.graph.horizon_ms)
+    with rights.allowed(settings, "topics check") as admin:
+        mismatches = module.check(admin, specs, with_advice=True)
     for mismatch in mismatches:
         print(mismatch)
     if not mismatches:
         print(f"{len(specs)} topics, all fit")
     else:
         raise typer.Exit(Refused.exit_code)
-
-
-def _admin_and_specs(config: "Config") -> "tuple[AdminClient, list[TopicSpec]]":
-    from streamer.kafka import clients
-    from streamer.kafka import topics as module
-
-    return clients.admin(config), module.specs(config.topics, config.graph.horizon_ms)
 
 
 @dlq.command("list")

@@ -1,6 +1,7 @@
 """The producer of `publish`, which counts what became of each record, and its display."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -13,7 +14,8 @@ from rich.progress import (
 )
 
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.kafka import clients
+from streamer.kafka import clients, rights
+from streamer.settings.secrets import hidden
 from streamer.settings.sections import ClickSettings, Config
 from streamer.terminal import Console
 
@@ -52,10 +54,9 @@ class Delivery:
         self.sent = 0
         self._name = " and ".join(topics)
         self._failed, self._first_failure = 0, ""
-        self._is_connected, self._client_error = False, ""
+        self._forbidden: clients.Forbidden | None = None
         self._producer = self._connect(config)
-        self._require(topics)
-        self._is_connected = True
+        self._require(config, topics)
         self._started = time.monotonic()
 
     def _connect(self, config: Config) -> Producer:
@@ -75,23 +76,19 @@ class Delivery:
             "partitioner": "murmur2_random",
             "delivery.report.only.error": True,
             "on_delivery": self._on_delivery,
-            "error_cb": self._on_error,
         }
         try:
             return Producer(properties)
         except KafkaException as error:
-            raise ConfigError(f"section [kafka]: {error.args[0].str()}") from error
+            problem = hidden(error.args[0].str(), config.kafka)
+            raise ConfigError(f"section [kafka]: {problem}") from error
 
-    def _require(self, topics: tuple[str, ...]) -> None:
-        try:
-            # Asked for by name, a missing topic would be created by brokers that allow it.
-            there = self._producer.list_topics(timeout=METADATA_SECONDS).topics
-        except KafkaException as error:
-            self._producer.poll(0)
-            raise WalkstreamError(
-                f"no answer from Kafka within {METADATA_SECONDS:g} s: {error.args[0].str()}"
-                f"{self._client_error}. Look at section [kafka] and whether the broker runs"
-            ) from error
+    def _require(self, config: Config, topics: tuple[str, ...]) -> None:
+        admin = clients.admin(config)
+        writes = [rights.Right("Write", rights.TOPIC, topic) for topic in topics]
+        rights.require(admin, "publish", writes)
+        # Asked for by name, a missing topic would be created by brokers that allow it.
+        there = admin.list_topics(timeout=METADATA_SECONDS).topics
         for topic in topics:
             if topic not in there:
                 raise ConfigError(
@@ -103,14 +100,10 @@ class Delivery:
         if error is not None:
             self._fail(error)
 
-    def _on_error(self, error: KafkaError) -> None:
-        # Before the first answer it is a part of the refusal.
-        self._client_error = f" ({error.str()})"
-        if self._is_connected:
-            clients.COMMON["error_cb"](error)
-
     def _fail(self, error: KafkaError) -> None:
         self._failed += 1
+        if error.code() in clients.FORBIDDEN:
+            self._forbidden = clients.Forbidden(error, self._name)
         self._first_failure = self._first_failure or error.str()
 
     def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
@@ -122,22 +115,36 @@ class Delivery:
                 self.sent += 1
                 return
             except BufferError:
-                self._producer.poll(0.05)
+                self.wait(0.05)
             except KafkaException as failure:
                 error: KafkaError = failure.args[0]
                 self.sent += 1
                 self._fail(error)
                 if error.fatal():
-                    raise WalkstreamError(f"the producer cannot go on: {error.str()}") from failure
+                    raise self._broken(error) from failure
                 return
 
     def wait(self, seconds: float) -> None:
         """Takes the broker's answers for so long."""
-        self._producer.poll(seconds)
+        self._call(self._producer.poll, seconds)
 
     def flush(self, seconds: float = -1.0) -> None:
         """Waits for all answers, or for so long."""
-        self._producer.flush(seconds)
+        self._call(self._producer.flush, seconds)
+
+    def _call(self, call: Callable[[float], int], seconds: float) -> None:
+        try:
+            call(seconds)
+        except (KafkaException, SystemError) as broken:
+            error = clients.kafka_error(broken)
+            if error is None:
+                raise
+            raise self._broken(error) from broken
+
+    def _broken(self, error: KafkaError) -> WalkstreamError:
+        if error.code() in clients.FORBIDDEN:
+            return clients.Forbidden(error, self._name)
+        return WalkstreamError(f"the producer cannot go on: {error.str()}")
 
     def summary(self) -> str:
         seconds = time.monotonic() - self._started
@@ -153,6 +160,8 @@ class Delivery:
 
     def require_all(self) -> None:
         """WalkstreamError if a record failed."""
+        if self._forbidden is not None:
+            raise self._forbidden
         if self._failed:
             raise WalkstreamError(
                 f"{self._failed} of {self.sent} records were not delivered to {self._name}; "

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from streamer.errors import Refused, WalkstreamError
 from streamer.inspect.topic_report import Report, examine
-from streamer.kafka import clients, topics
+from streamer.kafka import clients, rights, topics
 from streamer.kafka.clients import Partition
 from streamer.kafka.newest import newest
 from streamer.settings.sections import Config
@@ -29,7 +29,12 @@ def run(config: Config, topic: str, sample: int, as_json: bool) -> None:
     of all of it goes to standard output. Refused if no click is among the records, or if they are
     hardly meant to be clicks.
     """
-    admin = clients.admin(config)
+    named = replace(config, topics=replace(config.topics, clicks=topic))
+    with rights.allowed(named, "check-topic") as admin:
+        _run(config, admin, topic, sample, as_json)
+
+
+def _run(config: Config, admin: AdminClient, topic: str, sample: int, as_json: bool) -> None:
     partitions = _partitions(admin, topic)
     begins, ends = clients.begins(admin, partitions), clients.ends(admin, partitions)
     consumer = clients.tail_consumer(config)

@@ -16,7 +16,9 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from streamer.errors import ConfigError, Fenced, WalkstreamError
+from streamer.errors import ConfigError, Fenced, Refused, WalkstreamError
+from streamer.kafka import reaching
+from streamer.settings.secrets import hidden
 from streamer.settings.sections import Config, KafkaValue
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,12 @@ Partition = tuple[str, int]
 
 PROBE_SECONDS = 10.0
 """How long the first call waits for a cluster at all."""
+
+REFUSED_SECONDS = 2.5
+"""The same where a broker refused the certificate or the login: another broker may take it."""
+
+TRY_SECONDS = 1.0
+"""How long a try of the first call waits, before it is looked at what the brokers said."""
 
 CALL_SECONDS = 30.0
 """How long a call to the brokers may take before the worker gives up and is restarted."""
@@ -61,6 +69,25 @@ TAKEN_OVER = _PLACE_TAKEN | {
     KafkaError.INVALID_PRODUCER_EPOCH,
 }
 
+FORBIDDEN = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "cluster",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional id",
+}
+"""What brokers say to a user that lacks a right, and what it is a right on."""
+
+
+class Forbidden(Refused):
+    """The user of section [kafka] lacks a right. `rights.allowed` says which, where it is known."""
+
+    def __init__(self, error: KafkaError, where: str) -> None:
+        self.resource = FORBIDDEN[error.code()]
+        super().__init__(
+            f"{where}: {error.str().rstrip('.')}. The Kafka user of section [kafka] lacks a right "
+            f"on a {self.resource}: README lists what each command needs"
+        )
+
 
 def _log_error(error: KafkaError) -> None:
     """Report what a client complains of; it repeats itself several times a second."""
@@ -87,18 +114,29 @@ def identity(config: Config) -> str:
 
 def admin(config: Config) -> AdminClient:
     """A client of a cluster that answers; WalkstreamError soon if it does not."""
+    seen: list[KafkaError] = []
+    connecting = True
+
+    def on_error(error: KafkaError) -> None:
+        if connecting:
+            seen.append(error)
+        else:
+            _log_error(error)
+
     try:
-        client = AdminClient(COMMON | config.kafka)
+        client = AdminClient(COMMON | {"error_cb": on_error} | config.kafka)
     except KafkaException as error:
-        raise ConfigError(f"kafka: {error.args[0].str()}") from None
-    try:
-        client.list_topics(timeout=PROBE_SECONDS)
-    except KafkaException as error:
-        servers = config.kafka.get("bootstrap.servers")
-        raise WalkstreamError(
-            f"no Kafka answered at {servers} within {PROBE_SECONDS:g} s ({error.args[0].str()}): "
-            "check kafka.bootstrap.servers, and that it runs"
-        ) from None
+        raise ConfigError(f"kafka: {hidden(error.args[0].str(), config.kafka)}") from None
+    began = time.monotonic()
+    while connecting:
+        try:
+            client.list_topics(timeout=TRY_SECONDS)
+            connecting = False
+        except KafkaException as error:
+            client.poll(0)  # hands over what was said meanwhile
+            waited = time.monotonic() - began
+            if waited > (REFUSED_SECONDS if reaching.is_refusal(seen) else PROBE_SECONDS):
+                raise reaching.unreachable(config, seen, error.args[0], waited) from None
     return client
 
 
@@ -214,8 +252,20 @@ def checked(message: Message) -> Message:
     return message
 
 
+def kafka_error(error: BaseException) -> KafkaError | None:
+    """What a client raised, if it is of Kafka.
+
+    A fatal error comes out of any call, as a SystemError if a callback was called meanwhile.
+    """
+    if isinstance(error, SystemError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error.args[0] if isinstance(error, KafkaException) else None
+
+
 def failure(error: KafkaError, where: str) -> WalkstreamError:
     """An error's message for the person who reads the log at night."""
+    if error.code() in FORBIDDEN:
+        return Forbidden(error, where)
     if error.code() in TAKEN_OVER:
         return Fenced(
             f"{where}: {error.str()}. Another process took over the name of this worker: give "
@@ -245,6 +295,8 @@ def partitions(consumer: Consumer, topic: str) -> list[int]:
     """Partition numbers of a topic, ascending."""
     described = consumer.list_topics(topic, timeout=CALL_SECONDS).topics[topic]
     if described.error is not None:
+        if described.error.code() in FORBIDDEN:
+            raise failure(described.error, topic)
         raise WalkstreamError(
             f"{topic}: {described.error.str()}. `walkstream topics create` makes the topics"
         )

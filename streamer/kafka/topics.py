@@ -18,6 +18,7 @@ from confluent_kafka.admin import (
 
 from core.settings import DAY_MS, Duration
 from streamer.errors import Refused, WalkstreamError
+from streamer.kafka.clients import FORBIDDEN, Forbidden
 from streamer.settings.load import spelled
 from streamer.settings.sections import TopicSettings
 
@@ -187,13 +188,17 @@ def create(admin: AdminClient, specs: Iterable[TopicSpec]) -> list[str]:
     missing = [spec for spec in specs if spec.name not in there]
     created = []
     if missing:
-        futures = admin.create_topics(
-            [spec.new() for spec in missing], request_timeout=REQUEST_SECONDS
+        # Checked before any is made, so that none is made where one of them is refused.
+        checked = admin.create_topics(
+            [spec.new() for spec in missing], request_timeout=REQUEST_SECONDS, validate_only=True
         )
         # Brokers before 3.6 do not know what is only advice.
-        old = [spec.new(False) for spec in missing if _code(futures[spec.name]) == _UNKNOWN_SETTING]
-        if old:
-            futures |= admin.create_topics(old, request_timeout=REQUEST_SECONDS)
+        old = {name for name, future in checked.items() if _code(future) == _UNKNOWN_SETTING}
+        for name in checked.keys() - old:
+            _unless(checked[name], KafkaError.TOPIC_ALREADY_EXISTS, f"create topic {name}")
+        futures = admin.create_topics(
+            [spec.new(spec.name not in old) for spec in missing], request_timeout=REQUEST_SECONDS
+        )
         for name, future in futures.items():
             if _unless(future, KafkaError.TOPIC_ALREADY_EXISTS, f"create topic {name}")[1]:
                 created.append(name)
@@ -386,9 +391,10 @@ def _result(future: "Future[Any]", what: str) -> Any:
     try:
         return future.result()
     except KafkaException as error:
+        if error.args[0].code() in FORBIDDEN:
+            raise Forbidden(error.args[0], f"cannot {what}") from error
         raise WalkstreamError(
-            f"cannot {what}: {error.args[0].str()}. Look at the [kafka] settings, and at what the "
-            "user is allowed (Describe and DescribeConfigs, and Create for new topics)"
+            f"cannot {what}: {error.args[0].str()}. Look at the [kafka] settings and at the brokers"
         ) from error
 
 

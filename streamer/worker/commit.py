@@ -30,7 +30,13 @@ from streamer import records
 from streamer.decode.ahead import Window
 from streamer.decode.deadletter import DeadLetter, Headers
 from streamer.errors import WalkstreamError
-from streamer.kafka.clients import ANY, CALL_SECONDS, Partition, transaction_failure
+from streamer.kafka.clients import (
+    ANY,
+    CALL_SECONDS,
+    FORBIDDEN,
+    Partition,
+    transaction_failure,
+)
 from streamer.records import Progress, Space
 from streamer.settings.sections import Config
 from streamer.store import Store
@@ -94,7 +100,8 @@ class Committer:
             try:
                 self.transact(batch, sends)
             except KafkaException as error:
-                if not error.args[0].txn_requires_abort():
+                # What is forbidden stays so.
+                if not error.args[0].txn_requires_abort() or error.args[0].code() in FORBIDDEN:
                     raise self._failure(error.args[0], "commit") from error
                 log.warning("transaction aborted (%s): trying once more", error.args[0].str())
                 self.abort()

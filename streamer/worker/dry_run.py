@@ -21,7 +21,7 @@ from streamer import store as stores
 from streamer.admin import forget
 from streamer.decode.guarded import GuardedDecoder
 from streamer.errors import Refused
-from streamer.kafka import clients, topics
+from streamer.kafka import clients, rights, topics
 from streamer.kafka.clients import Partition, label, partition_name
 from streamer.kafka.newest import newest
 from streamer.model_state import reserved
@@ -48,8 +48,12 @@ class Known(NamedTuple):
 
 def run(config: Config, accept_loss: bool = False) -> None:
     """Print what a worker would begin with. Refused, as a worker would be, where it could not."""
+    with rights.allowed(config, "worker --dry-run") as admin:
+        _run(config, admin, accept_loss)
+
+
+def _run(config: Config, admin: AdminClient, accept_loss: bool) -> None:
     console = Console(soft_wrap=True)
-    admin = clients.admin(config)
     console.print(f"Kafka answers at {escape(str(config.kafka.get('bootstrap.servers')))}")
     specs = topics.specs(config.topics, config.graph.horizon_ms)
     if mismatches := topics.check(admin, specs):

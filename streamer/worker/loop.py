@@ -22,7 +22,7 @@ from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Decoded
 from streamer.decode.guarded import GuardedDecoder
 from streamer.errors import Refused, WalkstreamError
-from streamer.kafka import clients, topics, unreadable
+from streamer.kafka import clients, rights, topics, unreadable
 from streamer.kafka.clients import CALL_SECONDS, Partition, failure
 from streamer.settings.sections import Config
 from streamer.store import guarded
@@ -149,7 +149,8 @@ class Worker:
         kernels.prepare(config.engine_settings)
         self.health.state = "restoring"
         self.health.beat()
-        admin = clients.admin(config)
+        checks = config.topics.check
+        admin = stack.enter_context(rights.allowed(config, "worker", ask=checks))
         if config.topics.check:
             specs = topics.specs(config.topics, config.graph.horizon_ms)
             mismatches = topics.check(admin, specs)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from streamer.kafka import rights
 from streamer.settings.file import meanings, toml
 from streamer.settings.sections import Config
 from streamer.watch.health import Lag
@@ -60,3 +61,17 @@ def test_every_file_that_the_readme_links_to_exists() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def rights_rows() -> list[str]:
+    rows = []
+    for command, wanted in rights.TABLE.items():
+        for what, names in wanted.items():
+            operation, _, resource = what.partition(" ")
+            named = ", ".join(f"`{name}`" for name in names)
+            rows.append(f"| `{command}` | {operation} | {resource or rights.TOPIC} | {named} |")
+    return rows
+
+
+def test_the_table_of_rights_is_what_commands_ask_for() -> None:
+    assert section("rights") == rights_rows()
