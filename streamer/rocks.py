@@ -1,5 +1,9 @@
 """RocksDB under the state folder: its families, how they are opened, and what damage leads to."""
 
+import logging
+import os
+import re
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +14,15 @@ from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options
 
 from streamer.errors import CorruptState, WalkstreamError
 
+log = logging.getLogger(__name__)
+
 FAMILIES = ("rows", "clusters", "postings", "attributes", "graph", "sessions", "meta")
+
+_FILES = re.compile(
+    r"\d+\.(sst|log|blob)|CURRENT|IDENTITY|LOCK|LOG(\.old\.\d+)?|(MANIFEST|OPTIONS)-\d+"
+    r"|rocksdict-config\.json"
+)
+"""Names of what RocksDB and rocksdict write."""
 
 LOG_BYTES = 64 << 20
 """Bytes of the log of writes after which RocksDB flushes what is in memory: buffers that are used
@@ -55,6 +67,32 @@ def bytes_used(families: Mapping[str, Any]) -> dict[str, int]:
         "memtables": total("cur-size-all-mem-tables"),
         "cache": cache,
     }
+
+
+def keep_private(path: Path) -> None:
+    """See to it that only the user of this process reads the folder: it says who clicked on what.
+
+    All that this process makes from now on is private. RocksDB makes files at any time, from
+    threads of its own, so that there is nothing narrower to set.
+    """
+    os.umask(0o077)
+    if not path.exists():
+        return
+    opened = [path, *(file for file in path.iterdir() if _FILES.fullmatch(file.name))]
+    for one in opened:
+        mode = stat.S_IMODE(one.stat().st_mode)
+        if not mode & 0o077:
+            continue
+        try:
+            one.chmod(mode & 0o700)
+        except PermissionError:
+            log.warning(
+                "%s: other users may read it (mode %03o), and it belongs to one of them: make it "
+                "private to the user that runs this (chown, then chmod go-rwx)", one, mode,
+            )  # fmt: skip
+            continue
+        if one == path:
+            log.info("%s: was open to other users (mode %03o), and is so no more", path, mode)
 
 
 class Ahead(Exception):

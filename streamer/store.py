@@ -34,7 +34,7 @@ from streamer.places import Moves, Places
 from streamer.places import bucket_prefix as bucket_prefix
 from streamer.places import cluster_prefix as cluster_prefix
 from streamer.records import Progress, Space
-from streamer.rocks import CACHE, bytes_used, family_options
+from streamer.rocks import CACHE, bytes_used, family_options, keep_private
 from streamer.rocks import FAMILIES as FAMILIES
 from streamer.rocks import Ahead as Ahead
 from streamer.rocks import guarded as guarded
@@ -82,6 +82,7 @@ class Store:
         self.path = path
         if secondary is None:
             _require_folder(path)
+            keep_private(path)
         cache = Cache(CACHE)
         families = {name: family_options(name, cache, secondary is None) for name in FAMILIES}
         access = AccessType.secondary(str(secondary)) if secondary else AccessType.read_write()
