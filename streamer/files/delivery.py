@@ -67,7 +67,7 @@ class Delivery:
             )
         properties: dict[str, Any] = {
             **clients.COMMON,
-            "compression.type": "lz4",
+            "compression.type": "gzip",  # every client reads it
             "linger.ms": 20,
             **config.kafka,
             # Repeats after a lost answer would count clicks twice.
