@@ -1,4 +1,4 @@
-"""Documents that carry a click in each element of an array, such as the lines of an order."""
+"""Documents into clicks. Of some, each element of an array is one, as of the lines of an order."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from streamer.decode.fields import Invalid, Reader, Reason, Row
-from streamer.decode.formats import MAX_PARTS, UNREADABLE, Part, TooManyParts
+from streamer.decode.formats import MAX_PARTS, UNREADABLE, Part
 from streamer.decode.paths import Element, elements
 
 Encode = Callable[[Any], bytes]
@@ -24,24 +24,28 @@ class Read:
     letter: bytes = b""
     first: int | None = None
     """Which of its clicks is the first that is bad, where others are good."""
+    clicks: int = 1
+    """How many it carries, whatever became of them."""
 
 
 def read(
     reader: Reader, encode: Encode | None, part: Part,
     record: int, key: bytes | None, timestamp: int,
 ) -> Read:  # fmt: skip
-    """The clicks of a part whose mapping leads through an array.
+    """The clicks of a part: one, or one for each element where the mapping leads through an array.
 
     Of clicks that are bad where others are good, one dead letter is made: the document, in which
     null stands for each of the good ones. So it costs no more than the document, however many are
     bad, and sent back it counts each click once, under the event id that it always had. Where
     there is no `encode`, or where it fails, the document is a dead letter as it came, and none of
-    its clicks counts. Raises TooManyParts.
+    its clicks counts.
     """
     out = Read()
     bad: list[tuple[Element, Invalid]] = []
     try:
-        every = _elements(reader, part.document, key, timestamp)
+        if part.problem and part.document is None:
+            raise Invalid(Reason.UNDECODABLE, part.problem)
+        every = _elements(reader, part.document, key, timestamp) if reader.has_arrays else []
         for click in every or (part.document,):
             try:
                 row = reader.click(click, record, key, timestamp)
@@ -53,7 +57,9 @@ def read(
             out.unwanted += row is None
             out.rows += [] if row is None else [row]
     except Invalid as invalid:
-        return Read(bad=invalid, letter=part.value)
+        why = Invalid(Reason.UNDECODABLE, part.problem) if part.problem else invalid
+        return Read(bad=why, letter=part.value)
+    out.clicks = max(1, len(every))
     if bad:
         _refuse(out, every, bad, encode, part)
     return out
@@ -83,13 +89,11 @@ def _refuse(
 
 
 def _elements(reader: Reader, document: object, key: bytes | None, timestamp: int) -> list[Element]:
-    """The clicks of a document, none where it is itself one. Raises `Invalid`, TooManyParts."""
+    """The clicks of a document, one more than may be at most, none where it is itself one."""
     if not isinstance(document, dict) or reader.leaves_out(document, key, timestamp):
         return []
     try:
         every = list(islice(elements(document, reader.item_path), MAX_PARTS + 1))
     except ValueError as error:
         raise Invalid(Reason.BAD_FIELD, str(error)) from None
-    if len(every) > MAX_PARTS:
-        raise TooManyParts(f"more than {MAX_PARTS}", "clicks in an array")
     return every

@@ -49,7 +49,6 @@ from streamer.decode.formats import (
 )
 from streamer.decode.items import Attributes, Item, attribute_tokens, decode_item
 from streamer.decode.layout import Fields, Layout
-from streamer.decode.paths import EACH
 from streamer.decode.registry import Registry
 from streamer.settings.sections import ClickSettings, EventSettings, KafkaValue
 
@@ -95,8 +94,8 @@ class Decoder:
     """Reads the topic `clicks` as the settings say.
 
     The settings are as `limits` lets them pass; `beat` is called while a schema registry is waited
-    for. ConfigError if a schema registry is asked for and
-    has no address, or if the extra that reads its formats is not installed.
+    for. ConfigError if a schema registry is asked for and has no address, or if the extra that
+    reads its formats is not installed.
     """
 
     def __init__(
@@ -111,7 +110,6 @@ class Decoder:
         self._reader = Reader(self._paths, self._unit, events, clicks.max_weight)
         self._max_weight = clicks.max_weight
         self._type_weights = TypeWeights(events.weights)
-        self._has_arrays = any(EACH in path for path in self._paths.values())
         self._encode: arrays.Encode | None = None
         self._registry: Registry | None = None
         self._layout: Layout | None = None
@@ -246,38 +244,24 @@ class Decoder:
         except Invalid as invalid:
             bad.append(Bad(record, None, value, invalid.reason, invalid.message))
             return 0
-        unwanted = 0
-        before = len(rows), len(bad)
+        good: list[Row] = []
+        not_good: list[Bad] = []
+        unwanted = clicks = 0
         for part in parts:
-            try:
-                if part.problem and part.document is None:
-                    raise Invalid(Reason.UNDECODABLE, part.problem)
-                if self._has_arrays:
-                    read = arrays.read(self._reader, self._encode, part, record, key, timestamp)
-                    rows += read.rows
-                    unwanted += read.unwanted
-                    if read.bad:
-                        number = part.number if read.first is None else read.first
-                        reason, message = read.bad.reason, read.bad.message
-                        bad.append(Bad(record, number, read.letter, reason, message))
-                    if len(rows) - before[0] > MAX_PARTS:
-                        raise TooManyParts(f"more than {MAX_PARTS}", "clicks in arrays")
-                    continue
-                row = self._reader.click(part.document, record, key, timestamp)
-            except TooManyParts as error:
-                del rows[before[0] :], bad[before[1] :]
+            read = arrays.read(self._reader, self._encode, part, record, key, timestamp)
+            good += read.rows
+            unwanted += read.unwanted
+            clicks += read.clicks
+            if read.bad:
+                number = part.number if read.first is None else read.first
+                reason, message = read.bad.reason, read.bad.message
+                not_good.append(Bad(record, number, read.letter, reason, message))
+            if clicks > MAX_PARTS:
+                error = TooManyParts(f"more than {MAX_PARTS}", "clicks in arrays")
                 bad.append(Bad(record, None, value, Reason.OVERSIZED, str(error)))
                 return 0
-            except Invalid as invalid:
-                reason, message = invalid.reason, invalid.message
-                if part.problem:
-                    reason, message = Reason.UNDECODABLE, part.problem
-                bad.append(Bad(record, part.number, part.value, reason, message))
-            else:
-                if row is None:
-                    unwanted += 1
-                else:
-                    rows.append(row)
+        rows += good
+        bad += not_good
         return unwanted
 
     def _split(self, value: bytes | None) -> list[Part]:

@@ -117,6 +117,11 @@ class Reader:
     def item_path(self) -> str:
         return self._paths["item_id"]
 
+    @property
+    def has_arrays(self) -> bool:
+        """Whether a document may carry several clicks: no field is in an array that has no item."""
+        return EACH in self.item_path
+
     def leaves_out(self, document: Document, key: bytes | None, timestamp: int) -> bool:
         """Whether all clicks of a document are of a type that weighs 0. Raises `Invalid` for what
         is bad of what they share, so that it is looked at once."""

@@ -168,7 +168,7 @@ def test_what_all_clicks_share_is_looked_at_once_and_buries_the_event_as_it_came
         (order(properties=None), Reason.BAD_FIELD, "is missing, or its array is empty"),
         (order(properties={"products": {"id": 1}}), Reason.BAD_FIELD, "products must be an array"),
         (order("sku", 7), Reason.BAD_FIELD, "properties.products[0]: item_id"),
-        (order(*[{"id": 1}] * 10_001), Reason.OVERSIZED, "more than 10000 clicks in an array"),
+        (order(*[{"id": 1}] * 10_001), Reason.OVERSIZED, "more than 10000 clicks in arrays"),
         ([1, order()], Reason.UNDECODABLE, "must be an object"),
     ],
 )
