@@ -34,8 +34,12 @@ class Catalogue:
         still to be read."""
         self.attributes: Callable[[str], Sequence[str]] = lambda item: ()
         """Gives the attribute tokens that an item had before it left, or before a restart."""
+        self.waiting: list[str] = []
+        """Items to describe in the next round, as an attribute of theirs has no row."""
         self.round_number = 0
         self._born = 0
+        self._unused: set[int] = set()
+        """Attributes that lost their last item in this round."""
 
     def begin_round(self, number: int) -> None:
         self.round_number, self._born = number, 0
@@ -48,7 +52,8 @@ class Catalogue:
     def describe(self, attributes: Sequence[tuple[str, Sequence[str] | None]], now: int) -> None:
         """Give items their attributes; an unknown item is born with them, a retired one leaves."""
         width = self.width
-        latest = dict(attributes)
+        latest = {item: self.attributes(item) for item in self.waiting} | dict(attributes)
+        self.waiting = []
         c, g, r = self.model.columns, self.graph, self.model.rows
         slots = [self.vocabulary.get(item) for item, tokens in latest.items() if tokens is None]
         retired = [slot for slot in slots if slot is not None]
@@ -74,8 +79,24 @@ class Catalogue:
                 g.last_seen[slot] = now
 
     def _set_attributes(self, slot: int, attributes: Sequence[int]) -> None:
+        self._let_go(self.model.rows.attrs[slot])
         self.model.rows.attrs[slot] = -1
         self.model.rows.attrs[slot, : len(attributes)] = attributes
+        np.add.at(self.model.columns.users, attributes, 1)
+
+    def _let_go(self, attributes: NDArray[np.int32]) -> None:
+        """Items do not have these any more; -1 is none."""
+        users, old = self.model.columns.users, attributes[attributes >= 0]
+        np.subtract.at(users, old, 1)
+        self._unused.update(old[users[old] == 0].tolist())
+
+    def drop_unused(self) -> None:
+        """Let the attributes leave whose last item left, or has others by now."""
+        c = self.model.columns
+        left = [slot for slot in sorted(self._unused) if c.alive[slot] and c.users[slot] == 0]
+        self._unused.clear()
+        if left:
+            self._remove(np.array(left))
 
     def give_birth(self, slots: NDArray[np.int32]) -> None:
         """Give first rows to those of the slots that have none."""
@@ -92,17 +113,38 @@ class Catalogue:
                     self.model.keep_published(old, slot)
             self._born += len(new)
             self._list_items()
-            self.recall(new)
+            if self.width and c.is_item[new].any():
+                self._recall(new[c.is_item[new]])
 
-    def recall(self, slots: NDArray[np.integer]) -> None:
-        """Give items the attributes that they had before they left, or before a restart."""
+    def _recall(self, items: NDArray[np.integer]) -> None:
+        """Give items that came back the attributes that they had, which may come back with them."""
+        names = self.vocabulary.names(items)
+        tokens = [list(self.attributes(name)[: self.width]) for name in names]
+        slots = self.vocabulary.intern([attribute_key(t) for each in tokens for t in each])
+        self.reserve()
+        self.give_birth(slots)
+        numbers = iter(slots.tolist())
+        for slot, each in zip(items.tolist(), tokens, strict=True):
+            self._set_attributes(slot, list(islice(numbers, len(each))))
+
+    def recall_all(self) -> None:
+        """Give all items of a restored engine their attributes, as the settings of today have
+        them. An item with one that has no row yet is described in the next round."""
+        c, rows = self.model.columns, self.model.rows
         if self.width == 0:
             return
-        items = slots[self.model.columns.is_item[slots]]
-        for slot, name in zip(items.tolist(), self.vocabulary.names(items), strict=True):
+        c.users[:] = 0
+        rows.attrs[self.items] = -1
+        for slot, name in zip(self.items.tolist(), self.vocabulary.names(self.items), strict=True):
             tokens = self.attributes(name)[: self.width]
             known = [self.vocabulary.get(attribute_key(token)) for token in tokens]
             self._set_attributes(slot, [a for a in known if a is not None])
+            if None in known:
+                self.waiting.append(name)
+        self._unused = set(np.flatnonzero(c.alive & ~c.is_item & (c.users == 0)).tolist())
+        if self._unused:
+            # Some item lost one: which ones is not known, so all are looked at.
+            rows.dirty[self.items] = True
 
     def expire(self) -> None:
         """Let the items leave that are no node of the graph any more."""
@@ -112,6 +154,8 @@ class Catalogue:
 
     def _remove(self, slots: NDArray[np.integer]) -> None:
         c = self.model.columns
+        self._let_go(self.model.rows.attrs[slots].reshape(-1))
+        self.model.rows.attrs[slots] = -1
         self.gone.update(zip(self.vocabulary.names(slots), slots.tolist(), strict=True))
         c.alive[slots] = False
         self.model.rows.dirty[slots] = False

@@ -107,7 +107,9 @@ class Engine:
             self.model.rows.dirty[slots] = True
         continued = folded.target >= 0
         history, target = folded.history[continued], folded.target[continued]
-        major = inputs.may_close and self.placement.due(self.clock.time, s.major)
+        major = inputs.may_close and self.placer.due(
+            self.placement, self.model, self.items, self.clock.time
+        )
         with self.timed("walk"):
             touched = np.unique(np.concatenate([slots, history[:, 0]]))
             self._first_vectors(touched[self.model.columns.updates[touched] == 0])
@@ -119,6 +121,7 @@ class Engine:
             self._learn(walks, history, target)
         if self.clock.time != NEVER:
             self.catalogue.expire()
+        self.catalogue.drop_unused()
         changes = None
         if inputs.closes_commit or major:
             with self.timed("place"):
@@ -350,4 +353,4 @@ class Engine:
         g.drop(dead)
         born = np.flatnonzero(c.alive[: len(self.vocabulary)])
         self.catalogue.relabel(born[np.lexsort((c.born_rank[born], c.born_round[born]))])
-        self.catalogue.recall(self.items)
+        self.catalogue.recall_all()

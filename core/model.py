@@ -31,6 +31,7 @@ class Columns:
     pub_v: NDArray[np.float16]
     pub_u: NDArray[np.float16]
     stale: NDArray[np.bool_]  # publish at the next commit whatever the drift
+    users: NDArray[np.int32]  # of an attribute: items that have it
 
 
 class Model:
@@ -66,6 +67,7 @@ class Model:
             pub_v=np.zeros((0, dim), np.float16),
             pub_u=np.zeros((0, dim), np.float16),
             stale=np.zeros(0, np.bool_),
+            users=np.zeros(0, np.int32),
         )
 
     def reserve(self, n: int) -> None:

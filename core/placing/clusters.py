@@ -19,13 +19,21 @@ def unit_rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return (x / np.where(norm > 0.0, norm, 1.0)[:, None]).astype(np.float32)
 
 
-def seed_centroids(x: NDArray[np.float32], count: int, seed: int) -> NDArray[np.float32]:
-    """`count` rows of x (unit rows, [n, d], n >= count) by k-means++, far from each other."""
+def seed_centroids(
+    x: NDArray[np.float32], count: int, seed: int, known: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """`count` rows of x (unit rows, [n, d], n >= count) by k-means++, far from each other, and from
+    the centroids `known` [c, d]."""
     rng = np.random.default_rng(seed)
-    chosen = [int(rng.integers(len(x)))]
     distance = np.full(len(x), np.inf)
-    for _ in range(count - 1):
-        distance = np.minimum(distance, np.maximum(1.0 - x @ x[chosen[-1]], 0.0))
+    chosen: list[int] = []
+    if known is None:
+        chosen = [int(rng.integers(len(x)))]
+    else:
+        distance = np.maximum(1.0 - (x @ known.T).max(axis=1), 0.0)
+    while len(chosen) < count:
+        if chosen:
+            distance = np.minimum(distance, np.maximum(1.0 - x @ x[chosen[-1]], 0.0))
         total = distance.sum()
         if total > 0.0:
             at = np.searchsorted(np.cumsum(distance), rng.random() * total, side="right")
@@ -33,6 +41,29 @@ def seed_centroids(x: NDArray[np.float32], count: int, seed: int) -> NDArray[np.
         else:
             chosen.append(int(rng.integers(len(x))))
     return x[chosen].copy()
+
+
+def resized(
+    x: NDArray[np.float32], centroids: NDArray[np.float32], count: int, seed: int
+) -> NDArray[np.float32]:
+    """`count` centroids to go on from with unit rows x [n, d], n >= count.
+
+    Each of `centroids` [c, d] keeps its label. Where they become more, the new ones are far from
+    those that are there; where they become fewer, the fullest stay, and those whose label is past
+    the end take the labels that got free.
+    """
+    if count == len(centroids):
+        return centroids
+    if count > len(centroids):
+        more = seed_centroids(x, count - len(centroids), seed, centroids)
+        return np.concatenate([centroids, more])
+    label = np.argmax(x @ centroids.T, axis=1)
+    sizes = np.bincount(label, minlength=len(centroids))
+    stay = np.sort(np.argsort(-sizes, kind="stable")[:count])
+    out = centroids[:count].copy()
+    free = np.setdiff1d(np.arange(count), stay)
+    out[free] = centroids[stay[stay >= count]]
+    return out
 
 
 def refine(

@@ -10,7 +10,7 @@ from core.model import Model
 from core.placing import clusters
 from core.placing.clusters import unit_rows
 from core.placing.lsh import Lsh
-from core.settings import MajorSettings, Settings
+from core.settings import Settings
 
 SETTLED = 10
 """Updates after which an item counts for centroids and centre."""
@@ -33,11 +33,6 @@ class Placement:
     @classmethod
     def empty(cls) -> "Placement":
         return cls(0, 0, np.zeros(0, np.float32), np.zeros((0, 0), np.float32))
-
-    def due(self, now: int, settings: MajorSettings) -> bool:
-        """Whether event time calls for a major update."""
-        every = int(settings.every)
-        return self.epoch > 0 and every > 0 and now - self.fitted_at >= every
 
 
 @dataclass(frozen=True)
@@ -77,6 +72,19 @@ class Placer:
         self.settings = settings
         self.lsh = Lsh.create(settings.lsh, settings.model.dim, settings.model.seed)
 
+    def due(self, placement: Placement, model: Model, items: NDArray[np.int32], now: int) -> bool:
+        """Whether a major update is: by event time, or because `clusters.count` is another now and
+        there are enough items for it."""
+        if placement.epoch == 0:
+            return False
+        count, every = self.settings.clusters.count, int(self.settings.major.every)
+        if len(placement.centroids) != count and len(self._settled(model, items)) >= count:
+            return True
+        return every > 0 and now - placement.fitted_at >= every
+
+    def _settled(self, model: Model, items: NDArray[np.int32]) -> NDArray[np.int32]:
+        return items[model.columns.updates[items] >= SETTLED]
+
     def refresh(
         self, placement: Placement, model: Model, items: NDArray[np.int32], now: int, major: bool
     ) -> Placement | None:
@@ -85,7 +93,7 @@ class Placer:
         s = self.settings
         if placement.epoch > 0 and not major:
             return None
-        settled = items[model.columns.updates[items] >= SETTLED]
+        settled = self._settled(model, items)
         if placement.epoch == 0 and len(settled) < max(s.clusters.min_items, s.clusters.count):
             return None
         vectors = unit_rows(hidden(model.rows, settled))
@@ -94,6 +102,8 @@ class Placer:
             start = clusters.seed_centroids(vectors, s.clusters.count, s.model.seed)
         else:
             centre, start = placement.centre, placement.centroids
+            if len(settled) >= s.clusters.count:
+                start = clusters.resized(vectors, start, s.clusters.count, s.model.seed)
         return Placement(placement.epoch + 1, now, centre, clusters.refine(vectors, start))
 
     def place(self, placement: Placement, model: Model, slots: NDArray[np.int32]) -> Placed:

@@ -69,7 +69,7 @@ def test_one_record_that_is_dated_ahead_retires_nothing(kafka: str, tmp_path: Pa
         for rebuilt in (False, True):
             if rebuilt:
                 shutil.rmtree(app.state)
-                app.run_to_end()
+                app.worker().running().stop()
             vectors = app.read(app.config.topics.item_vectors)
             assert all(vector.value() is not None for vector in vectors)
             assert {vector.key() for vector in vectors} == {f"i{n}".encode() for n in range(ITEMS)}

@@ -197,6 +197,24 @@ def test_a_major_update_that_may_not_close_a_commit_waits() -> None:
     assert changes.placement is not None
 
 
+def test_another_number_of_clusters_is_taken_with_a_major_update_at_the_next_round() -> None:
+    before = trained(settings())
+    assert len(before.placement.centroids) == 3
+    for count in (2, 5):
+        before.publish_all()
+        changes = step(before, [])
+        chosen = settings()
+        after = Engine(replace(chosen, clusters=replace(chosen.clusters, count=count)), 2)
+        after.load_rows(changes.keys, changes.rows)
+        after.clock.time, after.placement = before.clock.time, before.placement
+        changes = step(after, visits(50, at=2000))
+        assert changes.placement is not None
+        assert changes.placement.epoch == before.placement.epoch + 1
+        assert len(changes.placement.centroids) == count
+        assert after.model.columns.cluster[after.items].max() < count
+        assert step(after, visits(51, at=2100)).placement is None
+
+
 def test_moves_count_items_that_changed_cluster_and_buckets_that_they_changed() -> None:
     engine = trained(settings())
     c, rng = engine.model.columns, np.random.default_rng(1)

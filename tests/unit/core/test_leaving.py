@@ -1,6 +1,9 @@
+from random import Random
+
 import numpy as np
 
 from core.engine import Engine
+from core.ids.vocabulary import attribute_key, encode, is_attribute
 from core.rounds import Inputs
 from core.rows import to_values
 from tests.unit.core.groups import GAP, HORIZON, clicks, gone, published, settings, step
@@ -58,12 +61,13 @@ def test_an_item_that_comes_back_has_its_attributes_again() -> None:
     engine.load_rows([], np.zeros(0, engine.model.dtype), lambda item: told.get(item, []))
     step(engine, [("u", "b", 0)], list(told.items()))
     slot = engine.vocabulary.get("a")
-    attributes = engine.model.rows.attrs[slot].copy()
-    assert (attributes >= 0).all()
-    assert gone(step(engine, [("v", "b", 2 * HORIZON)])) == {b"a": True}
+    attributes = attributes_of(engine, "a")
+    assert len(attributes) == 2
+    left = gone(step(engine, [("v", "b", 2 * HORIZON)]))
+    assert left == {b"a": True} | {encode(key): False for key in attributes}
     step(engine, [("w", "a", 2 * HORIZON)])
     assert engine.vocabulary.get("a") != slot
-    assert np.array_equal(engine.model.rows.attrs[engine.vocabulary.get("a")], attributes)
+    assert attributes_of(engine, "a") == attributes
 
 
 def test_an_item_told_of_before_the_first_click_lives_on_after_a_restart() -> None:
@@ -77,7 +81,8 @@ def test_an_item_told_of_before_the_first_click_lives_on_after_a_restart() -> No
     restored.load_rows(list(rows), packed, lambda item: ["c=x"] if item == "a" else [])
     for one in (engine, restored):
         assert gone(step(one, [("v", "b", HORIZON // 2)])) == {}
-        assert gone(step(one, [("w", "b", HORIZON + 2 * GAP)])) == {b"a": True}
+        left = gone(step(one, [("w", "b", HORIZON + 2 * GAP)]))
+        assert left == {b"a": True, encode(attribute_key("c=x")): False}
 
 
 def test_slots_of_items_that_left_are_given_back() -> None:
@@ -87,3 +92,61 @@ def test_slots_of_items_that_left_are_given_back() -> None:
         step(engine, rows)
     assert engine.vocabulary.known == 1000
     assert len(engine.vocabulary) <= 3 * 1024
+
+
+def attributes_of(engine: Engine, item: str) -> set[str]:
+    rows = engine.model.rows.attrs[engine.vocabulary.get(item) or 0]
+    return {str(engine.vocabulary.keys[slot]) for slot in rows if slot >= 0}
+
+
+def test_an_attribute_leaves_with_its_last_item_and_comes_back_with_one() -> None:
+    engine = Engine(settings(attribute_slots=2))
+    told = {"a": ["c=x", "c=y"], "b": ["c=x"], "d": ["c=z"]}
+    engine.load_rows([], np.zeros(0, engine.model.dtype), lambda item: told.get(item, []))
+    step(engine, [("u", "b", 0), ("u", "e", 0)], list(told.items()))
+    x, y, z = (attribute_key(f"c={name}") for name in "xyz")
+    changes = step(engine, [], [("a", None)])
+    assert gone(changes) == {b"a": True, encode(y): False}
+    # An item that is described anew lets go of what it had.
+    assert gone(step(engine, [], [("d", ["c=x"])])) == {encode(z): False}
+    # By event time all leave, and the last attribute with them; they come back with theirs.
+    assert gone(step(engine, [("v", "e", 2 * HORIZON)])).keys() == {b"b", b"d", encode(x)}
+    assert not [name for name in engine.vocabulary.keys if name and is_attribute(name)]
+    changes = step(engine, [("w", "b", 2 * HORIZON)])
+    assert attributes_of(engine, "b") == {x}
+    assert encode(x) in changes.keys
+    assert engine.model.columns.users[engine.vocabulary.get(x)] == 1
+
+
+def test_rows_of_attributes_follow_the_items_through_any_history() -> None:
+    rng = Random(5)
+    engine = Engine(settings(attribute_slots=3))
+    told: dict[str, list[str]] = {}
+    engine.load_rows([], np.zeros(0, engine.model.dtype), lambda item: told.get(item, []))
+    for number in range(60):
+        news = {}
+        for item in rng.sample(range(30), 4):
+            tokens = [f"c={n}" for n in rng.sample(range(12), rng.randrange(4))]
+            news[f"i{item}"] = None if rng.random() < 0.3 else tokens
+        told |= {item: tokens or [] for item, tokens in news.items()}
+        rows = [(f"u{number}", f"i{rng.randrange(30)}", number * HORIZON // 8) for _ in range(3)]
+        step(engine, rows, list(news.items()))
+        c, names = engine.model.columns, engine.vocabulary.keys
+        alive = np.flatnonzero(c.alive[: len(names)])
+        of_items = {a for item in engine.items for a in attributes_of(engine, str(names[item]))}
+        assert {str(names[n]) for n in alive if not c.is_item[n]} == of_items
+        for slot in alive[~c.is_item[alive]]:
+            assert c.users[slot] == (engine.model.rows.attrs[engine.items] == slot).sum() > 0
+
+
+def test_other_attributes_in_use_count_from_the_next_start_on() -> None:
+    before = {"a": ["c=x"], "b": ["c=y"]}
+    engine = Engine(settings(attribute_slots=2))
+    changes = step(engine, [("u", "a", 0), ("u", "b", 0)], list(before.items()))
+    again = Engine(settings(attribute_slots=2))
+    again.load_rows(changes.keys, changes.rows, lambda item: ["d=w", *before[item][:1]][:1])
+    changes = step(again, [("v", "a", 10), ("v", "b", 10)])
+    new = attribute_key("d=w")
+    assert attributes_of(again, "a") == attributes_of(again, "b") == {new}
+    assert gone(changes) == {encode(attribute_key(f"c={name}")): False for name in "xy"}
+    assert {b"a", b"b", encode(new)} <= set(changes.keys)

@@ -1,7 +1,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from core.placing.clusters import NONE, assign, refine, seed_centroids, unit_rows
+from core.placing.clusters import NONE, assign, refine, resized, seed_centroids, unit_rows
 
 
 def blobs(count: int, each: int = 60, dim: int = 8, seed: int = 1) -> NDArray[np.float32]:
@@ -62,3 +62,18 @@ def test_nothing_is_placed_nowhere_and_no_centroids_place_nothing() -> None:
     assert np.array_equal(refine(nothing, centroids), centroids)
     homeless = assign(centroids, nothing, np.array([2, 0, NONE], np.int32), 0.05)
     assert homeless.tolist() == [NONE] * 3
+
+
+def test_labels_stay_where_clusters_become_more_or_fewer() -> None:
+    rng = np.random.default_rng(1)
+    centres = unit_rows(rng.standard_normal((6, 8)).astype(np.float32))
+    which = np.repeat(np.arange(6), [50, 5, 40, 30, 2, 20])
+    noise = 0.01 * rng.standard_normal((len(which), 8)).astype(np.float32)
+    x = unit_rows(centres[which] + noise)
+    more = refine(x, resized(x, centres[:4], 6, 1))
+    assert (np.argmax(centres[:4] @ more.T, axis=1) == np.arange(4)).all()
+    assert len(np.unique(np.argmax(x @ more.T, axis=1))) == 6
+    # The two emptiest go; of what stays only the label past the end is another.
+    fewer = resized(x, centres, 4, 1)
+    assert np.array_equal(fewer, centres[[0, 5, 2, 3]])
+    assert np.array_equal(resized(x, centres, 6, 1), centres)
