@@ -49,11 +49,11 @@ class Element(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def places(path: str) -> tuple[Path, ...]:
+def alternatives(path: str) -> tuple[Path, ...]:
     """Where a field may be, in the order of preference."""
     out = []
-    for place in path.split(OR):
-        first, *further = place.split(EACH)
+    for one in path.split(OR):
+        first, *further = one.split(EACH)
         # A step that does not begin with a dot is no path: `limits` refuses the empty name in it.
         steps = [first, *(s[1:] if s.startswith(".") else s and f".{s}" for s in further)]
         out.append(Path(tuple(steps[:-1]), steps[-1]))
@@ -77,7 +77,7 @@ def found(document: Any, path: str) -> tuple[Any, Arrays]:
     if is_plain(path):
         return _inside(around[()], path), ()
     best: Any = ABSENT
-    for arrays, inside in places(path):
+    for arrays, inside in alternatives(path):
         value = _inside(around[arrays], inside) if arrays in around else ABSENT
         if value is not ABSENT and value is not None:
             return value, arrays
@@ -90,7 +90,7 @@ def elements(document: Mapping[Any, Any], path: str) -> Iterator[Element]:
 
     ValueError if something else is where an array should be.
     """
-    for arrays, inside in places(path):
+    for arrays, inside in alternatives(path):
         if not arrays:
             if _inside(document, inside) not in (ABSENT, None):
                 return

@@ -161,8 +161,8 @@ def with_operation(guess: Guess, prefix: str) -> Guess:
     """A row without a type of its own counts by what was done to it, and a row that is gone too."""
     paths, why = dict(guess.paths), dict(guess.why)
     if why.get("event_type") != guessing.CONFIGURED:
-        places = [paths["event_type"]] if "event_type" in paths else []
-        paths["event_type"] = OR.join([*places, f"{prefix}op"])
+        known = [paths["event_type"]] if "event_type" in paths else []
+        paths["event_type"] = OR.join([*known, f"{prefix}op"])
         why["event_type"] = "what Debezium says was done to the row"
     return replace(guess, paths=paths, why=why)
 

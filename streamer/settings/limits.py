@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from streamer.decode.fields import AT_KEY, AT_TIMESTAMP
-from streamer.decode.paths import places
+from streamer.decode.paths import alternatives
 from streamer.settings.secrets import has_credentials
 
 if TYPE_CHECKING:
@@ -156,18 +156,18 @@ def _click_problems(config: "Config") -> Iterator[tuple[str, str]]:
 
 
 def _path_problems(key: str, path: str, item_path: str) -> Iterator[tuple[str, str]]:
-    arrays = {place.arrays for place in places(item_path)}
-    for place in places(path):
-        names = [name for step in place.arrays for name in step.split(".")]
-        names += place.inside.split(".") if place.inside or not place.arrays else []
+    arrays = {one.arrays for one in alternatives(item_path)}
+    for one in alternatives(path):
+        names = [name for step in one.arrays for name in step.split(".")]
+        names += one.inside.split(".") if one.inside or not one.arrays else []
         if not all(names) or any(name.startswith("@") for name in names[:1]):
             yield (
                 key,
                 f"is {path!r}, and must be a name, or names with a dot between: product.sku; [] "
                 "stands behind the name of an array, and ' | ' between several of them",
             )
-        elif not any(place.arrays == there[: len(place.arrays)] for there in arrays):
-            array = ".".join(f"{step}[]" for step in place.arrays)
+        elif not any(one.arrays == there[: len(one.arrays)] for there in arrays):
+            array = ".".join(f"{step}[]" for step in one.arrays)
             yield key, f"is in {array}, and clicks.fields.item_id is not: each element is one click"
 
 
