@@ -253,7 +253,7 @@ class Decoder:
             unwanted += read.unwanted
             clicks += read.clicks
             if read.bad:
-                number = part.number if read.first is None else read.first
+                number = read.first if part.number is None else part.number
                 reason, message = read.bad.reason, read.bad.message
                 not_good.append(Bad(record, number, read.letter, reason, message))
             if clicks > MAX_PARTS:

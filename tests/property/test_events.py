@@ -14,6 +14,7 @@ from streamer.settings.sections import ClickSettings, EventSettings
 
 Format = Literal["json", "msgpack"]
 NESTED = {"user_id": "ctx.user", "item_id": "@key", "ts": "at", "event_id": "ctx.id"}
+ARRAYS = {"item_id": "lines[].item_id | event_id[] | item_id", "weight": "lines[].weight"}
 JSON = Decoder(ClickSettings(), EventSettings())
 CART_0 = EventSettings(weights={"click": 1.0, "cart": 0.0})
 UNWANTING: dict[Format, Decoder] = {
@@ -29,6 +30,8 @@ DECODERS = [
     Decoder(ClickSettings(time_unit="iso"), EventSettings()),
     Decoder(ClickSettings(time_unit="us", fields={"event_id": "user_id"}), EventSettings()),
     *UNWANTING.values(),
+    Decoder(ClickSettings(fields=ARRAYS), CART_0),
+    Decoder(ClickSettings(format="msgpack", fields=ARRAYS), CART_0),
     Decoder(ClickSettings(), EventSettings(weights={"click": 1.0, "*": 0.0})),
 ]
 
@@ -83,7 +86,12 @@ nested_clicks = st.fixed_dictionaries(
         "at": numbers | text,
     }
 )
-documents = structures | clicks | nested_clicks | st.lists(clicks | structures, max_size=4)
+orders = st.builds(
+    lambda click, lines: click | {"lines": lines},
+    clicks,
+    st.lists(clicks | scalars, max_size=3) | structures,
+)
+documents = structures | clicks | orders | nested_clicks | st.lists(clicks | structures, max_size=4)
 in_json = st.builds(as_json, documents, st.booleans())
 separators = st.sampled_from([b"\n", b"\n", b"\n\n", b" ", b"", b"\r\n", b"\n\x0b\n"])
 in_lines = st.lists(st.tuples(in_json | st.binary(max_size=5), separators), max_size=4).map(

@@ -195,12 +195,12 @@ def test_the_limit_of_clicks_holds_for_all_events_of_a_record() -> None:
 
 
 def test_events_of_a_record_are_told_apart_in_their_dead_letters() -> None:
-    events = order({"id": "a"}), order({"id": "b"}, {"id": {}}), order(user=None)
+    events = order({"id": "a"}), order({"id": {}}, {"id": "b"}), order(user=None)
     value = b"\n".join(json.dumps(event).encode() for event in events)
     decoded = decode(value)
     assert items(decoded) == ["a", "b"]
     assert [(bad.part, bad.message.partition(":")[0]) for bad in decoded.bad] == [
-        (1, "properties.products[1]"),
+        (1, "properties.products[0]"),
         (2, "user_id ('user') must be a string or an integer, not None"),
     ]
 
