@@ -168,7 +168,9 @@ class Reader:
             raise Invalid(Reason.BAD_TIME, message)
         ahead, most = (ms - timestamp) / 1000, self._events.max_ahead
         if timestamp >= 0 and ms > timestamp + most:
-            message = f"ts {short(ts)} is {ahead:.0f} s ahead of the record timestamp {timestamp}"
+            # As dates: a file may have had it in another unit than the record.
+            times = f"{_EPOCH + ms * _MS:%FT%TZ} is {ahead:.0f} s ahead of the record timestamp"
+            message = f"ts {times} {_EPOCH + timestamp * _MS:%FT%TZ}"
             raise Invalid(Reason.BAD_TIME, f"{message}; events.max_ahead is {most / 1000:.0f} s")
         return ms
 

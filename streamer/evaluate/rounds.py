@@ -31,11 +31,16 @@ class Log:
         self.left_out = 0
         """Those that were no good click, and those of types that weigh 0."""
 
-    def __iter__(self) -> Iterator[Round]:
+    def __iter__(self) -> Iterator[Round | None]:
+        """None for a while in which the clicks are sorted."""
         size = self._config.round.max_events
         per_commit = self._config.commit.rounds or ROUNDS_PER_COMMIT
-        chunks = (chunk for chunk in self.log.chunks(size) if chunk[0] or chunk[1])
-        for number, (records, is_last) in enumerate(chunks, 1):
+        number = 0
+        for records, is_last in self.log.chunks(size):
+            if not records and not is_last:
+                yield None
+                continue
+            number += 1
             decoded, _ = self.log.decoded(records)
             self.records += len(records)
             self.left_out += len(decoded.bad) + decoded.unwanted

@@ -109,8 +109,10 @@ class Evaluation:
             total = self.log.reader.total_bytes
             task = progress.add_task("", total=total, what="starting")
             for taken in self.log:
-                self._round(taken)
-                what = f"{self.past.clicks:,} clicks, {len(self.engine.items):,} items"
+                what = "sorting"
+                if taken is not None:
+                    self._round(taken)
+                    what = f"{self.past.clicks:,} clicks, {len(self.engine.items):,} items"
                 progress.update(task, completed=self.log.reader.bytes_read, what=what)
         log = self.log.log
         tell(log.notes())
