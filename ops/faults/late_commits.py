@@ -1,0 +1,226 @@
+"""EndTxn that arrives late: an old one may settle a later transaction in the middle.
+
+librdkafka asks again, with the same epoch, when the line breaks before the answer. The proxy keeps
+the first question, lets the second one pass, and gives the first one to the broker when the next
+transaction is open.
+"""
+
+import random
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from broker import Broker
+from chaos import Say
+from confluent_kafka import Message
+from proxy import ADD_PARTITIONS_TO_TXN, END_TXN, REQUEST, RESPONSE, Proxy
+
+from streamer import records
+from streamer.demo.shop import Shop
+from streamer.records import Manifest, Part, commit_of
+from tests.support import START_MS, App, as_records, contents, row_table
+
+CLICKS_A_COMMIT = 20
+MANY = 20
+"""A worker that ended by itself so many times will not get to the end of the log."""
+SETTINGS: dict[str, object] = {
+    "round.max_seconds": 0,
+    "round.max_events": CLICKS_A_COMMIT,
+    "commit.rounds": 1,
+    "topics.partitions": 2,
+    # No click of a test loses weight in this time, so that counts are whole numbers.
+    "graph.half_life": "36500d",
+    "session.gap": "5m",
+    "major.every": 0,
+}
+
+
+@dataclass
+class Lateness:
+    """What is done to EndTxn while a worker commits, as chance decides."""
+
+    proxy: Proxy
+    chance: random.Random
+    only: str | None = None
+    """One kind of fault for all of them."""
+    done: Counter[str] = field(default_factory=Counter)
+    """How often each was done."""
+
+    def __enter__(self) -> "Lateness":
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for rule in list(self.proxy.rules):
+            rule.remove()
+        self._thread.join()
+
+    def _run(self) -> None:
+        kinds, weights = ("none", "slow", "unheard", "late"), (2, 1, 2, 5)
+        while not self._over.is_set():
+            kind = self.only or self.chance.choices(kinds, weights)[0]
+            side = RESPONSE if kind == "unheard" else REQUEST
+            seconds = {"none": 0.0, "slow": self.chance.uniform(0.1, 1.0)}.get(kind)
+            rule = self.proxy.hold(END_TXN, side, seconds, times=1)
+            if not self._await(lambda rule=rule: len(rule.caught) > 0):
+                return
+            if kind in ("unheard", "late"):
+                begun = self._begun()
+                self._over.wait(self.chance.uniform(0.0, 0.1))
+                rule.cut()
+                if kind == "late":
+                    # The question that is asked again passes, and the next transaction begins.
+                    self._await(lambda begun=begun: self._begun() > begun)
+                    self._over.wait(self.chance.uniform(0.0, 0.05))
+            else:
+                self._over.wait(seconds)
+            self.done[kind] += 1
+            if rule in self.proxy.rules:
+                rule.remove()
+
+    def _begun(self) -> int:
+        """How many requests came that add partitions to a transaction."""
+        asked = self.proxy.requests.copy()
+        return sum(n for (_, api), n in asked.items() if api == ADD_PARTITIONS_TO_TXN)
+
+    def _await(self, there: Any) -> bool:
+        while not there():
+            if self._over.wait(0.002):
+                return False
+        return True
+
+
+def audit(app: App) -> list[str]:
+    """Whatever is torn, lost or doubled in the topics of an app, as sentences; empty if nothing is.
+
+    To be called after the worker has ended, and before anything was compacted.
+    """
+    topics = app.config.topics
+    written = {t: app.read(t) for t in (topics.model_state, topics.item_vectors)}
+    written[topics.dead_letters] = app.read(topics.dead_letters)
+    manifests = _manifests(written[topics.model_state])
+    numbers = [manifest.commit for manifest in manifests]
+    wrong = []
+    if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        wrong.append(f"the numbers of commits are not consecutive: {numbers}")
+    found: dict[int, dict[tuple[str, int], Part]] = {}
+    for topic, messages in written.items():
+        for message in messages:
+            commit = commit_of(message)
+            if commit is not None and message.key() != records.MANIFEST:
+                parts = found.setdefault(commit[1], {})
+                part = parts.setdefault((topic, message.partition() or 0), Part(0))
+                part.add(message.key(), message.value())
+    for manifest in manifests:
+        parts = found.pop(manifest.commit, {})
+        for topic, told in manifest.topics.items():
+            for number, part in enumerate(told.partitions):
+                got = parts.get((topic, number), Part(0))
+                if msgspec.structs.replace(part, begin=0) != got:
+                    wrong.append(f"commit {manifest.commit}: {topic}[{number}]: {got}, not {part}")
+    wrong += [f"commit {number} has no manifest" for number in found]
+    return wrong + list(_wrong_vectors(app, written[topics.item_vectors]))
+
+
+def _manifests(messages: Iterable[Message]) -> list[Manifest]:
+    values = [m.value() or b"" for m in messages if m.key() == records.MANIFEST]
+    return [msgspec.msgpack.decode(value, type=Manifest) for value in values]
+
+
+def _wrong_vectors(app: App, messages: Iterable[Message]) -> Iterable[str]:
+    newest: dict[bytes, int] = {}
+    for message in messages:
+        key, value = message.key() or b"", message.value()
+        version = 0 if value is None else int(msgspec.json.decode(value)["version"])
+        if 0 < version <= newest.get(key, 0):
+            yield f"item-vectors: {key!r} went from version {newest[key]} to {version}"
+        newest[key] = version
+    keys, rows = row_table(app.config)
+    stored = dict(zip(keys, rows["published"].tolist(), strict=True))
+    if newest != {key: version for key, version in stored.items() if version > 0}:
+        yield "item-vectors: the newest vectors are not those of the state folder"
+
+
+def miscounted(app: App, clicks: Iterable[tuple[bytes, bytes]]) -> list[str]:
+    """Whatever the rows of a stopped worker do not count once, as sentences."""
+    wanted = Counter(str(msgspec.json.decode(value)["item_id"]) for _, value in clicks)
+    keys, rows = row_table(app.config)
+    half_life = int(app.config.graph.half_life)
+    counts = rows["count"] / np.exp2((START_MS - rows["landmark"]) / half_life)
+    got = {key.decode(): round(n) for key, n in zip(keys, counts.tolist(), strict=True)}
+    differ = [item for item in wanted.keys() | got.keys() if wanted[item] != got.get(item, 0)]
+    ends, wrong = app.ends(app.config.topics.clicks), []
+    if differ:
+        wrong.append(
+            f"{len(differ)} items are not counted as often as they were clicked, such as "
+            f"{differ[0]}: {got.get(differ[0], 0)} instead of {wanted[differ[0]]}"
+        )
+    if app.group_offsets() != ends:
+        wrong.append(f"the group is at {app.group_offsets()}, the ends are {ends}")
+    if {p: progress.offset for p, progress in contents(app.config).progress.items()} != ends:
+        wrong.append("the progress in the folder is not the end of the log")
+    return wrong
+
+
+def log_of(commits: int) -> list[tuple[bytes, bytes]]:
+    """Clicks for so many commits, at least."""
+    source = Shop(3, products=60, users=40).clicks(START_MS, 50.0)
+    return as_records(islice(source, commits * CLICKS_A_COMMIT))
+
+
+def run(commits: int, seed: int, say: Say) -> tuple[list[str], bool]:
+    """One worker after the other, as long as they end, until all commits were made."""
+    clicks = log_of(commits)
+    with (
+        tempfile.TemporaryDirectory(prefix="walkstream-chaos-") as folder,
+        Proxy() as proxy,
+        Broker(behind=proxy) as broker,
+        App(broker.bootstrap, Path(folder), SETTINGS) as app,
+    ):
+        app.publish(clicks)
+        ends: Counter[int] = Counter()
+        renewed, told = 0, -1
+        with Lateness(proxy, random.Random(seed)) as lateness:
+            while not ends[3] and sum(ends.values()) < MANY:
+                worker = app.worker()
+                while worker.popen.poll() is None:
+                    if "running: " in worker.output and app.caught_up():
+                        worker.stop()
+                    done = sum(lateness.done.values())
+                    if done // 50 != told:
+                        told = done // 50
+                        say(f"{done} commits were tampered with: {dict(lateness.done)}")
+                    time.sleep(0.2)
+                renewed += worker.output.count("a fresh producer")
+                if worker.popen.returncode == 0:
+                    break
+                ends[worker.popen.returncode] += 1
+                say(f"exit code {worker.popen.returncode}: {worker.output[-600:]}")
+        made = len(_manifests(app.read(app.config.topics.model_state)))
+        wrong = [] if ends[3] else [*audit(app), *miscounted(app, clicks)]
+    lines = [
+        f"- {made} commits of {CLICKS_A_COMMIT} clicks; {renewed} fresh producers",
+        *(f"- EndTxn {_KINDS[kind]}: {n}" for kind, n in sorted(lateness.done.items())),
+        f"- workers that ended by themselves, by exit code: {dict(ends) or 'none'}",
+        *(f"- **{sentence}**" for sentence in wrong),
+    ]
+    return lines, not wrong
+
+
+_KINDS = {
+    "none": "left alone",
+    "slow": "delayed by 0.1 to 1 s",
+    "unheard": "taken, and the line cut before its answer",
+    "late": "kept while the line was cut, asked again, and freed into the next transaction",
+}
