@@ -1,16 +1,19 @@
 """What the topics and the state folder hold, byte for byte.
 
-Keys of `model-state` that start with 0xFF are reserved: `space` (the header of the vector space),
-`placement` (centre and centroids), `progress/<topic>/<partition>` (how far clicks were processed),
+Keys of `model-state` that start with 0xFF are reserved: `space` (the header: the vector space, the
+app whose model it is, and its topics), `manifest` (what the newest commit consists of), `placement`
+(centre and centroids), `progress/<topic>/<partition>` (how far clicks were processed),
 `items/<topic>/<partition>` (the offset up to which attributes were taken in), `forgotten/<hash>`
-(a user whose clicks do not count) and `version/<partition>` (the version counter of an item
-partition). All other keys are items, and attributes under `core.ids.vocabulary.ATTRIBUTE`; their
-values are packed rows (`core.rows`).
+(a user whose clicks do not count), `forgotten/app/<hex>` (a name that the app had when users
+were hashed) and `version/<partition>` (the version counter of an item partition). All other keys
+are items, and attributes under `core.ids.vocabulary.ATTRIBUTE`; their values are packed rows
+(`core.rows`). Header, manifest, placement and forgotten users stand in partition 0.
 """
 
 import hashlib
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, Self
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -32,9 +35,14 @@ PROGRESS = b"\xffprogress/"
 ITEMS = b"\xffitems/"
 VERSION = b"\xffversion/"
 FORGOTTEN = b"\xffforgotten/"
+FORMER_APP = FORGOTTEN + b"app/"
+MANIFEST = b"\xffmanifest"
 
 VERSION_HEADER = "version"
 """Header of a tombstone in `model-state`: the version that the deletion has."""
+
+COMMIT_HEADER = "commit"
+"""Header of each record of a commit, in all topics: `commit_mark`."""
 
 REPLAYED_FROM = "replayed.from"
 """Header of a record that `dlq replay` sent again: where its dead letter is."""
@@ -54,8 +62,17 @@ def is_row(key: bytes) -> bool:
     return is_item(key) or key.startswith(ATTRIBUTE)
 
 
+class Layout(msgspec.Struct, frozen=True):
+    """A topic as the model knows it."""
+
+    id: str
+    """Another one once the topic was deleted and created again; empty where nobody asked."""
+    partitions: int
+    """By so many its keys are placed. The topic may have got more since."""
+
+
 class Space(msgspec.Struct, frozen=True):
-    """Header of a vector space: what every worker on it must agree about."""
+    """Header of a model: its vector space, whose it is, and what every worker must agree about."""
 
     format: int
     dim: int
@@ -66,9 +83,17 @@ class Space(msgspec.Struct, frozen=True):
     lsh_bits: int
     lsh_width: float
     partitions: int
+    """Of the items, which are those of `model-state`."""
+    app: str = ""
+    """The app that writes this model; no other may. Empty in headers of older versions."""
+    cluster: str = ""
+    """The id of the Kafka cluster; empty where nobody asked."""
+    topics: dict[str, Layout] = {}
+    """By their roles, as in `TopicSettings`. Empty in headers of older versions."""
 
     @classmethod
     def of(cls, settings: Settings, partitions: int) -> Self:
+        """The vector space that these settings make, without an app."""
         return cls(
             FORMAT,
             settings.model.dim,
@@ -83,31 +108,15 @@ class Space(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What `space` says in public records: equal names, comparable vectors and buckets.
-
-        Partitions are left out, as they place rows and not vectors.
-        """
-        packed = _to_msgpack(
-            [getattr(self, f) for f in self.__struct_fields__ if f != "partitions"]
-        )
+        """What `space` says in public records: equal names, comparable vectors and buckets."""
+        packed = _to_msgpack([getattr(self, f) for f in _COMPARED])
         return f"d{self.dim}-{hashlib.blake2b(packed, digest_size=4).hexdigest()}"
 
     def check(self, wanted: "Space", where: str) -> None:
-        """Refused if `wanted`, which follows from the configuration, does not fit this space."""
-        keys = {
-            "format": "format of rows",
-            "dim": "model.dim",
-            "attribute_slots": "model.attribute_slots",
-            "seed": "model.seed",
-            "lsh_family": "lsh.family",
-            "lsh_tables": "lsh.tables",
-            "lsh_bits": "lsh.bits",
-            "lsh_width": "lsh.width",
-            "partitions": "partitions of the model-state topic",
-        }
+        """Refused if `wanted`, which follows from the configuration, has other vectors."""
         differs = [
-            f"{keys[f]} is {getattr(self, f)} there and {getattr(wanted, f)} here"
-            for f in self.__struct_fields__
+            f"{name} is {getattr(self, f)} there and {getattr(wanted, f)} here"
+            for f, name in _COMPARED.items()
             if getattr(self, f) != getattr(wanted, f)
         ]
         if differs:
@@ -116,6 +125,19 @@ class Space(msgspec.Struct, frozen=True):
                 f"{'; '.join(differs)}. Go back to the old settings, or start a new "
                 "space: another app.name with topics and a state folder of its own"
             )
+
+
+_COMPARED = {
+    "format": "format of rows",
+    "dim": "model.dim",
+    "attribute_slots": "model.attribute_slots",
+    "seed": "model.seed",
+    "lsh_family": "lsh.family",
+    "lsh_tables": "lsh.tables",
+    "lsh_bits": "lsh.bits",
+    "lsh_width": "lsh.width",
+}
+"""Fields of a `Space` on which vectors depend, and how people know them."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -129,6 +151,66 @@ class Progress(msgspec.Struct, frozen=True):
     round: int
     window: Window | None = None
     """What is remembered of the times of its clicks (`decode.ahead`)."""
+
+
+class Part(msgspec.Struct, array_like=True):
+    """What a commit put into one partition. Its records lie at `begin` or behind, in this order."""
+
+    begin: int
+    records: int = 0
+    checksum: int = 0
+    """CRC-32 of keys and values of the records."""
+    tombstones: int = 0
+    tombstones_checksum: int = 0
+    """CRC-32 of their keys. Apart, as retention takes tombstones and nothing else."""
+
+    def add(self, key: bytes | None, value: bytes | None) -> None:
+        if value is None:
+            self.tombstones += 1
+            self.tombstones_checksum = crc32(key or b"", self.tombstones_checksum)
+        else:
+            self.records += 1
+            self.checksum = crc32(value, crc32(key or b"", self.checksum))
+
+
+class Parts(msgspec.Struct, array_like=True):
+    """What a commit put into one topic."""
+
+    id: str
+    """Of the topic, as in `Layout`."""
+    partitions: list[Part]
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What one commit consists of, itself apart: the last record of its transaction."""
+
+    commit: int
+    """One more than that of the commit before."""
+    app: str
+    instance: str
+    """Together they are the transactional id that wrote it."""
+    offsets: dict[str, int]
+    """The next click of each partition after it, by `topic/partition`."""
+    topics: dict[str, Parts]
+    """By name: all partitions of all topics that commits write to."""
+
+    @property
+    def mark(self) -> bytes:
+        return commit_mark(self.app, self.commit)
+
+
+def commit_mark(app: str, commit: int) -> bytes:
+    """What the header `commit` of a record says."""
+    return f"{app}/{commit}".encode()
+
+
+def commit_of(message: Message) -> tuple[str, int] | None:
+    """App and number of the commit that a record is part of; None if it is part of none."""
+    value = dict(message.headers() or ()).get(COMMIT_HEADER)
+    if not isinstance(value, bytes):
+        return None
+    app, _, number = value.decode(errors="replace").rpartition("/")
+    return (app, int(number)) if number.isdecimal() else None
 
 
 class Original(NamedTuple):

@@ -47,6 +47,8 @@ Entry = tuple[bytes, bytes | None]
 IDENTITY = b"identity"
 APPLIED_AT = b"applied-at"
 ORIGIN = b"origin"
+REPAIR = b"repair"
+"""There while `worker --repair` has not published everything yet."""
 REPLAY, ADOPTED = b"replay", b"adopted"
 """Values of ORIGIN: the folder was made by `replay`; a worker began to publish it."""
 TAIL = b"tail/"

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from streamer.settings.sections import Config
+from streamer.worker.header import Accepted
 from streamer.worker.loop import Stop, Worker
 from tests.support import SECONDS
 
@@ -35,7 +36,7 @@ def started(config: Config, done: Callable[[Worker], bool]) -> Iterator[Worker]:
     with ExitStack() as stack:
         stop = Until(lambda: stop.deadline < math.inf and done(worker))
         worker = Worker(config, stop, stack)
-        worker.start(accept_loss=False)
+        worker.start(Accepted())
         stop.deadline = time.monotonic() + SECONDS
         yield worker
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
@@ -235,8 +235,14 @@ class App:
         """What the consumer group has committed; negative where it has nothing."""
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.name})
         asked = [TopicPartition(t, p) for t, p in self.partitions(self.config.topics.clicks)]
-        found = consumer.committed(asked, 10)
-        consumer.close()
+        try:
+            found = consumer.committed(asked, 10)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.NOT_COORDINATOR:
+                raise
+            return {}  # a broker that has just started
+        finally:
+            consumer.close()
         return {(tp.topic, tp.partition): tp.offset for tp in found}
 
     def caught_up(self) -> bool:

@@ -9,18 +9,33 @@ folder.
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Sequence, Set
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka.admin import AdminClient
 from numpy.typing import NDArray
 
 from streamer import records
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients, rights
 from streamer.kafka.clients import CALL_SECONDS
+from streamer.model_state import reserved
 from streamer.settings.load import spelled
 from streamer.settings.sections import Config
+
+
+def former(app: str) -> bytes:
+    """The reserved key that says that users are on the list under a former name of the app."""
+    return records.FORMER_APP + app.encode().hex().encode()
+
+
+def names(app: str, forgotten: Iterable[bytes]) -> list[str]:
+    """The names under which users are hashed in the list: that of the app, and its former ones."""
+    prefix = records.FORMER_APP
+    former = [one.removeprefix(prefix) for one in forgotten if one.startswith(prefix)]
+    return [app, *(bytes.fromhex(name.decode()).decode() for name in sorted(former))]
 
 
 def key(app: str, user: str) -> bytes:
@@ -31,7 +46,8 @@ def key(app: str, user: str) -> bytes:
 
 def among(app: str, users: Iterable[str], forgotten: Set[bytes]) -> list[str]:
     """Those of the users whose clicks are left out."""
-    return [user for user in users if key(app, user) in forgotten]
+    apps = names(app, forgotten)
+    return [user for user in users if any(key(name, user) in forgotten for name in apps)]
 
 
 def kept(users: Sequence[str], app: str, forgotten: Set[bytes]) -> NDArray[np.bool_] | None:
@@ -43,8 +59,11 @@ def kept(users: Sequence[str], app: str, forgotten: Set[bytes]) -> NDArray[np.bo
 def run(config: Config, users: Collection[str], undo: bool) -> None:
     """Put users on the list, or take them off it. WalkstreamError if Kafka did not take it."""
     check_reset(Path(config.state.dir))
-    with rights.allowed(config, "forget"):
-        write(config, [key(config.app.name, user) for user in users], undo)
+    apps = [config.app.name]
+    with rights.allowed(config, "forget --undo" if undo else "forget") as admin:
+        if undo:
+            apps = names(config.app.name, listed(config, admin))
+        write(config, [key(app, user) for app in apps for user in users], undo)
     if undo:
         print(f"clicks of {len(users)} users count again, from now on")
         return
@@ -65,6 +84,17 @@ def run(config: Config, users: Collection[str], undo: bool) -> None:
         "folders, which names no user and fades as other clicks are learned; the vectors are "
         "without it if all is learned anew (walkstream reset --topics)"
     )
+
+
+def listed(config: Config, admin: AdminClient) -> set[bytes]:
+    """The list that `model-state` has; all of it is in partition 0."""
+    topic = config.topics.model_state
+    if topic not in admin.list_topics(timeout=CALL_SECONDS).topics:
+        return set()
+    where = [(topic, 0)]
+    with closing(clients.tail_consumer(config)) as consumer:
+        found = reserved(consumer, clients.begins(admin, where), clients.ends(admin, where))
+    return {key for key in found if key.startswith(records.FORGOTTEN)}
 
 
 def write(config: Config, keys: Collection[bytes], undo: bool = False) -> None:

@@ -9,7 +9,7 @@ until the list is in Kafka again.
 
 import sys
 import time
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from streamer.errors import ConfigError, Refused
 from streamer.kafka import clients, rights
 from streamer.kafka import topics as all_topics
 from streamer.kafka.clients import CALL_SECONDS, failure
-from streamer.model_state import reserved
 from streamer.settings.sections import Config
 
 LEAVE_SECONDS = 5.0
@@ -69,7 +68,7 @@ def _run(
         if not Confirm.ask("Do it?", default=False):
             print("nothing was changed")
             return
-    forgotten = set() if admin is None else _forgotten(config, admin) | forget.read_aside(path)
+    forgotten = set() if admin is None else forget.listed(config, admin) | forget.read_aside(path)
     if forgotten:
         forget.put_aside(path, forgotten)
     if there:
@@ -191,14 +190,3 @@ def _delete_group(config: Config, admin: AdminClient) -> None:
             raise Refused(f"group {name} has a member by now: stop the worker") from None
         if error.code() != KafkaError.GROUP_ID_NOT_FOUND:
             raise failure(error, f"cannot delete the offsets of group {name}") from None
-
-
-def _forgotten(config: Config, admin: AdminClient) -> set[bytes]:
-    """The keys of the users that `model-state` says are forgotten; all are in partition 0."""
-    topic = config.topics.model_state
-    if topic not in admin.list_topics(timeout=CALL_SECONDS).topics:
-        return set()
-    where = [(topic, 0)]
-    with closing(clients.tail_consumer(config)) as consumer:
-        found = reserved(consumer, clients.begins(admin, where), clients.ends(admin, where))
-    return {key for key in found if key.startswith(records.FORGOTTEN)}

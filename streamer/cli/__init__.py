@@ -47,6 +47,7 @@ for command in (
     admin.forget,
 ):
     app.command()(command)
+app.command("hand-over")(admin.hand_over)
 app.command("check-topic")(asking.check_topic)
 app.add_typer(admin.topics, name="topics")
 app.add_typer(admin.dlq, name="dlq")

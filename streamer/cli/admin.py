@@ -61,6 +61,8 @@ def create_topics(config: ConfigFile = None, overrides: Overrides = None) -> Non
 def check_topics(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Print what the topics have that would lose clicks or vectors; exit with 3 if anything.
 
+    Their settings, and whether they are those that the model in model-state was made with.
+
     **Examples**
 
     $ walkstream topics check --config production.toml
@@ -72,6 +74,13 @@ def check_topics(config: ConfigFile = None, overrides: Overrides = None) -> None
     specs = module.specs(settings.topics, settings.graph.horizon_ms)
     with rights.allowed(settings, "topics check") as admin:
         mismatches = module.check(admin, specs, with_advice=True)
+        if len(module.describe(admin, [spec.name for spec in specs])) == len(specs):
+            from streamer.worker import header
+
+            notes, lost = header.against_model(settings, admin)
+            mismatches += lost
+            for note in notes:
+                print(f"note: {note}")
     for mismatch in mismatches:
         print(mismatch)
     if not mismatches:
@@ -172,6 +181,26 @@ def reset(
     from streamer.admin import reset as module
 
     module.run(load(config, overrides), topics, dry_run, yes)
+
+
+def hand_over(
+    old: Annotated[
+        str, typer.Option("--from", metavar="NAME", help="The app.name that the model has now.")
+    ],
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Give the model in model-state to app.name, which goes on where the old app stopped.
+
+    Stop the workers of both first. Topics and state folder stay; the consumer group is another one.
+
+    **Examples**
+
+    $ walkstream hand-over --from walkstream --set app.name=music
+    """
+    from streamer.admin import hand_over as module
+
+    module.run(load(config, overrides), old)
 
 
 def forget(

@@ -27,7 +27,16 @@ def worker(
         bool,
         typer.Option(
             "--accept-loss",
-            help="Go on although clicks that were not read yet fell below retention.",
+            help="Go on although clicks that were not read yet fell below retention, or went with "
+            "a topic that was created again.",
+        ),
+    ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="First publish all rows and vectors again, as the state folder has them: after a "
+            "torn commit, or when item-vectors or model-state was made anew.",
         ),
     ] = False,
     dry_run: Annotated[
@@ -48,15 +57,17 @@ def worker(
 
     $ walkstream worker --dry-run
     """
-    settings = load(config, overrides)
+    from streamer.worker.header import Accepted
+
+    settings, accepted = load(config, overrides), Accepted(accept_loss, repair)
     if dry_run:
         from streamer.worker import dry_run as rehearsal
 
-        rehearsal.run(settings, accept_loss)
+        rehearsal.run(settings, accepted)
         return
     from streamer.worker import loop as module
 
-    module.run(settings, accept_loss)
+    module.run(settings, accepted)
 
 
 @grouped

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from confluent_kafka import (
@@ -46,6 +46,9 @@ SESSION_MS = 20_000
 
 TRANSACTION_MS = 10_000
 """How long a transaction may be open, unless `transaction.timeout.ms` says otherwise."""
+
+RETRY_MS = 700
+"""How long a producer waits, give or take a fifth, before it asks again. See `transactions`."""
 
 _SETTLING = frozenset(
     {
@@ -140,8 +143,17 @@ def admin(config: Config) -> AdminClient:
     return client
 
 
-def producer(config: Config) -> Producer:
-    """The one transactional producer. It needs no delivery callbacks: a commit says it all."""
+def producer(config: Config, on_error: Callable[[KafkaError], None] | None = None) -> Producer:
+    """A transactional producer. It needs no delivery callbacks: a commit says it all.
+
+    `on_error` is called beside the log with what the client complains of, when it is polled.
+    """
+
+    def told(error: KafkaError) -> None:
+        _log_error(error)
+        if on_error is not None:
+            on_error(error)
+
     defaults: dict[str, KafkaValue] = {
         "linger.ms": 5,
         # Some clients read no lz4, snappy or zstd without more. Gzip takes 75 us for a vector and
@@ -156,6 +168,9 @@ def producer(config: Config) -> Producer:
         | defaults
         | config.kafka
         | {
+            "error_cb": told,
+            "retry.backoff.ms": max(RETRY_MS, int(config.kafka.get("retry.backoff.ms", 0))),
+            "retry.backoff.max.ms": max(1000, int(config.kafka.get("retry.backoff.max.ms", 0))),
             "transactional.id": identity(config),
             "partitioner": "murmur2_random",
         }
@@ -325,14 +340,16 @@ def other_members(client: AdminClient, config: Config) -> list[str]:
     ]
 
 
-def ends(client: AdminClient, where: Iterable[Partition]) -> dict[Partition, int]:
-    """The end of each partition's log, open transactions included.
+def ends(
+    client: AdminClient, where: Iterable[Partition], committed: bool = False
+) -> dict[Partition, int]:
+    """The end of each partition's log, open transactions included unless `committed`.
 
     The consumer's watermark call stops at the last stable offset, which a transaction that a killed
     worker left open holds back.
     """
     asked = {TopicPartition(t, p): OffsetSpec.latest() for t, p in where}  # type: ignore[no-untyped-call]
-    return _offsets(client, asked)
+    return _offsets(client, asked, committed)
 
 
 def begins(client: AdminClient, where: Iterable[Partition]) -> dict[Partition, int]:
@@ -353,12 +370,13 @@ def offsets_at(consumer: Consumer, where: Iterable[Partition], time: int) -> dic
     return out
 
 
-def _offsets(client: AdminClient, asked: dict[TopicPartition, OffsetSpec]) -> dict[Partition, int]:
+def _offsets(
+    client: AdminClient, asked: dict[TopicPartition, OffsetSpec], committed: bool = False
+) -> dict[Partition, int]:
     if not asked:
         return {}
-    futures = client.list_offsets(
-        asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=CALL_SECONDS
-    )
+    level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+    futures = client.list_offsets(asked, isolation_level=level, request_timeout=CALL_SECONDS)
     try:
         return {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
     except KafkaException as error:

@@ -32,7 +32,10 @@ class Right(NamedTuple):
 
 TABLE: dict[str, dict[str, tuple[str, ...]]] = {
     "worker": {
-        "Read": ("topics.clicks", "topics.items", "topics.model_state", "topics.vector_deltas"),
+        "Read": (
+            *("topics.clicks", "topics.items", "topics.model_state", "topics.vector_deltas"),
+            *("topics.item_vectors", "topics.dead_letters"),
+        ),
         "Write": ("topics.item_vectors", "topics.model_state", "topics.dead_letters"),
         "DescribeConfigs": ("topics.*",),
         "Read group": ("app.name",),
@@ -52,7 +55,12 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
     "publish --items": {"Write": ("topics.items",)},
     "publish --synthetic": {"Write": ("topics.clicks", "topics.items")},
     "topics create": {"Create": ("topics.*",), "Describe": ("topics.*",)},
-    "topics check": {"Describe": ("topics.*",), "DescribeConfigs": ("topics.*",)},
+    "topics check": {
+        "Describe": ("topics.*",),
+        "DescribeConfigs": ("topics.*",),
+        "Read": ("topics.model_state",),
+        "Describe group": ("app.name-tail",),
+    },
     "check-topic": {
         "Read": ("topics.clicks",),
         "Describe group": ("app.name-tail",),
@@ -65,6 +73,11 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "Write transactional id": ("app.name-",),
     },
     "forget": {"Write": ("topics.model_state",)},
+    "forget --undo": {
+        "Read": ("topics.model_state",),
+        "Write": ("topics.model_state",),
+        "Describe group": ("app.name-tail",),
+    },
     "reset --topics": {
         "Read": ("topics.model_state",),
         "Describe group": ("app.name-tail",),

@@ -1,4 +1,4 @@
-"""The six topics: how they are created, what they must be like, and what tells them apart."""
+"""The six topics: how they are created, and what they must be like."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +17,7 @@ from confluent_kafka.admin import (
 )
 
 from core.settings import DAY_MS, Duration
-from streamer.errors import Refused, WalkstreamError
+from streamer.errors import WalkstreamError
 from streamer.kafka.clients import FORBIDDEN, Forbidden
 from streamer.settings.load import spelled
 from streamer.settings.sections import TopicSettings
@@ -184,7 +184,7 @@ def create(admin: AdminClient, specs: Iterable[TopicSpec]) -> list[str]:
     Existing topics stay as they are. Raises WalkstreamError when the cluster refuses one.
     """
     specs = list(specs)
-    there = _describe(admin, [spec.name for spec in specs])
+    there = describe(admin, [spec.name for spec in specs])
     missing = [spec for spec in specs if spec.name not in there]
     created = []
     if missing:
@@ -206,7 +206,7 @@ def create(admin: AdminClient, specs: Iterable[TopicSpec]) -> list[str]:
     # there may go meanwhile, if it is being deleted: it is not waited for.
     names = [spec.name for spec in missing]
     deadline = time.monotonic() + REQUEST_SECONDS
-    while len(_describe(admin, names)) < len(names):
+    while len(describe(admin, names)) < len(names):
         if time.monotonic() > deadline:
             raise WalkstreamError(
                 f"topics {names} were created but brokers do not show all of them after "
@@ -223,7 +223,7 @@ def recreate(admin: AdminClient, specs: Iterable[TopicSpec]) -> None:
     WalkstreamError when the cluster refuses, or still shows an old topic after a while.
     """
     specs = list(specs)
-    old = _describe(admin, [spec.name for spec in specs])
+    old = describe(admin, [spec.name for spec in specs])
     new = [_as_large_as(spec, old[spec.name]) if spec.name in old else spec for spec in specs]
     if old:
         futures = admin.delete_topics(list(old), request_timeout=REQUEST_SECONDS)
@@ -233,7 +233,7 @@ def recreate(admin: AdminClient, specs: Iterable[TopicSpec]) -> None:
     while True:
         # A broker that has not heard of the deletion still shows the old topic, under its old id.
         create(admin, new)
-        there = _describe(admin, [spec.name for spec in specs])
+        there = describe(admin, [spec.name for spec in specs])
         late = [n for n, was in old.items() if n in there and there[n].topic_id == was.topic_id]
         if not late and len(there) == len(specs):
             return
@@ -259,7 +259,7 @@ def check(admin: AdminClient, specs: Iterable[TopicSpec], with_advice: bool = Fa
     Raises WalkstreamError when the cluster does not answer or forbids the question.
     """
     specs = list(specs)
-    there = _describe(admin, [spec.name for spec in specs])
+    there = describe(admin, [spec.name for spec in specs])
     configs = _configs(admin, there)
     wrong: list[str] = []
     for spec in specs:
@@ -274,25 +274,10 @@ def check(admin: AdminClient, specs: Iterable[TopicSpec], with_advice: bool = Fa
     return wrong
 
 
-def identity(admin: AdminClient, topics: TopicSettings) -> dict[str, str]:
-    """The ids of the cluster (`cluster`) and of the topics (by their role, as in TopicSettings).
-
-    They change when a topic is deleted and created again, even under the same name: what a store
-    knows about offsets is then void. Dead letters are left out; nothing is ever read from there.
-    Raises Refused when a topic is missing.
-    """
-    roles = ("clicks", "items", "item_vectors", "model_state", "vector_deltas")
-    names = {role: str(getattr(topics, role)) for role in roles}
-    there = _describe(admin, names.values())
-    missing = sorted(set(names.values()) - set(there))
-    if missing:
-        raise Refused(
-            f"topics {missing} do not exist: run `walkstream topics create`, or name the right "
-            "topics in section [topics]"
-        )
-    cluster = _result(admin.describe_cluster(request_timeout=REQUEST_SECONDS), "ask for cluster id")
-    ids = {role: str(there[name].topic_id) for role, name in names.items()}
-    return {"cluster": str(cluster.cluster_id), **ids}
+def cluster_id(admin: AdminClient) -> str:
+    """The id of the cluster. Raises WalkstreamError when it does not answer or forbids it."""
+    asked = admin.describe_cluster(request_timeout=REQUEST_SECONDS)
+    return str(_result(asked, "ask for cluster id").cluster_id)
 
 
 def _config_mismatches(
@@ -360,7 +345,7 @@ def _alter(topic: str, setting: str, value: object) -> str:
     )
 
 
-def _describe(admin: AdminClient, names: Iterable[str]) -> dict[str, TopicDescription]:
+def describe(admin: AdminClient, names: Iterable[str]) -> dict[str, TopicDescription]:
     """Descriptions of those topics that exist, by name."""
     futures = admin.describe_topics(
         TopicCollection(sorted(set(names))), request_timeout=REQUEST_SECONDS

@@ -1,48 +1,51 @@
 """The commit: everything since the last one leaves in one Kafka transaction, then reaches RocksDB.
 
-  1 begin        the transaction, once all outputs are ready
-  2 produce      model rows, versions, placement, public vectors, dead letters, and the progress
-                 of every clicks partition
+  1 begin        the transaction, once all outputs are ready; by a fresh producer, with an epoch of
+                 its own, if the last transaction took long, saw a transport error or failed
+                 (`streamer.kafka.transactions`: a late request could settle this one)
+  2 produce      model rows, versions, placement, the progress of every clicks partition, public
+                 vectors and dead letters, each with the commit's number, and the manifest: how many
+                 there are in each partition, and their checksum
   3 offsets      of the group, always, so that a worker that froze and thawed is checked against
                  the group's generation; with the metadata taken at that moment
-  4 commit       the transaction: from here on the outputs count
-  5 apply        the same changes to RocksDB, in one batch
-  6 checkpoint   graph and sessions, when it is time
+  4 read back    of the commit before: it is whole as its manifest says, or this one does not follow
+                 (`streamer.worker.readback`). It was read while the next rounds were learned
+  5 commit       the transaction: from here on the outputs count
+  6 apply        the same changes to RocksDB, in one batch
+  7 checkpoint   graph and sessions, when it is time
 
-Killed before 4 has reached the broker, the transaction is aborted and the rounds are taken again.
+Killed before 5 has reached the broker, the transaction is aborted and the rounds are taken again.
 Killed later, the rows come back from `model-state` and the graph from the clicks. RocksDB is never
-ahead of Kafka.
+ahead of Kafka. Only the newest commit can be torn, as none follows before it was read back: a start
+reads that one back before it takes anything from it, and refuses to go on from half of it.
 """
 
 import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from core.engine import Engine
-from core.rounds import Changes
+from core.ids.hashing import hash_keys
+from core.rounds import Changes, Gone
 from core.rows import to_values
 from streamer import records
 from streamer.decode.ahead import Window
 from streamer.decode.deadletter import DeadLetter, Headers
 from streamer.errors import WalkstreamError
-from streamer.kafka.clients import (
-    ANY,
-    CALL_SECONDS,
-    FORBIDDEN,
-    Partition,
-    transaction_failure,
-)
+from streamer.kafka.clients import FORBIDDEN, Partition, transaction_failure
+from streamer.kafka.identity import Watch
+from streamer.kafka.transactions import Send, Transactions
 from streamer.records import Progress, Space
 from streamer.settings.sections import Config
 from streamer.store import Store
 from streamer.watch.metrics import Metrics
 from streamer.worker import checkpoint
 from streamer.worker.group import Group
+from streamer.worker.readback import Readback
 
 log = logging.getLogger(__name__)
 
@@ -71,32 +74,44 @@ class Batch:
         )  # fmt: skip
 
 
-class Send(NamedTuple):
-    """A record of the transaction."""
+@dataclass
+class Pending:
+    """What happened since the last commit."""
 
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    partition: int = ANY
-    headers: Headers | None = None
+    rounds: int = 0
+    events: int = 0
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    described: dict[str, bool] = field(default_factory=dict)
+    gone: list[Gone] = field(default_factory=list)
+    """What else has to leave than what the engine says."""
+    items: dict[Partition, int] = field(default_factory=dict)
+    since: float = field(default_factory=time.monotonic)
 
 
 class Committer:
     """The commit protocol of one worker."""
 
     def __init__(
-        self, config: Config, space: Space, store: Store, engine: Engine, producer: Producer,
-        group: Group, metrics: Metrics,
+        self, config: Config, space: Space, store: Store, engine: Engine,
+        transactions: Transactions, readback: Readback, watch: Watch, group: Group,
+        metrics: Metrics,
     ) -> None:  # fmt: skip
         self.config, self.space, self.metrics = config, space, metrics
         self.store, self.engine = store, engine
-        self.producer, self.group = producer, group
-        self.checkpointed = self.began = time.monotonic()
+        self.transactions, self.readback, self.watch = transactions, readback, watch
+        self.group = group
+        self.checkpointed = time.monotonic()
+
+    @property
+    def producer(self) -> Producer:
+        """That of the transaction which is open, or was the last."""
+        return self.transactions.producer
 
     def run(self, batch: Batch) -> None:
-        """Steps 1 to 6. WalkstreamError, which ends the worker, when the outcome is not sure."""
+        """Steps 1 to 7. WalkstreamError, which ends the worker, when the outcome is not sure."""
         with self.metrics.timed("commit"), self.metrics.commit_seconds.time():
             sends = list(self.sends(batch))
+            sends.append(self.readback.manifest(batch.number, batch.offsets, sends))
             try:
                 self.transact(batch, sends)
             except KafkaException as error:
@@ -110,6 +125,7 @@ class Committer:
                     self.transact(batch, sends)
                 except KafkaException as again:
                     raise self._failure(again.args[0], "commit, second try") from again
+            self.readback.expect(sends[-1])
         self.metrics.transactions_total.labels("committed").inc()
         with self.metrics.timed("apply"):
             self.apply(batch)
@@ -123,38 +139,53 @@ class Committer:
         self.begin()
         self.produce(sends)
         self.offsets(batch)
+        self.readback.settle()
         self.commit()
 
     def abort(self) -> None:
         self.metrics.transactions_total.labels("aborted").inc()
         try:
-            self.producer.abort_transaction(CALL_SECONDS)
+            self.transactions.abort()
         except KafkaException as error:
             raise self._failure(error.args[0], "abort") from error
 
     def sends(self, batch: Batch) -> Iterator[Send]:
-        """All records of the commit, encoded before the transaction's time begins to run."""
+        """All records but the manifest, encoded before the transaction's time begins to run."""
         topics, changes = self.config.topics, batch.changes
         state, encode = topics.model_state, msgspec.msgpack.encode
+        commit = records.commit_mark(self.config.app.name, batch.number)
+        mark: Headers = [(records.COMMIT_HEADER, commit)]
         rows = zip(changes.keys, to_values(changes.rows), changes.partitions.tolist(), strict=True)
         for key, row, partition in rows:
-            yield Send(state, key, row, partition)
+            yield Send(state, partition, key, row, mark)
         for gone in changes.gone:
-            version: Headers = [(records.VERSION_HEADER, str(gone.version).encode())]
-            yield Send(state, gone.key, None, gone.partition, version)
+            version = records.VERSION_HEADER, str(gone.version).encode()
+            yield Send(state, gone.partition, gone.key, None, [*mark, version])
         # A version record stands behind all rows of its commit: readers rely on it.
         for partition, counter in changes.versions.items():
-            yield Send(state, records.version_key(partition), encode(counter), partition)
+            yield Send(state, partition, records.version_key(partition), encode(counter), mark)
         if changes.placement is not None:
-            yield Send(state, records.PLACEMENT, records.pack_placement(changes.placement), 0)
+            packed = records.pack_placement(changes.placement)
+            yield Send(state, 0, records.PLACEMENT, packed, mark)
         for key, value in self.progress(batch).items():
-            yield Send(
-                state, key, value, records.progress_partition(key)[1] % self.space.partitions
-            )
-        for key, vector in records.vectors(changes, self.space.name, self.config.publish.format):
-            yield Send(topics.item_vectors, key, vector)
-        for letter in batch.dead_letters:
-            yield Send(topics.dead_letters, letter.key, letter.value, headers=letter.headers)
+            partition = records.progress_partition(key)[1] % self.space.partitions
+            yield Send(state, partition, key, value, mark)
+        vectors = list(records.vectors(changes, self.space.name, self.config.publish.format))
+        places = self._places("item_vectors", [key for key, _ in vectors])
+        for (key, vector), partition in zip(vectors, places, strict=True):
+            yield Send(topics.item_vectors, partition, key, vector, mark)
+        letters = batch.dead_letters
+        places = self._places("dead_letters", [letter.key or b"" for letter in letters])
+        for letter, partition in zip(letters, places, strict=True):
+            headers = [*letter.headers, *mark]
+            yield Send(topics.dead_letters, partition, letter.key, letter.value, headers)
+
+    def _places(self, role: str, keys: list[bytes]) -> list[int]:
+        """The partition of each key: as a producer with murmur2 chooses, by what the header says.
+
+        Partitions that were added since then change nothing.
+        """
+        return hash_keys(keys, self.space.topics[role].partitions)[0].tolist()
 
     def progress(self, batch: Batch) -> dict[bytes, bytes]:
         """The progress records of the commit: of all clicks, and of items that were taken in."""
@@ -163,30 +194,20 @@ class Committer:
         return clicks | {records.items_key(*p): encode(o) for p, o in batch.items.items()}
 
     def begin(self) -> None:
-        self.began = time.monotonic()
-        self.producer.begin_transaction()
+        self.transactions.begin()
 
     def produce(self, sends: list[Send]) -> None:
         for send in sends:
             self._send(send)
 
     def offsets(self, batch: Batch) -> None:
-        self.producer.send_offsets_to_transaction(
+        self.transactions.offsets(
             [TopicPartition(t, p, offset) for (t, p), offset in batch.offsets.items()],
             self.group.consumer.consumer_group_metadata(),
-            CALL_SECONDS,
         )
 
     def commit(self) -> None:
-        deadline = time.monotonic() + CALL_SECONDS
-        while True:
-            try:
-                self.producer.commit_transaction(CALL_SECONDS)
-                return
-            except KafkaException as error:
-                # A time-out says nothing about the outcome: only asking again does.
-                if not error.args[0].retriable() or time.monotonic() > deadline:
-                    raise
+        self.transactions.commit()
 
     def apply(self, batch: Batch) -> None:
         self.store.write_changes(batch.changes, self.progress(batch), batch.described, batch.items)
@@ -196,15 +217,11 @@ class Committer:
         self.checkpointed = time.monotonic()
         log.debug("checkpoint of %d rows", written)
 
-    def _failure(self, error: KafkaError, where: str) -> WalkstreamError:
-        return transaction_failure(error, where, time.monotonic() - self.began, self.config)
-
     def _send(self, send: Send) -> None:
-        while True:
-            try:
-                self.producer.produce(
-                    send.topic, send.value, send.key, send.partition, headers=send.headers or []
-                )
-                return
-            except BufferError:
-                self.producer.poll(0.1)
+        self.transactions.send(send)
+
+    def _failure(self, error: KafkaError, where: str) -> WalkstreamError:
+        """What to tell of a transaction that failed: first of all, whether its topics are there."""
+        changed = self.watch.explain()
+        failed = transaction_failure(error, where, self.transactions.seconds, self.config)
+        return changed or failed

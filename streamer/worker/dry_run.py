@@ -17,19 +17,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from streamer import counts, records
-from streamer import store as stores
 from streamer.admin import forget
 from streamer.decode.guarded import GuardedDecoder
 from streamer.errors import Refused
 from streamer.kafka import clients, rights, topics
 from streamer.kafka.clients import Partition, label, partition_name
+from streamer.kafka.identity import Identity, identity
 from streamer.kafka.newest import newest
 from streamer.model_state import reserved
 from streamer.records import Progress, Space
 from streamer.settings.sections import Config
 from streamer.store import open_for_reading
 from streamer.terminal import Console
-from streamer.worker import checkpoint, restore
+from streamer.worker import checkpoint, header, restore
+from streamer.worker.header import Accepted
 
 SAMPLE = 2000
 """How many of the newest clicks are decoded."""
@@ -44,15 +45,17 @@ class Known(NamedTuple):
     """Next offset to read of each partition of `model-state`."""
     folded: dict[str, int]
     """The offsets that its checkpoint stands for, by `topic/partition`."""
+    ids: dict[str, str]
+    """Of the topics it was made with."""
 
 
-def run(config: Config, accept_loss: bool = False) -> None:
+def run(config: Config, accepted: Accepted) -> None:
     """Print what a worker would begin with. Refused, as a worker would be, where it could not."""
     with rights.allowed(config, "worker --dry-run") as admin:
-        _run(config, admin, accept_loss)
+        _run(config, admin, accepted)
 
 
-def _run(config: Config, admin: AdminClient, accept_loss: bool) -> None:
+def _run(config: Config, admin: AdminClient, accepted: Accepted) -> None:
     console = Console(soft_wrap=True)
     console.print(f"Kafka answers at {escape(str(config.kafka.get('bootstrap.servers')))}")
     specs = topics.specs(config.topics, config.graph.horizon_ms)
@@ -61,34 +64,35 @@ def _run(config: Config, admin: AdminClient, accept_loss: bool) -> None:
     console.print(f"{len(specs)} topics, all fit")
     if others := clients.other_members(admin, config):
         console.print(f"in group {config.app.name} now: {', '.join(others)}", style="yellow")
-    known = _folder(config, admin, console)
+    now = identity(admin, config.topics)
+    known = _folder(config, now, accepted, console)
     consumer = clients.tail_consumer(config)
     try:
-        progress = _progress(config, admin, consumer, known, console)
-        _starts(config, admin, consumer, progress, known.folded, accept_loss, console)
+        progress = _progress(config, admin, consumer, known, now, accepted, console)
+        _starts(config, admin, consumer, progress, known.folded, accepted, console)
         _sample(config, admin, consumer, console)
     finally:
         consumer.close()
     console.print("dry run: nothing was written, joined or learned")
 
 
-def _folder(config: Config, admin: AdminClient, console: Console) -> Known:
+def _folder(config: Config, now: Identity, accepted: Accepted, console: Console) -> Known:
     """Says what the state folder is."""
     path = Path(config.state.dir)
     forget.check_reset(path)
     if not (path / "CURRENT").exists():
         console.print(f"{escape(str(path))}: no state folder yet: rows come from Kafka")
-        return Known(None, {}, {}, {})
+        return Known(None, {}, {}, {}, {})
     with tempfile.TemporaryDirectory(prefix="walkstream-") as scratch:
         store = open_for_reading(path, Path(scratch))
         try:
-            if (before := store.meta(stores.IDENTITY)) is not None:
-                restore.check_identity(path, before, topics.identity(admin, config.topics))
+            header.check_folder(config, store, now, accepted)
             if (space := store.space) is not None:
                 space.check(Space.of(config.engine_settings, space.partitions), str(path))
             saved, rows = checkpoint.pointer(store), counts.rows(store)[0]
             folded = saved.offsets if saved else {}
-            known = Known(space, store.progress(), store.tail_offsets(), folded)
+            ids = header.folder_ids(store)
+            known = Known(space, store.progress(), store.tail_offsets(), folded, ids)
         finally:
             store.close()
     console.print(f"{escape(str(path))}: a state folder of {rows:,} items, and its space fits")
@@ -96,8 +100,9 @@ def _folder(config: Config, admin: AdminClient, console: Console) -> Known:
 
 
 def _progress(
-    config: Config, admin: AdminClient, consumer: Consumer, known: Known, console: Console
-) -> dict[Partition, Progress]:
+    config: Config, admin: AdminClient, consumer: Consumer, known: Known, now: Identity,
+    accepted: Accepted, console: Console,
+) -> dict[Partition, Progress]:  # fmt: skip
     """How far the clicks were processed: what the folder knows, and `model-state` since then."""
     topic = config.topics.model_state
     where = [(topic, partition) for partition in clients.partitions(consumer, topic)]
@@ -109,9 +114,13 @@ def _progress(
     if left := sum(ends[partition] - begins[partition] for partition in where):
         console.print(f"reading up to {left:,} records of {topic} ...")
     found = reserved(consumer, begins, ends)
-    if known.space is None and (value := found.get(records.SPACE)) is not None:
-        space = msgspec.msgpack.decode(value, type=Space)
+    value = found.get(records.SPACE)
+    space = known.space if value is None else msgspec.msgpack.decode(value, type=Space)
+    if space is not None:
         space.check(Space.of(config.engine_settings, len(where)), topic)
+        header.refuse(
+            header.differences(config.app.name, config.topics, space, known.ids, now), accepted
+        )
     return known.progress | {
         records.progress_partition(key): msgspec.msgpack.decode(value, type=Progress)
         for key, value in found.items()
@@ -121,13 +130,13 @@ def _progress(
 
 def _starts(
     config: Config, admin: AdminClient, consumer: Consumer, progress: Mapping[Partition, Progress],
-    folded: Mapping[str, int], accept_loss: bool, console: Console,
+    folded: Mapping[str, int], accepted: Accepted, console: Console,
 ) -> None:  # fmt: skip
     """Where each partition of the clicks would begin."""
     where = _partitions(config, consumer)
     group = Consumer(clients.COMMON | config.kafka | {"group.id": config.app.name})
     try:
-        starts = restore.unread(config, where, progress, group, admin, accept_loss)
+        starts = restore.unread(config, where, progress, group, admin, accepted)
     finally:
         group.close()
     begins, ends = clients.begins(admin, where), clients.ends(admin, where)
@@ -136,7 +145,7 @@ def _starts(
         name, again = label(partition), 0
         if progress:
             first = folded.get(partition_name(partition), begins[partition])
-            again = begin - restore.reachable(name, first, begins[partition], accept_loss)
+            again = begin - restore.reachable(name, first, begins[partition], accepted.loss)
         table.add_row(
             escape(name), f"{begin:,}", f"{max(0, ends[partition] - begin):,}",
             f"{max(0, again):,} at most",

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -23,15 +23,19 @@ from streamer.decode.events import Decoded
 from streamer.decode.guarded import GuardedDecoder
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients, rights, topics, unreadable
-from streamer.kafka.clients import CALL_SECONDS, Partition, failure
+from streamer.kafka.clients import Partition, failure
+from streamer.kafka.identity import Watch, identity
+from streamer.kafka.transactions import Transactions
 from streamer.settings.sections import Config
 from streamer.store import guarded
 from streamer.watch import log as logs
 from streamer.watch.health import Health
 from streamer.watch.metrics import Metrics
-from streamer.worker import checkpoint, restore
-from streamer.worker.commit import Batch, Committer
+from streamer.worker import checkpoint, header, repair, restore
+from streamer.worker.commit import Batch, Committer, Pending
 from streamer.worker.group import Group
+from streamer.worker.header import Accepted
+from streamer.worker.readback import Readback
 from streamer.worker.reader import Reader, columns
 from streamer.worker.report import Report
 from streamer.worker.tail import Attributes, Tail
@@ -51,14 +55,14 @@ CLOSE_SECONDS = 10.0
 """How long the farewell to the brokers may take when all else is done."""
 
 
-def run(config: Config, accept_loss: bool) -> None:
+def run(config: Config, accepted: Accepted) -> None:
     """Run one worker until SIGTERM or SIGINT. Returns after a clean stop, raises otherwise."""
     stop = Stop()
     # RocksDB is closed at the end of it, so that a folder that it could not read may be moved.
     with guarded(Path(config.state.dir)), ExitStack() as stack:
         try:
             worker = Worker(config, stop, stack)
-            worker.start(accept_loss)
+            worker.start(accepted)
             worker.loop()
             worker.finish()
         except Stopped:
@@ -105,18 +109,6 @@ def _too_late() -> int:
     )
 
 
-@dataclass
-class Pending:
-    """What happened since the last commit."""
-
-    rounds: int = 0
-    events: int = 0
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    described: dict[str, bool] = field(default_factory=dict)
-    items: dict[Partition, int] = field(default_factory=dict)
-    since: float = field(default_factory=time.monotonic)
-
-
 class Worker:
     """One process of an app: consumers, producer, engine and state folder."""
 
@@ -142,7 +134,7 @@ class Worker:
 
     # -- start -----------------------------------------------------------------------------------
 
-    def start(self, accept_loss: bool) -> None:
+    def start(self, accepted: Accepted) -> None:
         """Restore, join the group, and be ready to learn from the first unprocessed click."""
         config, stack = self.config, self.stack
         self.health.beat()
@@ -156,21 +148,28 @@ class Worker:
             mismatches = topics.check(admin, specs)
             if mismatches:
                 raise Refused("the topics do not fit:\n  " + "\n  ".join(mismatches))
-        self.store = restore.open_store(config, admin)
+        now = identity(admin, config.topics)
+        self.watch = Watch(admin, config.topics, now)
+        self.store = restore.open_store(config, admin, now, accepted)
         stack.callback(self.store.close)
+        accepted = accepted._replace(repair=repair.is_asked(self.store, accepted.repair))
         log.info("settling what an earlier process may have left open")
-        self.producer = clients.producer(config)
-        try:
-            self.producer.init_transactions(CALL_SECONDS)
-        except KafkaException as error:
-            raise failure(error.args[0], "init transactions") from error
+        self.transactions = Transactions(config)
+        self.readback = Readback(config, now, admin, partial(self._progress_of(0.0, 0.0), 0.0))
+        stack.callback(self.readback.close)
+        self.readback.start(accepted.repair)
 
         tail_consumer = clients.tail_consumer(config)
         stack.callback(tail_consumer.close)
         self.tail = Tail(config, self.store, tail_consumer, self.health.beat)
-        self.tail.start(admin)
+        if self.readback.doubt is not None:
+            self.tail.doubtful = self.readback.doubt.first
+        self.tail.start(admin, header.void(config, self.store, now))
         self.tail.catch_up(admin, self._progress_of(0.0, 0.5))
-        self.space = restore.settle_space(config, self.store, self.producer, self.tail.partitions)
+        self.space = header.settle(
+            config, self.store, now, accepted, self.readback, self.transactions, admin,
+            self.tail.header_from,
+        )  # fmt: skip
         self.engine = Engine(config.engine_settings, self.space.partitions, self.metrics.timed)
 
         self.reader = Reader(config, self.health.beat)
@@ -182,12 +181,14 @@ class Worker:
         self.group.join()
         # Until now another worker may have committed; from here on only this one does.
         self.tail.catch_up(admin, self._progress_of(0.5, 0.5, self.group))
-        self.offsets = restore.starts(config, self.store, self.group, admin, accept_loss)
+        header.check_owner(config, self.store)
+        self.offsets = restore.starts(config, self.store, self.group, admin, accepted)
         begin = restore.fold_from(
-            config, self.engine, self.store, self.group, admin, self.offsets, accept_loss
+            config, self.engine, self.store, self.group, admin, self.offsets, accepted.loss
         )
         self._fold_again(begin)
-        self.commits = restore.load_model(self.store, self.engine, self.tail.tokens)
+        number = restore.load_model(self.store, self.engine, self.tail.tokens)
+        self.commits = max(number, self.readback.last or 0)
         self._forget()
         logs.context.update(round=self.engine.round_number, commit=self.commits)
         self.reader.begin(self.offsets)
@@ -196,11 +197,16 @@ class Worker:
             clients.ends(admin, self.offsets),
         )  # fmt: skip
         self.committer = Committer(
-            config, self.space, self.store, self.engine, self.producer, self.group, self.metrics
-        )
+            config, self.space, self.store, self.engine, self.transactions, self.readback,
+            self.watch, self.group, self.metrics,
+        )  # fmt: skip
         self.attributes = self.tail.pending()
         if restore.adopt(self.store, self.engine, self.offsets):
             self._round([], closes=True)
+        elif accepted.repair:
+            self.pending.gone = repair.begin(config, self.store, self.engine, admin)
+            self._round([], closes=True)
+            repair.finish(config, self.store, self.tail.forgotten, self.commits)
         self.health.restored = 1.0
         self.metrics.identify(clients.identity(config), self.space.name)
         self.report.observe(at_once=True)
@@ -253,6 +259,8 @@ class Worker:
             with self.metrics.timed("collect"):
                 collected = self._collect_round()
                 self.attributes += self.tail.poll()
+                self.readback.poll()
+                self.watch.look()
                 self._forget()
             if collected is None:
                 return
@@ -378,6 +386,8 @@ class Worker:
         self.commits += 1
         logs.context.update(round=self.engine.round_number, commit=self.commits)
         pending = self.pending
+        if pending.gone:
+            changes = replace(changes, gone=[*changes.gone, *pending.gone])
         self.committer.run(
             Batch(
                 changes, dict(self.offsets), self.commits, self.engine.round_number,

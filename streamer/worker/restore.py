@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
@@ -25,30 +25,30 @@ from streamer.decode.events import Decoder
 from streamer.errors import Refused
 from streamer.kafka import clients, topics
 from streamer.kafka.clients import CALL_SECONDS, Partition, label, partition_name
+from streamer.kafka.identity import Identity
 from streamer.records import Original, Space
 from streamer.settings.load import start_time
 from streamer.settings.sections import Config
 from streamer.store import Store
-from streamer.worker import checkpoint
+from streamer.worker import checkpoint, header
 from streamer.worker.group import Group
+from streamer.worker.header import Accepted
 
 log = logging.getLogger(__name__)
 
 
-def open_store(config: Config, admin: AdminClient) -> Store:
+def open_store(config: Config, admin: AdminClient, now: Identity, accepted: Accepted) -> Store:
     """The state folder, if it belongs to these topics and is young enough to catch up.
 
-    Refused if cluster or topics are not those that the folder was made with, or if a reset is only
+    Refused if cluster or model are not those that the folder was made with, or if a reset is only
     half done.
     """
     path = Path(config.state.dir)
     forget.check_reset(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     store = Store(path)
-    now = topics.identity(admin, config.topics) if config.topics.check else {}
-    before = store.meta(stores.IDENTITY)
-    if before is None:
-        entries = {stores.IDENTITY: msgspec.msgpack.encode(now)}
+    if store.meta(stores.IDENTITY) is None:
+        entries = {stores.IDENTITY: msgspec.msgpack.encode(now.ids)}
         if store.meta(stores.ORIGIN) == stores.REPLAY:
             try:
                 _check_replay(config, store, admin)
@@ -59,7 +59,7 @@ def open_store(config: Config, admin: AdminClient) -> Store:
         store.set_meta(entries)
         return store
     try:
-        check_identity(path, before, now)
+        header.check_folder(config, store, now, accepted)
     except Refused:
         store.close()
         raise
@@ -69,21 +69,8 @@ def open_store(config: Config, admin: AdminClient) -> Store:
         log.warning("%s: older than %.0f s, deletions may be missing: rebuilding", path, limit)
         store.close()
         shutil.rmtree(path)
-        return open_store(config, admin)
+        return open_store(config, admin, now, accepted)
     return store
-
-
-def check_identity(path: Path, before: bytes, now: Mapping[str, str]) -> None:
-    """Refused if the ids `before` (`store.IDENTITY`) are of another cluster or other topics."""
-    known = msgspec.msgpack.decode(before, type=dict[str, str])
-    changed = [name for name in now if known.get(name, now[name]) != now[name]]
-    if changed:
-        what = "; ".join(f"{name} was {known[name]} and is {now[name]}" for name in changed)
-        raise Refused(
-            f"{path}: this state folder was made with another cluster or other topics ({what}). "
-            "If a topic was deleted and created again, delete the others of this app too, or point "
-            "state.dir to a new folder: it is rebuilt from Kafka"
-        )
 
 
 def _check_replay(config: Config, store: Store, admin: AdminClient) -> None:
@@ -104,28 +91,6 @@ def _check_replay(config: Config, store: Store, admin: AdminClient) -> None:
     checkpoint.check_scale(store, config.engine_settings)
 
 
-def settle_space(config: Config, store: Store, producer: Producer, partitions: int) -> Space:
-    """The vector space of the app: the one in `model-state`, or else a new one, written there.
-
-    Refused if it does not fit the configuration.
-    """
-    wanted = Space.of(config.engine_settings, partitions)
-    space = store.space
-    adopts = store.meta(stores.ORIGIN) is not None and not store.progress()
-    if space is not None and not adopts:
-        space.check(wanted, "the model-state topic")
-        return space
-    if space is not None:
-        # The worker spreads a replay's items over its own partitions; all else must fit.
-        space.check(Space.of(config.engine_settings, space.partitions), str(store.path))
-    encoded = msgspec.msgpack.encode(wanted)
-    producer.begin_transaction()
-    producer.produce(config.topics.model_state, encoded, records.SPACE, partition=0)
-    producer.commit_transaction(CALL_SECONDS)
-    store.set_meta({records.SPACE: encoded})
-    return wanted
-
-
 def adopt(store: Store, engine: Engine, first: dict[Partition, int]) -> bool:
     """Make a folder that `replay` made the state of a worker, whose first commit publishes it all.
 
@@ -139,18 +104,18 @@ def adopt(store: Store, engine: Engine, first: dict[Partition, int]) -> bool:
 
 
 def starts(
-    config: Config, store: Store, group: Group, admin: AdminClient, accept_loss: bool
+    config: Config, store: Store, group: Group, admin: AdminClient, accepted: Accepted
 ) -> dict[Partition, int]:
     """The next offset to learn from of each clicks partition that is ours. Refused as `unread`."""
     partitions = sorted(
         partition for partition in group.assigned if partition[0] == config.topics.clicks
     )
-    return unread(config, partitions, store.progress(), group.consumer, admin, accept_loss)
+    return unread(config, partitions, store.progress(), group.consumer, admin, accepted)
 
 
 def unread(
     config: Config, partitions: Sequence[Partition], progress: Mapping[Partition, records.Progress],
-    consumer: Consumer, admin: AdminClient, accept_loss: bool,
+    consumer: Consumer, admin: AdminClient, accepted: Accepted,
 ) -> dict[Partition, int]:  # fmt: skip
     """The next offset to learn from of these clicks partitions, with a consumer of the group's id.
 
@@ -170,13 +135,16 @@ def unread(
             if offset >= 0:
                 raise Refused(
                     f"{name}: group {config.app.name} has offset {offset}, and model-state has no "
-                    "progress. Another program uses this group id, or model-state was emptied: "
-                    "choose another app.name"
+                    "progress. Another program uses this group id: choose another app.name. Or "
+                    "model-state was emptied or made anew: `walkstream reset --topics` deletes the "
+                    "group's offsets too, and all is learned anew"
                 )
             # A partition that was added to a running app is read whole.
             out[partition] = begins[partition] if progress else first[partition]
             continue
-        if offset >= 0 and offset != known.offset:
+        if offset >= 0 and offset != known.offset and accepted.repair:
+            log.warning("%s: the group is at %d, the model at %d", name, offset, known.offset)
+        elif offset >= 0 and offset != known.offset:
             raise Refused(
                 f"{name}: group {config.app.name} is at offset {offset}, and model-state says that "
                 f"clicks before {known.offset} are in the model. Somebody moved the group's "
@@ -186,10 +154,10 @@ def unread(
         if known.offset > ends[partition]:
             raise Refused(
                 f"{name}: processed up to offset {known.offset}, and the log ends at "
-                f"{ends[partition]}: the topic was emptied or created again. Use a new app.name "
-                "for it"
+                f"{ends[partition]}: the topic was emptied, or lost what it had acknowledged. Run "
+                "`walkstream reset --topics`, and all is learned anew from the clicks that it has"
             )
-        out[partition] = reachable(name, known.offset, begins[partition], accept_loss)
+        out[partition] = reachable(name, known.offset, begins[partition], accepted.loss)
     return out
 
 
@@ -289,4 +257,6 @@ def load_model(store: Store, engine: Engine, tokens: Callable[[str], Sequence[st
     progress = store.progress().values()
     engine.round_number = max([engine.round_number, *(p.round for p in progress)])
     engine.clock.time = max([engine.clock.time, *(p.time for p in progress)])
-    return max((p.commit for p in progress), default=0)
+    manifest = store.meta(records.MANIFEST)
+    newest = msgspec.msgpack.decode(manifest, type=records.Manifest).commit if manifest else 0
+    return max([newest, *(p.commit for p in progress)])

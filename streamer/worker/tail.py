@@ -1,6 +1,6 @@
 """The tail of `items` and `model-state`, with which the state folder is kept level."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -12,6 +12,7 @@ from streamer import records
 from streamer import store as stores
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Bad, Invalid, attribute_tokens, decode_item
+from streamer.errors import WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
 from streamer.kafka.unreadable import read_alone, verdict_on
@@ -46,21 +47,30 @@ class Tail:
         """Keys of the users whose clicks do not count."""
         self.bad: list[tuple[Partition, int, DeadLetter]] = []
         """Partition and offset of unusable records of `items` that no commit has passed."""
+        self.doubtful: int | None = None
+        """The first commit that is not whole: nothing of it or of later ones is taken."""
+        self.commit: int | None = None
+        """The newest commit whose manifest was read."""
 
     @property
-    def partitions(self) -> int:
-        """Partitions of `model-state`, which are those of the items."""
-        return sum(topic == self.config.topics.model_state for topic, _ in self.watched)
+    def header_from(self) -> int:
+        """The offset of `model-state` behind which no header was read yet."""
+        first = self.config.topics.model_state, 0
+        return max(self.offsets[first], self.reached[first])
 
-    def start(self, admin: AdminClient) -> None:
-        stored, begins = self.store.tail_offsets(), clients.begins(admin, self.watched)
+    def start(self, admin: AdminClient, void: Collection[str] = ()) -> None:
+        """Know where to read on. Of the topics in `void` the folder's offsets mean nothing."""
+        begins = clients.begins(admin, self.watched)
+        stored = {p: o for p, o in self.store.tail_offsets().items() if p[0] not in void}
         ends = clients.ends(admin, self.watched)
         taken, self.forgotten = self.store.items_taken(), self.store.forgotten()
         for partition in self.watched:
             self.offsets[partition] = stored.get(partition, begins[partition])
             if partition[0] == self.config.topics.items:
                 # What no commit has taken in may hold bad records; reading twice does no harm.
-                first = taken.get(partition, begins[partition])
+                first = begins[partition]
+                if partition[0] not in void:
+                    first = taken.get(partition, first)
                 self.offsets[partition] = min(self.offsets[partition], first)
             if self.offsets[partition] > ends[partition]:
                 raise stores.Ahead(
@@ -117,8 +127,14 @@ class Tail:
             elif key.startswith(records.FORGOTTEN):
                 meta[key] = value
                 (self.forgotten.add if value is not None else self.forgotten.discard)(key)
+            elif self._is_doubtful(message):
+                continue
             elif not records.is_row(key):
-                if value is not None and not self._is_behind(key, value):
+                if key == records.MANIFEST and value is not None:
+                    self._follow(value)
+                if value is None and key.startswith((records.PROGRESS, records.ITEMS)):
+                    meta[key] = None
+                elif value is not None and not self._is_behind(key, value, meta):
                     meta[key] = value
             elif _version(message) <= applied.get(partition[1], 0):
                 continue
@@ -175,9 +191,35 @@ class Tail:
             attributes={item: news.value for item, news in described.items()},
         )
 
-    def _is_behind(self, key: bytes, value: bytes) -> bool:
-        """Whether the folder already has a later commit's record under this reserved key."""
-        stored = self.store.meta(key)
+    def _is_doubtful(self, message: Message) -> bool:
+        if self.doubtful is None:
+            return False
+        commit = records.commit_of(message)
+        return commit is not None and commit[1] >= self.doubtful
+
+    def _follow(self, value: bytes) -> None:
+        """Commits have consecutive numbers. WalkstreamError if what is read goes back.
+
+        Compaction leaves the newest manifests only, so numbers may be left out.
+        """
+        commit = msgspec.msgpack.decode(value, type=records.Manifest).commit
+        if self.commit is not None and commit < self.commit:
+            raise WalkstreamError(
+                f"{self.config.topics.model_state}[0]: commit {commit} came after commit "
+                f"{self.commit}: the client reads the log in another order than it was written, or "
+                "an older worker writes to it. Nothing was committed since. Look that only one "
+                "worker runs, then start again"
+            )
+        self.commit = commit
+
+    def _is_behind(self, key: bytes, value: bytes, meta: Mapping[bytes, bytes | None]) -> bool:
+        """Whether the folder already has a later commit's record under this reserved key.
+
+        `meta` is what goes to the folder next. Of headers the last one counts.
+        """
+        if key == records.SPACE:
+            return False
+        stored = meta[key] if key in meta else self.store.meta(key)
         return stored is not None and _order(key, value) <= _order(key, stored)
 
     def _describe(self, message: Message, described: dict[bytes, Described]) -> Attributes:
@@ -231,6 +273,8 @@ def _order(key: bytes, value: bytes) -> int:
     """What increases from one record of a reserved key to the next."""
     if key.startswith(records.PROGRESS):
         return msgspec.msgpack.decode(value, type=records.Progress).commit
+    if key == records.MANIFEST:
+        return msgspec.msgpack.decode(value, type=records.Manifest).commit
     if key == records.PLACEMENT:
         return records.unpack_placement(value, 1).epoch
     if key.startswith((records.VERSION, records.ITEMS)):

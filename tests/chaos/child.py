@@ -18,7 +18,7 @@ from streamer import cli
 from streamer.admin import forget
 from streamer.kafka import topics
 from streamer.store import Store
-from streamer.worker import restore
+from streamer.worker import header, restore
 from streamer.worker.commit import Committer
 from streamer.worker.tail import Tail
 
@@ -34,7 +34,7 @@ POINTS: dict[str, tuple[Any, str]] = {
 } | {
     "tail": (Tail, "_apply"),
     "fold": (restore, "load_model"),
-    "space": (restore, "settle_space"),
+    "space": (header, "settle"),
     "adopt": (restore, "adopt"),
     "recreate": (topics, "recreate"),
     "remember": (forget, "write"),

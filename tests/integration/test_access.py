@@ -30,6 +30,7 @@ ARGUMENTS = {
     "check-topic": ["check-topic", "topics.clicks"],
     "dlq replay": ["dlq", "replay", "--all"],
     "forget": ["forget", "somebody"],
+    "forget --undo": ["forget", "--undo", "nobody"],
     "reset --topics": ["reset", "--topics", "--yes"],
 }
 """Of commands that need more than their name."""

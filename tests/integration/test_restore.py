@@ -21,7 +21,7 @@ from core.rows import FORMAT, row_dtype, to_values
 from streamer import records
 from streamer import store as stores
 from streamer.demo.shop import Shop
-from streamer.kafka import clients, topics
+from streamer.kafka import clients
 from streamer.records import Space
 from streamer.store import Store
 from streamer.worker.tail import Tail
@@ -158,19 +158,6 @@ def test_a_topic_that_does_not_fit_is_refused_by_its_setting(app: App) -> None:
     assert worker.wait() == 3, worker.output
     assert f"topic {app.config.topics.clicks}: cleanup.policy is compact" in worker.output
     assert not app.state.exists()
-
-
-def test_a_topic_that_was_created_again_is_refused_by_its_role(app: App) -> None:
-    committed(app)
-    name = app.config.topics.item_vectors
-    for future in app.admin.delete_topics([name]).values():
-        future.result()
-    wait_until(lambda: name not in app.admin.list_topics(timeout=10).topics, "the deletion")
-    topics.create(app.admin, topics.specs(app.config.topics, app.config.graph.horizon_ms))
-    worker = app.worker()
-    assert worker.wait() == 3, worker.output
-    assert "item_vectors was " in worker.output
-    assert "created again" in worker.output
 
 
 def test_clicks_that_retention_took_before_they_were_read_are_refused_until_accepted(

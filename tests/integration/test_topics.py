@@ -18,6 +18,7 @@ from confluent_kafka.admin import (
 from core.settings import DAY_MS
 from streamer.errors import Refused
 from streamer.kafka import topics
+from streamer.kafka.identity import identity
 from streamer.settings.sections import TopicSettings
 
 HORIZON_MS = 56 * DAY_MS
@@ -104,7 +105,7 @@ def test_create_does_not_wait_for_a_topic_that_goes_meanwhile(
 ) -> None:
     one, other = topics.specs(names, HORIZON_MS)[:2]
     topics.create(admin, [one])
-    describe = topics._describe
+    describe = topics.describe
 
     def then_delete(client: AdminClient, asked: Iterable[str]) -> dict[str, TopicDescription]:
         monkeypatch.undo()
@@ -112,7 +113,7 @@ def test_create_does_not_wait_for_a_topic_that_goes_meanwhile(
         delete(admin, one.name)
         return seen
 
-    monkeypatch.setattr(topics, "_describe", then_delete)
+    monkeypatch.setattr(topics, "describe", then_delete)
     assert topics.create(admin, [one, other]) == [other.name]
 
 
@@ -214,19 +215,19 @@ def test_too_few_replicas_are_named(
 def test_identity_stays_while_the_topics_live(
     admin: AdminClient, names: TopicSettings, wanted: list[topics.TopicSpec]
 ) -> None:
-    first = topics.identity(admin, names)
+    first = identity(admin, names).ids
     alter(admin, names.clicks, "retention.ms", "-1")
-    assert topics.identity(admin, names) == first
-    assert len(set(first.values())) == len(first) == 6
+    assert identity(admin, names).ids == first
+    assert len(set(first.values())) == len(first) == 7
 
 
 def test_identity_changes_only_for_a_topic_that_was_created_again(
     admin: AdminClient, names: TopicSettings, wanted: list[topics.TopicSpec]
 ) -> None:
-    before = topics.identity(admin, names)
+    before = identity(admin, names).ids
     delete(admin, names.model_state)
     topics.create(admin, wanted)
-    after = topics.identity(admin, names)
+    after = identity(admin, names).ids
     assert {role for role in before if before[role] != after[role]} == {"model_state"}
 
 
@@ -235,4 +236,4 @@ def test_identity_refuses_a_missing_topic(
 ) -> None:
     delete(admin, names.items)
     with pytest.raises(Refused, match=names.items):
-        topics.identity(admin, names)
+        identity(admin, names)

@@ -1,0 +1,83 @@
+"""`walkstream hand-over`: a model gets another app.name, and goes on where it is.
+
+The header in `model-state` says whose model it is. It is written anew under the transactional id of
+the worker that committed last, so that one which is still about to commit is fenced and cannot.
+"""
+
+from contextlib import closing
+from dataclasses import replace
+
+import msgspec
+from confluent_kafka.admin import AdminClient
+
+from streamer import records
+from streamer.admin import forget
+from streamer.errors import ConfigError, Refused
+from streamer.kafka import clients, rights
+from streamer.kafka.identity import identity
+from streamer.kafka.transactions import Transactions
+from streamer.model_state import reserved
+from streamer.records import Manifest, Space
+from streamer.settings.sections import Config
+from streamer.worker import header
+from streamer.worker.readback import Readback
+
+
+def run(config: Config, old: str) -> None:
+    """Hand the model over from the app `old` to `app.name`. Refused while a worker of it runs.
+
+    Refused too if the model is another app's, or does not fit the settings.
+    """
+    new, topic = config.app.name, config.topics.model_state
+    if old == new:
+        raise ConfigError(f"--from {old}: this is app.name already; set app.name to the new name")
+    before = replace(config, app=replace(config.app, name=old))
+    # It writes as the last worker did, and reads what that wrote.
+    with rights.allowed(before, "worker") as admin:
+        _refuse_members(before, admin)
+        space, manifest, has_forgotten = _found(before, admin)
+        if space is None:
+            raise Refused(f"{topic} has no model: there is nothing to hand over")
+        if space.app == new:
+            print(f"{topic} is the model of app {new} already")
+            return
+        if space.app not in ("", old):
+            raise Refused(f"{topic} is the model of app {space.app!r}, not of {old!r}")
+        space.check(Space.of(config.engine_settings, space.partitions), f"the topic {topic}")
+        if manifest is not None:
+            before = replace(before, app=replace(before.app, instance=manifest.instance))
+        transactions = Transactions(before)
+        now = identity(admin, config.topics)
+        with closing(Readback(before, now, admin, lambda: None)) as readback:
+            readback.start(repair=False)
+            hashed = {forget.former(old): b"\x01"} if has_forgotten else {}
+            owned = msgspec.structs.replace(space, app=new)
+            header.claim(before, owned, hashed, readback, transactions)
+    print(
+        f"{topic} is the model of app {new} now. Start its worker: it goes on behind the last "
+        f"commit of {old}, whose group is of no use any more"
+    )
+
+
+def _found(config: Config, admin: AdminClient) -> tuple[Space | None, Manifest | None, bool]:
+    """The header and the newest manifest in `model-state`, and whether users are forgotten."""
+    where = [(config.topics.model_state, 0)]
+    with closing(clients.tail_consumer(config)) as consumer:
+        found = reserved(consumer, clients.begins(admin, where), clients.ends(admin, where))
+    header, newest = found.get(records.SPACE), found.get(records.MANIFEST)
+    return (
+        msgspec.msgpack.decode(header, type=Space) if header else None,
+        msgspec.msgpack.decode(newest, type=Manifest) if newest else None,
+        any(key.startswith(records.FORGOTTEN) for key in found),
+    )
+
+
+def _refuse_members(config: Config, admin: AdminClient) -> None:
+    # No worker has a name that ends so: each of them is another member.
+    name, nobody = config.app.name, replace(config, app=replace(config.app, instance=""))
+    if members := clients.other_members(admin, nobody):
+        session = int(config.kafka.get("session.timeout.ms", clients.SESSION_MS)) / 1000
+        raise Refused(
+            f"group {name} has a member ({', '.join(members)}): stop the workers of {name}, wait "
+            f"until their sessions have ended ({session:g} s), then do this again"
+        )

@@ -1,0 +1,133 @@
+"""The transactional producer, and when it has to be another one.
+
+librdkafka asks again when a broker's answer to EndTxn is late, and it asks with the same epoch. The
+first question may still be under way then, and settle a *later* transaction of that epoch in the
+middle: its first records are committed and the others are not, or the other way round. So a
+producer that may have such a question under way makes no other transaction. A fresh one of the same
+`transactional.id` gets a new epoch, by which brokers refuse what the old one still has to say. The
+same holds for the offsets of the group, which an old request could set back.
+
+A line that breaks and comes back is told to nobody, so time has to tell: whatever is asked again
+waits for `clients.RETRY_MS` first, and each call that took longer than `SLOW_SECONDS`, which is
+less, may have been asked twice.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from streamer.decode.deadletter import Headers
+from streamer.kafka import clients
+from streamer.kafka.clients import CALL_SECONDS, failure
+from streamer.settings.sections import Config
+
+log = logging.getLogger(__name__)
+
+SLOW_SECONDS = 0.5
+"""A call that took longer may have been asked twice."""
+
+
+class Send(NamedTuple):
+    """A record of a transaction. No partition is left to chance: a manifest counts them."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Transactions:
+    """One transaction after the other, under the `transactional.id` of this worker."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.renewed = 0
+        """How many times the producer was replaced."""
+        self._doubt = ""
+        self.began = time.monotonic()
+        self.producer = self._fresh()
+
+    def begin(self) -> None:
+        """Begin a transaction, with a fresh producer if the last one may still be asked about."""
+        self.producer.poll(0)  # for complaints of the time between
+        if self._doubt:
+            self._renew()
+        self.began = time.monotonic()
+        self.producer.begin_transaction()
+
+    def send(self, send: Send) -> None:
+        """Add a record to the open transaction."""
+        while True:
+            try:
+                self.producer.produce(
+                    send.topic, send.value, send.key, send.partition, headers=send.headers
+                )
+                return
+            except BufferError:
+                self.producer.poll(0.1)
+
+    def offsets(self, offsets: list[TopicPartition], group: Any) -> None:
+        """Add offsets of a consumer group, given its metadata, to the open transaction."""
+        with self._timed("offsets"):
+            self.producer.send_offsets_to_transaction(offsets, group, CALL_SECONDS)
+
+    def commit(self) -> None:
+        """Commit. KafkaException where that failed, or where its outcome is not known in time."""
+        deadline = time.monotonic() + CALL_SECONDS
+        with self._timed("a commit"):
+            while True:
+                try:
+                    self.producer.commit_transaction(CALL_SECONDS)
+                    return
+                except KafkaException as error:
+                    # A time-out says nothing about the outcome: only asking again does.
+                    if not error.args[0].retriable() or time.monotonic() > deadline:
+                        raise
+
+    def abort(self) -> None:
+        """Abort. What comes next is done by a fresh producer: something went wrong already."""
+        with self._timed("an abort"):
+            self._doubt = self._doubt or "a transaction was aborted"
+            self.producer.abort_transaction(CALL_SECONDS)
+
+    @property
+    def seconds(self) -> float:
+        """How long ago the last transaction began."""
+        return time.monotonic() - self.began
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        asked = time.monotonic()
+        try:
+            yield
+        except KafkaException:
+            self._doubt = self._doubt or f"{what} failed"
+            raise
+        self.producer.poll(0)
+        if (took := time.monotonic() - asked) > SLOW_SECONDS:
+            self._doubt = self._doubt or f"{what} took {took:.1f} s"
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._doubt = self._doubt or error.str()
+
+    def _renew(self) -> None:
+        log.info("a fresh producer, as the old one may have been heard twice (%s)", self._doubt)
+        # Its threads end here, and with them what it would ask once more.
+        del self.producer
+        self._doubt = ""
+        self.producer = self._fresh()
+        self.renewed += 1
+
+    def _fresh(self) -> Producer:
+        """A producer that has settled what was open under its id, and fenced whoever had it."""
+        producer = clients.producer(self.config, self._on_error)
+        try:
+            producer.init_transactions(CALL_SECONDS)
+        except KafkaException as error:
+            raise failure(error.args[0], "init transactions") from error
+        return producer

@@ -1,0 +1,356 @@
+"""The header of `model-state`: whose model it is, and of which topics.
+
+A worker begins only where it fits. What a topic that was made anew means depends on its role, and
+so does what an operator can do: each difference says both.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from typing import NamedTuple
+
+import msgspec
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from streamer import records
+from streamer import store as stores
+from streamer.decode.deadletter import Headers
+from streamer.errors import Refused
+from streamer.kafka import clients
+from streamer.kafka.clients import checked
+from streamer.kafka.identity import ROLES, Identity, identity
+from streamer.kafka.transactions import Send, Transactions
+from streamer.model_state import reserved
+from streamer.records import Layout, Progress, Space, commit_mark
+from streamer.settings.sections import Config, KafkaValue, TopicSettings
+from streamer.store import Store
+from streamer.worker import checkpoint
+from streamer.worker.readback import Readback
+
+log = logging.getLogger(__name__)
+
+LOSS, REPAIR, NEVER, TOLD = "--accept-loss", "--repair", "", "told"
+"""What lets a worker begin in spite of a difference: an option, nothing, or nothing needed."""
+
+
+UNCOMMITTED: dict[str, KafkaValue] = {"isolation.level": "read_uncommitted"}
+
+
+class Accepted(NamedTuple):
+    """What the operator has agreed to."""
+
+    loss: bool = False
+    repair: bool = False
+
+    def includes(self, option: str) -> bool:
+        return {LOSS: self.loss, REPAIR: self.repair, TOLD: True}.get(option, False)
+
+
+class Difference(NamedTuple):
+    """Something that is not as the model knows it."""
+
+    role: str
+    accepted_by: str
+    text: str
+    is_harmless: bool = False
+    """Whether nothing is lost by it, and nothing need be done."""
+
+
+def differences(
+    app: str, topics: TopicSettings, header: Space, known: Mapping[str, str], now: Identity
+) -> Iterator[Difference]:
+    """How the header, or the ids `known` to a folder where it has none, differ from what is."""
+    state = topics.model_state
+    if header.app not in ("", app):
+        yield Difference(
+            "app",
+            NEVER,
+            f"{state} is the model of app {header.app!r}, and app.name is {app!r}: two apps on one "
+            "model would learn every click twice. Use topics of its own for another app. To go on "
+            f"with this model under the new name, stop the workers of {header.app!r} and run "
+            f"`walkstream hand-over --from {header.app}` with these settings",
+        )
+    was = ids(header) or known
+    for role in ("cluster", *ROLES):
+        if was.get(role) and role in now.ids and was[role] != now.ids[role]:
+            accepted_by, means = _RENEWED[role]
+            name = str(getattr(topics, role, "the cluster"))
+            change = f"its id was {was[role]} and is {now.ids[role]}"
+            harmless = role in ("vector_deltas", "dead_letters")
+            yield Difference(role, accepted_by, f"{name}: {change}. {means}", harmless)
+    for role, layout in header.topics.items():
+        if role in now.topics and now.topics[role].partitions > layout.partitions:
+            counts = f"{now.topics[role].partitions} partitions instead of {layout.partitions}"
+            text = _GROWN.get(role, _GROWN_READ).format(count=layout.partitions)
+            yield Difference(role, TOLD, f"{getattr(topics, role)} has {counts}. {text}", True)
+
+
+_AGAIN = "It was deleted and created again, or section [topics] names another topic"
+_RENEWED = {
+    "cluster": (
+        NEVER,
+        "This model belongs to another cluster: look at kafka.bootstrap.servers. If the topics "
+        "were copied here, their offsets do not fit: run `walkstream reset --topics`, and all is "
+        "learned anew from the clicks that are here",
+    ),
+    "clicks": (
+        LOSS,
+        f"{_AGAIN}: how far it was read is void, and what the old one held and no commit had is "
+        "lost. Start once with `walkstream worker --accept-loss`: it keeps the model and reads the "
+        "new topic from its beginning. Or run `walkstream reset --topics`, and all is learned anew",
+    ),
+    "items": (
+        LOSS,
+        f"{_AGAIN}: attributes that it held and no commit had are lost. Start once with "
+        "`walkstream worker --accept-loss`, which reads the new topic from its beginning, and "
+        "publish the catalogue again",
+    ),
+    "item_vectors": (
+        TOLD,
+        f"{_AGAIN}: it lacks every vector that was published before, until the item moves again. "
+        "Start once with `walkstream worker --repair`, which publishes all of them",
+    ),
+    "model_state": (
+        REPAIR,
+        f"{_AGAIN}: the model is in the state folder only. Start once with `walkstream worker "
+        "--repair`, which writes it to the new topic. Or run `walkstream reset --topics`, and all "
+        "is learned anew from the clicks",
+    ),
+    "vector_deltas": (TOLD, f"{_AGAIN}: nothing is lost by it"),
+    "dead_letters": (TOLD, f"{_AGAIN}: the dead letters that the old one held are gone"),
+}
+_GROWN_READ = "The new ones are read from their beginning"
+_GROWN = {
+    "model_state": "Kafka cannot take partitions away, and need not: rows stay in the first "
+    "{count}, the others stay empty",
+    "item_vectors": "Vectors stay in the first {count}, so that each item has one place, and "
+    "readers of all partitions have what they had; the others stay empty. To use them, stop the "
+    "worker, delete the topic, create it with as many as you want, and start once with "
+    "`walkstream worker --repair`, which publishes all vectors again",
+    "dead_letters": "New dead letters go to all of them",
+}
+
+
+def ids(header: Space) -> dict[str, str]:
+    """The ids that a header knows: of the topics by role, and of the `cluster`."""
+    known = {"cluster": header.cluster, **{role: t.id for role, t in header.topics.items()}}
+    return {role: name for role, name in known.items() if name}
+
+
+def settle(
+    config: Config, store: Store, now: Identity, accepted: Accepted, readback: Readback,
+    transactions: Transactions, admin: AdminClient, read: int,
+) -> Space:  # fmt: skip
+    """The header of the model, written anew where it was none, or says what is no more.
+
+    Refused if it does not fit, or if another app is writing one right now. `read` is the offset up
+    to which partition 0 of `model-state` was read.
+    """
+    header, known = store.space, folder_ids(store)
+    renewed = _renewed(store, now)
+    wanted = Space.of(config.engine_settings, now.topics["model_state"].partitions)
+    adopts = header is not None and is_replay(store) and not header.app
+    is_new = header is None or adopts or "model_state" in renewed
+    reset: set[str] = set()
+    if header is not None:
+        header.check(wanted, f"the topic {config.topics.model_state}")
+        found = list(differences(config.app.name, config.topics, header, known, now))
+        refuse(found, accepted)
+        reset = {one.role for one in found if one.accepted_by == LOSS}
+    old = header.topics if header is not None and not is_new else {}
+    layouts = {
+        role: Layout(there.id or old[role].id, there.partitions) if role in old else there
+        for role, there in now.topics.items()
+    }
+    for role in "model_state", "item_vectors":
+        if role in old and old[role].id == layouts[role].id:
+            # Keys stay where they are, however many partitions there are by now.
+            layouts[role] = Layout(layouts[role].id, old[role].partitions)
+    if "item_vectors" in old and not accepted.repair and (before := old["item_vectors"].id):
+        # Until all vectors are published again each start has to say so.
+        layouts["item_vectors"] = Layout(before, layouts["item_vectors"].partitions)
+    partitions = wanted.partitions if header is None or is_new else header.partitions
+    layouts["model_state"] = Layout(layouts["model_state"].id, partitions)
+    space = msgspec.structs.replace(
+        wanted, partitions=partitions, app=config.app.name, topics=layouts,
+        cluster=now.cluster or (header.cluster if header is not None else ""),
+    )  # fmt: skip
+    if space != header or is_new:
+        if store.progress():
+            readback.last = max(readback.last or 0, *(p.commit for p in store.progress().values()))
+        claim(
+            config, space, _reset(config, store, admin, reset), readback, transactions,
+            lambda: _check_first(config, admin, read),
+        )  # fmt: skip
+        store.set_meta({records.SPACE: msgspec.msgpack.encode(space)})
+    _renew_folder(store, now, renewed)
+    return space
+
+
+def check_owner(config: Config, store: Store) -> None:
+    """Refused if the model was handed over since `settle`."""
+    header = store.space
+    if header is not None and header.app != config.app.name:
+        raise Refused(
+            f"{config.topics.model_state} was handed over to app {header.app!r} just now: this "
+            f"worker, of app {config.app.name!r}, has no model any more"
+        )
+
+
+def against_model(config: Config, admin: AdminClient) -> tuple[list[str], list[str]]:
+    """How the topics differ from what `model-state` says: what harms nothing, and what does."""
+    where = [(config.topics.model_state, 0)]
+    with closing(clients.tail_consumer(config)) as consumer:
+        found = reserved(consumer, clients.begins(admin, where), clients.ends(admin, where))
+    if (value := found.get(records.SPACE)) is None:
+        return [], []
+    header, now = msgspec.msgpack.decode(value, type=Space), identity(admin, config.topics)
+    all_of = list(differences(config.app.name, config.topics, header, {}, now))
+    return (
+        [one.text for one in all_of if one.is_harmless],
+        [one.text for one in all_of if not one.is_harmless],
+    )
+
+
+def refuse(what: Iterable[Difference], accepted: Accepted) -> None:
+    """Say what differs. Refused if some of it was not accepted."""
+    found = list(what)
+    if refused := [one.text for one in found if not accepted.includes(one.accepted_by)]:
+        raise Refused("\n  ".join(["the model does not fit what is here:", *refused]))
+    for one in found:
+        log.warning("%s", one.text)
+
+
+def is_replay(store: Store) -> bool:
+    """Whether this is a folder of `replay` that no worker has published yet."""
+    return store.meta(stores.ORIGIN) is not None and not store.progress()
+
+
+def folder_ids(store: Store) -> dict[str, str]:
+    """The ids that the folder was made with."""
+    before = store.meta(stores.IDENTITY)
+    return msgspec.msgpack.decode(before, type=dict[str, str]) if before else {}
+
+
+def _renewed(store: Store, now: Identity) -> set[str]:
+    """Roles of the topics that are others than those the folder was made with."""
+    known = folder_ids(store)
+    return {
+        role for role in ROLES if role in known and now.ids.get(role, known[role]) != known[role]
+    }
+
+
+def void(config: Config, store: Store, now: Identity) -> set[str]:
+    """Topics of which the folder holds offsets that mean nothing any more."""
+    return {str(getattr(config.topics, role)) for role in _renewed(store, now)}
+
+
+def check_folder(config: Config, store: Store, now: Identity, accepted: Accepted) -> None:
+    """Refused if the folder's model cannot be that of `model-state`: then none of it is read."""
+    known, header = folder_ids(store), store.space
+    if header is not None and known:
+        blank = msgspec.structs.replace(header, app="", cluster="", topics={})
+        found = differences(config.app.name, config.topics, blank, known, now)
+        refuse([one for one in found if one.role in ("cluster", "model_state")], accepted)
+
+
+def _renew_folder(store: Store, now: Identity, renewed: set[str]) -> None:
+    if "clicks" in renewed:
+        # What the graph was folded from is gone; it goes on with the clicks of the new topic.
+        checkpoint.set_offsets(store, {})
+    if now.ids:
+        store.set_meta({stores.IDENTITY: msgspec.msgpack.encode(now.ids)})
+
+
+def _reset(
+    config: Config, store: Store, admin: AdminClient, roles: set[str]
+) -> dict[bytes, Progress | None]:
+    """What has to change of the progress, as the topics it is of were made anew; None deletes."""
+    out: dict[bytes, Progress | None] = {}
+    progress, clicks = store.progress(), config.topics.clicks
+    if "clicks" in roles and progress:
+        described = admin.list_topics(clicks, clients.CALL_SECONDS).topics[clicks]
+        there = [(clicks, partition) for partition in described.partitions]
+        begins = clients.begins(admin, there)
+        time = max(p.time for p in progress.values())
+        rounds = max(p.round for p in progress.values())
+        for partition in progress:
+            key = records.progress_key(*partition)
+            begin = begins.get(partition)
+            out[key] = None if begin is None else Progress(begin, time, 0, rounds)
+    if "items" in roles:
+        out |= {records.items_key(*partition): None for partition in store.items_taken()}
+    return out
+
+
+def claim(
+    config: Config, space: Space, changes: Mapping[bytes, Progress | bytes | None],
+    readback: Readback, transactions: Transactions, check: Callable[[], None] = lambda: None,
+) -> None:  # fmt: skip
+    """Write the header and other reserved records, in a commit of its own.
+
+    `check` is called before the commit; what it raises aborts it.
+    """
+    topic, encode = config.topics.model_state, msgspec.msgpack.encode
+    commit = 0 if readback.last is None else readback.last + 1
+    mark: Headers = [(records.COMMIT_HEADER, commit_mark(config.app.name, commit))]
+    sends = [Send(topic, 0, records.SPACE, encode(space), mark)]
+    offsets = {}
+    for key, change in changes.items():
+        partition = 0
+        if key.startswith((records.PROGRESS, records.ITEMS)):
+            where = records.progress_partition(key)
+            partition = where[1] % space.partitions
+        if isinstance(change, Progress):
+            offsets[where] = change.offset
+            change = encode(msgspec.structs.replace(change, commit=commit))
+        sends.append(Send(topic, partition, key, change, mark))
+    sends.append(readback.manifest(commit, offsets, sends))
+    try:
+        transactions.begin()
+        for send in sends:
+            transactions.send(send)
+        transactions.producer.flush(clients.CALL_SECONDS)
+        try:
+            check()
+        except Refused:
+            transactions.abort()
+            raise
+        transactions.commit()
+    except KafkaException as error:
+        raise clients.failure(error.args[0], "write the header") from error
+    readback.expect(sends[-1])
+
+
+def _check_first(config: Config, admin: AdminClient, read: int) -> None:
+    """Refused if another app writes its header at the same time, and was first.
+
+    Of several apps that find no header, the one whose record lies first in the log has the model:
+    the others see that record, committed or not, before they commit theirs.
+    """
+    first = _first(config, admin, read)
+    if first != config.app.name:
+        raise Refused(
+            f"app {first!r} began to write its model to {config.topics.model_state} at the same "
+            "moment: two apps cannot share a model. Give each its own topics (section [topics]), "
+            "or start only one of them"
+        )
+
+
+def _first(config: Config, admin: AdminClient, read: int) -> str:
+    """The app of the first header at or behind offset `read` of partition 0, committed or not."""
+    where = config.topics.model_state, 0
+    end = clients.ends(admin, [where])[where]
+    at = read
+    with closing(clients.reading_consumer(config, "header", UNCOMMITTED)) as consumer:
+        consumer.assign([TopicPartition(*where, read)])
+        while at < end:
+            for message in map(checked, consumer.consume(1000, 0.2)):
+                at = message.offset() or 0
+                if message.error() is None:
+                    at += 1
+                    value = message.value()
+                    if message.key() == records.SPACE and value is not None:
+                        return msgspec.msgpack.decode(value, type=Space).app
+    return ""

@@ -1,0 +1,60 @@
+"""`walkstream worker --repair`: everything is published once more, as the state folder has it.
+
+It mends a torn commit, and `item-vectors` or `model-state` that were made anew. Until it is done a
+mark in the folder stays, so that a restart does it again.
+"""
+
+import logging
+from collections.abc import Collection
+from contextlib import closing
+
+from confluent_kafka.admin import AdminClient
+
+from core.engine import Engine
+from core.ids.hashing import hash_keys
+from core.rounds import Gone
+from streamer import records
+from streamer import store as stores
+from streamer.admin import forget
+from streamer.kafka import clients
+from streamer.model_state import row_keys
+from streamer.settings.sections import Config
+from streamer.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def is_asked(store: Store, asked: bool) -> bool:
+    """Whether to repair: asked for now, or at an earlier start that did not come so far."""
+    if asked:
+        store.set_meta({stores.REPAIR: b"\x01"})
+    return store.meta(stores.REPAIR) is not None
+
+
+def begin(config: Config, store: Store, engine: Engine, admin: AdminClient) -> list[Gone]:
+    """Let the next commit publish all there is; returns what has to leave with it.
+
+    That is what Kafka has and the model has not: its deletion was lost.
+    """
+    topics = config.topics.model_state, config.topics.item_vectors
+    with closing(clients.tail_consumer(config)) as consumer:
+        where = [(topic, p) for topic in topics for p in clients.partitions(consumer, topic)]
+        begins, ends = clients.begins(admin, where), clients.ends(admin, where)
+        dead = sorted(key for key in row_keys(consumer, begins, ends) if store.row(key) is None)
+    # A torn commit has used the next version already.
+    newest = max(engine.versions.values(), default=0) + 1
+    engine.versions = dict.fromkeys(range(engine.partitions), newest)
+    engine.publish_all()
+    partitions = hash_keys(dead, engine.partitions)[0].tolist() if dead else []
+    return [
+        Gone(key, partition, newest + 1, records.is_item(key))
+        for key, partition in zip(dead, partitions, strict=True)
+    ]
+
+
+def finish(config: Config, store: Store, forgotten: Collection[bytes], commit: int) -> None:
+    """The commit that published all is done: write what else `model-state` has to have."""
+    if forgotten:
+        forget.write(config, forgotten)
+    store.write_entries({"meta": [(stores.REPAIR, None)]})
+    log.info("repaired: all rows and vectors were published again in commit %d", commit)

@@ -1,0 +1,294 @@
+"""Whose model it is, and of which topics: what a worker says when that is not so any more."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import NewPartitions
+
+from streamer import records
+from streamer.demo.shop import Shop
+from streamer.errors import Refused
+from streamer.kafka import topics
+from streamer.kafka.identity import identity
+from streamer.kafka.transactions import Transactions
+from streamer.records import Space
+from streamer.settings.sections import Config
+from streamer.store import Store
+from streamer.worker import header
+from streamer.worker.header import Accepted
+from streamer.worker.readback import Readback
+from tests.support import START_MS, App, Process, as_records, contents, row_table, wait_until
+
+CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 1600))
+SETTINGS: dict[str, object] = {
+    "topics.partitions": 2,
+    "commit.seconds": 0.2,
+    "round.max_seconds": 0.1,
+    "major.every": 0,
+    "graph.half_life": "36500d",
+}
+
+
+@pytest.fixture
+def app(kafka: str, tmp_path: Path) -> Iterator[App]:
+    with App(kafka, tmp_path, SETTINGS) as app:
+        yield app
+
+
+@pytest.fixture
+def learned(app: App) -> App:
+    """An app that has learned the first thousand clicks."""
+    app.publish(CLICKS[:1000])
+    app.run_to_end()
+    return app
+
+
+def header_of(app: App) -> Space:
+    """The last header in `model-state`."""
+    read = app.read(app.config.topics.model_state)
+    values = [message.value() or b"" for message in read if message.key() == records.SPACE]
+    return msgspec.msgpack.decode(values[-1], type=Space)
+
+
+def counted(app: App) -> int:
+    """How many clicks the rows of the stopped worker have counted."""
+    _, rows = row_table(app.config)
+    half_life = int(app.config.graph.half_life)
+    return int((rows["count"] * 2.0 ** ((rows["landmark"] - START_MS) / half_life)).sum().round())
+
+
+def newest_vectors(app: App) -> dict[bytes, int]:
+    """The version of the vector that a reader of all partitions ends up with, by item."""
+    out: dict[bytes, int] = {}
+    for message in app.read(app.config.topics.item_vectors):
+        value = message.value()
+        out[message.key() or b""] = 0 if value is None else msgspec.json.decode(value)["version"]
+    return {key: version for key, version in out.items() if version}
+
+
+def published(app: App) -> dict[bytes, int]:
+    keys, rows = row_table(app.config)
+    versions = dict(zip(keys, rows["published"].tolist(), strict=True))
+    return {key: version for key, version in versions.items() if version > 0}
+
+
+def recreate(app: App, topic: str, partitions: int | None = None) -> None:
+    names = replace(app.config.topics, partitions=partitions or app.config.topics.partitions)
+    app.admin.delete_topics([topic])[topic].result()
+    wait_until(lambda: topic not in app.admin.list_topics(timeout=10).topics, "the deletion")
+    topics.create(app.admin, topics.specs(names, app.config.graph.horizon_ms))
+
+
+def grow(app: App, topic: str, partitions: int) -> None:
+    app.admin.create_partitions([NewPartitions(topic, partitions)])[topic].result()
+    wait_until(lambda: len(app.partitions(topic)) == partitions, "the new partitions")
+
+
+def refused(worker: Process, *parts: str, code: int = 3) -> None:
+    assert worker.wait() == code, worker.output
+    for part in parts:
+        assert part in worker.output, worker.output
+    assert "Traceback" not in worker.output
+
+
+def test_another_app_is_refused_until_the_model_is_handed_over(learned: App) -> None:
+    space = header_of(learned)
+    assert space.app == learned.name
+    other, state = f"{learned.name}-other", learned.folder / "other"
+    changed: dict[str, Any] = {"app__name": other, "state__dir": state}
+    refused(learned.worker(**changed), f"model of app '{learned.name}'", "walkstream hand-over")
+    user = CLICKS[1000][0].decode()
+    learned.command("forget", user).wait()
+    # The session of the worker that learned may go on for a while.
+    handed: list[Process] = []
+
+    def is_handed_over() -> bool:
+        handed.append(learned.command("hand-over", "--from", learned.name, **changed))
+        code = handed[-1].wait()
+        assert code == 0 or (code == 3 and "has a member" in handed[-1].output), handed[-1].output
+        return code == 0
+
+    wait_until(is_handed_over, "the end of the session")
+    assert f"is the model of app {other} now" in handed[-1].output
+    assert header_of(learned).name == space.name, "vectors stay comparable"
+    refused(learned.worker(), f"model of app '{other}'")
+    learned.publish(CLICKS[1000:])
+    ends = learned.ends(learned.config.topics.clicks)
+    worker = learned.worker(**changed)
+
+    def caught_up() -> bool:
+        return {place: p.offset for place, p in learned.progress().items()} == ends
+
+    worker.until(caught_up, "the clicks since then")
+    worker.stop()
+    learned.settings = {**learned.settings, "state.dir": state}
+    forgotten = sum(key.decode() == user for key, _ in CLICKS[1000:])
+    assert counted(learned) == 1600 - forgotten < 1600
+
+
+class Start:
+    """What a worker of some app does until it settles whose model it is."""
+
+    def __init__(self, app: App, name: str) -> None:
+        config = app.config
+        self.admin = app.admin
+        self.config: Config = replace(config, app=replace(config.app, name=name))
+        self.now = identity(app.admin, config.topics)
+        self.store = Store(app.folder / name)
+        self.transactions = Transactions(self.config)
+        self.readback = Readback(self.config, self.now, app.admin, lambda: None)
+        self.readback.start(repair=False)
+
+    def settle(self) -> Space:
+        return header.settle(
+            self.config, self.store, self.now, Accepted(), self.readback, self.transactions,
+            self.admin, read=0,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        self.readback.close()
+        self.store.close()
+
+
+def test_of_two_apps_that_find_no_model_the_first_to_write_gets_it(app: App) -> None:
+    """The second one begins to write when the first has written, and has not committed yet."""
+    with closing(Start(app, "first")) as first, closing(Start(app, "second")) as second:
+        producer, refusals = first.transactions.producer, []
+
+        class Slow:
+            """The producer of the first, which flushes when the second has tried as well."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(producer, name)
+
+            def flush(self, seconds: float) -> None:
+                producer.flush(seconds)
+                with pytest.raises(Refused) as refusal:
+                    second.settle()
+                refusals.append(str(refusal.value))
+
+        first.transactions.producer = Slow()  # type: ignore[assignment]
+        assert first.settle().app == "first"
+        assert "app 'first' began to write its model" in refusals[0]
+    assert header_of(app).app == "first"
+    keys = [message.key() for message in app.read(app.config.topics.model_state)]
+    assert keys == [records.SPACE, records.MANIFEST], "nothing of the second was committed"
+
+
+def test_a_header_of_an_older_version_is_taken_over_by_its_app(learned: App) -> None:
+    topic = learned.config.topics.model_state
+    old = msgspec.to_builtins(header_of(learned))
+    for field in ("app", "cluster", "topics"):
+        del old[field]
+    producer = Producer({"bootstrap.servers": learned.servers})
+    producer.produce(topic, msgspec.msgpack.encode(old), records.SPACE, partition=0)
+    producer.flush(10)
+    assert header_of(learned).app == ""
+    learned.publish(CLICKS[1000:])
+    learned.run_to_end()
+    header = header_of(learned)
+    assert (header.app, header.topics["clicks"].partitions) == (learned.name, 2)
+    assert counted(learned) == 1600
+
+
+def test_clicks_that_were_created_again_are_read_from_their_beginning_once_that_is_accepted(
+    learned: App, tmp_path: Path
+) -> None:
+    clicks = learned.config.topics.clicks
+    recreate(learned, clicks)
+    learned.publish(CLICKS[:300])
+    # A new folder, which knows nothing of the old topic, skipped clicks without a word.
+    for folder in (learned.state, tmp_path / "new"):
+        refused(learned.worker(state__dir=folder), f"{clicks}: its id was", "--accept-loss")
+    check = learned.command("topics", "check")
+    refused(check, f"{clicks}: its id was")
+    worker = learned.worker("--accept-loss")
+    worker.until(learned.caught_up, "the clicks of the new topic")
+    worker.stop()
+    assert counted(learned) == 1300
+    assert contents(learned.config).graph
+
+
+def test_vectors_go_to_a_topic_that_was_created_again_by_a_repair(learned: App) -> None:
+    vectors = learned.config.topics.item_vectors
+    wanted = published(learned)
+    assert len(wanted) > 50
+    recreate(learned, vectors, partitions=3)
+    worker = learned.worker().running()
+    assert f"{vectors}: its id was" in worker.output
+    assert "--repair" in worker.output
+    worker.stop()
+    assert newest_vectors(learned).keys() < wanted.keys()
+    worker = learned.worker("--repair").running()
+    assert "repaired: all rows and vectors" in worker.output
+    worker.stop()
+    assert newest_vectors(learned) == published(learned)
+    assert published(learned).keys() == wanted.keys()
+    worker = learned.worker().running()
+    assert "its id was" not in worker.output
+    worker.stop()
+
+
+def test_a_model_that_was_created_again_comes_back_from_the_folder_by_a_repair(
+    learned: App, tmp_path: Path
+) -> None:
+    before, topic = contents(learned.config), learned.config.topics.model_state
+    learned.command("forget", "user-1").wait()
+    learned.worker().running().stop()
+    recreate(learned, topic)
+    refused(learned.worker(), f"{topic}: its id was", "--repair", "reset --topics")
+    refused(learned.worker(state__dir=tmp_path / "new"), "reset --topics")
+    learned.worker("--repair").running().stop()
+    learned.worker(state__dir=tmp_path / "again").running().stop()
+    learned.settings = {**learned.settings, "state.dir": tmp_path / "again"}
+    after = contents(learned.config)
+    assert after.rows.keys() == before.rows.keys()
+    assert {p: x.offset for p, x in after.progress.items()} == {
+        p: x.offset for p, x in before.progress.items()
+    }
+    assert any(m.key() != records.SPACE and (m.key() or b"").startswith(records.FORGOTTEN)
+               for m in learned.read(topic))  # fmt: skip
+
+
+def test_keys_stay_where_they_are_when_partitions_are_added(learned: App) -> None:
+    names = learned.config.topics
+    for topic in names.item_vectors, names.model_state, names.vector_deltas:
+        grow(learned, topic, 3)
+    check = learned.command("topics", "check")
+    assert check.wait() == 0, check.output
+    assert f"{names.item_vectors} has 3 partitions instead of 2" in check.output
+    assert "Kafka cannot take partitions away" in check.output
+    worker = learned.worker()
+    learned.publish(CLICKS[1000:])
+    worker.until(learned.caught_up, "more clicks")
+    assert "stay in the first 2" in worker.output
+    worker.stop()
+    assert newest_vectors(learned) == published(learned)
+    for topic in names.item_vectors, names.model_state:
+        assert {m.partition() for m in learned.read(topic)} == {0, 1}
+
+
+def test_a_running_worker_notices_what_happens_to_its_topics(kafka: str, tmp_path: Path) -> None:
+    """Each of them in an app of its own, at the same time: looks are ten seconds apart."""
+    with App(kafka, tmp_path, SETTINGS) as grown, App(kafka, tmp_path, SETTINGS) as gone:
+        workers = [app.worker() for app in (grown, gone)]
+        for worker in workers:
+            worker.running()
+        grow(grown, grown.config.topics.items, 3)
+        vectors = gone.config.topics.item_vectors
+        gone.admin.delete_topics([vectors])[vectors].result()
+        gone.publish(CLICKS[:300])
+        refused(
+            workers[0], f"{grown.config.topics.items} has 3 partitions, and had 2", "start again",
+            code=1,
+        )  # fmt: skip
+        refused(workers[1], f"['{vectors}'] were deleted", "topics create")
+        grown.describe([(b"sku-0001", b'{"item_id":"sku-0001","attributes":{}}')])
+        grown.worker().running().stop()
