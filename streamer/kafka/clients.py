@@ -97,7 +97,7 @@ def _log_error(error: KafkaError) -> None:
     global _last_error
     if error.str() != _last_error:
         _last_error = error.str()
-        log.warning("kafka: %s", error.str())
+        log.warning("kafka: %s", hidden(error.str(), {}))
 
 
 _last_error = ""

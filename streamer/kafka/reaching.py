@@ -57,10 +57,12 @@ def _refused_login(config: Config, seen: Sequence[KafkaError]) -> str | None:
                 '"oidc", with the client id, the secret and the token endpoint'
             )
         return None
+    if "OAUTHBEARER token" in said:
+        return f"no token to log in with ({said}): check the kafka.sasl.oauthbearer.* settings"
     if "handshake failed" not in said:
         return (
             f"the login was refused ({said}): check kafka.sasl.username and kafka.sasl.password, "
-            "or the token, and that the user exists for this mechanism"
+            "and that the user exists for this mechanism"
         )
     offered = said.partition("supported mechanisms:")[2].partition("(")[0].strip()
     if offered:

@@ -61,6 +61,7 @@ OTHERS = (
     "clicks.format=avro",
     "kafka.security.protocol=SASL_SSL",
     "kafka.sasl.mechanism=OAUTHBEARER",
+    "kafka.enable.sasl.oauthbearer.unsecure.jwt=true",
     "kafka.sasl.mechanism=PLAIN",
     "kafka.ssl.key.location=/nowhere",
 )

@@ -273,6 +273,8 @@ def test_a_wrong_value_for_a_library_is_not_quoted(tmp_path: Path) -> None:
         ("WALKSTREAM_GRAPH_HALF_LIFE", "WALKSTREAM_GRAPH__HALF_LIFE"),
         ("WALKSTREAM_CLICKS_FIELDS_USER_ID", "WALKSTREAM_CLICKS__FIELDS__USER_ID"),
         ("WALKSTREAM_KAFKA_BOOTSTRAP_SERVERS", "WALKSTREAM_KAFKA__BOOTSTRAP_SERVERS"),
+        ("WALKSTREAM_KAFKA_SASL_PASSWORD", "WALKSTREAM_KAFKA__SASL_PASSWORD"),
+        ("WALKSTREAM_REGISTRY_BASIC_AUTH_USER_INFO", "WALKSTREAM_REGISTRY__BASIC_AUTH_USER_INFO"),
     ],
 )
 def test_a_variable_with_one_underscore_too_few_is_refused(
@@ -284,6 +286,33 @@ def test_a_variable_with_one_underscore_too_few_is_refused(
     with pytest.raises(ConfigError) as caught:
         load(written(tmp_path, ""), ["app.name="], {meant: "3d"})
     assert "no such setting" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["SERVICE_HOST", "SERVICE_PORT_TCP_KAFKA", "PORT", "PORT_9092_TCP_ADDR", "ENV_LANG"]
+)
+def test_what_a_platform_says_of_a_service_called_walkstream_kafka_is_ignored(
+    tmp_path: Path, name: str
+) -> None:
+    assert load(written(tmp_path, ""), [], {f"WALKSTREAM_KAFKA_{name}": "10.0.0.1"}) == Config()
+
+
+@pytest.mark.parametrize("password", ['"x"', "'x'", " x ", "007", "true", "a=b", '["x"]', "x#y"])
+def test_a_password_is_taken_as_it_is(tmp_path: Path, password: str) -> None:
+    file = written(tmp_path, "")
+    assert load(file, [f"kafka.sasl.password={password}"], {}).kafka["sasl.password"] == password
+    variable = {"WALKSTREAM_KAFKA__SASL_PASSWORD": password}
+    assert load(file, [], variable).kafka["sasl.password"] == password
+
+
+def test_blanks_around_the_equals_sign_are_no_part_of_a_value(tmp_path: Path) -> None:
+    assert load(written(tmp_path, ""), ["kafka.client.id = shop"], {}).kafka["client.id"] == "shop"
+
+
+def test_brokers_that_are_given_a_password_are_refused_without_showing_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^kafka\.bootstrap\.servers: .*kafka\.sasl") as caught:
+        load(written(tmp_path, ""), ["kafka.bootstrap.servers=me:hunter2@b:9092"], {})
+    assert "hunter2" not in str(caught.value)
 
 
 def test_an_empty_section_of_a_wrong_name_is_refused(tmp_path: Path) -> None:
