@@ -68,6 +68,7 @@ class WorkerProcess:
         settings = [
             *settings,
             "topics.check=false",  # the embedded broker cannot say how its topics are set
+            "kafka.check.crcs=false",  # nor has it checksums
             f"kafka.bootstrap.servers={bootstrap}",
             f"state.dir={folder / 'state'}",
             f"metrics.port={self.port}",
