@@ -42,12 +42,17 @@ def started(config: Config, done: Callable[[Worker], bool]) -> Iterator[Worker]:
 
 
 def has_read(ends: dict[tuple[str, int], int]) -> Callable[[Worker], bool]:
-    """Whether a worker has everything before these offsets in the engine."""
-    return lambda worker: all(worker.offsets[where] >= end for where, end in ends.items())
+    """Whether a worker has read to these offsets, markers included, and put nothing back."""
+
+    def is_there(worker: Worker) -> bool:
+        at = worker.reader.expected
+        return not worker.reader.waiting and all(at[where] >= end for where, end in ends.items())
+
+    return is_there
 
 
 def run(config: Config, ends: dict[tuple[str, int], int]) -> int:
-    """Let a worker take what is before these offsets, and end well. How many clicks it counted."""
+    """Let a worker take all before these offsets, and end well. Returns how many clicks counted."""
     with started(config, has_read(ends)) as worker:
         worker.loop()
         worker.finish()
