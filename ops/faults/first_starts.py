@@ -10,11 +10,12 @@ The workers run in this process, one after the other: what is tried is the order
 import random
 import tempfile
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from broker import Broker
-from chaos import Say
 from confluent_kafka import Producer
 from proxy import FETCH, LIST_OFFSETS, RESPONSE, Proxy
 
@@ -35,7 +36,7 @@ SETTINGS: dict[str, object] = {
 }
 
 
-def run(n: int, seed: int, say: Say) -> tuple[list[str], bool]:
+def run(n: int, seed: int, say: Callable[[str], None]) -> tuple[list[str], bool]:
     """So many starts. Lines of Markdown, and whether each counted every click, or said why not."""
     chance, outcomes = random.Random(seed), Counter[str]()
     clicks = as_records(islice(Shop(seed, products=60, users=40).clicks(START_MS, 0.5), 4000))
@@ -50,12 +51,10 @@ def run(n: int, seed: int, say: Say) -> tuple[list[str], bool]:
             }
             with App(broker.direct, Path(folder), SETTINGS | own) as app:
                 _fill(app, clicks[:count], chance)
-                most = chance.choice((0.05, 0.2, 0.5, 1.5))
-                asked = proxy.hold(
-                    LIST_OFFSETS, RESPONSE, lambda most=most: chance.uniform(0, most),
-                    overtaken=chance.random() < 0.7,
-                )  # fmt: skip
-                fetched = proxy.hold(FETCH, RESPONSE, lambda: chance.uniform(0, 0.02))
+                seconds = partial(chance.uniform, 0, chance.choice((0.05, 0.2, 0.5, 1.5)))
+                overtaken = chance.random() < 0.7
+                asked = proxy.hold(LIST_OFFSETS, RESPONSE, seconds, overtaken=overtaken)
+                fetched = proxy.hold(FETCH, RESPONSE, partial(chance.uniform, 0, 0.02))
                 outcome = _start(app, count)
                 late += len(asked.caught)
                 asked.remove()

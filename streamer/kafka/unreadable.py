@@ -19,8 +19,8 @@ from streamer.settings.sections import Config
 log = logging.getLogger(__name__)
 
 ROOM = 256 * 1024 * 1024
-"""Bytes that one batch may inflate to when it is read by itself. A worker needs some three times
-that for a moment."""
+"""Bytes that one batch may inflate to when it is read by itself. A worker needs some two times that
+for a moment."""
 
 
 class Found(NamedTuple):
@@ -124,7 +124,8 @@ def _with_room(
 ) -> list[Message] | None:
     """The records from `offset` to `behind`, if a consumer with much room can fetch them."""
     out: list[Message] = []
-    consumer = clients.reading_consumer(config, "probe", {"receive.message.max.bytes": ROOM})
+    room = max(ROOM, int(config.kafka.get("receive.message.max.bytes", 0)))
+    consumer = clients.reading_consumer(config, "probe", {"receive.message.max.bytes": room})
     try:
         consumer.assign([TopicPartition(*partition, offset)])
         for _ in range(int(CALL_SECONDS / 0.2)):

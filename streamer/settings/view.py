@@ -87,7 +87,7 @@ def _kafka_problems(config: Config) -> Iterator[tuple[str, str]]:
             yield f"kafka.{key}", hidden(problem, config.kafka)
     if found:
         return
-    for client in (clients.producer, clients.group_consumer):
+    for client in (clients.producer, clients.group_consumer, clients.reading_consumer):
         if problem := _refusal(partial(client, replace(config, kafka=given))):
             yield "kafka", hidden(problem, config.kafka)
             return
