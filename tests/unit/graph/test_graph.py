@@ -5,6 +5,7 @@ from core.clicks import Clicks
 from core.engine import Engine
 from core.graph.fold import BEGINS, DUPLICATE, KEPT, TOO_LONG, Folded, scaled
 from core.graph.graph import Graph
+from core.graph.slabs import LINE, UNIT
 from core.settings import Duration, GraphSettings, SessionSettings, Settings
 
 HALF_LIFE, GAP = 1000, 500
@@ -197,3 +198,14 @@ def test_a_pool_grows_when_a_checkpoint_or_clicks_need_more() -> None:
     pairs = [("u", f"i{i % 97 * (i % 2 + 1)}", 0) for i in range(20_000)]
     degrees = [len(row) for row in arcs(folded(pairs)).values()]
     assert max(degrees) <= 4 < len(degrees)
+
+
+@pytest.mark.parametrize("degree", [1, 4, 5, 16])
+def test_the_pool_holds_the_whole_lines_that_scans_of_a_row_read(degree: int) -> None:
+    graph = Graph(16)
+    graph.reserve(2000)
+    nbr, wgt = np.arange(degree, dtype=np.int32), np.ones(degree, np.float32)
+    for slot in range(2000):
+        graph.put_row(slot, nbr, wgt, START)
+        read = graph.start[slot] * UNIT + -(-degree // LINE) * LINE
+        assert read <= len(graph.nbr)
