@@ -12,6 +12,7 @@ from streamer.errors import ConfigError, WalkstreamError
 from streamer.files import delivery
 from streamer.files.publish import dry_run, run
 from streamer.files.readers import Source
+from streamer.kafka import clients
 from streamer.settings.sections import Config, KafkaValue
 
 
@@ -63,11 +64,12 @@ def test_a_file_of_which_nothing_can_be_read_is_refused_with_its_first_line(
 def test_a_kafka_that_is_down_is_told_in_one_message(
     table: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(delivery, "METADATA_SECONDS", 2.0)
+    monkeypatch.setattr(clients, "PROBE_SECONDS", 2.0)
+    monkeypatch.setattr(clients, "REFUSED_SECONDS", 2.0)
     config = Config(kafka={"bootstrap.servers": f"127.0.0.1:{free_port()}"})
-    with pytest.raises(WalkstreamError, match=r"no answer from Kafka within 2 s.*refused"):
+    with pytest.raises(WalkstreamError, match=r"no Kafka answered at .* within 2 s.*refused"):
         run(config, Source([table]), items=False, rate=None, speed=None)
-    with pytest.raises(WalkstreamError, match=r"no answer from Kafka within 2 s.*refused"):
+    with pytest.raises(WalkstreamError, match=r"no Kafka answered at .* within 2 s.*refused"):
         synthetic.run(config, seconds=1, users=10_000)
     err = capfd.readouterr().err.splitlines()
     assert [line for line in err if not line.startswith("walkstream: ")] == []
