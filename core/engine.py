@@ -105,7 +105,7 @@ class Engine:
             self.catalogue.give_birth(slots)
             np.add.at(self.model.columns.count, slots, folded.amounts[kept])
             self.model.rows.dirty[slots] = True
-        continued = folded.target >= 0
+        continued = folded.added > 0.0
         history, target = folded.history[continued], folded.target[continued]
         major = inputs.may_close and self.placer.due(
             self.placement, self.model, self.items, self.clock.time
@@ -180,7 +180,7 @@ class Engine:
             elif why == graphs.MOVE:
                 moved = (int(clicks.times[at]) - clock.landmark) // half_life
                 g.shift(moved)
-                for scaled in (folded.amounts, self.model.columns.count):
+                for scaled in (folded.amounts, folded.added, self.model.columns.count):
                     np.ldexp(scaled, -moved, out=scaled)
                 clock.landmark += moved * half_life
         self.sessions.collect()

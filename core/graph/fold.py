@@ -61,6 +61,9 @@ class Folded(NamedTuple):
     target: NDArray[np.int32]
     """The item, if the click continues a session with another one; BEGINS if it begins a session;
     else -1."""
+    added: NDArray[np.float32]
+    """What the click added to the arcs between the two: its amount, or 0 if the session had gone
+    from one to the other before."""
     born: NDArray[np.int32]
     """The slot of each of the m items that had none: -1, until its first kept click gives it the
     next
@@ -76,6 +79,7 @@ class Folded(NamedTuple):
             np.zeros(n, np.float32),
             np.full((n, length), -1, np.int32),
             np.full(n, -1, np.int32),
+            np.zeros(n, np.float32),
             np.full(new, -1, np.int32),
         )
 
@@ -125,12 +129,12 @@ def _remember(event_id, sessions, user, width):  # type: ignore[no-untyped-def]
 
 
 @INLINED
-def _fetch(user, item, known, sessions, length, width, graph):  # type: ignore[no-untyped-def]
+def _fetch(user, item, known, sessions, kept, width, graph):  # type: ignore[no-untyped-def]
     """Ask memory for a user's session, and for where an item's row is."""
     prefetch(address(sessions.time, user))
     prefetch(address(sessions.size, user))
     prefetch(address(sessions.clicks, user))
-    prefetch(address(sessions.items, user * length))
+    prefetch(address(sessions.items, user * kept))
     if width > 0:
         prefetch(address(sessions.event_ids, user * width))
     if item < known:
@@ -140,16 +144,29 @@ def _fetch(user, item, known, sessions, length, width, graph):  # type: ignore[n
 
 
 @INLINED
-def _go_on(user, item, sessions, length, out, k):  # type: ignore[no-untyped-def]
+def _has_pair(user, item, sessions, kept):  # type: ignore[no-untyped-def]
+    """Whether the session went between its newest item and this one, either way, as far as its last
+    items tell."""
+    own = user * kept
+    last = sessions.items[own]
+    for j in range(own, own + sessions.size[user] - 1):
+        one, other = sessions.items[j], sessions.items[j + 1]
+        if (one == last and other == item) or (one == item and other == last):
+            return True
+    return False
+
+
+@INLINED
+def _go_on(user, item, sessions, length, kept, out, k):  # type: ignore[no-untyped-def]
     """Write click k as a transition to another item, which becomes the newest of the session."""
-    own, size = user * length, sessions.size[user]
+    own, size = user * kept, sessions.size[user]
     for j in range(length):
         out.history[k * length + j] = sessions.items[own + j] if j < size else -1
     out.target[k] = item
-    for j in range(min(size, length - 1), 0, -1):
+    for j in range(min(size, kept - 1), 0, -1):
         sessions.items[own + j] = sessions.items[own + j - 1]
     sessions.items[own] = item
-    sessions.size[user] = min(size + 1, length)
+    sessions.size[user] = min(size + 1, kept)
 
 
 @INLINED
@@ -167,7 +184,8 @@ def fold(begin, clicks, sessions, graph, out, clock, rules, sources=SOURCES):  #
     only; `clock` the greatest time so far and the landmark. Returns (clicks folded so far, those
     before `begin` included, reason to stop, greatest time).
     """
-    n, length, (now, landmark) = len(out.slots), sessions.items.shape[1], clock
+    n, length, (now, landmark) = len(out.slots), out.history.shape[1], clock
+    kept = sessions.items.shape[1]
     width = sessions.event_ids.shape[1]
     looks = width > 0 and len(clicks.event_ids) > 0
     room = len(graph.nbr) - 2 * max(rules.max_degree, LINE)
@@ -194,12 +212,12 @@ def fold(begin, clicks, sessions, graph, out, clock, rules, sources=SOURCES):  #
                 )
         if k + 2 * AHEAD < n:
             u, item = clicks.users[k + 2 * AHEAD], out.slots[k + 2 * AHEAD]
-            _fetch(u, item, known, sessions, length, width if looks else 0, graph)
+            _fetch(u, item, known, sessions, kept, width if looks else 0, graph)
         if k + AHEAD < n:
             u, item = clicks.users[k + AHEAD], out.slots[k + AHEAD]
             away = abs(clicks.times[k + AHEAD] - sessions.time[u])
             if item < known and sessions.size[u] > 0 and away <= rules.gap:
-                fetch_row(graph, sessions.items[u * length])
+                fetch_row(graph, sessions.items[u * kept])
                 fetch_row(graph, item)
         u, t = clicks.users[k], clicks.times[k]
         out.target[k] = -1
@@ -224,20 +242,22 @@ def fold(begin, clicks, sessions, graph, out, clock, rules, sources=SOURCES):  #
                     free += 1
                 item = out.born[item - known]
             if continues:
-                last = sessions.items[u * length]
+                last = sessions.items[u * kept]
                 if last != item:
                     if graph.heads[0] * UNIT > room:
                         return k, FULL, now
-                    for a, b in ((last, item), (item, last)):
-                        add(graph, a, b, out.amounts[k], rules.max_degree)
-                    graph.changed[last] = True
-                    _go_on(u, item, sessions, length, out, k)
+                    if not _has_pair(u, item, sessions, kept):
+                        for a, b in ((last, item), (item, last)):
+                            add(graph, a, b, out.amounts[k], rules.max_degree)
+                        out.added[k] = out.amounts[k]
+                        graph.changed[last] = True
+                    _go_on(u, item, sessions, length, kept, out, k)
                 sessions.clicks[u] += 1
             else:
                 if not is_open:
                     for j in range(width):
                         sessions.event_ids[u * width + j] = 0
-                sessions.items[u * length] = item
+                sessions.items[u * kept] = item
                 sessions.size[u] = 1
                 sessions.clicks[u] = 1
                 out.target[k] = BEGINS

@@ -8,6 +8,10 @@ from numpy.typing import NDArray
 
 from core.ids.numbers import Numbers
 
+REMEMBERED = 16
+"""Last items of a session that are kept at least, a cache line: `fold` looks in them for pairs that
+the user added before."""
+
 
 class Columns(NamedTuple):
     """The columns of `Sessions` as kernels take them."""
@@ -23,10 +27,11 @@ class Columns(NamedTuple):
 class Sessions:
     """Open sessions, one row a user.
 
-    `time` int64 [n] is the decay time of the last click in ms; `items` int32 [n, length] the last
-    items, newest first; `size` int32 [n] how many of them count; `clicks` int32 [n] how many clicks
-    the session has, up to `session.max_events`; `event_ids` uint64 [n, width] the hashes of the
-    user's last event ids, newest first, 0 past the end; `changed` bool [n] marks rows not yet in a
+    `time` int64 [n] is the decay time of the last click in ms; `items` int32 [n, kept] the last
+    items, newest first, where kept is `session.length`, or REMEMBERED if that is more; `size` int32
+    [n] how many of them count; `clicks` int32 [n] how many clicks the session has, up to
+    `session.max_events`; `event_ids` uint64 [n, width] the hashes of the user's last event ids,
+    newest first, 0 past the end; `changed` bool [n] marks rows not yet in a
     checkpoint. A row with size 0 is free: nothing else in it counts.
     """
 
@@ -34,7 +39,7 @@ class Sessions:
         self.users = Numbers()
         self.names = self.users.names
         self.time = np.zeros(0, np.int64)
-        self.items = np.zeros((0, length), np.int32)
+        self.items = np.zeros((0, max(length, REMEMBERED)), np.int32)
         self.size = np.zeros(0, np.int32)
         self.clicks = np.zeros(0, np.int32)
         self.event_ids = np.zeros((0, width), np.uint64)

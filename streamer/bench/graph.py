@@ -143,7 +143,7 @@ def fold(stream: Stream, names: list[str]) -> Folded:
                 ses.end(clock - gap, no_dead)
         seconds += time.perf_counter() - begin
         ses.collect()
-        goes_on = out.target >= 0
+        goes_on = out.added > 0.0
         sources.append(out.history[goes_on, 0])
         targets.append(out.target[goes_on])
         batches.append(len(targets[-1]))

@@ -75,7 +75,7 @@ class _Round:
 
     history: NDArray[np.int32]
     target: NDArray[np.int32]
-    amounts: NDArray[np.float32]
+    added: NDArray[np.float32]
     closed: list[NDArray[np.int32]] = field(default_factory=list)
 
 
@@ -137,9 +137,7 @@ class Past:
         goes_on = np.flatnonzero((folded.fate == KEPT) & (folded.target >= 0))
         rng = np.random.default_rng([self._seed, self._rounds, SAMPLE])
         chosen = np.sort(rng.choice(goes_on, min(size, len(goes_on)), replace=False))
-        self._round = _Round(
-            folded.history[goes_on], folded.target[goes_on], folded.amounts[goes_on]
-        )
+        self._round = _Round(folded.history[goes_on], folded.target[goes_on], folded.added[goes_on])
         sessions = self._follow(clicks, folded, set(chosen.tolist()))
         history, number = folded.history[chosen], self.clicks + chosen
         at = [session[-1] for session in sessions]
@@ -191,7 +189,7 @@ class Past:
         new, self._round = self._round, None
         self._rescale()
         self.transitions.append((new.history, new.target))
-        columns = (new.history[:, 0].tolist(), new.target.tolist(), new.amounts.tolist())
+        columns = (new.history[:, 0].tolist(), new.target.tolist(), new.added.tolist())
         for a, b, amount in zip(*columns, strict=True):
             _add(self.after, a, b, 1.0)
             _add(self.beside, a, b, amount)

@@ -1,5 +1,6 @@
 """Folding clicks into sessions and graph, for any clicks."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from core.engine import Engine
 from core.graph.fold import KEPT
 from core.graph.graph import NEVER, Graph
+from core.graph.sessions import REMEMBERED
 from core.graph.slabs import UNIT
 from streamer.store import Store
 from streamer.worker import checkpoint
@@ -135,6 +137,20 @@ class Model:
             row[weakest] = [b, weight]
 
 
+def transitions(rows: list[Click]) -> Iterator[tuple[str, str, float]]:
+    """From which item to which, in one session a user: each pair once in 16 items."""
+    seen: dict[str, list[str]] = {}
+    for user, item, _, weight, _ in rows:
+        last = seen.setdefault(user, [])
+        if last and last[-1] != item:
+            if {last[-1], item} not in [set(pair) for pair in pairwise(last)]:
+                yield last[-1], item, weight
+        elif last:
+            continue
+        last.append(item)
+        del last[:-REMEMBERED]
+
+
 @given(click_lists(users=2, items=12, size=120), degrees)
 @settings(max_examples=150, deadline=None)
 def test_a_full_row_gives_the_place_of_its_weakest_neighbour_away(
@@ -143,14 +159,11 @@ def test_a_full_row_gives_the_place_of_its_weakest_neighbour_away(
     # One session a user and one moment, so that weights are plain and ties happen.
     now = [(user, item, START_MS, weight, 0) for user, item, _, weight, _ in rows]
     engine, expected = Engine(small_settings(max_degree=degree)), Model(degree)
-    last: dict[str, str] = {}
     engine.fold(to_clicks(now))
-    for user, item, _, weight, _ in now:
-        if user in last and last[user] != item:
-            scaled = np.float32(weight * 2.0 ** (START_MS % HALF_LIFE / HALF_LIFE))
-            expected.add(last[user], item, scaled)
-            expected.add(item, last[user], scaled)
-        last[user] = item
+    for a, b, weight in transitions(now):
+        scaled = np.float32(weight * 2.0 ** (START_MS % HALF_LIFE / HALF_LIFE))
+        expected.add(a, b, scaled)
+        expected.add(b, a, scaled)
     arcs = graph_of(engine)
     for name, row in expected.rows.items():
         _, neighbours, weights = arcs[name]
@@ -172,11 +185,10 @@ def test_long_rows_are_those_of_a_plain_model(degree: int) -> None:
     engine.sessions.forget(["u"])
     expected = Model(degree)
     engine.fold(to_clicks(now))
-    for (_, a, _, _, _), (_, b, _, weight, _) in pairwise(now):
-        if a != b:
-            scaled = np.float32(weight * 2.0 ** (START_MS % HALF_LIFE / HALF_LIFE))
-            expected.add(a, b, scaled)
-            expected.add(b, a, scaled)
+    for a, b, weight in transitions(now):
+        scaled = np.float32(weight * 2.0 ** (START_MS % HALF_LIFE / HALF_LIFE))
+        expected.add(a, b, scaled)
+        expected.add(b, a, scaled)
     assert max(map(len, expected.rows.values())) == degree
     arcs = graph_of(engine)
     for name, row in expected.rows.items():
