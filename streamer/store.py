@@ -69,7 +69,7 @@ SCANNED = 4096
 def _require_folder(path: Path) -> None:
     """ConfigError if there can be no folder."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(0o700, parents=True, exist_ok=True)
     except OSError as error:
         why = "is a file" if path.is_file() else error.strerror
         raise ConfigError(
