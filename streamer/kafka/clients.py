@@ -234,6 +234,16 @@ def tail_consumer(config: Config) -> Consumer:
     return reading_consumer(config, "tail")
 
 
+def anew(old: Consumer, new: Consumer) -> Consumer:
+    """The new one, in place of the old, which is closed.
+
+    Behind a batch whose checksum is wrong librdkafka reads on at a wrong byte: what else the old
+    one has, records and errors, may be made of anything.
+    """
+    old.close()
+    return new
+
+
 def partition_of(message: Message) -> Partition:
     return message.topic() or "", message.partition() or 0
 

@@ -159,9 +159,8 @@ class Worker:
         stack.callback(self.readback.close)
         self.readback.start(accepted.repair)
 
-        tail_consumer = clients.tail_consumer(config)
-        stack.callback(tail_consumer.close)
-        self.tail = Tail(config, self.store, tail_consumer, self.health.beat)
+        self.tail = Tail(config, self.store, clients.tail_consumer(config), self.health.beat)
+        stack.callback(self.tail.close)
         if self.readback.doubt is not None:
             self.tail.doubtful = self.readback.doubt.first
         self.tail.start(admin, header.void(config, self.store, now))

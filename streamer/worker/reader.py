@@ -8,7 +8,7 @@ would count them twice, and neither says a word.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -52,13 +52,14 @@ class Reader:
     def begin(self, offsets: Mapping[Partition, int]) -> None:
         """Read from these offsets on, and nothing else; what was put back is forgotten."""
         self.waiting = []
+        self.expected = dict(offsets)
         self._assign(offsets)
 
-    def _assign(self, offsets: Mapping[Partition, int]) -> None:
-        self.expected = dict(offsets)
+    def _assign(self, partitions: Iterable[Partition]) -> None:
+        """Fetch these from where they are expected, and nothing else."""
         self._ends.clear()
         self._has_markers.clear()
-        self.consumer.assign([TopicPartition(*where, offset) for where, offset in offsets.items()])
+        self.consumer.assign([TopicPartition(*where, self.expected[where]) for where in partitions])
 
     def put_back(self, messages: list[Message]) -> None:
         """The next call of `consume` returns these first."""
@@ -210,7 +211,10 @@ class Reader:
         for one in found.messages:
             if one.error() is not None:
                 self._behind[where, one.offset() or 0] = found.next
-        self._assign(self.expected | {where: found.next})
+        self.expected[where] = found.next
+        assigned = [(tp.topic, tp.partition) for tp in self.consumer.assignment()]
+        self.consumer = clients.anew(self.consumer, clients.reading_consumer(self.config))
+        self._assign(assigned)
         return found.messages
 
 

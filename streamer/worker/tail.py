@@ -58,6 +58,9 @@ class Tail:
         first = self.config.topics.model_state, 0
         return max(self.offsets[first], self.reached[first])
 
+    def close(self) -> None:
+        self.consumer.close()
+
     def start(self, admin: AdminClient, void: Collection[str] = ()) -> None:
         """Know where to read on. Of the topics in `void` the folder's offsets mean nothing."""
         begins = clients.begins(admin, self.watched)
@@ -167,6 +170,7 @@ class Tail:
                 self.bad.append((partition, one.offset() or 0, letter))
         self.offsets[partition] = found.next
         assigned = [(tp.topic, tp.partition) for tp in self.consumer.assignment()]
+        self.consumer = clients.anew(self.consumer, clients.tail_consumer(self.config))
         self.consumer.assign([TopicPartition(*where, self.offsets[where]) for where in assigned])
         return out
 

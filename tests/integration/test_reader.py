@@ -128,6 +128,24 @@ def test_a_client_that_falls_back_ends_the_worker_before_it_commits(app: App) ->
     assert app.progress() == {}
 
 
+def test_what_is_gone_from_the_log_is_no_gap(app: App) -> None:
+    """Neither where reading begins, nor where the log begins by now behind a jump."""
+    app.publish(CLICKS[:1000])
+    topic = app.config.topics.clicks
+    (deleted,) = app.admin.delete_records([TopicPartition(topic, 0, 500)]).values()
+    deleted.result()
+    reader = Reader(app.config, lambda: None)
+    try:
+        for jump in (False, True):
+            reader.begin({(topic, 0): 100})
+            if jump:
+                reader.consumer.assign([TopicPartition(topic, 0, 700)])
+            with pytest.raises(WalkstreamError, match=r"clicks\[0\]: offset 100, .* no longer in"):
+                inside.until(lambda: reader.consume(10, 0.1))
+    finally:
+        reader.close()
+
+
 def test_gaps_that_the_log_explains_are_none(app: App) -> None:
     """Markers, and batches of an aborted transaction in the middle and at the end."""
     topic = app.config.topics.clicks
