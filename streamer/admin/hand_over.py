@@ -33,7 +33,7 @@ def run(config: Config, old: str) -> None:
         raise ConfigError(f"--from {old}: this is app.name already; set app.name to the new name")
     before = replace(config, app=replace(config.app, name=old))
     # It writes as the last worker did, and reads what that wrote.
-    with rights.allowed(before, "worker") as admin:
+    with rights.allowed(before, "hand-over") as admin:
         _refuse_members(before, admin)
         space, manifest, has_forgotten = _found(before, admin)
         if space is None:

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, TopicDescription
 
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import topics as all_topics
-from streamer.kafka.clients import CALL_SECONDS
+from streamer.kafka.clients import CALL_SECONDS, FORBIDDEN, Forbidden
 from streamer.records import Layout
 from streamer.settings.sections import TopicSettings
 
@@ -50,6 +50,9 @@ def identity(admin: AdminClient, topics: TopicSettings) -> Identity:
     names = {role: str(getattr(topics, role)) for role in ROLES}
     if not topics.check:
         there = {n: admin.list_topics(n, CALL_SECONDS).topics[n] for n in names.values()}
+        for name, topic in there.items():
+            if topic.error is not None and topic.error.code() in FORBIDDEN:
+                raise Forbidden(topic.error, name)
         _refuse_missing({name for name, topic in there.items() if topic.error is not None})
         counts = {role: len(there[name].partitions) for role, name in names.items()}
         return Identity("", {role: Layout("", count) for role, count in counts.items()})

@@ -56,9 +56,12 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
     "publish --synthetic": {"Write": ("topics.clicks", "topics.items")},
     "topics create": {"Create": ("topics.*",), "Describe": ("topics.*",)},
     "topics check": {
-        "Describe": ("topics.*",),
-        "DescribeConfigs": ("topics.*",),
+        "Describe": (
+            *("topics.clicks", "topics.items", "topics.item_vectors", "topics.vector_deltas"),
+            "topics.dead_letters",
+        ),
         "Read": ("topics.model_state",),
+        "DescribeConfigs": ("topics.*",),
         "Describe group": ("app.name-tail",),
     },
     "check-topic": {
@@ -77,6 +80,13 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "Read": ("topics.model_state",),
         "Write": ("topics.model_state",),
         "Describe group": ("app.name-tail",),
+    },
+    "hand-over": {
+        "Read": ("topics.item_vectors", "topics.model_state", "topics.dead_letters"),
+        "Write": ("topics.model_state",),
+        "Describe": ("topics.clicks", "topics.items", "topics.vector_deltas"),
+        "Describe group": ("app.name", "app.name-tail"),
+        "Write transactional id": ("app.name-app.instance",),
     },
     "reset --topics": {
         "Read": ("topics.model_state",),
