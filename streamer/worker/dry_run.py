@@ -118,9 +118,10 @@ def _progress(
     space = known.space if value is None else msgspec.msgpack.decode(value, type=Space)
     if space is not None:
         space.check(Space.of(config.engine_settings, len(where)), topic)
-        header.refuse(
-            header.differences(config.app.name, config.topics, space, known.ids, now), accepted
-        )
+        others = list(header.differences(config.app.name, config.topics, space, known.ids, now))
+        header.refuse(others, accepted)
+        if any((one.role, one.is_harmless) == ("clicks", False) for one in others):
+            return {}  # a worker reads the new topic from its beginning
     return known.progress | {
         records.progress_partition(key): msgspec.msgpack.decode(value, type=Progress)
         for key, value in found.items()

@@ -200,6 +200,7 @@ class Worker:
             self.watch, self.group, self.metrics,
         )  # fmt: skip
         self.attributes = self.tail.pending()
+        self.readback.beat = self.health.beat  # from here on a stop is no reason to break off
         if restore.adopt(self.store, self.engine, self.offsets):
             self._round([], closes=True)
         elif accepted.repair:

@@ -198,22 +198,37 @@ def test_a_header_of_an_older_version_is_taken_over_by_its_app(learned: App) -> 
     assert counted(learned) == 1600
 
 
-def test_clicks_that_were_created_again_are_read_from_their_beginning_once_that_is_accepted(
-    learned: App, tmp_path: Path
+def test_clicks_and_items_that_were_created_again_are_read_anew_once_that_is_accepted(
+    app: App, tmp_path: Path
 ) -> None:
-    clicks = learned.config.topics.clicks
-    recreate(learned, clicks)
-    learned.publish(CLICKS[:300])
+    clicks, items = app.config.topics.clicks, app.config.topics.items
+    catalogue = [(b"a", b'{"item_id":"a","attributes":{"name":"A"}}')] * 5
+    app.describe(catalogue)
+    app.publish(CLICKS[:1000])
+    app.run_to_end()
+    for topic in clicks, items:
+        recreate(app, topic)
+    app.describe([(b"b", b'{"item_id":"b","attributes":{"name":"B"}}')])
+    app.publish(CLICKS[:300])
     # A new folder, which knows nothing of the old topic, skipped clicks without a word.
-    for folder in (learned.state, tmp_path / "new"):
-        refused(learned.worker(state__dir=folder), f"{clicks}: its id was", "--accept-loss")
-    check = learned.command("topics", "check")
-    refused(check, f"{clicks}: its id was")
-    worker = learned.worker("--accept-loss")
-    worker.until(learned.caught_up, "the clicks of the new topic")
+    for folder in (app.state, tmp_path / "new"):
+        refused(
+            app.worker(state__dir=folder), f"{clicks}: its id was", f"{items}: its id was",
+            "--accept-loss",
+        )  # fmt: skip
+    refused(app.command("topics", "check"), f"{clicks}: its id was")
+    rehearsal = app.worker("--dry-run", "--accept-loss")
+    assert rehearsal.wait() == 0, rehearsal.output
+    worker = app.worker("--accept-loss")
+    worker.until(app.caught_up, "the clicks of the new topic")
     worker.stop()
-    assert counted(learned) == 1300
-    assert contents(learned.config).graph
+    assert counted(app) == 1300
+    after = contents(app.config)
+    assert after.graph
+    assert after.attributes.keys() >= {b"a", b"b"}
+    store = Store(app.state)
+    assert sum(store.items_taken().values()) == 1
+    store.close()
 
 
 def test_vectors_go_to_a_topic_that_was_created_again_by_a_repair(learned: App) -> None:
