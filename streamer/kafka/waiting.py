@@ -1,6 +1,7 @@
 """What a reader of committed records waits for: transactions that other producers left open."""
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 
@@ -13,11 +14,11 @@ TELL_SECONDS = 3.0
 
 
 class OpenTransactions:
-    """Says once of each partition that an open transaction holds back what is to be read."""
+    """Says once of each that an open transaction holds back what is to be read."""
 
     def __init__(self) -> None:
-        self._since: dict[tuple[Partition, int], float] = {}
-        self._announced: set[Partition] = set()
+        self._since: dict[Partition, tuple[int, float]] = {}
+        """Where each partition that waits is held back, and since when; for ever, once told."""
 
     def announce(
         self, at: Mapping[Partition, int], ends: Mapping[Partition, int],
@@ -30,10 +31,14 @@ class OpenTransactions:
         now = time.monotonic()
         for partition, offset in at.items():
             end = ends.get(partition, -1)
-            if not offset <= end < until[partition] or partition in self._announced:
+            if not offset <= end < until[partition]:
+                self._since.pop(partition, None)
                 continue
-            if now - self._since.setdefault((partition, end), now) > TELL_SECONDS:
-                self._announced.add(partition)
+            held, since = self._since.get(partition, (-1, now))
+            if held != end:
+                self._since[partition] = end, now
+            elif now - since > TELL_SECONDS:
+                self._since[partition] = end, math.inf
                 log.warning(
                     "%s: waiting for a producer's open transaction to end: what is at offsets %d "
                     "to %d cannot be read before. The broker ends it when its producer's "

@@ -42,6 +42,7 @@ class Reader:
         """Records that were returned, and put back."""
         self._ends: dict[Partition, int] = {}
         """Where what can be read ended, when the client said so the last time."""
+        self._waits = OpenTransactions()
         self._has_markers: set[Partition] = set()
         self._behind: dict[tuple[Partition, int], int] = {}
         """The offset behind what stands for a batch that cannot be fetched, by where it stands."""
@@ -84,7 +85,7 @@ class Reader:
         """All records from `begin` up to `end`, in batches, in order within a partition."""
         left = {where: stop for where, stop in end.items() if begin[where] < stop}
         total = max(1, sum(stop - begin[where] for where, stop in left.items()))
-        read, waits = 0, OpenTransactions()
+        read = 0
         self.begin({where: begin[where] for where in left})
         while left:
             on_progress(min(1.0, read / total))
@@ -93,7 +94,7 @@ class Reader:
             read += len(batch)
             if batch:
                 yield batch
-            waits.announce({where: self.expected[where] for where in left}, self._ends, left)
+            self._waits.announce({where: self.expected[where] for where in left}, self._ends, left)
             for where in [where for where, stop in left.items() if self.expected[where] >= stop]:
                 del left[where]
                 self.consumer.incremental_unassign([TopicPartition(*where)])
@@ -114,12 +115,16 @@ class Reader:
 
         `ends` are ends that are known from elsewhere. If `all_taken`, all that was consumed is
         before the offsets: then the position, which also gets past the markers of transactions,
-        is as far as they are.
+        is as far as they are. An open transaction that holds them back is told in the log.
         """
-        for where, offset in offsets.items():
+        until = dict(ends)
+        for where in offsets:
             _, end = self.consumer.get_watermark_offsets(TopicPartition(*where), cached=True)
+            until[where] = max(end, ends[where])
+        self._waits.announce(self.expected, self._ends, until)
+        for where, offset in offsets.items():
             begin = max(offset, self.expected[where]) if all_taken else offset
-            yield where, max(0, max(end, ends[where]) - begin)
+            yield where, max(0, until[where] - begin)
 
     # -- what came -------------------------------------------------------------------------------
 

@@ -152,19 +152,14 @@ def test_a_start_says_which_open_transaction_it_waits_for(app: App, topic: str) 
     producer.begin_transaction()
     producer.produce(name, CLICKS[0][1], CLICKS[0][0], partition=0)
     producer.flush(10)
-    if topic == "items":
-        worker = app.worker()
-        worker.until(lambda: "waiting for a producer's open transaction" in worker.output, "a word")
-        assert f"{name}[0]: waiting" in worker.output
-        assert "15 min" in worker.output
-        worker.stop()
-        assert "stopped while restoring" in worker.output
-        worker = app.worker()
-    else:
-        # What is committed can be read: the worker is ready, and waits for the rest in its loop.
-        worker = app.worker().running()
+    # What is committed in `clicks` can be read: the worker runs, and waits in its loop.
+    worker = app.worker() if topic == "items" else app.worker().running()
+    worker.until(lambda: f"{name}[0]: waiting for a producer's open" in worker.output, "a word")
+    assert "15 min" in worker.output
+    worker.stop()
+    assert ("stopped while restoring" in worker.output) == (topic == "items")
     producer.abort_transaction(30)
-    worker.running().stop()
+    app.worker().running().stop()
 
 
 def test_members_without_an_instance_id_are_named(app: App) -> None:
