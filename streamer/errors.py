@@ -28,6 +28,10 @@ class Fenced(WalkstreamError):
     exit_code = 4
 
 
+class KafkaTrouble(WalkstreamError):
+    """Kafka failed, or took something away; why, a worker looks for before it ends."""
+
+
 class CorruptState(WalkstreamError):
     """The state folder is unreadable. It was moved aside, and a restart rebuilds it from Kafka."""
 

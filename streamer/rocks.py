@@ -1,26 +1,22 @@
-"""RocksDB under the state folder: its families, how they are opened, and what damage leads to."""
+"""RocksDB under the state folder: its families, and how they are opened."""
 
 import logging
 import os
 import re
 import stat
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options
 
-from streamer.errors import CorruptState, WalkstreamError
-
 log = logging.getLogger(__name__)
 
 FAMILIES = ("rows", "clusters", "postings", "attributes", "graph", "sessions", "meta")
 
-_FILES = re.compile(
-    r"\d+\.(sst|log|blob)|CURRENT|IDENTITY|LOCK|LOG(\.old\.\d+)?|(MANIFEST|OPTIONS)-\d+"
-    r"|rocksdict-config\.json"
+FILES = re.compile(
+    r"CURRENT|IDENTITY|LOCK|LOG(\.old\.\d+)?|(MANIFEST|OPTIONS)-\d+(\.dbtmp)?"
+    r"|\d+\.(sst|log|blob|dbtmp)|rocksdict-config\.json"
 )
 """Names of what RocksDB and rocksdict write."""
 
@@ -78,7 +74,7 @@ def keep_private(path: Path) -> None:
     os.umask(0o077)
     if not path.exists():
         return
-    opened = [path, *(file for file in path.iterdir() if _FILES.fullmatch(file.name))]
+    opened = [path, *(file for file in path.iterdir() if FILES.fullmatch(file.name))]
     for one in opened:
         mode = stat.S_IMODE(one.stat().st_mode)
         if not mode & 0o077:
@@ -97,30 +93,3 @@ def keep_private(path: Path) -> None:
 
 class Ahead(Exception):
     """The folder holds more of a topic than the topic has."""
-
-
-@contextmanager
-def guarded(path: Path) -> Iterator[None]:
-    """Turn an error of RocksDB, or Ahead, into CorruptState, and move the closed folder aside."""
-    try:
-        yield
-    except WalkstreamError:
-        raise
-    except Exception as error:
-        text = str(error)
-        if "/LOCK:" in text:  # a block that is corrupt must not be taken for a lock
-            raise WalkstreamError(
-                f"{path}: another process has this state folder open: is a worker of this app "
-                "running already? There is one for an app.name"
-            ) from error
-        if "No space left" in text:
-            raise WalkstreamError(f"{path}: the disk is full. Make room and restart") from error
-        broken = any(word in text for word in ("Corruption", "checksum", "No such file"))
-        if not broken and not isinstance(error, Ahead):
-            raise
-        aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}")
-        path.rename(aside)
-        raise CorruptState(
-            f"{path}: cannot be used ({text}). It was moved to {aside}; start again, and the state "
-            "is rebuilt from Kafka"
-        ) from error

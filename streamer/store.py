@@ -14,12 +14,13 @@ Column families:
   meta      reserved keys of `streamer.records`, offsets, ids, and the checkpoint
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -37,7 +38,8 @@ from streamer.records import Progress, Space
 from streamer.rocks import CACHE, bytes_used, family_options, keep_private
 from streamer.rocks import FAMILIES as FAMILIES
 from streamer.rocks import Ahead as Ahead
-from streamer.rocks import guarded as guarded
+
+log = logging.getLogger(__name__)
 
 Attributes = dict[str, str | list[str]]
 
@@ -57,6 +59,13 @@ DESCRIBED = b"described/"
 
 POSTINGS, WITH_CLUSTERS = b"postings", b"cluster"
 """The value of POSTINGS where each posting has its cluster, which those of older versions lack."""
+
+POINTER = b"checkpoint"
+"""What graph and sessions stand for."""
+OWN = (IDENTITY, ORIGIN, POINTER, POSTINGS)
+"""Entries of `meta` that no topic has."""
+FROM_MODEL_STATE = ("rows", "clusters", "postings")
+"""Families that follow from the rows in `model-state`."""
 
 _WRITE = msgspec.msgpack.encode
 
@@ -103,6 +112,18 @@ class Store:
         for family in self._cf.values():
             family.close()
         self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Close. What RocksDB says of that does not hide the error that ends it all."""
+        try:
+            self.close()
+        except Exception as closing:
+            if error is None:
+                raise
+            log.warning("%s: RocksDB could not close well: %s", self.path, closing)
 
     # -- meta ------------------------------------------------------------------------------------
 
@@ -187,6 +208,15 @@ class Store:
         """Seconds since the folder last took something from Kafka, by this machine's clock."""
         value = self.meta(APPLIED_AT)
         return time.time() - msgspec.msgpack.decode(value, type=float) if value else 0.0
+
+    def forget_rows(self) -> None:
+        """Drop all that `model-state` has and forget how far it was read, in one batch.
+
+        Attributes, and the checkpoint of graph and sessions, stay.
+        """
+        gone = {f: [(key, None) for key, _ in self.scan(f)] for f in FROM_MODEL_STATE}
+        meta = [(key, None) for key, _ in self.scan("meta") if key not in OWN]
+        self.write_entries(gone | {"meta": meta})
 
     # -- rows and indices ------------------------------------------------------------------------
 
@@ -388,13 +418,3 @@ def _each(call: Callable[..., object], *arguments: Iterable[object]) -> None:
 def applied_now() -> Entry:
     """The entry that says that the folder is level with Kafka now."""
     return APPLIED_AT, _WRITE(time.time())
-
-
-def open_for_reading(path: Path, secondary: Path) -> Store:
-    """A view of a state folder beside the process that writes it."""
-    if not (path / "CURRENT").exists():
-        raise WalkstreamError(f"{path}: there is no state folder here. Name one with --state DIR")
-    try:
-        return Store(path, secondary)
-    except Exception as error:
-        raise WalkstreamError(f"{path}: RocksDB could not read it ({error}). Try again") from error

@@ -16,9 +16,8 @@ from pathlib import Path
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from rich.prompt import Confirm
-from rocksdict import Options, Rdict
 
-from streamer import records
+from streamer import folders, records
 from streamer import store as stores
 from streamer.admin import forget
 from streamer.errors import ConfigError, Refused
@@ -27,6 +26,8 @@ from streamer.kafka import topics as all_topics
 from streamer.kafka.clients import CALL_SECONDS, failure
 from streamer.settings.sections import Config
 
+DAMAGED = b"damaged"
+"""Stands for the origin of a folder that cannot be read."""
 LEAVE_SECONDS = 5.0
 """How much longer than a session brokers may need to notice that a member is gone."""
 
@@ -61,8 +62,10 @@ def _run(
         print("nothing was changed: leave out --dry-run to do it")
         return
     if not yes:
-        if origin == stores.REPLAY:
-            raise ConfigError(f"{path} cannot be rebuilt: give --yes if it shall go all the same")
+        if origin in (stores.REPLAY, DAMAGED):
+            raise ConfigError(
+                f"{path} cannot be rebuilt, or cannot say so: give --yes if it shall go"
+            )
         if sys.stdin is None or not sys.stdin.isatty():
             raise ConfigError("there is no terminal to ask: give --yes to do this")
         if not Confirm.ask("Do it?", default=False):
@@ -94,6 +97,11 @@ def _plan(config: Config, path: Path | None, origin: bytes | None, topics: bool)
         fate = "the next start rebuilds it from Kafka"
         if origin == stores.REPLAY:
             fate = "it comes from `walkstream replay`, no worker took it over: it is lost for good"
+        elif origin == DAMAGED:
+            fate = (
+                "it is damaged, and cannot say where it comes from: the next start of a worker "
+                "rebuilds it from Kafka, what `walkstream replay` made is lost for good"
+            )
         elif topics:
             fate = "with all that it holds"
             if origin == stores.ADOPTED:
@@ -118,43 +126,42 @@ def _plan(config: Config, path: Path | None, origin: bytes | None, topics: bool)
 def _inspect(path: Path) -> bytes | None:
     """How the folder began (`store.ORIGIN`). Refused if it is no state folder, or in use."""
     refusal = f"{path}: this is no state folder of Walkstream, and reset does not touch it"
-    if not (path / "CURRENT").exists():
+    if not folders.files(path):
         raise Refused(f"{refusal}: there is no database in it. Look at state.dir")
+    # Opening writes to the folder: a database of another program must not be opened.
+    if not folders.is_ours(path):
+        raise Refused(f"{refusal}: its database is that of another program")
     try:
-        # Opening writes to the folder: a database of another program must not be opened.
-        if not {*stores.FAMILIES} <= {*Rdict.list_cf(str(path), Options(raw_mode=True))}:
-            raise Refused(f"{refusal}: its database is that of another program")
         store = stores.Store(path)  # takes the lock that a worker holds
         known = store.meta(records.SPACE) or store.meta(stores.IDENTITY)
         origin = store.meta(stores.ORIGIN)
         store.close()
-    except Refused:
-        raise
     except Exception as error:
-        raise _unusable(path, error) from error
+        if "/LOCK:" in str(error):
+            raise _in_use(path) from error
+        return DAMAGED
     if known is None:
         raise Refused(f"{refusal}: it holds neither vectors nor offsets")
     return origin
 
 
-def _unusable(path: Path, error: Exception) -> Refused:
-    if "/LOCK:" in str(error):
-        return Refused(
-            f"{path}: a process has this state folder open: stop the worker, then reset again"
-        )
+def _in_use(path: Path) -> Refused:
     return Refused(
-        f"{path}: cannot be read ({error}), and reset deletes only what it can read. If this is a "
-        "state folder and no worker runs, delete it by hand"
+        f"{path}: a process has this state folder open: stop the worker, then reset again"
     )
 
 
 def _delete_folder(path: Path) -> None:
     """Delete the files of RocksDB, and the folder unless it is a mount or holds something else."""
     try:
-        Rdict.destroy(str(path), Options(raw_mode=True))
+        left = folders.delete(path)
     except Exception as error:
-        raise _unusable(path, error) from error
-    left = sorted(file.name for file in path.iterdir()) if path.exists() else []
+        if "/LOCK:" in str(error):
+            raise _in_use(path) from error
+        raise Refused(
+            f"{path}: not all of it could be deleted ({error}). Look at the rights to the folder, "
+            "then reset again"
+        ) from error
     if left:
         print(f"{path}: what is not Walkstream's stays: {', '.join(left)}")
 

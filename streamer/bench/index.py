@@ -25,11 +25,12 @@ from core.rows import to_values
 from streamer import records
 from streamer.bench.catalogue import Catalogue
 from streamer.bench.results import Options, Result, in_turns
+from streamer.folders import reading
 from streamer.query.index import Index, Mode
 from streamer.query.shelves import Resident
 from streamer.records import Space
 from streamer.rocks import LOG_BYTES
-from streamer.store import Store, open_for_reading
+from streamer.store import Store
 
 ITEMS, QUICK_ITEMS = 100_000, 20_000
 ROUND, QUICK_ROUND = 20_000, 4_000
@@ -60,9 +61,8 @@ def measure(options: Options) -> Iterator[Result]:
         store.write_changes(first, {})
         yield from writes(catalogue, store, first, size, folder)
         store.close()
-        reader = open_for_reading(folder / "state", folder / "reader")
-        yield from queries(reader, QUICK_QUERIES if options.quick else QUERIES)
-        reader.close()
+        with reading(folder / "state") as reader:
+            yield from queries(reader, QUICK_QUERIES if options.quick else QUERIES)
 
 
 # -- writing -------------------------------------------------------------------------------------

@@ -1,11 +1,10 @@
 """The same engine, rounds and commits on files instead of Kafka: for backfill and try-outs."""
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
+from typing import Any, Self
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -19,7 +18,7 @@ from rich.progress import (
 
 from core.engine import Engine
 from core.rounds import Changes, Inputs
-from streamer import kernels, outputs, records
+from streamer import folders, kernels, outputs, records
 from streamer import store as stores
 from streamer.decode.deadletter import as_json_line
 from streamer.decode.events import Invalid, attribute_tokens, decode_item
@@ -67,12 +66,15 @@ def run(
     """
     outputs.make_folder("--out", out, force)
     try:
-        with closing(Replay(config, source, out, publish_all)) as replay:
+        with (
+            folders.writing(out / DIRECTORY),
+            Replay(config, source, out, publish_all) as replay,
+        ):
             if items is not None:
                 replay.describe(items)
             replay.run(as_json)
     except WalkstreamError:
-        shutil.rmtree(out / DIRECTORY, ignore_errors=True)
+        folders.remove(out / DIRECTORY)
         for name in (VECTORS, DEAD_LETTERS):
             (out / name).unlink(missing_ok=True)
         raise
@@ -146,9 +148,12 @@ class Replay:
         checkpoint.save(self.store, self.engine, {})
         self._tell(self._report(time.perf_counter() - begin), as_json)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
         """Let go of the state folder."""
-        self.store.close()
+        self.store.__exit__(*error)
 
     def _rounds(self) -> Iterator[tuple[list[Record], bool]]:
         """The records in rounds, and whether a round is the last."""

@@ -1,7 +1,6 @@
 """What a state folder holds, for people and for scripts."""
 
 import statistics
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from core.placing.placement import SETTLED, Placement
 from streamer import counts, records
 from streamer import store as stores
 from streamer.errors import WalkstreamError
+from streamer.folders import reading
 from streamer.records import is_item
-from streamer.store import Store, open_for_reading
+from streamer.store import Store
 from streamer.terminal import Console
 from streamer.worker import checkpoint
 
@@ -131,12 +131,8 @@ def run(state: Path, min_items: int, as_json: bool) -> None:
 
     `min_items` is `clusters.min_items`, which the folder does not tell.
     """
-    with tempfile.TemporaryDirectory(prefix="walkstream-") as scratch:
-        store = open_for_reading(state, Path(scratch))
-        try:
-            found = contents(store)
-        finally:
-            store.close()
+    with reading(state) as store:
+        found = contents(store)
     if as_json:
         print(msgspec.json.encode(found).decode())
         return

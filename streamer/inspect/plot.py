@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import io
-import tempfile
 import textwrap
 import warnings
 from collections import Counter
@@ -19,13 +18,14 @@ from numpy.typing import NDArray
 from core.placing.clusters import NONE
 from streamer import counts, outputs
 from streamer.errors import ConfigError, WalkstreamError
+from streamer.folders import reading
 from streamer.inspect import labels as labels_of
 from streamer.inspect.folder import clusters_awaited, settled
 from streamer.inspect.labels import Label, short
 from streamer.query.names import name_of, text
 from streamer.query.run import published
 from streamer.records import is_item
-from streamer.store import Store, open_for_reading
+from streamer.store import Store
 from streamer.terminal import one_line
 
 Projection = Literal["auto", "pca", "umap"]
@@ -173,12 +173,8 @@ def run(
     """
     draw = _drawer(out)
     outputs.check("--out", out, force)
-    with tempfile.TemporaryDirectory(prefix="walkstream-") as scratch:
-        store = open_for_reading(state, Path(scratch))
-        try:
-            drawn = read(store, by, projection, min_items)
-        finally:
-            store.close()
+    with reading(state) as store:
+        drawn = read(store, by, projection, min_items)
     outputs.write("--out", out, draw(drawn, labels), force)
     print(f"{out}: {drawn.title}")
 

@@ -1,6 +1,7 @@
 """The Kafka clients of a worker, and the properties that exactly-once needs of them."""
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from streamer.errors import ConfigError, Fenced, Refused, WalkstreamError
+from streamer.errors import ConfigError, Fenced, KafkaTrouble, Refused, WalkstreamError
 from streamer.kafka import reaching
 from streamer.settings.secrets import hidden
 from streamer.settings.sections import Config, KafkaValue
@@ -63,14 +64,16 @@ _UNREADABLE = frozenset(
     {KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError.MSG_SIZE_TOO_LARGE}
 )
 
-_PLACE_TAKEN = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError.UNKNOWN_MEMBER_ID})
-TAKEN_OVER = _PLACE_TAKEN | {
-    KafkaError._FENCED,
-    # A consumer has one fatal error, which is that another one took its group.instance.id.
-    KafkaError._FATAL,
-    KafkaError.PRODUCER_FENCED,
-    KafkaError.INVALID_PRODUCER_EPOCH,
-}
+TAKEN_OVER = frozenset(
+    {
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError._FENCED,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+    }
+)
+"""Another process has the name of this one. The last three are also said to a producer whose
+transaction was too old: the broker fences it as if another had come."""
 
 FORBIDDEN = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
@@ -101,7 +104,7 @@ def _log_error(error: KafkaError) -> None:
 
 
 _last_error = ""
-
+_PROCESS = secrets.token_hex(4)
 COMMON: dict[str, Any] = {"log_level": 2, "error_cb": _log_error}
 """librdkafka's own lines are left out: what matters of them comes as an error."""
 
@@ -113,6 +116,11 @@ fetches again, in which a reader that is behind empties the queue and waits too.
 def identity(config: Config) -> str:
     """`group.instance.id` and `transactional.id` of this worker."""
     return f"{config.app.name}-{config.app.instance}"
+
+
+def member(config: Config) -> str:
+    """`client.id` of this process in the group: no other has it, and no new session changes it."""
+    return f"{config.kafka.get('client.id', identity(config))}-{_PROCESS}"
 
 
 def admin(config: Config) -> AdminClient:
@@ -190,6 +198,7 @@ def group_consumer(config: Config) -> Consumer:
         | {
             "group.id": config.app.name,
             "group.instance.id": identity(config),
+            "client.id": member(config),
             "group.protocol": "classic",
             "partition.assignment.strategy": "cooperative-sticky",
             "enable.auto.commit": False,
@@ -275,6 +284,9 @@ def checked(message: Message) -> Message:
                 'kafka."receive.message.max.bytes", raise that; if not, it is damaged on the '
                 "broker's disk, and another replica may have it whole"
             )
+        if error.code() == KafkaError._FATAL:
+            # The one fatal error of a consumer is that another took its group.instance.id.
+            error = KafkaError(KafkaError.FENCED_INSTANCE_ID, error.str())
         raise failure(error, f"{topic}[{message.partition()}]" if topic else "consumer")
     return message
 
@@ -298,7 +310,7 @@ def failure(error: KafkaError, where: str) -> WalkstreamError:
             f"{where}: {error.str()}. Another process took over the name of this worker: give "
             "every worker its own app.instance, and do not start this one again until that is so"
         )
-    return WalkstreamError(f"{where}: {error.name()}: {error.str()}. Restart the worker")
+    return KafkaTrouble(f"{where}: {error.name()}: {error.str()}. Restart the worker")
 
 
 def transaction_failure(
@@ -309,9 +321,9 @@ def transaction_failure(
     The broker ends one that is too old, and fences its producer as if another one had its name.
     """
     most = float(config.kafka.get("transaction.timeout.ms", TRANSACTION_MS)) / 1000
-    if seconds <= most or error.code() in _PLACE_TAKEN:
+    if seconds <= most or error.code() == KafkaError.FENCED_INSTANCE_ID:
         return failure(error, where)
-    return WalkstreamError(
+    return KafkaTrouble(
         f"{where}: {error.str()}. The transaction took {seconds:.0f} s, longer than "
         f'kafka."transaction.timeout.ms" ({most:g} s), so the broker ended it. Restart the worker; '
         'if it comes again, raise kafka."transaction.timeout.ms", or look why the brokers are slow'

@@ -1,7 +1,6 @@
 """Neighbours of an item, of a session, or of many of both: what `walkstream query` prints."""
 
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,10 @@ from rich.table import Table
 
 from streamer import counts
 from streamer.errors import ConfigError, WalkstreamError
+from streamer.folders import reading
 from streamer.query.index import Answer, Index, Mode
 from streamer.query.names import name_of
 from streamer.query.shelves import published as published
-from streamer.store import open_for_reading
 from streamer.terminal import Console
 
 STDIN = "-"
@@ -50,18 +49,14 @@ def run(state: Path, items: Sequence[str], options: Options) -> None:
         raise ConfigError("- stands for the lines of standard input: give it alone, or items")
     if many and sys.stdin is None:
         raise ConfigError("standard input is closed: send queries into it, one a line")
-    with tempfile.TemporaryDirectory(prefix="walkstream-") as scratch:
-        store = open_for_reading(state, Path(scratch))
-        try:
-            index, placed = Index(store, resident=many), counts.with_vector(store)
-            if options.mode == "hybrid" and not index.arcs.there:
-                print(NO_GRAPH, file=sys.stderr)
-            if many:
-                _answer_lines(index, placed, options)
-            else:
-                _print(_answer(index, items, options), placed, options.as_json)
-        finally:
-            store.close()
+    with reading(state) as store:
+        index, placed = Index(store, resident=many), counts.with_vector(store)
+        if options.mode == "hybrid" and not index.arcs.there:
+            print(NO_GRAPH, file=sys.stderr)
+        if many:
+            _answer_lines(index, placed, options)
+        else:
+            _print(_answer(index, items, options), placed, options.as_json)
 
 
 def _answer(index: Index, items: Sequence[str], options: Options) -> Answer:

@@ -21,11 +21,11 @@ from streamer.decode.ahead import Window
 from streamer.errors import Refused
 from streamer.kafka.clients import Partition, partition_name
 from streamer.store import ORIGIN, Entry, Store, applied_now
+from streamer.store import POINTER as POINTER
 
 log = logging.getLogger(__name__)
 
 FOLDED = ("graph", "sessions")
-POINTER = b"checkpoint"
 
 ARC_BYTES = 8
 _SLOT = struct.Struct(">I")

@@ -3,7 +3,6 @@
 It asks what a start asks, in the same order, and stops at the first thing that would stop a worker.
 """
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from streamer import counts, records
 from streamer.admin import forget
 from streamer.decode.guarded import GuardedDecoder
 from streamer.errors import Refused
+from streamer.folders import files, reading
 from streamer.kafka import clients, rights, topics
 from streamer.kafka.clients import Partition, label, partition_name
 from streamer.kafka.identity import Identity, identity
@@ -27,7 +27,6 @@ from streamer.kafka.newest import newest
 from streamer.model_state import reserved
 from streamer.records import Progress, Space
 from streamer.settings.sections import Config
-from streamer.store import open_for_reading
 from streamer.terminal import Console
 from streamer.worker import checkpoint, header, restore
 from streamer.worker.header import Accepted
@@ -80,21 +79,17 @@ def _folder(config: Config, now: Identity, accepted: Accepted, console: Console)
     """Says what the state folder is."""
     path = Path(config.state.dir)
     forget.check_reset(path)
-    if not (path / "CURRENT").exists():
+    if not files(path):
         console.print(f"{escape(str(path))}: no state folder yet: rows come from Kafka")
         return Known(None, {}, {}, {}, {})
-    with tempfile.TemporaryDirectory(prefix="walkstream-") as scratch:
-        store = open_for_reading(path, Path(scratch))
-        try:
-            header.check_folder(config, store, now, accepted)
-            if (space := store.space) is not None:
-                space.check(Space.of(config.engine_settings, space.partitions), str(path))
-            saved, rows = checkpoint.pointer(store), counts.rows(store)[0]
-            folded = saved.offsets if saved else {}
-            ids = header.folder_ids(store)
-            known = Known(space, store.progress(), store.tail_offsets(), folded, ids)
-        finally:
-            store.close()
+    with reading(path) as store:
+        header.check_folder(config, store, now, accepted)
+        if (space := store.space) is not None:
+            space.check(Space.of(config.engine_settings, space.partitions), str(path))
+        saved, rows = checkpoint.pointer(store), counts.rows(store)[0]
+        folded = saved.offsets if saved else {}
+        ids = header.folder_ids(store)
+        known = Known(space, store.progress(), store.tail_offsets(), folded, ids)
     console.print(f"{escape(str(path))}: a state folder of {rows:,} items, and its space fits")
     return known
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from streamer.errors import Fenced, Refused, WalkstreamError
+from streamer.errors import KafkaTrouble, Refused
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, checked
 from streamer.settings.sections import Config
@@ -83,10 +83,7 @@ class Group:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if self.joined and partitions:
-            raise WalkstreamError(
-                f"the group handed over {_named(partitions)}, which was not there at the start: "
-                "restart the worker, and it reads that too"
-            )
+            raise KafkaTrouble(self._handed_over(partitions))
         # An offset of its own keeps the client from asking the broker where to begin, and what is
         # paused before it is assigned is never fetched.
         self.assigned |= {(tp.topic, tp.partition) for tp in partitions}
@@ -97,16 +94,30 @@ class Group:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if self.joined:
-            raise Fenced(
-                f"the group took away {_named(partitions)}: another worker joined group "
-                f"{self.config.app.name}. This version runs one worker per app"
-            )
+            raise KafkaTrouble(f"group {self.config.app.name} took away {_named(partitions)}")
         self.assigned -= {(tp.topic, tp.partition) for tp in partitions}
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        raise Fenced(
-            f"{_named(partitions)} was lost: the group's session ended without this worker"
+        if self.joined:
+            # The client would join again at once, and push out who may have this place by now.
+            consumer.unsubscribe()
+            raise KafkaTrouble(self._session_ended(partitions))
+
+    def _session_ended(self, partitions: list[TopicPartition]) -> str:
+        seconds = int(self.config.kafka.get("session.timeout.ms", clients.SESSION_MS)) / 1000
+        return (
+            f"{_named(partitions)} was lost: group {self.config.app.name} heard nothing of this "
+            f"worker for {seconds:g} s (session.timeout.ms), as it or a broker stood still or the "
+            "way between them was cut. Restart the worker"
+        )
+
+    def _handed_over(self, partitions: list[TopicPartition]) -> str:
+        if self.assigned >= {(tp.topic, tp.partition) for tp in partitions}:
+            return self._session_ended(partitions)
+        return (
+            f"the group handed over {_named(partitions)}, which was not there at the start: "
+            "restart the worker, and it reads that too"
         )
 
     def poll(self, timeout: float = 0.0) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 import numpy as np
-from confluent_kafka import KafkaException, Message
+from confluent_kafka import Message
 from prometheus_client import CollectorRegistry
 
 from core.engine import Engine
@@ -21,17 +21,17 @@ from streamer.admin import forget
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Decoded
 from streamer.decode.guarded import GuardedDecoder
-from streamer.errors import Refused, WalkstreamError
+from streamer.errors import KafkaTrouble, Refused, WalkstreamError
+from streamer.folders import guarded
 from streamer.kafka import clients, rights, topics, unreadable
-from streamer.kafka.clients import Partition, failure
+from streamer.kafka.clients import Partition, failure, kafka_error
 from streamer.kafka.identity import Watch, identity
 from streamer.kafka.transactions import Transactions
 from streamer.settings.sections import Config
-from streamer.store import guarded
 from streamer.watch import log as logs
 from streamer.watch.health import Health
 from streamer.watch.metrics import Metrics
-from streamer.worker import checkpoint, header, repair, restore
+from streamer.worker import checkpoint, header, repair, restore, verdict
 from streamer.worker.commit import Batch, Committer, Pending
 from streamer.worker.group import Group
 from streamer.worker.header import Accepted
@@ -60,16 +60,20 @@ def run(config: Config, accepted: Accepted) -> None:
     stop = Stop()
     # RocksDB is closed at the end of it, so that a folder that it could not read may be moved.
     with guarded(Path(config.state.dir)), ExitStack() as stack:
+        worker = Worker(config, stop, stack)
         try:
-            worker = Worker(config, stop, stack)
             worker.start(accepted)
             worker.loop()
             worker.finish()
         except Stopped:
             log.info("stopped while restoring; nothing was changed")
         except Exception as error:
-            if isinstance(error, KafkaException):
-                error = failure(error.args[0], "kafka")
+            if isinstance(error, SystemError) and isinstance(error.__cause__, WalkstreamError):
+                error = error.__cause__  # of a callback, from within a call that failed as well
+            if (kafka := kafka_error(error)) is not None:
+                error = failure(kafka, "kafka")
+            if isinstance(error, KafkaTrouble):
+                error = worker.verdict(error)
             stop.ending.within(CLOSE_SECONDS, partial(logs.end, error))
             raise error
         stop.ending.within(CLOSE_SECONDS, _without_farewell)
@@ -132,6 +136,12 @@ class Worker:
         self.attributes: Attributes = []
         self.forgotten: set[bytes] = set()
 
+    def verdict(self, trouble: KafkaTrouble) -> WalkstreamError:
+        """What the worker ends with after trouble with Kafka."""
+        if not hasattr(self, "group"):
+            return trouble  # it has no place yet that anybody could take
+        return verdict.of(trouble, self.config, self.watch)
+
     # -- start -----------------------------------------------------------------------------------
 
     def start(self, accepted: Accepted) -> None:
@@ -150,8 +160,7 @@ class Worker:
                 raise Refused("the topics do not fit:\n  " + "\n  ".join(mismatches))
         now = identity(admin, config.topics)
         self.watch = Watch(admin, config.topics, now)
-        self.store = restore.open_store(config, admin, now, accepted)
-        stack.callback(self.store.close)
+        self.store = stack.enter_context(restore.open_store(config, admin, now, accepted))
         accepted = accepted._replace(repair=repair.is_asked(self.store, accepted.repair))
         log.info("settling what an earlier process may have left open")
         self.transactions = Transactions(config)

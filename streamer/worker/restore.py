@@ -8,7 +8,6 @@ With no folder all of it comes from Kafka: every row, and the clicks of one hori
 """
 
 import logging
-import shutil
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
 from core.settings import DAY_MS
-from streamer import records
+from streamer import folders, records
 from streamer import store as stores
 from streamer.admin import forget
 from streamer.decode.events import Decoder
@@ -40,11 +39,12 @@ log = logging.getLogger(__name__)
 def open_store(config: Config, admin: AdminClient, now: Identity, accepted: Accepted) -> Store:
     """The state folder, if it belongs to these topics and is young enough to catch up.
 
-    Refused if cluster or model are not those that the folder was made with, or if a reset is only
-    half done.
+    Refused if cluster or model are not those that the folder was made with, if a reset is only
+    half done, or if another program's database is there.
     """
     path = Path(config.state.dir)
     forget.check_reset(path)
+    folders.check_ours(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     store = Store(path)
     if store.meta(stores.IDENTITY) is None:
@@ -64,11 +64,15 @@ def open_store(config: Config, admin: AdminClient, now: Identity, accepted: Acce
         store.close()
         raise
     limit = topics.DELETE_RETENTION_MS / 2000
-    # A folder of `replay` is no cache as long as no worker has published it.
+    # A folder of `replay` is no cache at all as long as no worker has published it.
     if store.progress() and store.age() > limit:
         log.warning("%s: older than %.0f s, deletions may be missing: rebuilding", path, limit)
+        if store.meta(stores.ORIGIN) is not None:
+            # No Kafka has the clicks and the catalogue of a replay.
+            store.forget_rows()
+            return store
         store.close()
-        shutil.rmtree(path)
+        folders.delete(path)
         return open_store(config, admin, now, accepted)
     return store
 

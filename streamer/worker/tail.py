@@ -1,5 +1,6 @@
 """The tail of `items` and `model-state`, with which the state folder is kept level."""
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,10 @@ from streamer.kafka.unreadable import read_alone, verdict_on
 from streamer.kafka.waiting import OpenTransactions
 from streamer.settings.sections import Config
 from streamer.store import Store
+
+IDLE_SECONDS = 60.0
+"""A folder that nothing happens to says so often that it is level with Kafka: by that its age
+counts, and brokers that were away for longer would have ended the worker."""
 
 Attributes = list[tuple[str, Sequence[str] | None]]
 
@@ -43,6 +48,8 @@ class Tail:
         self.watched = [(t, p) for t in watched for p in clients.partitions(consumer, t)]
         self.offsets = dict.fromkeys(self.watched, 0)
         self.reached = dict.fromkeys(self.watched, -1)
+        self.applied = time.monotonic()
+        """When the folder last said that it is level with Kafka, by the monotonic clock."""
         self.forgotten: set[bytes] = set()
         """Keys of the users whose clicks do not count."""
         self.bad: list[tuple[Partition, int, DeadLetter]] = []
@@ -151,7 +158,14 @@ class Tail:
             out += self._get_past(message, described)
         if messages:
             self._apply(rows, gone, described, meta)
+        elif time.monotonic() - self.applied > IDLE_SECONDS and self._at_the_ends():
+            self.applied = time.monotonic()
+            self.store.write_entries({"meta": [stores.applied_now()]})
         return out
+
+    def _at_the_ends(self) -> bool:
+        """Whether all that was there is in the folder, as of the last word of the brokers."""
+        return all(self.reached[p] >= self.offsets[p] for p in self.watched)
 
     def _is_lost(self, message: Message) -> bool:
         """Whether records of `items` cannot be fetched. Of `model-state` none can be missing."""
@@ -178,6 +192,7 @@ class Tail:
         self, rows: dict[bytes, bytes], gone: dict[bytes, int],
         described: dict[bytes, Described], meta: dict[bytes, bytes | None],
     ) -> None:  # fmt: skip
+        self.applied = time.monotonic()
         if records.SPACE in meta:
             self.store.write(meta={records.SPACE: meta.pop(records.SPACE)})
         meta |= dict([stores.applied_now()])

@@ -3,7 +3,8 @@
 CHAOS_PLAN is a JSON object: `point` (a step of the commit, of a restore or of a reset, or a write
 to RocksDB inside a step),
 `when` (before, middle, after), `call` (at which call of it, from 1), and `marker`, a file that is
-written just before the kill, so that a test knows that the point was reached.
+written just before the kill, so that a test knows that the point was reached. With `freezes` it
+stops there (SIGSTOP) until somebody lets it go on.
 """
 
 import json
@@ -12,7 +13,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from streamer import cli
 from streamer.admin import forget
@@ -41,8 +42,11 @@ POINTS: dict[str, tuple[Any, str]] = {
 }
 
 
-def die() -> NoReturn:
+def die() -> None:
     Path(PLAN["marker"]).write_text(f"{PLAN['point']} {PLAN['when']}")
+    if PLAN.get("freezes"):
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("SIGKILL returned")
 
@@ -106,7 +110,7 @@ class _DyingDb:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._db, name)
 
-    def write(self, batch: Any) -> NoReturn:
+    def write(self, batch: Any) -> None:
         die()
 
 

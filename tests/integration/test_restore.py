@@ -104,9 +104,9 @@ def test_an_unreadable_folder_is_moved_aside_and_the_next_start_rebuilds_it(
         garble(file_of(app, damaged))
     worker = app.worker()
     assert worker.wait() == 5, worker.output
-    (aside,) = app.state.parent.glob(f"{app.state.name}.corrupt-*")
+    (aside,) = app.state.glob("corrupt-*")
     assert str(aside) in worker.output
-    assert not app.state.exists()
+    assert list(app.state.iterdir()) == [aside]
     app.worker().running().stop()
     assert_same(contents(app.config), wanted)
     shutil.rmtree(aside)

@@ -11,7 +11,8 @@ import pytest
 from streamer import records
 from streamer.admin import forget
 from streamer.errors import CorruptState
-from streamer.store import Ahead, Store, guarded
+from streamer.folders import guarded
+from streamer.store import Ahead, Store
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +71,7 @@ def test_what_was_moved_aside_stays_private(tmp_path: Path) -> None:
     Store(path).close()
     with pytest.raises(CorruptState), guarded(path):
         raise Ahead("the log ends before it")
-    (aside,) = tmp_path.glob("state.corrupt-*")
+    (aside,) = path.glob("corrupt-*")
     assert (mode(aside), modes(aside)) == (0o700, {0o600})
 
 

@@ -11,7 +11,7 @@ from core.ids.vocabulary import ATTRIBUTE
 from core.rounds import Inputs
 from core.rows import FORMAT, row_dtype
 from streamer import counts, records
-from streamer.errors import CorruptState, WalkstreamError
+from streamer.errors import WalkstreamError
 from streamer.records import Progress, Space
 from streamer.store import (
     DESCRIBED,
@@ -19,8 +19,6 @@ from streamer.store import (
     Store,
     bucket_prefix,
     cluster_prefix,
-    guarded,
-    open_for_reading,
 )
 from tests.unit.state.made import SETTINGS, START_MS, batches
 
@@ -280,38 +278,3 @@ def test_rows_without_a_space_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WalkstreamError, match="no vector space yet"):
         store.all_rows()
     store.close()
-
-
-def test_a_reader_sees_what_was_written_before_it_opened(store: Store, tmp_path: Path) -> None:
-    store.write(keys=[b"a"], rows=row(1))
-    reader = open_for_reading(store.path, tmp_path / "secondary")
-    store.write(keys=[b"b"], rows=row(1))
-    assert reader.row(b"a") == row(1).tobytes()
-    assert store.row(b"b") is not None
-    reader.close()
-
-
-def test_a_folder_that_another_has_open_stays_where_it_is(store: Store) -> None:
-    with pytest.raises(WalkstreamError, match="another process has this"), guarded(store.path):
-        Store(store.path)
-    assert store.path.exists()
-
-
-def test_a_damaged_folder_is_moved_aside(tmp_path: Path) -> None:
-    path = tmp_path / "state"
-    Store(path).close()
-    manifest = next(path.glob("MANIFEST-*"))
-    manifest.write_bytes(b"\0" * manifest.stat().st_size)
-    with pytest.raises(CorruptState, match="cannot be used"), guarded(path):
-        Store(path)
-    assert not path.exists()
-    assert len(list(tmp_path.glob("state.corrupt-*"))) == 1
-
-
-def test_a_damaged_folder_that_is_only_read_stays_where_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "state"
-    Store(path).close()
-    next(path.glob("MANIFEST-*")).write_bytes(b"nonsense")
-    with pytest.raises(WalkstreamError, match="could not read it"):
-        open_for_reading(path, tmp_path / "secondary")
-    assert path.exists()

@@ -1,0 +1,254 @@
+"""State folders on a disk that is full or damaged, and the files of others that stay in them."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from confluent_kafka.admin import AdminClient
+from rocksdict import Rdict
+
+from streamer import store as stores
+from streamer.demo.shop import Shop
+from streamer.errors import CorruptState, Refused, WalkstreamError
+from streamer.files import replay
+from streamer.files.readers import Source
+from streamer.folders import check_ours, delete, guarded, reading
+from streamer.inspect import folder as inspection
+from streamer.inspect import plot
+from streamer.kafka.identity import Identity
+from streamer.query import run as query
+from streamer.records import Progress, progress_key
+from streamer.settings import load as config
+from streamer.store import Store
+from streamer.worker import checkpoint
+from streamer.worker.header import Accepted
+from streamer.worker.restore import open_store
+from tests.support import ROOT
+
+START_MS = 1_700_000_000_000
+NOWHERE = Identity("", {})
+SMALL = ["model.dim=16", "clusters.count=8", "clusters.min_items=40", "metrics.port=0"]
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("log") / "clicks.jsonl"
+    clicks = islice(Shop(1, products=200).clicks(START_MS, rate=1.0), 3000)
+    path.write_bytes(b"\n".join(msgspec.json.encode(click) for click in clicks))
+    return path
+
+
+@pytest.fixture(scope="module")
+def learned(log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("learned") / "out"
+    replay.run(config.load(None, SMALL, {}), Source([log]), None, out, False)
+    return out / "state"
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A folder that is closed and knows no topics yet."""
+    path = tmp_path / "state"
+    Store(path).close()
+    return path
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """The database of another program."""
+    path = tmp_path / "theirs"
+    database = Rdict(str(path))
+    database["key"] = "value"
+    database.close()
+    return path
+
+
+# -- damage --------------------------------------------------------------------------------------
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    """Change a byte in each 200: no block stays whole, however short it is."""
+    data = bytearray(path.read_bytes())
+    data[::200] = bytes(byte ^ 0x55 for byte in data[::200])
+    path.write_bytes(data)
+
+
+def flip_first_blocks(path: Path) -> None:
+    """The same of the first third, so that RocksDB opens the file and cannot read on in it."""
+    data = bytearray(path.read_bytes())
+    end = len(data) // 3
+    data[:end:200] = bytes(byte ^ 0x55 for byte in data[:end:200])
+    path.write_bytes(data)
+
+
+def draw(path: Path) -> None:
+    with reading(path) as store:
+        plot.read(store, "category", "pca", 0)
+
+
+COMMANDS: list[Callable[[Path], None]] = [
+    lambda path: query.run(path, ["sku-0001"], query.Options(mode="hybrid")),
+    lambda path: inspection.run(path, 40, as_json=True),
+    draw,
+]
+
+
+@pytest.mark.parametrize("damage", [cut, flip, flip_first_blocks, Path.unlink])
+@pytest.mark.parametrize("names", ["*.sst", "CURRENT", "MANIFEST-*"])
+def test_what_reads_a_damaged_folder_says_so_and_what_to_do(
+    learned: Path, tmp_path: Path, names: str, damage: Callable[[Path], Any]
+) -> None:
+    """Each file of every family; an error of another class would be a traceback."""
+    for name in sorted(file.name for file in learned.glob(names)):
+        folder = tmp_path / name
+        shutil.copytree(learned, folder)
+        damage(folder / name)
+        told = []
+        for command in COMMANDS:
+            try:
+                command(folder)
+            except WalkstreamError as error:
+                told.append(str(error))
+        if (names, damage) == ("MANIFEST-*", cut):
+            # RocksDB takes its half for the whole, and finds an empty folder.
+            assert all("nothing was learned" in text for text in told)
+            continue
+        whole = damage is not flip_first_blocks
+        assert len(told) == len(COMMANDS) if whole else told, name
+        assert all("damaged" in text and "`walkstream reset`" in text for text in told), told
+
+
+def test_a_reader_sees_what_was_written_before_it_opened(made: Path) -> None:
+    with Store(made) as store:
+        store.set_meta({b"a": b"1"})
+        with reading(made) as reader:
+            store.set_meta({b"b": b"1"})
+            assert reader.meta(b"a") == b"1"
+
+
+def test_a_folder_that_another_has_open_stays_where_it_is(made: Path) -> None:
+    with Store(made), pytest.raises(WalkstreamError, match="another process"), guarded(made):
+        Store(made)
+    assert (made / "CURRENT").exists()
+
+
+def test_a_damaged_folder_goes_aside_without_the_files_of_others(
+    made: Path, tmp_path: Path
+) -> None:
+    """Also where the path is a link, perhaps to another disk: the link and its end stay."""
+    link = tmp_path / "link"
+    link.symlink_to(made)
+    (made / "notes.txt").write_text("mine")
+    manifest = next(made.glob("MANIFEST-*"))
+    manifest.write_bytes(b"\0" * manifest.stat().st_size)
+    with pytest.raises(CorruptState, match="cannot be used"), guarded(link):
+        Store(link)
+    (aside,) = made.glob("corrupt-*")
+    assert {file.name for file in made.iterdir()} == {"notes.txt", aside.name}
+    assert (aside / manifest.name).exists()
+    assert link.is_symlink()
+    Store(link).close()
+
+
+def test_the_database_of_another_program_is_neither_opened_nor_moved(theirs: Path) -> None:
+    before = {file.name: file.read_bytes() for file in theirs.iterdir()}
+    with pytest.raises(Refused, match="not Walkstream's"):
+        check_ours(theirs)
+    next(theirs.glob("MANIFEST-*")).write_bytes(b"nonsense")
+    with pytest.raises(WalkstreamError, match="nothing in it was touched"), guarded(theirs):
+        Store(theirs)
+    assert {*before} <= {file.name for file in theirs.iterdir()}
+
+
+# -- what is deleted -----------------------------------------------------------------------------
+
+
+def age(path: Path, origin: bytes | None = None) -> None:
+    """Make a folder that a worker left a day ago."""
+    with Store(path) as store:
+        entries = {
+            stores.IDENTITY: msgspec.msgpack.encode({}),
+            progress_key("clicks", 0): msgspec.msgpack.encode(Progress(7, START_MS, 1, 1)),
+            stores.APPLIED_AT: msgspec.msgpack.encode(time.time() - 86_400),
+        }
+        store.set_meta(entries | ({} if origin is None else {stores.ORIGIN: origin}))
+
+
+@pytest.fixture
+def admin() -> AdminClient:
+    """A client that nobody answers; without `topics.check` nobody is asked."""
+    return AdminClient({"bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+
+
+def test_a_folder_that_is_too_old_goes_without_the_files_of_others(
+    made: Path, tmp_path: Path, admin: AdminClient
+) -> None:
+    age(made)
+    link = tmp_path / "link"
+    link.symlink_to(made)
+    (made / "notes.txt").write_text("mine")
+    (made / "more").mkdir()
+    (made / "000099.sst").symlink_to(made / "notes.txt")
+    settings = [*SMALL, "topics.check=false", f"state.dir={link}"]
+    with open_store(config.load(None, settings, {}), admin, NOWHERE, Accepted()) as store:
+        assert not store.progress()
+    assert link.is_symlink()
+    assert (made / "notes.txt").read_text() == "mine"
+    assert (made / "more").is_dir()
+
+
+def test_an_adopted_replay_never_loses_its_graph_by_age(
+    learned: Path, tmp_path: Path, admin: AdminClient
+) -> None:
+    """Its rows are read from `model-state` anew, where deletions may be missing."""
+    path = tmp_path / "state"
+    shutil.copytree(learned, path)
+    age(path, stores.ADOPTED)
+    with Store(path) as store:
+        arcs, attributes = checkpoint.size(store), store.everything("attributes")
+    settings = [*SMALL, "topics.check=false", f"state.dir={path}"]
+    with open_store(config.load(None, settings, {}), admin, NOWHERE, Accepted()) as store:
+        assert checkpoint.size(store) == arcs
+        assert arcs[1] > 100
+        assert store.everything("attributes") == attributes
+        assert not any(store.everything(family) for family in ("rows", "postings", "clusters"))
+        assert not store.progress()
+        assert store.meta(stores.ORIGIN) == stores.ADOPTED
+
+
+def test_a_folder_that_holds_nothing_else_goes_whole(made: Path) -> None:
+    assert delete(made) == []
+    assert not made.exists()
+
+
+# -- a full disk ---------------------------------------------------------------------------------
+
+
+def test_a_replay_on_a_full_disk_says_so_and_takes_back_what_it_wrote(
+    log: Path, tmp_path: Path
+) -> None:
+    """RocksDB, which fails to close then too, must not have the last word."""
+    out = tmp_path / "out"
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    done = subprocess.run(
+        [sys.executable, "-m", "streamer.cli", "replay", str(log), "--out", str(out), *settings],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "there is no room left on the disk" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not any(out.iterdir())
