@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from streamer.settings.sections import Config
 from streamer.worker.header import Accepted
-from streamer.worker.loop import Stop, Worker
+from streamer.worker.loop import Worker
+from streamer.worker.stop import Stop
 from tests.support import SECONDS
 
 T = TypeVar("T")

@@ -1,14 +1,12 @@
 """The worker: collect clicks, take rounds, commit; and the life around that loop."""
 
 import logging
-import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 from confluent_kafka import Message
@@ -16,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from core.engine import Engine
 from core.rounds import Changes, Inputs
-from streamer import ending, kernels
+from streamer import kernels
 from streamer.admin import forget
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Decoded
@@ -38,6 +36,7 @@ from streamer.worker.header import Accepted
 from streamer.worker.readback import Readback
 from streamer.worker.reader import Reader, columns
 from streamer.worker.report import Report
+from streamer.worker.stop import Stop
 from streamer.worker.tail import Attributes, Tail
 
 log = logging.getLogger(__name__)
@@ -49,8 +48,6 @@ MAX_DEAD_LETTERS = 50_000
 """A commit closes with so many, so that its transaction ends in time."""
 
 
-STOP_SECONDS = 27.0
-"""How long a stop may take, of the half minute that supervisors grant."""
 CLOSE_SECONDS = 10.0
 """How long the farewell to the brokers may take when all else is done."""
 
@@ -86,31 +83,6 @@ def _without_farewell() -> int:
 
 class Stopped(Exception):
     """A stop was asked for before the worker was running."""
-
-
-class Stop:
-    """Set by the first SIGTERM or SIGINT. A second one, or STOP_SECONDS, ends the process."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.ending = ending.watch()
-        self.ending.on_first = partial(self.ending.within, STOP_SECONDS, _too_late)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self.asked:
-            log.info("stopping: finishing the round and committing; once more to abort")
-        self.asked = True
-
-
-def _too_late() -> int:
-    return logs.end(
-        WalkstreamError(
-            f"the stop took longer than {STOP_SECONDS:g} s, so it was cut short: do the brokers "
-            "answer? Nothing is lost: the next start takes again what was not committed"
-        )
-    )
 
 
 class Worker:
