@@ -17,7 +17,8 @@ class ConfigError(WalkstreamError):
 
 
 class Refused(WalkstreamError):
-    """Topics, ids or offsets do not fit what is stored: clicks would be lost or counted twice."""
+    """Clicks would be lost or counted twice: topics, ids or offsets do not fit what is stored, or
+    another process writes to the same folder."""
 
     exit_code = 3
 

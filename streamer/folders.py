@@ -181,7 +181,8 @@ def _explain(path: Path, error: Exception) -> None:
     elif type(error) is not Exception:  # those of RocksDB are of no other class
         raise error
     if "/LOCK:" in text and "ermission denied" not in text:
-        raise WalkstreamError(
+        # Started again, it would fail again for as long as the other one runs.
+        raise Refused(
             f"{path}: another process has this state folder open: is a worker of this app "
             "running already? There is one for an app.name"
         ) from error

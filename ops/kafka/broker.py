@@ -247,7 +247,11 @@ def main() -> None:
     except Unavailable as error:
         sys.exit(f"{error}: install it, or use a Kafka of your own")
     with broker:
-        print(f"Kafka on {broker.bootstrap}, data in {broker.folder}; stop it with Ctrl-C")
+        print(
+            f"Kafka on {broker.bootstrap}, data in {broker.folder}. Ctrl-C stops it and deletes "
+            "its data",
+            flush=True,
+        )
         signal.sigwait(STOPPING)
 
 

@@ -162,8 +162,8 @@ class Index:
         key = encode(item)
         if is_item(key) and (self.store.row(key) or self.store.attributes(key)):
             return WalkstreamError(
-                f"item {item!r} has no vector yet: it gets one after its first clicks together "
-                "with other items"
+                f"item {item!r} has no vector: it gets one after its first clicks together with "
+                "other items, or it had one and left, as nobody clicked it for graph.horizon"
             )
         return WalkstreamError(
             f"{self.store.path}: there is no item {item!r}. It was never clicked, or not for so "

@@ -140,7 +140,7 @@ def test_a_reader_sees_what_was_written_before_it_opened(made: Path) -> None:
 
 
 def test_a_folder_that_another_has_open_stays_where_it_is(made: Path) -> None:
-    with Store(made), pytest.raises(WalkstreamError, match="another process"), guarded(made):
+    with Store(made), pytest.raises(Refused, match="another process"), guarded(made):
         Store(made)
     assert (made / "CURRENT").exists()
 
