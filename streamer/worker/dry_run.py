@@ -28,7 +28,7 @@ from streamer.model_state import reserved
 from streamer.records import Progress, Space
 from streamer.settings.sections import Config
 from streamer.terminal import Console
-from streamer.worker import checkpoint, header, restore
+from streamer.worker import age, checkpoint, header, restore
 from streamer.worker.header import Accepted
 
 SAMPLE = 2000
@@ -68,6 +68,9 @@ def _run(config: Config, admin: AdminClient, accepted: Accepted) -> None:
     consumer = clients.tail_consumer(config)
     try:
         progress = _progress(config, admin, consumer, known, now, accepted, console)
+        newest_ms = max((one.time for one in progress.values()), default=0)
+        if old := age.warning(newest_ms, config.graph.horizon_ms):
+            console.print(f"! {old}", style="yellow")
         _starts(config, admin, consumer, progress, known.folded, accepted, console)
         _sample(config, admin, consumer, console)
     finally:

@@ -120,6 +120,7 @@ class Worker:
         """Restore, join the group, and be ready to learn from the first unprocessed click."""
         config, stack = self.config, self.stack
         self.health.beat()
+        restore.check_space(config)
         kernels.prepare(config.engine_settings)
         self.health.state = "restoring"
         self.health.beat()

@@ -9,6 +9,7 @@ With no folder all of it comes from Kafka: every row, and the clicks of one hori
 
 import logging
 from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ from streamer import folders, records
 from streamer import store as stores
 from streamer.admin import forget
 from streamer.decode.events import Decoder
-from streamer.errors import Refused
+from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients, topics
 from streamer.kafka.clients import CALL_SECONDS, Partition, label, partition_name
 from streamer.kafka.identity import Identity
@@ -29,11 +30,24 @@ from streamer.records import Original, Space
 from streamer.settings.load import start_time
 from streamer.settings.sections import Config
 from streamer.store import Store
-from streamer.worker import checkpoint, header
+from streamer.worker import age, checkpoint, header
 from streamer.worker.group import Group
 from streamer.worker.header import Accepted
 
 log = logging.getLogger(__name__)
+
+
+def check_space(config: Config) -> None:
+    """Refused, before anything takes long, if the state folder has another vector space.
+
+    A folder that cannot be read is for `open_store` to judge, which may move it aside.
+    """
+    path = Path(config.state.dir)
+    space = None
+    with suppress(OSError, WalkstreamError), folders.reading(path) as store:
+        space = store.space
+    if space is not None:
+        space.check(Space.of(config.engine_settings, space.partitions), str(path))
 
 
 def open_store(config: Config, admin: AdminClient, now: Identity, accepted: Accepted) -> Store:
@@ -261,6 +275,9 @@ def load_model(store: Store, engine: Engine, tokens: Callable[[str], Sequence[st
     progress = store.progress().values()
     engine.round_number = max([engine.round_number, *(p.round for p in progress)])
     engine.clock.time = max([engine.clock.time, *(p.time for p in progress)])
+    old = age.warning(engine.clock.time, engine.settings.graph.horizon_ms)
+    if len(engine.items) and old:
+        log.warning(old)
     manifest = store.meta(records.MANIFEST)
     newest = msgspec.msgpack.decode(manifest, type=records.Manifest).commit if manifest else 0
     return max([newest, *(p.commit for p in progress)])

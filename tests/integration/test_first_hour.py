@@ -57,7 +57,12 @@ def test_a_dry_run_says_what_a_worker_would_do_and_writes_nothing(app: App) -> N
     behind = app.worker("--dry-run")
     assert behind.wait() == 0, behind.output
     assert "and its space fits" in behind.output
+    assert "the first click of today lets every item leave" in " ".join(behind.output.split())
     assert app.ends(app.config.topics.model_state) == before
+
+    again = app.worker().running()
+    assert "the first click of today lets every item leave" in again.output
+    again.stop()
 
 
 def test_a_dry_run_is_refused_as_the_worker_would_be(app: App) -> None:
