@@ -127,9 +127,13 @@ class Catalogue:
         for slot, each in zip(items.tolist(), tokens, strict=True):
             self._set_attributes(slot, list(islice(numbers, len(each))))
 
-    def recall_all(self) -> None:
+    def recall_all(self, before: Callable[[str], Sequence[str]] | None = None) -> None:
         """Give all items of a restored engine their attributes, as the settings of today have
-        them. An item with one that has no row yet is described in the next round."""
+        them. An item with one that has no row yet is described in the next round.
+
+        `before` gives those that they were learned with, where the settings were others: the items
+        that differ are looked at in the next commit.
+        """
         c, rows = self.model.columns, self.model.rows
         if self.width == 0:
             return
@@ -141,10 +145,9 @@ class Catalogue:
             self._set_attributes(slot, [a for a in known if a is not None])
             if None in known:
                 self.waiting.append(name)
+            if before is not None and list(before(name)[: self.width]) != list(tokens):
+                rows.dirty[slot] = True
         self._unused = set(np.flatnonzero(c.alive & ~c.is_item & (c.users == 0)).tolist())
-        if self._unused:
-            # Some item lost one: which ones is not known, so all are looked at.
-            rows.dirty[self.items] = True
 
     def expire(self) -> None:
         """Let the items leave that are no node of the graph any more."""

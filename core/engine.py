@@ -319,11 +319,13 @@ class Engine:
     def load_rows(
         self, keys: Sequence[bytes], rows: NDArray[np.void],
         attributes: Callable[[str], Sequence[str]] = lambda item: (),
+        before: Callable[[str], Sequence[str]] | None = None,
     ) -> None:  # fmt: skip
         """Take all packed rows into an engine whose graph and sessions are already restored.
 
         `attributes` gives the tokens of an item; it is asked now, and again when an item that left
-        is clicked once more. Afterwards slots are in the order of birth, nodes without a row are
+        is clicked once more. `before` gives those by the settings that the rows were learned with,
+        if these were others. Afterwards slots are in the order of birth, nodes without a row are
         gone, and the engine goes on as the one that packed the rows would have.
         """
         self.catalogue.attributes = attributes
@@ -353,4 +355,4 @@ class Engine:
         g.drop(dead)
         born = np.flatnonzero(c.alive[: len(self.vocabulary)])
         self.catalogue.relabel(born[np.lexsort((c.born_rank[born], c.born_round[born]))])
-        self.catalogue.recall_all()
+        self.catalogue.recall_all(before)

@@ -151,6 +151,8 @@ class Progress(msgspec.Struct, frozen=True):
     round: int
     window: Window | None = None
     """What is remembered of the times of its clicks (`decode.ahead`)."""
+    use: tuple[str, ...] | None = None
+    """`items.use` of the commit; None of older versions, which did not say."""
 
 
 class Part(msgspec.Struct, array_like=True):

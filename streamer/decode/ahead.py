@@ -4,7 +4,7 @@ The clock of an engine is the greatest time that it has met: weights are relativ
 leave by it. A single record dated years ahead, its timestamp included, would end them all. So what
 is further ahead than `clicks.max_ahead` of what its neighbours say is a dead letter. This is a
 function of the records of one partition in their order, so that a log that is folded again has the
-same dead letters, wherever its batches end.
+same dead letters, wherever its batches end: but for the first records of a new model.
 
 What the neighbours say comes from the times of the last WINDOW records, of each its newest, and the
 refused ones too. From their median upward, times count as reached until one lies more than the
@@ -14,8 +14,9 @@ median has reached stays reached, so that clicks that come late change nothing. 
 wider by SPREAD times the distance from the lower quartile to the median, for logs that have a click
 every ten days; clicks dated ahead do not touch that.
 
-The first records of a partition have no neighbours before them: until WINDOW came, the first WINDOW
-are asked, as far as they are in the batch.
+The first records of a partition have no neighbours before them. Where the model has learned before,
+the window begins with the time that it has reached. Of a new model the first WINDOW records of the
+log are asked until so many came, as far as they are in the batch.
 """
 
 from dataclasses import dataclass, field
@@ -45,6 +46,11 @@ class Window(msgspec.Struct, frozen=True, array_like=True):
     """The greatest median of a block of WINDOW records, ms."""
     block: int = 0
     """Records since the last block ended."""
+
+    @classmethod
+    def at(cls, time: int) -> "Window":
+        """As if a whole window of records had this time: of a log of which no more is known."""
+        return cls(np.full(WINDOW, time, "<i8").tobytes(), time)
 
 
 class Bound(NamedTuple):

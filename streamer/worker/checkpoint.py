@@ -167,10 +167,11 @@ def _stored_slots(store: Store) -> int:
 
 
 def set_offsets(store: Store, offsets: Mapping[Partition, int]) -> None:
-    """Say which offsets the graph that is in the folder stands for."""
+    """Say which offsets the graph that is in the folder stands for, of clicks of another topic."""
     now = pointer(store)
     if now is not None:
         now.offsets = {partition_name(partition): offset for partition, offset in offsets.items()}
+        now.windows = {}
         store.set_meta({POINTER: msgspec.msgpack.encode(now)})
 
 

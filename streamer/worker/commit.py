@@ -66,11 +66,13 @@ class Batch:
     """Next offset of the items partitions, where attributes were taken in."""
     windows: Mapping[int, Window] = field(default_factory=dict)
     """By clicks partition, what is remembered of the times before its offset."""
+    use: tuple[str, ...] = ()
+    """`items.use`, by which attributes were taken in."""
 
     def progress(self, partition: Partition) -> Progress:
         return Progress(
             self.offsets[partition], self.changes.time, self.number, self.round_number,
-            self.windows.get(partition[1]),
+            self.windows.get(partition[1]), self.use,
         )  # fmt: skip
 
 

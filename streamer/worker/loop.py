@@ -168,7 +168,7 @@ class Worker:
             config, self.engine, self.store, self.group, admin, self.offsets, accepted.loss
         )
         self._fold_again(begin)
-        number = restore.load_model(self.store, self.engine, self.tail.tokens)
+        number = restore.load_model(config, self.store, self.engine)
         self.commits = max(number, self.readback.last or 0)
         self._forget()
         logs.context.update(round=self.engine.round_number, commit=self.commits)
@@ -202,7 +202,7 @@ class Worker:
 
     def _fold_again(self, begin: dict[Partition, int]) -> None:
         """Fold old clicks from `begin` on, without learning, as they were folded before."""
-        self.decoder.remember(checkpoint.windows(self.store))
+        self.decoder.remember(restore.windows(self.store, self.offsets))
         refused: set[tuple[int, int]] = set()
         on_progress = self._progress_of(0.5, 1.0, self.group)
         for messages in self.reader.between(begin, self.offsets, on_progress):
@@ -374,6 +374,7 @@ class Worker:
             Batch(
                 changes, dict(self.offsets), self.commits, self.engine.round_number,
                 pending.dead_letters, pending.described, pending.items, self.decoder.windows,
+                self.config.items.use,
             )
         )  # fmt: skip
         retired = sum(pending.described.get(gone.key.decode(), False) for gone in changes.gone)

@@ -8,8 +8,9 @@ With no folder all of it comes from Kafka: every row, and the clicks of one hori
 """
 
 import logging
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -17,10 +18,12 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
+from core.graph.graph import NEVER
 from core.settings import DAY_MS
 from streamer import folders, records
 from streamer import store as stores
 from streamer.admin import forget
+from streamer.decode.ahead import Window
 from streamer.decode.events import Decoder
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients, topics
@@ -33,6 +36,7 @@ from streamer.store import Store
 from streamer.worker import age, checkpoint, header
 from streamer.worker.group import Group
 from streamer.worker.header import Accepted
+from streamer.worker.tail import tokens_of
 
 log = logging.getLogger(__name__)
 
@@ -262,12 +266,29 @@ def copies(
     return sorted({numbers[record] for record in decoded.records.tolist()})
 
 
-def load_model(store: Store, engine: Engine, tokens: Callable[[str], Sequence[str]]) -> int:
+def windows(store: Store, offsets: Iterable[Partition]) -> dict[int, Window]:
+    """What is remembered of the times before the offsets from which clicks are folded again.
+
+    Of a partition of a model that has learned, of which nothing is remembered, at least the time
+    that the model has reached: a new one, one made anew, one of an older version.
+    """
+    progress = store.progress()
+    newest = max((p.time for p in progress.values()), default=NEVER)
+    out = {}
+    if newest != NEVER:
+        out = {number: Window.at(newest) for _, number in offsets}
+    return out | dict(checkpoint.windows(store))
+
+
+def load_model(config: Config, store: Store, engine: Engine) -> int:
     """Give rows, placement, versions and times to an engine whose graph is restored.
 
     Returns the number of the last commit.
     """
-    engine.load_rows(*store.all_rows(), tokens)
+    use = config.items.use
+    was = {p.use for p in store.progress().values() if p.use is not None} - {use}
+    before = partial(tokens_of, store, use=was.pop()) if was else None
+    engine.load_rows(*store.all_rows(), partial(tokens_of, store, use=use), before)
     placement = store.meta(records.PLACEMENT)
     if placement:
         engine.placement = records.unpack_placement(placement, engine.settings.model.dim)

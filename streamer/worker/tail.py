@@ -266,10 +266,6 @@ class Tail:
         """Next offset of each partition of `items`: what is before it was returned by `poll`."""
         return {p: o for p, o in self.offsets.items() if p[0] == self.config.topics.items}
 
-    def tokens(self, item: str) -> list[str]:
-        """Attribute tokens of an item, as last read."""
-        return attribute_tokens(self.store.attributes(item.encode()), self.config.items.use)
-
     def pending(self) -> Attributes:
         """Items whose attributes were read before a restart, and no commit has taken in."""
         taken, use = self.store.items_taken(), self.config.items.use
@@ -278,6 +274,11 @@ class Tail:
             for item, attributes, partition, offset in self.store.described()
             if offset >= taken.get((self.config.topics.items, partition), 0)
         ]
+
+
+def tokens_of(store: Store, item: str, use: Sequence[str]) -> list[str]:
+    """Attribute tokens of an item, as last read, of the attributes in `use`."""
+    return attribute_tokens(store.attributes(item.encode()), use)
 
 
 def _version(message: Message) -> int:

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import (
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    ResourceType,
+)
 
 from core.settings import DAY_MS
 from tests.support import App, wait_until
@@ -32,11 +38,11 @@ def unbounded(app: App) -> None:
     wait_until(seen, "the broker shows the change")
 
 
-def send(app: App, clicks: list[tuple[str, str, int]]) -> None:
+def send(app: App, clicks: list[tuple[str, str, int]], partition: int = -1) -> None:
     producer = Producer({"bootstrap.servers": app.servers, "linger.ms": 5})
     for user, item, ms in clicks:
         value = json.dumps({"user_id": user, "item_id": item, "ts": ms})
-        producer.produce(app.config.topics.clicks, value, user, timestamp=ms)
+        producer.produce(app.config.topics.clicks, value, user, partition, timestamp=ms)
     assert producer.flush(30) == 0
 
 
@@ -75,3 +81,11 @@ def test_one_record_that_is_dated_ahead_retires_nothing(kafka: str, tmp_path: Pa
             assert {vector.key() for vector in vectors} == {f"i{n}".encode() for n in range(ITEMS)}
             assert max(p.time for p in app.progress().values()) == usual[-1][2]
         assert len(app.read(app.config.topics.dead_letters)) == 2
+        # A partition of which nothing is known, but that the model has reached a time.
+        clicks = app.config.topics.clicks
+        app.admin.create_partitions([NewPartitions(clicks, 2)])[clicks].result()
+        wait_until(lambda: len(app.partitions(clicks)) == 2, "the second partition")
+        send(app, [("odd", "i2", YEAR_2099)], partition=1)
+        app.run_to_end()
+        assert len(app.read(app.config.topics.dead_letters)) == 3
+        assert max(p.time for p in app.progress().values()) == usual[-1][2]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.settings import DAY_MS, Duration
-from streamer.decode.ahead import WINDOW
+from streamer.decode.ahead import WINDOW, Window
 from streamer.decode.guarded import GuardedDecoder
 from streamer.settings.sections import ClickSettings, EventSettings
 
@@ -101,6 +101,20 @@ def test_a_true_gap_costs_half_a_window_and_is_followed() -> None:
     # Half of a batch of late clicks does not set the clock back.
     late = [START + rng.randrange(100 * HOUR_MS) for _ in range(3 * WINDOW)]
     assert refused([*times, *late, times[-1] + HOUR_MS], [50]) == lost
+
+
+def test_a_model_that_has_learned_is_not_blind_to_the_first_records_of_a_partition() -> None:
+    decode = decoder()
+    assert refused([YEAR_2099], [1], decode) == [], "of a new model nothing is known"
+    decode = decoder()
+    decode.remember({0: Window.at(START)})
+    ahead = [YEAR_2099] * (WINDOW // 2)
+    assert refused(ahead, [1], decode) == list(range(len(ahead)))
+    assert refused([START + n * HOUR_MS for n in range(WINDOW)], [1], decode) == []
+    # The log has truly moved on: it is followed, as by a window that has seen it all.
+    late = decoder()
+    late.remember({0: Window.at(START - 60 * DAY_MS)})
+    assert refused([START] * 100, [1], late) == list(range(WINDOW // 2 + 1))
 
 
 @pytest.mark.parametrize("days", [1, 10, 40])

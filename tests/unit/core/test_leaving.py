@@ -4,7 +4,7 @@ import numpy as np
 
 from core.engine import Engine
 from core.ids.vocabulary import attribute_key, encode, is_attribute
-from core.rounds import Inputs
+from core.rounds import Changes, Inputs
 from core.rows import to_values
 from tests.unit.core.groups import GAP, HORIZON, clicks, gone, published, settings, step
 
@@ -150,3 +150,29 @@ def test_other_attributes_in_use_count_from_the_next_start_on() -> None:
     assert attributes_of(again, "a") == attributes_of(again, "b") == {new}
     assert gone(changes) == {encode(attribute_key(f"c={name}")): False for name in "xy"}
     assert {b"a", b"b", encode(new)} <= set(changes.keys)
+
+
+def test_only_items_that_lost_an_attribute_are_looked_at_after_a_restart() -> None:
+    """An attribute that no item has leaves alone; after other settings only what differs moves."""
+    told = {f"i{n}": [f"c={n % 5}", f"d={n % 7}"] for n in range(400)}
+    engine = Engine(settings(attribute_slots=2))
+    changes = step(engine, [("u", "i0", 0)], [*told.items(), ("odd", ["e=only"])])
+    rows = dict(zip(changes.keys, to_values(changes.rows), strict=True))
+    for item in (b"odd", b"i399"):
+        del rows[item]
+
+    def first_commit(now: dict[str, list[str]], before: dict[str, list[str]] | None) -> Changes:
+        restored = Engine(settings(attribute_slots=2))
+        packed = np.frombuffer(b"".join(rows.values()), engine.model.dtype)
+        was = None if before is None else before.__getitem__
+        restored.load_rows(list(rows), packed, now.__getitem__, was)
+        return step(restored, [])
+
+    left = {encode(attribute_key("e=only")): False}
+    for before in (None, told):
+        changes = first_commit(told, before)
+        assert (changes.keys, gone(changes)) == ([], left)
+    narrowed = {item: [t for t in each if t != "d=3"] for item, each in told.items()}
+    changes = first_commit(narrowed, told)
+    assert gone(changes) == left | {encode(attribute_key("d=3")): False}
+    assert set(changes.keys) == {f"i{n}".encode() for n in range(3, 399, 7)}

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from core.clicks import Clicks
 from core.engine import Engine
 from core.rounds import Inputs
+from streamer.decode.ahead import Window
 from streamer.store import Store
 from streamer.worker import checkpoint
 from tests.unit.state.made import SETTINGS, batches
@@ -73,12 +74,14 @@ def test_a_folder_without_a_checkpoint_has_none(store: Store) -> None:
     assert remembered(engine) == remembered(Engine(SETTINGS, 1))
 
 
-def test_a_checkpoint_can_be_told_other_offsets(store: Store) -> None:
+def test_a_checkpoint_can_be_told_offsets_of_another_topic(store: Store) -> None:
     engine = Engine(SETTINGS, 1)
     (clicks,) = batches(1)
     engine.fold(clicks)
-    checkpoint.save(store, engine, {})
+    checkpoint.save(store, engine, {}, {0: Window.at(7)})
+    assert checkpoint.windows(store) == {0: Window.at(7)}
     checkpoint.set_offsets(store, {("clicks", 0): 5})
+    assert not checkpoint.windows(store), "those were of the old one"
     loaded = Engine(SETTINGS, 1)
     assert checkpoint.load(store, loaded) == {"clicks/0": 5}
     assert remembered(loaded) == remembered(engine)
