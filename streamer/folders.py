@@ -24,6 +24,9 @@ _REFUSALS = (
     *("Permission denied", "Operation not permitted", "Read-only file system"),
     *("Input/output error", "Too many open files"),
 )
+_LOG_BLOCK, _LOG_HEAD, _LOG_NUMBER, _RECYCLED = 32768, 7, 4, range(5, 9)
+"""An entry of a log of RocksDB lies within a block, behind checksum, size and kind; entries of
+these kinds have a number too."""
 _CURE = (
     "Stop its worker, if one runs, and `walkstream reset`: the next start of the worker makes the "
     "folder anew from Kafka. What `walkstream replay` made has to be replayed again"
@@ -155,12 +158,38 @@ def _open_all(path: Path) -> None:
         try:
             access = AccessType.read_only()
             Rdict(str(path), families["meta"], families, access_type=access).close()
-            return
-        except Exception as error:
+            manifest = path / (path / "CURRENT").read_text().strip()
+            if not _is_cut(manifest.read_bytes()):
+                return
+            error = Exception(f"{manifest.name} ends within an entry")
+        except Exception as raised:
+            error = raised
             # The writer may just have replaced a file.
-            if "No such file" not in str(error) or attempt == ATTEMPTS - 1:
+            if "No such file" not in str(error):
                 raise
-            time.sleep(0.05)
+        # Or it is in the middle of an entry.
+        if attempt == ATTEMPTS - 1:
+            raise error
+        time.sleep(0.05)
+
+
+def _is_cut(log: bytes) -> bool:
+    """Whether a file in RocksDB's log format ends within an entry.
+
+    RocksDB takes that for the end of what a crash left, and such a MANIFEST for an older folder, or
+    for an empty one.
+    """
+    at = 0
+    while at < len(log):
+        left = _LOG_BLOCK - at % _LOG_BLOCK
+        if left < _LOG_HEAD:
+            at += left
+        elif at + _LOG_HEAD > len(log):
+            return True
+        else:
+            size, kind = int.from_bytes(log[at + 4 : at + 6], "little"), log[at + 6]
+            at += size + _LOG_HEAD + (_LOG_NUMBER if kind in _RECYCLED else 0)
+    return at > len(log)
 
 
 @contextmanager
