@@ -142,7 +142,7 @@ class Bench:
         for future in self.admin.create_topics([NewTopic(topics.clicks, PARTITIONS, 1)]).values():
             future.result(CALL_SECONDS)
         publish(config, stream, per_record)
-        reader = Reader(config, lambda: None)
+        reader = Reader(config, self.admin, lambda: None)
         self.readers.append(reader)
         batch = min(config.round.max_events, MAX_ROUND_BYTES // (per_record * CLICK_BYTES))
         return Log(config, reader, self.admin, len(stream.times), batch)

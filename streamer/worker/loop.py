@@ -153,7 +153,7 @@ class Worker:
         )  # fmt: skip
         self.engine = Engine(config.engine_settings, self.space.partitions, self.metrics.timed)
 
-        self.reader = Reader(config, self.health.beat)
+        self.reader = Reader(config, admin, self.health.beat)
         stack.callback(self.reader.close)
         self.group = Group(config, self._progress_of(0.5, 1.0))
         stack.callback(self.group.close)

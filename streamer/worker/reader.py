@@ -13,10 +13,12 @@ from itertools import pairwise
 
 import numpy as np
 from confluent_kafka import KafkaError, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from streamer.errors import WalkstreamError
 from streamer.kafka import clients, unreadable
 from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
+from streamer.kafka.stalls import Stalls
 from streamer.kafka.waiting import OpenTransactions
 from streamer.settings.sections import Config
 
@@ -33,7 +35,7 @@ class Reader:
     broker is overrun by that. `beat` is called while it waits.
     """
 
-    def __init__(self, config: Config, beat: Callable[[], None]) -> None:
+    def __init__(self, config: Config, admin: AdminClient, beat: Callable[[], None]) -> None:
         self.config, self.beat = config, beat
         self.consumer = clients.reading_consumer(config)
         self.expected: dict[Partition, int] = {}
@@ -43,6 +45,7 @@ class Reader:
         self._ends: dict[Partition, int] = {}
         """Where what can be read ended, when the client said so the last time."""
         self._waits = OpenTransactions()
+        self._stalls = Stalls(admin)
         self._has_markers: set[Partition] = set()
         self._behind: dict[tuple[Partition, int], int] = {}
         """The offset behind what stands for a batch that cannot be fetched, by where it stands."""
@@ -72,6 +75,9 @@ class Reader:
             out, self.waiting = self.waiting[:n], self.waiting[n:]
             return out
         messages = self.consumer.consume(n, timeout)
+        if len(messages) < n:
+            for where in self._stalls.look(self.expected):
+                self._look_at_stalled(where)
         # Each question to a message costs: what is all well is asked in one go.
         if any(map(Message.error, messages)):
             return self._without_events(messages)
@@ -201,6 +207,21 @@ class Reader:
             "committed. Restart the worker: it reads on from its last commit. If it comes again, "
             "the client has a fault: keep this line for a report"
         )
+
+    def _look_at_stalled(self, where: Partition) -> None:
+        """WalkstreamError if a fresh consumer gets a record where this one has got nothing."""
+        witness = clients.reading_consumer(self.config, "witness")
+        first = unreadable.first_at(witness, where, self.expected[where], self.beat)
+        error = first.error()
+        if error is None or is_unreadable(error):
+            raise WalkstreamError(
+                f"{label(where)}: the Kafka client reads nothing from offset "
+                f"{self.expected[where]} on, and a fresh one finds what is at offset "
+                f"{first.offset()}. Nothing is lost. Restart the worker: it reads on from its last "
+                "commit"
+            )
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise self._gone(where)
 
     def _gone(self, where: Partition) -> WalkstreamError:
         return WalkstreamError(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from broker import Broker, Unavailable
+from confluent_kafka import TopicPartition
 
 from streamer.demo.shop import Shop
 from tests.support import START_MS, App, Process, as_records, wait_until
@@ -97,6 +98,22 @@ def test_a_worker_that_stood_still(broker: Broker, tmp_path: Path) -> None:
         other.stop()
         goes_on(alone)
         goes_on(slow)
+
+
+def test_clicks_that_were_deleted_while_the_worker_stood_still(
+    broker: Broker, tmp_path: Path
+) -> None:
+    with App(broker.bootstrap, tmp_path, SETTINGS) as app:
+        worker = app.worker().running()
+        freeze(worker)
+        time.sleep(0.5)  # longer than a fetch waits for records
+        app.publish(CLICKS[:400])
+        ends = app.ends(app.config.topics.clicks)
+        gone = [TopicPartition(*partition, end) for partition, end in ends.items()]
+        for done in app.admin.delete_records(gone).values():
+            done.result()
+        thaw(worker)
+        ended(worker, 1, "offset 0, which is the next to be read, is no longer in the log")
 
 
 GONE = {"clicks": 3, "item_vectors": 3, "model_state": 3}

@@ -13,9 +13,10 @@ from proxy import FETCH, LIST_OFFSETS, RESPONSE, TXN_OFFSET_COMMIT, Frame, Proxy
 
 from streamer.demo.shop import Shop
 from streamer.errors import WalkstreamError
+from streamer.kafka import stalls
 from streamer.worker.reader import MARKERS, Reader
 from tests import inside
-from tests.support import START_MS, App, as_records
+from tests.support import START_MS, App, as_records, wait_until
 
 CLICKS = as_records(
     # Tests send them again and again: without an id each time counts.
@@ -134,7 +135,7 @@ def test_what_is_gone_from_the_log_is_no_gap(app: App) -> None:
     topic = app.config.topics.clicks
     (deleted,) = app.admin.delete_records([TopicPartition(topic, 0, 500)]).values()
     deleted.result()
-    reader = Reader(app.config, lambda: None)
+    reader = Reader(app.config, app.admin, lambda: None)
     try:
         for jump in (False, True):
             reader.begin({(topic, 0): 100})
@@ -165,7 +166,7 @@ def test_gaps_that_the_log_explains_are_none(app: App) -> None:
             producer.commit_transaction(30)
         offset += size + 1
     end = {(topic, 0): offset}
-    reader = Reader(app.config, lambda: None)
+    reader = Reader(app.config, app.admin, lambda: None)
     try:
         folded = reader.between({(topic, 0): 0}, end, lambda share: None)
         assert [m.offset() for batch in folded for m in batch] == committed
@@ -208,6 +209,35 @@ def test_one_that_is_sound_when_fetched_again_counts(app: App, proxy: Proxy) -> 
     assert inside.run(app.config, {(app.config.topics.clicks, 0): 100}) == 100
     assert len(rule.caught) == 1
     assert app.read(app.config.topics.dead_letters) == []
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_client_that_reads_no_more_ends_the_worker(
+    app: App, monkeypatch: pytest.MonkeyPatch, deleted: bool
+) -> None:
+    """What it does not fetch, or what was deleted before, comes with no word."""
+    monkeypatch.setattr(stalls, "LOOK_SECONDS", 0.5)
+    where = TopicPartition(app.config.topics.clicks, 0)
+    app.publish(CLICKS[:10])
+    reader = Reader(app.config, app.admin, lambda: None)
+    try:
+        reader.begin({(where.topic, 0): 0})
+        read = 0
+        for _ in range(100):  # to the end, and for as long as several looks take
+            read += len(reader.consume(1000, 0.05))
+        assert read == 10
+        reader.consumer.pause([where])
+        app.publish(CLICKS[:100])
+        if deleted:
+            (done,) = app.admin.delete_records([TopicPartition(where.topic, 0, 110)]).values()
+            done.result()
+        words = (
+            "offset 10, which is the next to be read, is no longer" if deleted else "from offset 10"
+        )
+        with pytest.raises(WalkstreamError, match=words):
+            wait_until(lambda: bool(reader.consume(1000, 0.05)), "the client's end", 20)
+    finally:
+        reader.close()
 
 
 def pack(count: int, per_record: int) -> list[tuple[bytes, bytes]]:

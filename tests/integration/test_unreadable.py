@@ -85,7 +85,7 @@ def test_what_cannot_be_fetched_is_a_dead_letter_and_reading_goes_on(
     assert contents(app.config).graph == before.graph
     assert len(letters(app)) == 1
     # To begin within the batch is to get past the rest of it.
-    reader = Reader(app.config, lambda: None)
+    reader = Reader(app.config, app.admin, lambda: None)
     reader.begin({(clicks, 0): 101})
     stand_in, *_ = inside.until(lambda: reader.consume(10, 0.2))
     assert (stand_in.offset(), stand_in.error() is None) == (101, False)
