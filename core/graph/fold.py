@@ -52,8 +52,7 @@ class Folded(NamedTuple):
     """KEPT, DUPLICATE or TOO_LONG; the rest is of use for kept clicks only."""
     slots: NDArray[np.int32]
     """The item, at first as the vocabulary numbers it. Folding writes its slot, or -1 for a click
-    that
-    is not kept."""
+    that is not kept."""
     amounts: NDArray[np.float32]
     """Scaled weights, 0 if not kept."""
     history: NDArray[np.int32]
@@ -66,8 +65,7 @@ class Folded(NamedTuple):
     from one to the other before."""
     born: NDArray[np.int32]
     """The slot of each of the m items that had none: -1, until its first kept click gives it the
-    next
-    free one."""
+    next free one."""
 
     @classmethod
     def of(cls, slots: NDArray[np.int32], length: int, new: int) -> "Folded":
