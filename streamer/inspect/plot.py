@@ -78,7 +78,7 @@ class Map:
         }
         return np.array([numbers.get(category, NONE) for category in self.categories], np.int32)
 
-    def places(self) -> dict[int, tuple[str, NDArray[np.float32]]]:
+    def group_labels(self) -> dict[int, tuple[str, NDArray[np.float32]]]:
         """Label of each group and where it stands on the map, the largest group first."""
         groups, found = self.groups(), {}
         for group, _ in Counter(groups[groups != NONE].tolist()).most_common():
@@ -282,7 +282,7 @@ def write_labels(plane: Any, drawn: Map, labels: int) -> None:
         note.remove()
         return False
 
-    for group, (label, where) in drawn.places().items():
+    for group, (label, where) in drawn.group_labels().items():
         near = [(0, 0), (0, 12), (0, -12)]
         write(short(label), where, near, fontsize=11, weight="bold", color=colour(group))
     left = labels
@@ -358,7 +358,7 @@ def _notes(drawn: Map, shown_at: NDArray[np.float64], most: int) -> list[dict[st
     share: list[tuple[float, float]] = [(x, y) for x, y in shown_at.tolist()]
     near, around = [(0, 0), (0, 14), (0, -14)], [(8, 0), (-8, 0), (0, 12), (0, -12)]
     groups = []
-    for group, (label, where) in drawn.places().items():
+    for group, (label, where) in drawn.group_labels().items():
         x, y = share[index[tuple(where.tolist())]]
         groups.append(Label(short(label), x, y, 13, near, colour(group)))
     items = []
@@ -384,7 +384,7 @@ def _notes(drawn: Map, shown_at: NDArray[np.float64], most: int) -> list[dict[st
 def _bars(drawn: Map, go: Any) -> Any:
     """The sizes of the clusters; `go` is plotly's module of figures."""
     sizes = sorted(drawn.cluster_sizes.items(), key=lambda entry: -entry[1])
-    words = {c: label for c, (label, _) in drawn.places().items()}
+    words = {c: label for c, (label, _) in drawn.group_labels().items()}
     return go.Bar(
         x=list(range(len(sizes))), y=[n for _, n in sizes],
         marker={"color": [colour(c) for c, _ in sizes]},

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from streamer import cli
-from tests.conftest import ROOT
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -26,12 +25,3 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return code, *capsys.readouterr()
 
     return runs
-
-
-@pytest.fixture(scope="session")
-def shared_cases() -> Path:
-    """The folder of small inputs beside the repository."""
-    folder = ROOT.parent / "shared" / "cases"
-    if not folder.is_dir():
-        pytest.skip("no ../shared/cases")
-    return folder

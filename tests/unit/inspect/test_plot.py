@@ -100,7 +100,7 @@ def test_pca_finds_the_two_directions_of_most_variance() -> None:
 
 def test_a_cluster_is_named_by_its_most_common_attribute(learned: Path, tmp_path: Path) -> None:
     drawn = drawn_from(learned, tmp_path)
-    for cluster, (label, where) in drawn.places().items():
+    for cluster, (label, where) in drawn.group_labels().items():
         inside = [
             c for c, own in zip(drawn.categories, drawn.clusters, strict=True) if own == cluster
         ]
@@ -110,7 +110,7 @@ def test_a_cluster_is_named_by_its_most_common_attribute(learned: Path, tmp_path
         own = drawn.xy[drawn.clusters == cluster]
         assert (own == where).all(axis=1).any()
     without = drawn_from(learned, tmp_path / "again", by="brand")
-    assert {label for label, _ in without.places().values()} == {str(c) for c in range(8)}
+    assert {label for label, _ in without.group_labels().values()} == {str(c) for c in range(8)}
 
 
 def test_the_name_of_a_group_in_two_parts_stands_in_one_of_them() -> None:
@@ -121,7 +121,7 @@ def test_the_name_of_a_group_in_two_parts_stands_in_one_of_them() -> None:
         "", [""] * 9, [""] * 9, [""] * 9, np.array(left + right + between, np.float32),
         np.array([4] * 6 + [5] * 3, np.int32), np.ones(9, np.int64), {4: 6, 5: 3}, [],
     )  # fmt: skip
-    (_, where), (_, other) = drawn.places()[4], drawn.places()[5]
+    (_, where), (_, other) = drawn.group_labels()[4], drawn.group_labels()[5]
     assert abs(where[0]) > 9
     assert other.tolist() == pytest.approx([0.1, 0.0])
 
@@ -135,7 +135,7 @@ def test_before_there_are_clusters_the_attribute_colours_and_names(tmp_path: Pat
     )
     store.close()
     drawn = drawn_from(tmp_path / "state", tmp_path / "scratch", by="kind")
-    assert [label for label, _ in drawn.places().values()] == ["lamp", "rug"]
+    assert [label for label, _ in drawn.group_labels().values()] == ["lamp", "rug"]
     colours = dict(zip(drawn.ids, drawn.colours(), strict=True))
     assert len({colours[i] for i, kind in kinds.items() if kind == "lamp"}) == 1
     assert colours["item 1"] != colours["item 3"]
