@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from core.engine import Engine
 from core.graph.graph import NEVER
+from core.ids.vocabulary import decode, is_attribute
 from core.rounds import Changes, Outputs
 from core.settings import Duration
 from streamer.admin.letters import iso
@@ -151,7 +152,7 @@ class Report:
 def departures(changes: Changes, retired: int, engine: Engine, before: int) -> str | None:
     """Why items left in a commit, if it was more than a share MANY of them: `retired` by records
     of the items topic, the others by event time, which stood at `before` (ms) until then."""
-    left, stay = len(changes.gone), len(engine.items)
+    left, stay = sum(not is_attribute(decode(g.key)) for g in changes.gone), len(engine.items)
     if left <= MANY * (left + stay):
         return None
     why = f"{left:,} of {left + stay:,} items left"
