@@ -24,6 +24,7 @@ from streamer.demo.shop import Shop
 from streamer.kafka import clients
 from streamer.records import Space
 from streamer.store import Store
+from streamer.worker import tail
 from streamer.worker.tail import Tail
 from tests.support import (
     DETERMINISTIC,
@@ -250,3 +251,29 @@ def test_rows_that_arrive_before_the_header_of_their_space_wait_for_it(
         consumer.close()
         assert len(store.everything("rows")) == len(rows)
         store.close()
+
+
+def test_a_folder_that_nothing_happens_to_stays_young(
+    kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is level with Kafka, as often as it finds no more there."""
+    with App(kafka, tmp_path) as app:
+        app.publish(CLICKS[:1])
+        app.run_to_end()
+        monkeypatch.setattr(tail, "IDLE_SECONDS", 0.2)
+        with Store(app.state) as store:
+            idle = Tail(app.config, store, clients.tail_consumer(app.config))
+            try:
+                idle.start(app.admin)
+                idle.catch_up(app.admin, lambda share: None)
+                for _ in range(2):
+                    then = store.meta(stores.APPLIED_AT)
+
+                    def is_younger(then: bytes | None = then) -> bool:
+                        assert idle.poll(0.05) == []
+                        return store.meta(stores.APPLIED_AT) != then
+
+                    wait_until(is_younger, "the folder says so")
+                assert 0 < store.age() < 10
+            finally:
+                idle.close()
