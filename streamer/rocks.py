@@ -4,11 +4,14 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options
+
+from streamer.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +68,19 @@ def bytes_used(families: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def keep_private(path: Path) -> None:
+def prepare_folder(path: Path) -> None:
+    """Make the folder, or make it private. ConfigError if there can be none."""
+    try:
+        path.mkdir(0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        why = "is a file" if path.is_file() else error.strerror
+        raise ConfigError(
+            f"{path}: cannot be the state folder: {why}; let state.dir name another"
+        ) from None
+    _keep_private(path)
+
+
+def _keep_private(path: Path) -> None:
     """See to it that only the user of this process reads the folder: it says who clicked on what.
 
     All that this process makes from now on is private. RocksDB makes files at any time, from
@@ -93,3 +108,8 @@ def keep_private(path: Path) -> None:
 
 class Ahead(Exception):
     """The folder holds more of a topic than the topic has."""
+
+
+def each(call: Callable[..., object], *arguments: Iterable[object]) -> None:
+    """Call once for each set of arguments, without a step of Python between."""
+    deque(map(call, *arguments), maxlen=0)

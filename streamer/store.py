@@ -16,8 +16,7 @@ Column families:
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Self
@@ -30,12 +29,12 @@ from rocksdict import AccessType, Cache, Rdict, WriteBatch
 from core.rounds import Changes
 from core.rows import from_values, row_dtype, to_values
 from streamer import records
-from streamer.errors import ConfigError, WalkstreamError
+from streamer.errors import WalkstreamError
 from streamer.places import Moves, Places
 from streamer.places import bucket_prefix as bucket_prefix
 from streamer.places import cluster_prefix as cluster_prefix
 from streamer.records import Progress, Space
-from streamer.rocks import CACHE, bytes_used, family_options, keep_private
+from streamer.rocks import CACHE, bytes_used, each, family_options, prepare_folder
 from streamer.rocks import FAMILIES as FAMILIES
 from streamer.rocks import Ahead as Ahead
 
@@ -75,25 +74,13 @@ SCANNED = 4096
 """Rows that are held at a time while the places of all are read."""
 
 
-def _require_folder(path: Path) -> None:
-    """ConfigError if there can be no folder."""
-    try:
-        path.mkdir(0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        why = "is a file" if path.is_file() else error.strerror
-        raise ConfigError(
-            f"{path}: cannot be the state folder: {why}; let state.dir name another"
-        ) from None
-
-
 class Store:
     """An open state folder. One process writes; others open it with `secondary`."""
 
     def __init__(self, path: Path, secondary: Path | None = None) -> None:
         self.path = path
         if secondary is None:
-            _require_folder(path)
-            keep_private(path)
+            prepare_folder(path)
         cache = Cache(CACHE)
         families = {name: family_options(name, cache, secondary is None) for name in FAMILIES}
         access = AccessType.secondary(str(secondary)) if secondary else AccessType.read_write()
@@ -263,9 +250,8 @@ class Store:
         return msgspec.json.decode(value) if value else {}
 
     def described(self) -> Iterator[tuple[str, Attributes | None, int, int]]:
-        """Items whose attributes no commit of this folder has taken in yet.
-
-        Id, attributes (None for an item that was retired), partition and offset of the record.
+        """Items whose attributes no commit of this folder has taken in yet:
+        id, attributes (None for an item that was retired), partition and offset of the record.
         """
         for key, position in self.scan("meta", DESCRIBED):
             item = key.removeprefix(DESCRIBED)
@@ -340,7 +326,7 @@ class Store:
         # keys begin with will do.
         order = np.array(keys, f"S{SORTED_BY}").argsort(kind="stable").tolist()
         in_order = (map(column.__getitem__, order) for column in (keys, to_values(rows)))
-        _each(batch.put, *in_order, repeat(self._handle["rows"]))
+        each(batch.put, *in_order, repeat(self._handle["rows"]))
         return keys, rows, at
 
     def _delete_rows(self, batch: WriteBatch, gone: Sequence[tuple[bytes, int]]) -> list[bytes]:
@@ -350,13 +336,12 @@ class Store:
         version = np.array([version for _, version in gone], np.int64)
         leaves = np.flatnonzero((at >= 0) & (places.versions(at) < version))
         keys = [gone[n][0] for n in leaves.tolist()]
-        _each(batch.delete, keys, repeat(self._handle["rows"]))
+        each(batch.delete, keys, repeat(self._handle["rows"]))
         self._move(batch, places.moves(keys, at[leaves], None))
         return keys
 
     def _places_of(self, dtype: np.dtype[np.void]) -> Places:
-        """Where the stored rows stand in the indices: read at the first write, and then kept up to
-        date."""
+        """Where the stored rows stand in the indices: read at the first write, then kept."""
         if self._places is None:
             places = Places(dtype["buckets"].shape[0])
             has_clusters = self.meta(POSTINGS) == WITH_CLUSTERS
@@ -376,9 +361,9 @@ class Store:
 
     def _move(self, batch: WriteBatch, moves: Moves) -> None:
         for family, left in moves.left.items():
-            _each(batch.delete, left, repeat(self._handle[family]))
+            each(batch.delete, left, repeat(self._handle[family]))
         for family, (entered, values) in moves.entered.items():
-            _each(batch.put, entered, values, repeat(self._handle[family]))
+            each(batch.put, entered, values, repeat(self._handle[family]))
 
     def write_changes(
         self, changes: Changes, meta: Mapping[bytes, bytes], described: Iterable[str] = (),
@@ -397,8 +382,7 @@ class Store:
         ends = {partition: offset for (_, partition), offset in (taken or {}).items()}
         for item in described:
             key = DESCRIBED + item.encode()
-            position = self.meta(key)
-            if position is not None:
+            if (position := self.meta(key)) is not None:
                 partition, offset = msgspec.msgpack.decode(position, type=tuple[int, int])
                 if offset < ends.get(partition, 0):
                     entries[key] = None
@@ -408,11 +392,6 @@ class Store:
             gone=[(g.key, g.version) for g in changes.gone],
             meta=entries,
         )
-
-
-def _each(call: Callable[..., object], *arguments: Iterable[object]) -> None:
-    """Call once for each set of arguments, without a step of Python between."""
-    deque(map(call, *arguments), maxlen=0)
 
 
 def applied_now() -> Entry:

@@ -15,6 +15,7 @@ from streamer.admin import forget
 from streamer.errors import ConfigError, Refused
 from streamer.kafka import clients, rights
 from streamer.kafka.identity import identity
+from streamer.kafka.members import other_members
 from streamer.kafka.transactions import Transactions
 from streamer.model_state import reserved
 from streamer.records import Manifest, Space
@@ -75,7 +76,7 @@ def _found(config: Config, admin: AdminClient) -> tuple[Space | None, Manifest |
 def _refuse_members(config: Config, admin: AdminClient) -> None:
     # No worker has a name that ends so: each of them is another member.
     name, nobody = config.app.name, replace(config, app=replace(config.app, instance=""))
-    if members := clients.other_members(admin, nobody):
+    if members := other_members(admin, nobody):
         session = int(config.kafka.get("session.timeout.ms", clients.SESSION_MS)) / 1000
         raise Refused(
             f"group {name} has a member ({', '.join(members)}): stop the workers of {name}, wait "

@@ -24,6 +24,7 @@ from streamer.errors import ConfigError, Refused
 from streamer.kafka import clients, rights
 from streamer.kafka import topics as all_topics
 from streamer.kafka.clients import CALL_SECONDS, failure
+from streamer.kafka.members import other_members
 from streamer.settings.sections import Config
 
 DAMAGED = b"damaged"
@@ -175,7 +176,7 @@ def _wait_for_members(config: Config, admin: AdminClient) -> None:
     nobody = replace(config, app=replace(config.app, instance=""))
     session = int(config.kafka.get("session.timeout.ms", clients.SESSION_MS)) / 1000
     deadline, announced = time.monotonic() + session + LEAVE_SECONDS, False
-    while members := clients.other_members(admin, nobody):
+    while members := other_members(admin, nobody):
         if time.monotonic() > deadline:
             raise Refused(
                 f"group {config.app.name} has a member ({', '.join(members)}) for longer than a "

@@ -23,6 +23,7 @@ from streamer.folders import files, reading
 from streamer.kafka import clients, rights, topics
 from streamer.kafka.clients import Partition, label, partition_name
 from streamer.kafka.identity import Identity, identity
+from streamer.kafka.members import other_members
 from streamer.kafka.newest import newest
 from streamer.model_state import reserved
 from streamer.records import Progress, Space
@@ -61,7 +62,7 @@ def _run(config: Config, admin: AdminClient, accepted: Accepted) -> None:
     if mismatches := topics.check(admin, specs):
         raise Refused("the topics do not fit:\n  " + "\n  ".join(mismatches))
     console.print(f"{len(specs)} topics, all fit")
-    if others := clients.other_members(admin, config):
+    if others := other_members(admin, config):
         console.print(f"in group {config.app.name} now: {', '.join(others)}", style="yellow")
     now = identity(admin, config.topics)
     known = _folder(config, now, accepted, console)

@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from streamer.errors import KafkaTrouble, Refused
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, checked
+from streamer.kafka.members import other_members
 from streamer.settings.sections import Config
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Group:
         """Join no group that another worker is in: it would lose its partitions and end."""
         name, deadline = self.config.app.name, time.monotonic() + JOIN_SECONDS
         named = ""
-        while others := clients.other_members(admin, self.config):
+        while others := other_members(admin, self.config):
             if time.monotonic() > deadline:
                 raise Refused(
                     f"group {name} has another member ({', '.join(others)}). This version runs one "

@@ -11,7 +11,8 @@ from confluent_kafka import Consumer, Producer
 
 from streamer.demo.shop import Shop
 from streamer.errors import WalkstreamError
-from streamer.kafka import clients, unreadable
+from streamer.kafka import unreadable
+from streamer.kafka.members import other_members
 from streamer.worker.reader import Reader
 from tests import inside
 from tests.support import START_MS, App, as_records, contents
@@ -169,7 +170,7 @@ def test_members_without_an_instance_id_are_named(app: App) -> None:
     )
     consumer.subscribe([app.config.topics.clicks])
     found = inside.until(
-        lambda: (consumer.poll(0.1) and None) or clients.other_members(app.admin, app.config)
+        lambda: (consumer.poll(0.1) and None) or other_members(app.admin, app.config)
     )
     consumer.close()
     (member,) = found
