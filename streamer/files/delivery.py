@@ -1,5 +1,6 @@
 """The producer of `publish`, which counts what became of each record, and its display."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,20 @@ INTERRUPT_SECONDS = 10.0
 SHOW_SECONDS = 0.25
 LINE_SECONDS = 5.0
 STALL_SECONDS = 0.5
+TELL_SECONDS = 5.0
+"""How long nothing is delivered before a line says so."""
+GIVE_UP_SECONDS = 120.0
+"""And before `publish` ends: by then brokers that restart have come back."""
+POLL_SECONDS = 0.5
+NO_ANSWER = frozenset(
+    (
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+    )
+)
+"""What librdkafka says of a record for which no broker had a word. The topic was there before."""
 
 
 def refuse_foreign_clicks(settings: ClickSettings) -> None:
@@ -47,7 +62,7 @@ class Delivery:
     A record is delivered when it was sent and neither failed nor awaits the broker's answer.
     Record timestamps are left to the broker: old ones would be deleted by retention at once.
     Raises `ConfigError` for settings that no producer takes and for topics that are not there,
-    `WalkstreamError` if Kafka does not answer.
+    `WalkstreamError` if Kafka does not answer, also later on for `GIVE_UP_SECONDS`.
     """
 
     def __init__(self, config: Config, *topics: str) -> None:
@@ -57,7 +72,11 @@ class Delivery:
         self._forbidden: clients.Forbidden | None = None
         self._producer = self._connect(config)
         self._require(config, topics)
-        self._started = time.monotonic()
+        self._started = self._since = time.monotonic()
+        self._servers = hidden(str(config.kafka["bootstrap.servers"]), config.kafka)
+        self._seen = 0
+        """Delivered when last looked at, which changed at `_since`."""
+        self._is_told = self._gave_up = False
 
     def _connect(self, config: Config) -> Producer:
         if not config.kafka.get("bootstrap.servers"):
@@ -104,10 +123,15 @@ class Delivery:
         self._failed += 1
         if error.code() in clients.FORBIDDEN:
             self._forbidden = clients.Forbidden(error, self._name)
-        self._first_failure = self._first_failure or error.str()
+        reason = error.str()
+        if error.code() in NO_ANSWER:
+            reason = f"no broker answered at {self._servers} ({error.name()})"
+        self._first_failure = self._first_failure or reason
 
     def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         """Waits while the queue is full. Raises `WalkstreamError` when the producer is broken."""
+        if not len(self._producer):
+            self._since = time.monotonic()  # nothing was to be delivered until now
         # Counted afterwards: Ctrl-C in between leaves a record uncounted, never one too many.
         while True:
             try:
@@ -125,12 +149,48 @@ class Delivery:
                 return
 
     def wait(self, seconds: float) -> None:
-        """Takes the broker's answers for so long."""
+        """Takes the broker's answers for so long. WalkstreamError if there is none for long."""
         self._call(self._producer.poll, seconds)
+        self._watch()
 
-    def flush(self, seconds: float = -1.0) -> None:
-        """Waits for all answers, or for so long."""
-        self._call(self._producer.flush, seconds)
+    def flush(self, seconds: float = float("inf")) -> None:
+        """Waits for all answers, or for so long; for none where no broker answers."""
+        until = time.monotonic() + seconds
+        while not self._gave_up:
+            left = until - time.monotonic()
+            self._call(self._producer.flush, max(0.0, min(left, POLL_SECONDS)))
+            if not len(self._producer) or left <= POLL_SECONDS:
+                break
+            self._watch()
+
+    @property
+    def delivered(self) -> int:
+        """Records that the broker has."""
+        return self.sent - self._failed - len(self._producer)
+
+    def _watch(self) -> None:
+        """Says when nothing is delivered. WalkstreamError after GIVE_UP_SECONDS of it."""
+        now = time.monotonic()
+        if self.delivered != self._seen or not len(self._producer):
+            self._seen, self._since = self.delivered, now
+            if self._is_told:
+                print(f"{self._name}: records are delivered again", file=sys.stderr)
+                self._is_told = False
+        silent = now - self._since
+        if silent >= TELL_SECONDS and not self._is_told:
+            self._is_told = True
+            print(
+                f"{self._name}: nothing was delivered for {silent:.0f} s: no broker answers at "
+                f"{self._servers}. Trying for {GIVE_UP_SECONDS:.0f} s in all",
+                file=sys.stderr,
+            )
+        if silent >= GIVE_UP_SECONDS:
+            self._gave_up = True
+            why = self._first_failure or f"no broker answers at {self._servers}"
+            raise WalkstreamError(
+                f"gave up: nothing was delivered for {silent:.0f} s ({why}). Look whether the "
+                "brokers run"
+            )
 
     def _call(self, call: Callable[[float], int], seconds: float) -> None:
         try:
@@ -149,10 +209,9 @@ class Delivery:
     def summary(self) -> str:
         seconds = time.monotonic() - self._started
         unknown = len(self._producer)
-        delivered = self.sent - self._failed - unknown
         text = (
-            f"{self._name}: {delivered:,} records delivered in {seconds:.1f} s "
-            f"({delivered / seconds:,.0f} a second), {self._failed:,} failed"
+            f"{self._name}: {self.delivered:,} records delivered in {seconds:.1f} s "
+            f"({self.delivered / seconds:,.0f} a second), {self._failed:,} failed"
         )
         if unknown:
             text += f", {unknown:,} without an answer from the broker: they may have arrived or not"
@@ -200,12 +259,12 @@ class Display:
             TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
-            TextColumn("{task.fields[sent]:,} records, {task.fields[rate]:,.0f} a second"),
+            TextColumn("{task.fields[delivered]:,} delivered, {task.fields[rate]:,.0f} a second"),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(topic, total=total, sent=0, rate=0.0)
+        self._task = self._bar.add_task(topic, total=total, delivered=0, rate=0.0)
         self._interval = SHOW_SECONDS if self._console.is_terminal else LINE_SECONDS
         self._shown = (time.monotonic(), 0)
 
@@ -216,20 +275,19 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def show(self, position: int, sent: int) -> None:
+    def show(self, position: int, delivered: int) -> None:
         now = time.monotonic()
         since, before = self._shown
         if now - since < self._interval:
             return
-        rate = (sent - before) / max(now - since, 1e-9)
-        self._shown = (now, sent)
+        rate = (delivered - before) / max(now - since, 1e-9)
+        self._shown = (now, delivered)
         if self._console.is_terminal:
-            self._bar.update(self._task, completed=position, sent=sent, rate=rate)
+            self._bar.update(self._task, completed=position, delivered=delivered, rate=rate)
         else:
             share = f"{position / self._total:.0%}, " if self._total else ""
-            self._console.print(
-                f"{self._topic}: {share}{sent:,} records, {rate:,.0f} a second", highlight=False
-            )
+            text = f"{self._topic}: {share}{delivered:,} records delivered, {rate:,.0f} a second"
+            self._console.print(text, highlight=False)
 
-    def finish(self, position: int, sent: int) -> None:
-        self._bar.update(self._task, completed=position, sent=sent)
+    def finish(self, position: int, delivered: int) -> None:
+        self._bar.update(self._task, completed=position, delivered=delivered)

@@ -59,14 +59,15 @@ def run(
                 for number, record in enumerate(batch):
                     while (seconds := wait(record.time)) > SHORTEST_SLEEP:
                         delivery.wait(min(seconds, SHOW_SECONDS))
-                        display.show(begin + (end - begin) * number // len(batch), delivery.sent)
+                        position = begin + (end - begin) * number // len(batch)
+                        display.show(position, delivery.delivered)
                     delivery.send(topic, record.key, record.value)
                     unreadable += not items and (record.key is None or record.time is None)
                     if record.flaw is not None:
                         refused.add("lines", record.flaw, record)
                 delivery.wait(0)
-                display.show(end, delivery.sent)
-            display.finish(reader.bytes_read, delivery.sent)
+                display.show(end, delivery.delivered)
+            display.finish(reader.bytes_read, delivery.delivered)
             delivery.flush()
     except KeyboardInterrupt:
         delivery.flush(INTERRUPT_SECONDS)

@@ -7,17 +7,23 @@ from dataclasses import replace
 
 import msgspec
 from confluent_kafka.admin import AdminClient
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from core.settings import DAY_MS, Duration
+from streamer.decode.formats import cut
 from streamer.errors import Refused, WalkstreamError
 from streamer.inspect.topic_report import Report, examine
 from streamer.kafka import clients, rights, topics
 from streamer.kafka.clients import Partition
 from streamer.kafka.newest import newest
+from streamer.settings.load import spelled
 from streamer.settings.sections import Config
 from streamer.terminal import Console
 
+FIELD_WIDTH = 28
+"""Columns for a path at least, where it is so long; the next line has the rest of a longer one."""
 MOST_FIELDS = 40
 """Fields that people are shown at most, besides those that are used."""
 
@@ -46,11 +52,12 @@ def _run(config: Config, admin: AdminClient, topic: str, sample: int, as_json: b
         raise Refused(f"{topic}: the topic has no records to look at: send some clicks first")
     retention_ms, misfits = _retention(config, topic, admin)
     found = examine(config, topic, len(partitions), messages, retention_ms, int(time.time() * 1000))
+    misfits = [_in_short(found, one, retention_ms, config) for one in misfits]
     found = msgspec.structs.replace(found, warnings=found.warnings + misfits)
     if as_json:
         print(msgspec.json.encode(found).decode())
     else:
-        _print(found)
+        show(found)
     if found.suspicions:
         raise Refused(f"{topic}: this is hardly a topic of clicks: {'; '.join(found.suspicions)}")
     if not found.clicks:
@@ -79,7 +86,22 @@ def _retention(config: Config, topic: str, admin: AdminClient) -> tuple[int, lis
         return -1, [f"whether the topic keeps clicks for long enough is not known: {error}"]
 
 
-def _print(found: Report) -> None:
+def _in_short(found: Report, misfit: str, retention_ms: int, config: Config) -> str:
+    """What a check says of the topic; where the printed lines cure it, that they do."""
+    if ": retention.ms is " not in misfit or "horizon = " not in found.settings:
+        return misfit
+    kept, horizon = Duration(retention_ms), Duration(config.graph.horizon_ms)
+    return (
+        f"{found.topic} keeps clicks for {spelled(kept)}, and graph.horizon is "
+        f"{spelled(horizon)}. The graph is rebuilt from clicks of the horizon, and needs a day "
+        "more. The lines below lower graph.horizon and graph.half_life so that they fit. To look "
+        "back further, leave out these two lines, and let the topic keep clicks for "
+        f"{spelled(Duration(horizon + DAY_MS))}: `walkstream topics check` prints the command"
+    )
+
+
+def show(found: Report) -> None:
+    """Print it for people."""
     console = Console(soft_wrap=True, stderr=True)
     console.print(
         f"[bold]{escape(found.topic)}[/bold]: the last {found.records:,} records of "
@@ -88,7 +110,7 @@ def _print(found: Report) -> None:
     for form, count in found.forms.items():
         console.print(f"  {count:,} {form}")
     if found.fields:
-        console.print(_fields(found))
+        console.print(_fields(found, console.width))
     if found.event_types:
         console.print(_types(found))
     _print_verdict(found, console)
@@ -100,9 +122,17 @@ def _print(found: Report) -> None:
     print(found.settings or "# none: the defaults fit")
 
 
-def _fields(found: Report) -> Table:
+def _fields(found: Report, width: int) -> Table:
     roles = {source.path: name for name, source in found.sources.items()}
-    table = Table("field", "type", "present", "distinct", "example", "is", title="Fields")
+    table = Table(title="Fields", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    # A path is to be copied: it is folded where it is long, and never cut.
+    longest = max((len(one.path) for one in found.fields), default=5)
+    table.add_column("field", overflow="fold", min_width=min(FIELD_WIDTH, longest))
+    table.add_column("is", no_wrap=True)
+    table.add_column("type", max_width=8)
+    table.add_column("in", justify="right", no_wrap=True)
+    table.add_column("values", justify="right", no_wrap=True)
+    table.add_column("example", max_width=max(12, width - 68))
     for one in found.fields:
         role = roles.pop(one.path, "")
         if not role and table.row_count >= MOST_FIELDS:
@@ -110,12 +140,12 @@ def _fields(found: Report) -> Table:
         if role == "ts":
             role = f"ts in {found.time_unit}"
         table.add_row(
-            escape(one.path), ", ".join(one.types), f"{one.present:.0%}", f"{one.distinct:,}",
-            escape(one.example), f"[bold green]{role}[/bold green]",
+            escape(one.path), f"[bold green]{role}", ", ".join(one.types), f"{one.present:.0%}",
+            f"{one.distinct:,}", escape(cut(one.example, max(12, width - 68))),
         )  # fmt: skip
     for path, role in roles.items():
         table.add_row(
-            escape(path), "", "", "", escape(found.sources[role].why), f"[bold green]{role}"
+            escape(path), f"[bold green]{role}", "", "", "", escape(found.sources[role].why)
         )
     if (hidden := len(found.fields) - MOST_FIELDS) > 0:
         table.caption = f"and {hidden:,} more, which --json lists"
@@ -133,7 +163,8 @@ def _print_verdict(found: Report, console: Console) -> None:
     every = found.clicks + found.bad
     console.print(
         f"With the settings below, {found.clicks:,} of {every:,} clicks can be used "
-        f"({found.clicks / max(1, every):.1%}): {found.users:,} users, {found.items:,} items"
+        f"({found.clicks / max(1, every):.1%}): {found.users:,} users, {found.items:,} items. They "
+        f"are in the {found.records:,} records that were read; a record has none, one or many"
     )
     if found.unwanted:
         console.print(f"  {found.unwanted:,} of types that weigh 0 are left out besides")

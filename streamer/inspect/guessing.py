@@ -258,6 +258,9 @@ def _repeat(texts: Sequence[str]) -> bool:
 AGAINST = ("remove", "delete", "refund", "return", "cancel", "dislike", "unlike", "hide", "report")
 """Parts of the names of events that speak against an item."""
 
+_SHOWN = ("impression", "itemlist", "productlist", "promotion")
+"""Parts of the names of events that show items which nobody asked for."""
+
 _FOR = (
     (3.0, ("purchase", "buy", "bought", "order", "transaction", "sale", "sold", "payment")),
     (2.0, ("cart", "basket", "checkout", "wishlist", "favo", "bookmark", "like", "share")),
@@ -268,9 +271,26 @@ _FOR = (
 )
 
 
+def is_shown(event_type: object) -> bool:
+    """Whether an event only shows items, as a list does; a click in the list is a click.
+
+    >>> [is_shown(name) for name in ("Product List Viewed", "select_item", "list_click")]
+    [True, False, False]
+    """
+    parts = [word.lower() for word in _WORD.findall(str(event_type))]
+    chosen = {"click", "clicked", "select", "selected"} & set(parts)
+    return not chosen and any(part in "".join(parts) for part in _SHOWN)
+
+
 def type_weight(event_type: object) -> float | None:
-    """The usual weight of an event type: 0 if it speaks against the item, None if it is unknown."""
-    joined = "".join(_WORD.findall(str(event_type))).lower()
-    if any(part in joined for part in AGAINST):
+    """The usual weight of an event type: 0 if it says nothing for the item, None if it is unknown.
+
+    >>> [type_weight(name) for name in ("view_item_list", "Product Added", "Product Viewed")]
+    [0.0, 2.0, 1.0]
+    """
+    names = [word.lower() for word in _WORD.findall(str(event_type))]
+    joined = "".join(names)
+    if any(part in joined for part in AGAINST) or is_shown(event_type):
         return 0.0
-    return next((weight for weight, parts in _FOR if any(part in joined for part in parts)), None)
+    known = (weight for weight, parts in _FOR if any(part in joined for part in parts))
+    return next(known, 2.0 if {"add", "added"} & set(names) else None)

@@ -104,6 +104,8 @@ def event_types(
             out[name] = EventType(count, 1.0, "an unknown name: weigh it yourself")
         elif weight:
             out[name] = EventType(count, weight, "guessed from its name")
+        elif guessing.is_shown(name):
+            out[name] = EventType(count, 0.0, "shows items, clicked or not: 0 leaves it out")
         else:
             out[name] = EventType(count, 0.0, "speaks against the item: 0 leaves it out")
     return out

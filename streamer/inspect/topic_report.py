@@ -3,6 +3,7 @@
 It guesses, and then lets the decoder of a worker say what the guess is worth.
 """
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from confluent_kafka import Message
 
 from streamer.decode.events import Bad, Decoder
 from streamer.decode.fields import DEFAULT_TYPE
-from streamer.decode.formats import short
+from streamer.decode.formats import cut, short
 from streamer.decode.paths import OR
 from streamer.decode.registry import Registry
 from streamer.errors import ConfigError
@@ -218,8 +219,8 @@ def _unreadable(value: bytes) -> str:
     is_row = not text.lstrip().startswith(("{", "[")) and any(mark in text for mark in ",;|\t")
     hint = ", a line of a table: `walkstream publish` sends such files as JSON" if is_row else ""
     return (
-        f"most records cannot be read, such as {short(value)}{hint}. A record is JSON (an object, "
-        "an array of objects, or one a line), MessagePack, or in the Confluent wire format"
+        f"most records cannot be read, such as {text_of(value)}{hint}. A record is JSON (an "
+        "object, an array of objects, or one a line), MessagePack, or in the Confluent wire format"
     )
 
 
@@ -296,11 +297,27 @@ def _unused(bad: list[tuple[Message, Bad]]) -> dict[str, Unused]:
         message, one = firsts[reason]
         where = f"{message.topic()}[{message.partition()}]@{message.offset()}"
         where += "" if one.part is None else f", click {one.part}"
-        out[reason.value] = Unused(count, one.message, where, short(one.value))
+        out[reason.value] = Unused(count, one.message, where, text_of(one.value))
     return out
 
 
+def text_of(value: object) -> str:
+    """A sample as it is written, in JSON where it was a value, cut to what fits in a line.
+
+    >>> text_of(b'{"a": 1}'), text_of("7"), text_of(b"\\xff")
+    ('{"a": 1}', '"7"', "b'\\\\xff'")
+    """
+    try:
+        if isinstance(value, bytes):
+            return cut(value.decode(), 80)
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        text.encode()  # half of a pair is no text
+        return cut(text, 80)
+    except (UnicodeError, ValueError, TypeError, RecursionError):
+        return short(value)
+
+
 def _seen(one: Field, clicks: int) -> Seen:
-    example = short(one.values[0]) if one.values else ""
+    example = text_of(one.values[0]) if one.values else ""
     share = round(one.present / clicks, 3)
     return Seen(one.path, one.types, share, one.distinct, example)

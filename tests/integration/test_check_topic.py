@@ -214,8 +214,8 @@ def test_a_retention_that_is_too_short_is_told_of_and_the_proposed_horizon_fits_
     topic.keep(7 * DAY_MS)
     found = topic.report(capsys)
     (warning,) = found.warnings
-    assert "retention.ms is 604800000" in warning
-    assert "graph.horizon = 6d at most" in warning
+    assert "keeps clicks for 7d, and graph.horizon is 56d" in warning
+    assert "leave out these two lines, and let the topic keep clicks for 57d" in warning
     assert 'horizon = "6d"  # the topic keeps clicks for 7d: a day less' in found.settings
     pasted = topic.as_pasted(found.settings)
     assert (pasted.graph.horizon, pasted.graph.half_life) == (6 * DAY_MS, 1.5 * DAY_MS)

@@ -1,20 +1,24 @@
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
+from broker import Broker, Unavailable
 from confluent_kafka import TIMESTAMP_CREATE_TIME
 
 from streamer.cli import running
 from streamer.demo import synthetic
 from streamer.errors import ConfigError, WalkstreamError
+from streamer.files import delivery
 from streamer.files.publish import dry_run, run
 from streamer.files.readers import Source
 from streamer.settings.sections import ClickSettings, Config, TopicSettings
@@ -158,6 +162,32 @@ def test_an_interrupt_tells_the_number_of_records_in_the_topic(
     delivered = len(read(config, config.topics.clicks, PARTITIONS))
     assert delivered >= len(some)
     assert f"interrupted; {config.topics.clicks}: {delivered:,} records delivered" in err
+
+
+def test_a_broker_that_goes_away_is_told_and_given_up(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "TELL_SECONDS", 0.5)
+    monkeypatch.setattr(delivery, "GIVE_UP_SECONDS", 4.0)
+    monkeypatch.setattr(delivery, "LINE_SECONDS", 1.0)
+    path = write(tmp_path / "c.tsv", TSV * 100)
+    try:
+        broker = Broker()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with broker:
+        away = Timer(2.0, broker.kill)
+        config = with_topics(broker.bootstrap)
+        away.start()
+        with pytest.raises(
+            WalkstreamError, match=r"gave up: nothing was delivered for 4 s \(no bro"
+        ):
+            run(config, Source([path]), items=False, rate=200, speed=None)
+        away.join()
+    err = capfd.readouterr().err
+    assert f"no broker answers at {broker.bootstrap}" in err
+    shown = [int(count) for count in re.findall(r"(\d+) records delivered", err)]
+    assert shown[-1] == shown[-2] < 1000  # what is delivered, not what waits
 
 
 @pytest.mark.parametrize(

@@ -393,6 +393,9 @@ def test_what_only_has_the_name_of_a_time_is_none(value: Any) -> None:
     ("view", 1.0), ("page_view", 1.0), ("ProductClicked", 1.0), ("ADD_TO_CART", 2.0),
     ("addToBasket", 2.0), ("purchase", 3.0), ("Order Completed", 3.0), ("transaction", 3.0),
     ("remove_from_cart", 0.0), ("Refund Issued", 0.0), ("ping", None), ("", None),
+    ("view_item_list", 0.0), ("Product List Viewed", 0.0), ("impression", 0.0),
+    ("Product Added", 2.0), ("Product Viewed", 1.0), ("select_item", 1.0), ("item_list_click", 1.0),
+    ("add_payment_info", 3.0), ("view_wishlist", 2.0),
 ])  # fmt: skip
 def test_usual_event_types_have_usual_weights(event_type: str, weight: float | None) -> None:
     assert guessing.type_weight(event_type) == weight

@@ -1,6 +1,7 @@
 """What `check-topic` makes of records, and that its settings, once applied, read them."""
 
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
 
 from streamer.decode.events import Decoded, Decoder
+from streamer.inspect import check_topic
 from streamer.inspect.topic_report import Report, examine
 from streamer.settings import load
 from streamer.settings.sections import Config
@@ -43,7 +45,7 @@ FOUND: dict[str, tuple[int, int, str, dict[str, str]]] = {
     "tsstr": (40, 0, "ms", {}),
     "isolocal": (40, 0, "iso", {}),
     "bom-middle": (2, 0, "ms", {}),
-    "ga4": (34, 17, "us", {
+    "ga4": (16, 26, "us", {
         "user_id": "user_pseudo_id", "item_id": "items[].item_id", "ts": "event_timestamp",
         "event_type": "event_name"}),
     "segment": (49, 0, "iso", {
@@ -155,3 +157,17 @@ def test_a_time_that_cannot_be_read_is_named_with_the_way_out() -> None:
     (warning,) = [one for one in found.warnings if "looks like the time of a click" in one]
     assert "such as 2026-01-31T12:00:00Z, not '27/Nov/2026:17:36:44 +0000'" in warning
     assert 'clicks.fields.ts = "@timestamp"' in warning
+
+
+def test_paths_and_samples_can_be_copied_at_80_columns(
+    shared_cases: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    values = [*lines(shared_cases / "ga4.jsonl"), b'{"event_name": 3}']
+    check_topic.show(examined(values))
+    err = capsys.readouterr().err
+    for path in ("event_timestamp", "user_pseudo_id", "items[].item_id", "event_params[].key"):
+        assert re.search(rf"^{re.escape(path)} ", err, re.M), err
+    assert max(map(len, err.partition("Event types")[0].splitlines())) <= 80
+    assert '{"event_name": 3}' in err
+    assert "b'" not in err
