@@ -102,26 +102,29 @@ def show(report: Report, as_json: bool) -> None:
         + f"{ranked['all']:,} clicks ranked, from click {report.begin:,} on, "
         f"{ranked[UNKNOWN]:,} of them on items never seen before"
     )
+    if not report.stability.publishes:
+        print("For a log this short, publish more often: --set commit.rounds=1")
     for table in (_totals(report.figures), _groups(report.figures), _stability(report.stability)):
         console.print()
         console.print(table)
     print()
     print(NOTES)
-    if not report.stability.publishes:
-        print("For a log this short, publish more often: --set commit.rounds=1.")
 
 
 NOTES = """\
-All items but the one that the session was at are ranked, by what was known before the round. ± is
-one standard error.
-similar, next, hybrid: as in `walkstream query --mode`. session: asked by its last items.
-first, again: whether the session had the item already. popular, common, rare: the first tenth of
-the items by decayed count, the rest of the first half, the others. new, young, old: the first click
-on the item was less than 1% of the log's time ago, less than 10%, longer. A click on an item never
-seen before is a miss, and in none of these last six.
-cosine: of an item's vector at a publish with the one at the publish before. top 10: how many of its
-ten nearest items stayed. Touched: clicked in between. A publish is every 20 rounds,
-or commit.rounds. Clusters and keys leave those out that are major updates, which may move any."""
+All items but the one that the session was at are ranked, by what was known
+before the round. ± is one standard error.
+similar, next, hybrid: as in `walkstream query --mode`. session: asked by its
+last items.
+first, again: whether the session had the item already. popular, common, rare:
+the first tenth of the items by decayed count, the rest of the first half, the
+others. new, young, old: the first click on the item was less than 1% of the
+log's time ago, less than 10%, longer. A click on an item never seen before is a
+miss, and in none of these last six.
+cosine: of an item's vector at a publish with the one at the publish before. top
+10: how many of its ten nearest items stayed. Touched: clicked in between. A
+publish is every 20 rounds, or commit.rounds. Clusters and keys leave those out
+that are major updates, which may move any."""
 
 
 def _table(first: str, *columns: str) -> Table:
@@ -155,7 +158,9 @@ def _groups(figures: list[Figures]) -> Table:
 
 
 def _stability(s: Stable) -> Table:
-    table = _table(f"over {s.publishes:,} publishes", "touched items", "untouched")
+    table = _table(
+        f"over {s.publishes:,} publish{'es' * (s.publishes != 1)}", "touched items", "untouched"
+    )
     for name, touched, untouched, spec in (
         ("cosine", s.cosine_touched, s.cosine_untouched, ".4f"),
         ("top 10", s.overlap_touched, s.overlap_untouched, ".3f"),

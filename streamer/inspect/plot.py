@@ -175,6 +175,9 @@ def run(
     outputs.check("--out", out, force)
     with reading(state) as store:
         drawn = read(store, by, projection, min_items)
+        if by != "category" and not any(drawn.categories):
+            there = sorted({name for i in drawn.ids for name in store.attributes(i.encode())})
+            raise ConfigError(f"--by {by}: no item has it; there are: {', '.join(there) or 'none'}")
     outputs.write("--out", out, draw(drawn, labels), force)
     print(f"{out}: {drawn.title}")
 

@@ -56,7 +56,7 @@ def run(state: Path, items: Sequence[str], options: Options) -> None:
         if many:
             _answer_lines(index, placed, options)
         else:
-            _print(_answer(index, items, options), placed, options.as_json)
+            _print(_answer(index, items, options), placed, options)
 
 
 def _answer(index: Index, items: Sequence[str], options: Options) -> Answer:
@@ -82,13 +82,14 @@ def _answer_lines(index: Index, placed: int, options: Options) -> None:
                 hint = ". Items of a session have tabs between" if " " in items[-1] else ""
                 print(f"line {number}: {error}{hint}", file=sys.stderr)
             continue
-        _print(answer, placed, options.as_json, number)
+        _print(answer, placed, options, number)
     if failed:
         raise WalkstreamError(f"{failed:,} of {asked:,} queries have no answer, see above")
 
 
-def _print(answer: Answer, placed: int, as_json: bool, line: int | None = None) -> None:
-    if as_json:
+def _print(answer: Answer, placed: int, options: Options, line: int | None = None) -> None:
+    min_updates = options.min_updates
+    if options.as_json:
         shown = msgspec.structs.asdict(answer) | {"items": placed}
         if line is not None:
             shown = {"line": line} | shown
@@ -96,6 +97,11 @@ def _print(answer: Answer, placed: int, as_json: bool, line: int | None = None) 
         return
     Console().print(_table(answer))
     print(f"looked at {answer.candidates:,} of {placed:,} items")
+    if not answer.neighbours and min_updates:
+        print(
+            f"none of them has {min_updates:,} updates (--min-updates): ask with fewer; "
+            "`walkstream query` without the option shows how many each has"
+        )
     if answer.unknown:
         print(f"without {', '.join(answer.unknown)}: no vector")
 

@@ -307,3 +307,10 @@ def test_a_folder_without_vectors_says_so(tmp_path: Path) -> None:
     catalogue(tmp_path / "state", 0)
     with pytest.raises(WalkstreamError, match="no item has a vector"):
         plot.run(tmp_path / "state", tmp_path / "map.png", "category", 30, "pca", 40)
+
+
+def test_an_attribute_that_no_item_has_is_refused_with_those_that_there_are(
+    learned: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="--by nosuch: no item has it; there are: category, name"):
+        plot.run(learned, tmp_path / "map.html", "nosuch", 5, "pca", 40)

@@ -282,3 +282,10 @@ def test_a_folder_in_which_nothing_was_learned_says_so(tmp_path: Path) -> None:
     Store(tmp_path / "state").close()
     with pytest.raises(WalkstreamError, match="nothing was learned yet"):
         query.run(tmp_path / "state", ["1"], Options())
+
+
+def test_an_answer_that_min_updates_leaves_empty_says_why(
+    learned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query.run(learned, ["sku-0002"], Options(min_updates=10**9))
+    assert "none of them has 1,000,000,000 updates (--min-updates)" in capsys.readouterr().out
