@@ -55,8 +55,9 @@ def refuse_unreadable(batch: list[Record]) -> None:
     for record in batch:
         refused.add("lines", record.flaw or _NO_CLICK, record)
     examples = "\n".join(refused.lines())
+    is_catalogue = all(b'"item_id"' in r.value and b'"user_id"' not in r.value for r in batch)
     raise ConfigError(
         f"none of the first {len(batch):,} lines could be read:\n{examples}\n"
         "Look at --columns and --delimiter for tables, at section [clicks.fields] for JSON, and at "
-        "--time"
+        "--time" + (". Is it a catalogue? Then add --items" if is_catalogue else "")
     )

@@ -94,3 +94,10 @@ def test_a_kafka_that_goes_away_is_told_in_a_few_lines(
         sender.require_all()
     assert 1 <= len(caplog.records) < 10
     assert "FAIL" not in capfd.readouterr().err
+
+
+def test_a_catalogue_that_is_sent_as_clicks_is_asked_about(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"item_id": "i", "name": "Lamp"}\n' * 30)
+    with pytest.raises(ConfigError, match=r"Is it a catalogue\? Then add --items"):
+        dry_run(Config(kafka={}), Source([path]), items=False)
