@@ -166,6 +166,10 @@ class Part(msgspec.Struct, array_like=True):
     tombstones_checksum: int = 0
     """CRC-32 of their keys. Apart, as retention takes tombstones and nothing else."""
 
+    @property
+    def size(self) -> int:
+        return self.records + self.tombstones
+
     def add(self, key: bytes | None, value: bytes | None) -> None:
         if value is None:
             self.tombstones += 1
@@ -191,8 +195,6 @@ class Manifest(msgspec.Struct, frozen=True):
     app: str
     instance: str
     """Together they are the transactional id that wrote it."""
-    offsets: dict[str, int]
-    """The next click of each partition after it, by `topic/partition`."""
     topics: dict[str, Parts]
     """By name: all partitions of all topics that commits write to."""
 
@@ -212,7 +214,9 @@ def commit_of(message: Message) -> tuple[str, int] | None:
     if not isinstance(value, bytes):
         return None
     app, _, number = value.decode(errors="replace").rpartition("/")
-    return (app, int(number)) if number.isdecimal() else None
+    # Anybody may write dead letters, and such a header.
+    is_number = number.isascii() and number.isdecimal() and len(number) <= 18
+    return (app, int(number)) if is_number else None
 
 
 class Original(NamedTuple):

@@ -53,7 +53,15 @@ def run(config: Config, old: str) -> None:
             readback.start(repair=False)
             hashed = {forget.former(old): b"\x01"} if has_forgotten else {}
             owned = msgspec.structs.replace(space, app=new)
-            header.claim(before, owned, hashed, readback, transactions)
+            # A worker that joined since then believes the header that it read.
+            header.claim(
+                before,
+                owned,
+                hashed,
+                readback,
+                transactions,
+                lambda: _refuse_members(before, admin),
+            )
     print(
         f"{topic} is the model of app {new} now. Start its worker: it goes on behind the last "
         f"commit of {old}, whose group is of no use any more"

@@ -1,7 +1,6 @@
 """The Kafka clients of a worker, and the properties that exactly-once needs of them."""
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -26,7 +25,6 @@ log = logging.getLogger(__name__)
 
 ANY = -1
 """The partition that the partitioner chooses."""
-
 Partition = tuple[str, int]
 """A topic and the number of one of its partitions."""
 
@@ -50,6 +48,17 @@ TRANSACTION_MS = 10_000
 
 RETRY_MS = 700
 """How long a producer waits, give or take a fifth, before it asks again. See `transactions`."""
+
+SETTLING = frozenset(
+    {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+    }
+)
+"""What brokers say for a moment after they started, or after another one took over."""
 
 _UNREADABLE = frozenset(
     {KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError.MSG_SIZE_TOO_LARGE}
@@ -95,7 +104,6 @@ def _log_error(error: KafkaError) -> None:
 
 
 _last_error = ""
-_PROCESS = secrets.token_hex(4)
 COMMON: dict[str, Any] = {"log_level": 2, "error_cb": _log_error}
 """librdkafka's own lines are left out: what matters of them comes as an error."""
 
@@ -107,11 +115,6 @@ fetches again, in which a reader that is behind empties the queue and waits too.
 def identity(config: Config) -> str:
     """`group.instance.id` and `transactional.id` of this worker."""
     return f"{config.app.name}-{config.app.instance}"
-
-
-def member(config: Config) -> str:
-    """`client.id` of this process in the group: no other has it, and no new session changes it."""
-    return f"{config.kafka.get('client.id', identity(config))}-{_PROCESS}"
 
 
 def admin(config: Config) -> AdminClient:
@@ -189,7 +192,6 @@ def group_consumer(config: Config) -> Consumer:
         | {
             "group.id": config.app.name,
             "group.instance.id": identity(config),
-            "client.id": member(config),
             "group.protocol": "classic",
             "partition.assignment.strategy": "cooperative-sticky",
             "enable.auto.commit": False,
@@ -369,8 +371,12 @@ def _offsets(
     if not asked:
         return {}
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-    futures = client.list_offsets(asked, isolation_level=level, request_timeout=CALL_SECONDS)
-    try:
-        return {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
-    except KafkaException as error:
-        raise failure(error.args[0], "list offsets") from None
+    deadline = time.monotonic() + CALL_SECONDS
+    while True:
+        futures = client.list_offsets(asked, isolation_level=level, request_timeout=CALL_SECONDS)
+        try:
+            return {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
+        except KafkaException as error:
+            if error.args[0].code() not in SETTLING or time.monotonic() > deadline:
+                raise failure(error.args[0], "list offsets") from None
+            time.sleep(0.2)

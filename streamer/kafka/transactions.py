@@ -14,7 +14,7 @@ less, may have been asked twice.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -44,20 +44,23 @@ class Send(NamedTuple):
 class Transactions:
     """One transaction after the other, under the `transactional.id` of this worker."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, check: Callable[[], None] = lambda: None) -> None:
+        """`check` raises where another process has this worker's name by now."""
+        self.config, self.check = config, check
         self.renewed = 0
         """How many times the producer was replaced."""
         self._doubt = ""
         self.began = time.monotonic()
+        self.asked = False
+        """Whether the end of the last transaction was asked for: its outcome may be any."""
         self.producer = self._fresh()
 
     def begin(self) -> None:
         """Begin a transaction, with a fresh producer if the last one may still be asked about."""
         self.producer.poll(0)  # for complaints of the time between
         if self._doubt:
-            self._renew()
-        self.began = time.monotonic()
+            self.renew()
+        self.began, self.asked = time.monotonic(), False
         self.producer.begin_transaction()
 
     def send(self, send: Send) -> None:
@@ -78,7 +81,9 @@ class Transactions:
 
     def commit(self) -> None:
         """Commit. KafkaException where that failed, or where its outcome is not known in time."""
-        deadline = time.monotonic() + CALL_SECONDS
+        # However long the records take, nothing is asked twice by that.
+        self.producer.flush(CALL_SECONDS)
+        deadline, self.asked = time.monotonic() + CALL_SECONDS, True
         with self._timed("a commit"):
             while True:
                 try:
@@ -91,6 +96,7 @@ class Transactions:
 
     def abort(self) -> None:
         """Abort. What comes next is done by a fresh producer: something went wrong already."""
+        self.asked = True
         with self._timed("an abort"):
             self._doubt = self._doubt or "a transaction was aborted"
             self.producer.abort_transaction(CALL_SECONDS)
@@ -115,7 +121,18 @@ class Transactions:
     def _on_error(self, error: KafkaError) -> None:
         self._doubt = self._doubt or error.str()
 
-    def _renew(self) -> None:
+    def may_go_on(self, error: KafkaError) -> bool:
+        """Whether a fresh producer may do the transaction again that ended by this error.
+
+        Another process, or a broker, fenced the old one before its end was asked for: so nothing of
+        it counts.
+        """
+        most = int(self.config.kafka.get("transaction.timeout.ms", clients.TRANSACTION_MS)) / 1000
+        return error.fatal() and not self.asked and self.seconds <= most
+
+    def renew(self) -> None:
+        """Take a fresh producer, if the name is still this worker's: it fences whoever has it."""
+        self.check()
         log.info("a fresh producer, as the old one may have been heard twice (%s)", self._doubt)
         # Its threads end here, and with them what it would ask once more.
         del self.producer

@@ -1,23 +1,26 @@
 """The commit: everything since the last one leaves in one Kafka transaction, then reaches RocksDB.
 
-  1 begin        the transaction, once all outputs are ready; by a fresh producer, with an epoch of
+  1 read back    of the commit before: it is whole as its manifest says, or this one does not follow
+                 (`streamer.worker.readback`). It was read while the next rounds were learned
+  2 begin        the transaction, once all outputs are ready; by a fresh producer, with an epoch of
                  its own, if the last transaction took long, saw a transport error or failed
-                 (`streamer.kafka.transactions`: a late request could settle this one)
-  2 produce      model rows, versions, placement, the progress of every clicks partition, public
+                 (`streamer.kafka.transactions`: a late request could settle this one), and if the
+                 group says that this process still has its place
+  3 produce      model rows, versions, placement, the progress of every clicks partition, public
                  vectors and dead letters, each with the commit's number, and the manifest: how many
                  there are in each partition, and their checksum
-  3 offsets      of the group, always, so that a worker that froze and thawed is checked against
+  4 offsets      of the group, always, so that a worker that froze and thawed is checked against
                  the group's generation; with the metadata taken at that moment
-  4 read back    of the commit before: it is whole as its manifest says, or this one does not follow
-                 (`streamer.worker.readback`). It was read while the next rounds were learned
   5 commit       the transaction: from here on the outputs count
   6 apply        the same changes to RocksDB, in one batch
   7 checkpoint   graph and sessions, when it is time
 
 Killed before 5 has reached the broker, the transaction is aborted and the rounds are taken again.
-Killed later, the rows come back from `model-state` and the graph from the clicks. RocksDB is never
-ahead of Kafka. Only the newest commit can be torn, as none follows before it was read back: a start
-reads that one back before it takes anything from it, and refuses to go on from half of it.
+Killed later, the rows come back from `model-state` and the graph from the clicks. RocksDB is ahead
+of Kafka in one case only: as 6 comes before the commit is read back, the folder has the whole of a
+commit that was torn, and `--repair` publishes it from there. Only the newest commit can be torn, as
+none follows before it was read back: a start reads that one back before it takes anything from it,
+and refuses to go on from half of it.
 """
 
 import logging
@@ -113,16 +116,12 @@ class Committer:
         """Steps 1 to 7. WalkstreamError, which ends the worker, when the outcome is not sure."""
         with self.metrics.timed("commit"), self.metrics.commit_seconds.time():
             sends = list(self.sends(batch))
-            sends.append(self.readback.manifest(batch.number, batch.offsets, sends))
+            self.readback.settle()
+            sends.append(self.readback.manifest(batch.number, sends))
             try:
                 self.transact(batch, sends)
             except KafkaException as error:
-                # What is forbidden stays so.
-                if not error.args[0].txn_requires_abort() or error.args[0].code() in FORBIDDEN:
-                    raise self._failure(error.args[0], "commit") from error
-                log.warning("transaction aborted (%s): trying once more", error.args[0].str())
-                self.abort()
-                self.group.serve_rebalance()
+                self.recover(error.args[0])
                 try:
                     self.transact(batch, sends)
                 except KafkaException as again:
@@ -141,8 +140,21 @@ class Committer:
         self.begin()
         self.produce(sends)
         self.offsets(batch)
-        self.readback.settle()
         self.commit()
+
+    def recover(self, error: KafkaError) -> None:
+        """Make ready for a second try. WalkstreamError where there may be none."""
+        if error.code() in FORBIDDEN:  # it stays so
+            raise self._failure(error, "commit")
+        if self.transactions.may_go_on(error):
+            log.warning("the producer was replaced (%s): trying once more", error.str())
+            self.transactions.renew()
+        elif error.txn_requires_abort():
+            log.warning("transaction aborted (%s): trying once more", error.str())
+            self.abort()
+            self.group.serve_rebalance()
+        else:
+            raise self._failure(error, "commit")
 
     def abort(self) -> None:
         self.metrics.transactions_total.labels("aborted").inc()

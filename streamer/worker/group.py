@@ -12,10 +12,10 @@ from collections.abc import Callable
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from streamer.errors import KafkaTrouble, Refused
+from streamer.errors import Fenced, KafkaTrouble, Refused
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, checked
-from streamer.kafka.members import other_members
+from streamer.kafka.members import members, other_members
 from streamer.settings.sections import Config
 
 log = logging.getLogger(__name__)
@@ -30,22 +30,29 @@ REBALANCE_SECONDS = 5.0
 class Group:
     """A member of the group `app.name`."""
 
-    def __init__(self, config: Config, on_progress: Callable[[float], None]) -> None:
-        self.config, self.on_progress = config, on_progress
+    def __init__(
+        self, config: Config, admin: AdminClient, on_progress: Callable[[float], None]
+    ) -> None:
+        self.config, self.admin, self.on_progress = config, admin, on_progress
         self.consumer = clients.group_consumer(config)
         self.assigned: set[Partition] = set()
         self.joined = False
+        self.id = ""
+        """What the group calls this process, and no other, since it joined."""
 
     def close(self) -> None:
         """Leave. Closing revokes all partitions, and no other worker is to blame for that."""
         self.joined = False
         self.consumer.close()
 
-    def wait_for_others(self, admin: AdminClient) -> None:
-        """Join no group that another worker is in: it would lose its partitions and end."""
-        name, deadline = self.config.app.name, time.monotonic() + JOIN_SECONDS
+    @staticmethod
+    def wait_for_others(
+        config: Config, admin: AdminClient, on_progress: Callable[[float], None]
+    ) -> None:
+        """Return when no worker of another name is in the group: it would lose its partitions."""
+        name, deadline = config.app.name, time.monotonic() + JOIN_SECONDS
         named = ""
-        while others := other_members(admin, self.config):
+        while others := other_members(admin, config):
             if time.monotonic() > deadline:
                 raise Refused(
                     f"group {name} has another member ({', '.join(others)}). This version runs one "
@@ -59,7 +66,7 @@ class Group:
                     JOIN_SECONDS,
                 )
             for _ in range(20):
-                self.on_progress(0.0)
+                on_progress(0.0)
                 time.sleep(0.1)
 
     def join(self) -> None:
@@ -80,7 +87,23 @@ class Group:
                     f"another member of group {self.config.app.name}. This version runs one worker "
                     "per app: stop the other one, or wait until its session has ended"
                 )
+        self.id = self.consumer.memberid() or ""
         self.joined = True
+
+    def check(self) -> None:
+        """Fenced unless the group knows this very process. Its name alone would fit another too."""
+        name = clients.identity(self.config)
+        there = members(self.admin, self.config)
+        ours = [member for member in there if member.group_instance_id == name]
+        if any(member.member_id == self.id for member in ours):
+            return
+        if ours:
+            raise Fenced(
+                f"another process, on {ours[0].host}, has the place of {name} in group "
+                f"{self.config.app.name}: give every worker its own app.instance, and do not start "
+                "this one again until that is so"
+            )
+        raise KafkaTrouble(f"group {self.config.app.name} knows nothing of {name} any more")
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if self.joined and partitions:

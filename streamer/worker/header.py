@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 import msgspec
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streamer import records
@@ -18,9 +18,9 @@ from streamer import store as stores
 from streamer.decode.deadletter import Headers
 from streamer.errors import Refused
 from streamer.kafka import clients
-from streamer.kafka.clients import checked
 from streamer.kafka.identity import ROLES, Identity, identity
 from streamer.kafka.transactions import Send, Transactions
+from streamer.kafka.waiting import between
 from streamer.model_state import reserved
 from streamer.records import Layout, Progress, Space, commit_mark
 from streamer.settings.sections import Config, KafkaValue, TopicSettings
@@ -134,8 +134,7 @@ _GROWN = {
 
 def ids(header: Space) -> dict[str, str]:
     """The ids that a header knows: of the topics by role, and of the `cluster`."""
-    known = {"cluster": header.cluster, **{role: t.id for role, t in header.topics.items()}}
-    return {role: name for role, name in known.items() if name}
+    return Identity(header.cluster, header.topics).ids
 
 
 def settle(
@@ -181,21 +180,11 @@ def settle(
             readback.last = max(readback.last or 0, *(p.commit for p in store.progress().values()))
         claim(
             config, space, _reset(config, store, admin, reset), readback, transactions,
-            lambda: _check_first(config, admin, read),
+            lambda: _check_first(config, admin, read, readback.beat),
         )  # fmt: skip
         store.set_meta({records.SPACE: msgspec.msgpack.encode(space)})
     _renew_folder(store, now, renewed)
     return space
-
-
-def check_owner(config: Config, store: Store) -> None:
-    """Refused if the model was handed over since `settle`."""
-    header = store.space
-    if header is not None and header.app != config.app.name:
-        raise Refused(
-            f"{config.topics.model_state} was handed over to app {header.app!r} just now: this "
-            f"worker, of app {config.app.name!r}, has no model any more"
-        )
 
 
 def against_model(config: Config, admin: AdminClient) -> tuple[list[str], list[str]]:
@@ -296,17 +285,16 @@ def claim(
     commit = 0 if readback.last is None else readback.last + 1
     mark: Headers = [(records.COMMIT_HEADER, commit_mark(config.app.name, commit))]
     sends = [Send(topic, 0, records.SPACE, encode(space), mark)]
-    offsets = {}
     for key, change in changes.items():
         partition = 0
         if key.startswith((records.PROGRESS, records.ITEMS)):
             where = records.progress_partition(key)
             partition = where[1] % space.partitions
         if isinstance(change, Progress):
-            offsets[where] = change.offset
             change = encode(msgspec.structs.replace(change, commit=commit))
         sends.append(Send(topic, partition, key, change, mark))
-    sends.append(readback.manifest(commit, offsets, sends))
+    readback.settle()
+    sends.append(readback.manifest(commit, sends))
     try:
         transactions.begin()
         for send in sends:
@@ -323,13 +311,13 @@ def claim(
     readback.expect(sends[-1])
 
 
-def _check_first(config: Config, admin: AdminClient, read: int) -> None:
+def _check_first(config: Config, admin: AdminClient, read: int, beat: Callable[[], None]) -> None:
     """Refused if another app writes its header at the same time, and was first.
 
     Of several apps that find no header, the one whose record lies first in the log has the model:
     the others see that record, committed or not, before they commit theirs.
     """
-    first = _first(config, admin, read)
+    first = _first(config, admin, read, beat)
     if first != config.app.name:
         raise Refused(
             f"app {first!r} began to write its model to {config.topics.model_state} at the same "
@@ -338,19 +326,13 @@ def _check_first(config: Config, admin: AdminClient, read: int) -> None:
         )
 
 
-def _first(config: Config, admin: AdminClient, read: int) -> str:
+def _first(config: Config, admin: AdminClient, read: int, beat: Callable[[], None]) -> str:
     """The app of the first header at or behind offset `read` of partition 0, committed or not."""
     where = config.topics.model_state, 0
-    end = clients.ends(admin, [where])[where]
-    at = read
+    end = clients.ends(admin, [where])
     with closing(clients.reading_consumer(config, "header", UNCOMMITTED)) as consumer:
-        consumer.assign([TopicPartition(*where, read)])
-        while at < end:
-            for message in map(checked, consumer.consume(1000, 0.2)):
-                at = message.offset() or 0
-                if message.error() is None:
-                    at += 1
-                    value = message.value()
-                    if message.key() == records.SPACE and value is not None:
-                        return msgspec.msgpack.decode(value, type=Space).app
+        for message in between(consumer, {where: read}, end, beat):
+            value = message.value()
+            if message.key() == records.SPACE and value is not None:
+                return msgspec.msgpack.decode(value, type=Space).app
     return ""

@@ -19,7 +19,7 @@ from streamer.admin import forget
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Decoded
 from streamer.decode.guarded import GuardedDecoder
-from streamer.errors import KafkaTrouble, Refused, WalkstreamError
+from streamer.errors import Fenced, KafkaTrouble, Refused, WalkstreamError
 from streamer.folders import guarded
 from streamer.kafka import clients, rights, topics, unreadable
 from streamer.kafka.clients import Partition, failure, kafka_error
@@ -69,7 +69,7 @@ def run(config: Config, accepted: Accepted) -> None:
                 error = error.__cause__  # of a callback, from within a call that failed as well
             if (kafka := kafka_error(error)) is not None:
                 error = failure(kafka, "kafka")
-            if isinstance(error, KafkaTrouble):
+            if isinstance(error, (KafkaTrouble, Fenced)):
                 error = worker.verdict(error)
             stop.ending.within(CLOSE_SECONDS, partial(logs.end, error))
             raise error
@@ -108,11 +108,11 @@ class Worker:
         self.attributes: Attributes = []
         self.forgotten: set[bytes] = set()
 
-    def verdict(self, trouble: KafkaTrouble) -> WalkstreamError:
+    def verdict(self, trouble: KafkaTrouble | Fenced) -> WalkstreamError:
         """What the worker ends with after trouble with Kafka."""
-        if not hasattr(self, "group"):
+        if not hasattr(self, "group") or not self.group.joined:
             return trouble  # it has no place yet that anybody could take
-        return verdict.of(trouble, self.config, self.watch)
+        return verdict.of(trouble, self.config, self.watch, self.group)
 
     # -- start -----------------------------------------------------------------------------------
 
@@ -126,7 +126,8 @@ class Worker:
         self.health.beat()
         checks = config.topics.check
         admin = stack.enter_context(rights.allowed(config, "worker", ask=checks))
-        if config.topics.check:
+        if checks:
+            Group.wait_for_others(config, admin, self._progress_of(0.0, 0.0))
             specs = topics.specs(config.topics, config.graph.horizon_ms)
             mismatches = topics.check(admin, specs)
             if mismatches:
@@ -135,9 +136,15 @@ class Worker:
         self.watch = Watch(admin, config.topics, now)
         self.store = stack.enter_context(restore.open_store(config, admin, now, accepted))
         accepted = accepted._replace(repair=repair.is_asked(self.store, accepted.repair))
+        # Another worker may commit until this one is the group's member and has fenced what an
+        # earlier process left open: what was read before that would not be the newest.
+        self.group = Group(config, admin, self._progress_of(0.0, 0.0))
+        stack.callback(self.group.close)
+        self.group.join()
         log.info("settling what an earlier process may have left open")
-        self.transactions = Transactions(config)
-        self.readback = Readback(config, now, admin, partial(self._progress_of(0.0, 0.0), 0.0))
+        self.transactions = Transactions(config, self.group.check)
+        alive = partial(self._progress_of(0.0, 0.0, self.group), 0.0)
+        self.readback = Readback(config, now, admin, alive)
         stack.callback(self.readback.close)
         self.readback.start(accepted.repair)
 
@@ -146,23 +153,16 @@ class Worker:
         if self.readback.doubt is not None:
             self.tail.doubtful = self.readback.doubt.first
         self.tail.start(admin, header.void(config, self.store, now))
-        self.tail.catch_up(admin, self._progress_of(0.0, 0.5))
+        self.tail.catch_up(admin, self._progress_of(0.0, 0.5, self.group))
         self.space = header.settle(
             config, self.store, now, accepted, self.readback, self.transactions, admin,
             self.tail.header_from,
         )  # fmt: skip
+        # What a new header changed of the progress reaches the folder by way of Kafka.
+        self.tail.catch_up(admin, self._progress_of(0.5, 0.5, self.group))
         self.engine = Engine(config.engine_settings, self.space.partitions, self.metrics.timed)
-
         self.reader = Reader(config, admin, self.health.beat)
         stack.callback(self.reader.close)
-        self.group = Group(config, self._progress_of(0.5, 1.0))
-        stack.callback(self.group.close)
-        if config.topics.check:
-            self.group.wait_for_others(admin)
-        self.group.join()
-        # Until now another worker may have committed; from here on only this one does.
-        self.tail.catch_up(admin, self._progress_of(0.5, 0.5, self.group))
-        header.check_owner(config, self.store)
         self.offsets = restore.starts(config, self.store, self.group, admin, accepted)
         begin = restore.fold_from(
             config, self.engine, self.store, self.group, admin, self.offsets, accepted.loss
@@ -186,7 +186,7 @@ class Worker:
         if restore.adopt(self.store, self.engine, self.offsets):
             self._round([], closes=True)
         elif accepted.repair:
-            self.pending.gone = repair.begin(config, self.store, self.engine, admin)
+            self.pending.gone = repair.begin(config, self.store, self.engine, admin, alive)
             self._round([], closes=True)
             repair.finish(config, self.store, self.tail.forgotten, self.commits)
         self.health.restored = 1.0

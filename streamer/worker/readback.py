@@ -4,25 +4,31 @@ A transaction that brokers settled in the middle (`streamer.kafka.transactions`)
 other to those who read what it left. Its manifest tells: so many records in each partition, with
 these checksums. A commit that does not have them all is torn, and a worker that goes on from it
 would learn clicks twice, or never publish what it believes to be published.
+
+Only this app writes vectors and rows, so all that is there has to be of a commit that was sent.
+Dead letters may come from anybody, with any header: of those only the ones count that a manifest
+tells of, and where it says.
 """
 
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from core.settings import DAY_MS
 from streamer import records
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients
-from streamer.kafka.clients import Partition, checked, label, partition_name, partition_of
+from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
 from streamer.kafka.identity import Identity
 from streamer.kafka.transactions import Send
+from streamer.kafka.unreadable import read_alone
+from streamer.kafka.waiting import OpenTransactions, Waiting
 from streamer.records import Manifest, Part, Parts, commit_of
 from streamer.settings.sections import Config
 
@@ -34,7 +40,7 @@ WRITTEN = ("model_state", "item_vectors", "dead_letters")
 GRACE_SECONDS = 1.0
 """A commit that is not read back after so long is compared with where the logs end."""
 WAIT_SECONDS = 60.0
-"""A commit must be read back within so long, and a start must get to the ends of the logs."""
+"""A commit must be read back within so long."""
 WINDOW = 2000
 """Offsets at the end of a log in which the newest manifest is looked for first."""
 
@@ -49,7 +55,6 @@ class Doubt(NamedTuple):
     """Commits that are not whole."""
 
     first: int
-    last: int
     what: str
 
 
@@ -60,8 +65,8 @@ class Readback:
         self, config: Config, now: Identity, admin: AdminClient, beat: Callable[[], None]
     ) -> None:
         self.config, self.admin, self.beat = config, admin, beat
-        self.consumer = clients.reading_consumer(config, "readback")
-        self.model_state = config.topics.model_state
+        self.consumer = self._consumer()
+        self.model_state, self.dead_letters = config.topics.model_state, config.topics.dead_letters
         topics = {str(getattr(config.topics, role)): now.topics[role] for role in WRITTEN}
         self.ids = {topic: layout.id for topic, layout in topics.items()}
         self.where = [(t, p) for t, layout in topics.items() for p in range(layout.partitions)]
@@ -80,11 +85,12 @@ class Readback:
     def close(self) -> None:
         self.consumer.close()
 
+    def _consumer(self) -> Consumer:
+        return clients.reading_consumer(self.config, "readback")
+
     # -- what is sent ----------------------------------------------------------------------------
 
-    def manifest(
-        self, commit: int, offsets: Mapping[Partition, int], sends: Iterable[Send]
-    ) -> Send:
+    def manifest(self, commit: int, sends: Iterable[Send]) -> Send:
         """The record that says what a commit consists of, which is to be its last."""
         app = self.config.app
         parts = {partition: Part(self.at[partition]) for partition in self.where}
@@ -93,8 +99,7 @@ class Readback:
         topics = {topic: Parts(name, []) for topic, name in self.ids.items()}
         for (topic, _), part in parts.items():
             topics[topic].partitions.append(part)
-        after = {partition_name(partition): offset for partition, offset in offsets.items()}
-        manifest = Manifest(commit, app.name, app.instance, after, topics)
+        manifest = Manifest(commit, app.name, app.instance, topics)
         mark: list[tuple[str, str | bytes | None]] = [(records.COMMIT_HEADER, manifest.mark)]
         value = msgspec.msgpack.encode(manifest)
         return Send(self.model_state, 0, records.MANIFEST, value, mark)
@@ -111,12 +116,7 @@ class Readback:
 
     def poll(self, timeout: float = 0.0) -> None:
         """Look at what has arrived. Refused where it cannot be part of what was sent."""
-        for message in map(checked, self.consumer.consume(10_000, timeout)):
-            partition, offset = partition_of(message), message.offset() or 0
-            if message.error() is not None:
-                self.reached[partition] = offset
-                continue
-            self.at[partition] = offset + 1
+        for partition, message in self._arrived(timeout):
             if (commit := commit_of(message)) is not None:
                 self._take(partition, message, *commit)
         if self.wanted is not None and self._is_whole(self.wanted):
@@ -125,50 +125,80 @@ class Readback:
     def settle(self) -> None:
         """Return when the commit that was sent last is read back whole. Refused if it is torn.
 
-        To be called once the next transaction has its offsets: until the one before is settled in
-        every partition, brokers let it have none.
+        To be called before the next transaction begins, whose time would run meanwhile.
         """
         self.poll()
-        begin = time.monotonic()
+        begin = looked = time.monotonic()
+        opened = OpenTransactions()
         while self.wanted is not None:
             self.beat()
+            self.poll(0.01)
+            now = time.monotonic()
+            if self.wanted is None or now - looked < GRACE_SECONDS:
+                continue
+            looked = now
+            written = clients.ends(self.admin, self.where)
+            ends = clients.ends(self.admin, self.where, committed=True)
             self.poll(0.05)
-            waited = time.monotonic() - begin
-            if waited > GRACE_SECONDS and self.wanted is not None:
-                ends = clients.ends(self.admin, self.where, committed=True)
-                self.poll(0.05)
-                if self.wanted is not None and self._is_at(ends):
-                    what = "; ".join(_missing(self.wanted, self.found, self.has_manifest))
-                    raise Refused(f"commit {self.wanted.commit} is torn: {what}. {REPAIR}")
-            if waited > WAIT_SECONDS and self.wanted is not None:
+            if self.wanted is None:
+                return
+            opened.announce(self.at, self.reached, written)
+            # Where no transaction is open, this one is settled.
+            is_settled = all(ends[p] >= written[p] for p in self._takes(self.wanted))
+            if is_settled and not self._lagging(ends):
+                what = "; ".join(_missing(self.wanted, self.found, self.has_manifest))
+                raise Refused(f"commit {self.wanted.commit} is torn: {what}. {REPAIR}")
+            if now - begin > WAIT_SECONDS:
                 raise WalkstreamError(
                     f"commit {self.wanted.commit} could not be read back within {WAIT_SECONDS:g} s "
-                    f"({self._lagging(ends)}), so nothing was committed after it. Look at the "
-                    "leaders of these partitions, then start again"
+                    f"({self._lagging(written)}), so nothing was committed after it. Look at the "
+                    "leaders of these partitions, and for transactions that stay open "
+                    "(kafka-transactions.sh find-hanging), then start again"
                 )
+
+    def _arrived(self, timeout: float) -> Iterator[tuple[Partition, Message]]:
+        """The records that came, each with its partition."""
+        for message in self.consumer.consume(10_000, timeout):
+            partition, offset = partition_of(message), message.offset() or 0
+            if partition[0] == self.dead_letters and is_unreadable(message.error()):
+                # What else came with it is read again.
+                found = read_alone(self.config, partition, self.at[partition], message, self.beat)
+                yield from ((partition, one) for one in found.messages if one.error() is None)
+                self.consumer = clients.anew(self.consumer, self._consumer())
+                self._assign(self.at | {partition: found.next})
+                return
+            if checked(message).error() is not None:
+                self.reached[partition] = offset
+            else:
+                self.at[partition] = offset + 1
+                yield partition, message
 
     def _take(self, partition: Partition, message: Message, app: str, commit: int) -> None:
         """A record of some commit came."""
-        if app != self.config.app.name:
-            if partition[0] != self.config.topics.dead_letters:  # which apps may share
-                raise Refused(_foreign(partition, message, app))
-            return
-        if self.wanted is None or commit != self.wanted.commit:
+        is_letter = partition[0] == self.dead_letters
+        if is_letter:
+            if self.wanted is not None and (app, commit) == (self.wanted.app, self.wanted.commit):
+                _add_letter(self.wanted, self.found, partition, message)
+        elif app != self.config.app.name:
+            raise Refused(_foreign(partition, message, app))
+        elif self.wanted is None or commit != self.wanted.commit:
             sent = "none" if self.wanted is None else f"commit {self.wanted.commit}"
             raise Refused(
                 f"{label(partition)} has a record of commit {commit} at offset {message.offset()}, "
                 f"and {sent} is expected there: commit {commit} is torn. {REPAIR}"
             )
-        if message.key() == records.MANIFEST and partition == (self.model_state, 0):
+        elif _is_manifest(self.model_state, message):
             self.has_manifest = True
         else:
             self.found[partition].add(message.key(), message.value())
 
+    def _takes(self, manifest: Manifest) -> list[Partition]:
+        """Where a commit wrote to."""
+        parts = [partition for partition, part in _parts(manifest) if part.size]
+        return [*parts, (self.model_state, 0)]
+
     def _is_whole(self, manifest: Manifest) -> bool:
         return self.has_manifest and not any(_missing(manifest, self.found, True))
-
-    def _is_at(self, ends: Mapping[Partition, int]) -> bool:
-        return not self._lagging(ends)
 
     def _lagging(self, ends: Mapping[Partition, int]) -> str:
         late = [p for p, end in ends.items() if max(self.at[p], self.reached.get(p, 0)) < end]
@@ -188,23 +218,42 @@ class Readback:
             log.warning("commit %d is torn: %s. Repairing", self.doubt.first, self.doubt.what)
 
     def _doubt(self) -> Doubt | None:
-        """What is not whole; None also where there is no commit that has a manifest."""
+        """What is not whole; None also where the last commit has no manifest.
+
+        An older version wrote that one, and whatever it wrote it also checked by itself.
+        """
         begins, ends = clients.begins(self.admin, self.where), clients.ends(self.admin, self.where)
         first = self.model_state, 0
-        window, found = WINDOW, None
-        while found is None:
-            begin = max(begins[first], ends[first] - window)
-            for message in self._read({first: begin}, {first: ends[first]}):
-                if message.key() == records.MANIFEST and message.value() is not None:
-                    found = message
-            if begin == begins[first]:
-                break
-            window *= 16
-        if found is None:
-            self._assign(ends)
-            return None
-        _, stamp = found.timestamp()
-        newest = msgspec.msgpack.decode(found.value() or b"", type=Manifest)
+        found = self._newest(begins[first], ends[first])
+        doubt = self._doubt_of(*found, begins, ends) if found is not None else None
+        self._assign(ends)
+        return doubt
+
+    def _newest(self, begin: int, end: int) -> tuple[Manifest, int] | None:
+        """The manifest of the last commit, and its timestamp, between two offsets."""
+        first, window = (self.model_state, 0), WINDOW
+        while end > begin:
+            start, found, is_older = max(begin, end - window), None, False
+            for _, message in self._read({first: start}, {first: end}):
+                key, value = message.key() or b"", message.value()
+                if value is None:
+                    continue
+                if key == records.MANIFEST:
+                    _, stamp = message.timestamp()
+                    found = msgspec.msgpack.decode(value, type=Manifest), stamp
+                    is_older = False
+                elif key.startswith(records.PROGRESS) and commit_of(message) is None:
+                    is_older = True
+            if is_older or found is not None:
+                return None if is_older else found
+            end, window = start, window * 16
+        return None
+
+    def _doubt_of(
+        self, newest: Manifest, stamp: int,
+        begins: Mapping[Partition, int], ends: Mapping[Partition, int],
+    ) -> Doubt | None:  # fmt: skip
+        """What is not whole of this commit, or came after it."""
         # What lies in a topic that was made anew, or is before what retention left, is gone.
         parts = {p: part for p, part in _parts(newest) if p in begins}
         checked = {
@@ -213,16 +262,26 @@ class Readback:
             if newest.topics[p[0]].id == self.ids[p[0]] and begins[p] <= part.begin <= ends[p]
         }
         starts = {p: parts[p].begin if p in checked else ends[p] for p in self.where}
+        # Letters of others are passed over: there may be any number of them.
+        stops = {
+            p: end if p[0] != self.dead_letters or p not in checked or parts[p].size else starts[p]
+            for p, end in ends.items()
+        }
         seen: dict[int, dict[Partition, Part]] = defaultdict(lambda: defaultdict(lambda: Part(0)))
         foreign: dict[str, str] = {}
-        for message in self._read(starts, ends):
-            partition, commit = partition_of(message), commit_of(message)
-            if commit is None or message.key() == records.MANIFEST:
+        for partition, message in self._read(starts, stops):
+            commit = commit_of(message)
+            if commit is None:
                 continue
-            if commit[0] not in (newest.app, self.config.app.name):
-                if partition[0] != self.config.topics.dead_letters:
-                    foreign[partition[0]] = _foreign(partition, message, commit[0])
-            elif commit[1] >= newest.commit:
+            if partition[0] == self.dead_letters:
+                if commit == (newest.app, newest.commit):
+                    letters = seen[newest.commit]
+                    _add_letter(newest, letters, partition, message)
+                    if letters[partition].size >= parts[partition].size:
+                        stops[partition] = self.at[partition]
+            elif commit[0] not in (newest.app, self.config.app.name):
+                foreign[partition[0]] = _foreign(partition, message, commit[0])
+            elif commit[1] >= newest.commit and not _is_manifest(self.model_state, message):
                 seen[commit[1]][partition].add(message.key(), message.value())
         for told in foreign.values():
             log.error("%s", told)
@@ -231,54 +290,53 @@ class Readback:
         what = list(_missing(newest, seen[newest.commit], True, checked, tombstones=not old))
         later = sorted(number for number in seen if number > newest.commit)
         self.last = max([newest.commit, *later])
+        first = newest.commit if what else min(later, default=0)
         for number in later:
             counts = "; ".join(
-                f"{label(p)} has {part.records + part.tombstones} records of it"
+                f"{label(p)} has {part.size} records of it"
                 for p, part in sorted(seen[number].items())
             )
             what.append(f"there is no manifest of commit {number}, and {counts}")
-        if not what:
-            return None
-        torn = sorted({*later, *([] if len(what) == len(later) else [newest.commit])})
-        return Doubt(torn[0], torn[-1], "; ".join(what))
+        return Doubt(first, "; ".join(what)) if what else None
 
     def _assign(self, starts: Mapping[Partition, int]) -> None:
         self.at, self.reached = dict(starts), {}
         self.consumer.assign([TopicPartition(*p, offset) for p, offset in starts.items()])
 
     def _read(
-        self, starts: Mapping[Partition, int], ends: Mapping[Partition, int]
-    ) -> list[Message]:
-        """All that is committed between these offsets."""
+        self, starts: Mapping[Partition, int], stops: Mapping[Partition, int]
+    ) -> Iterator[tuple[Partition, Message]]:
+        """All that is committed between these offsets. `stops` may come nearer meanwhile."""
         self._assign(starts)
-        out: list[Message] = []
-        begin, told = time.monotonic(), False
-        while lagging := self._lagging({p: ends[p] for p in starts}):
+        waiting = Waiting()
+        while self._lagging({p: stops[p] for p in starts}):
             self.beat()
-            for message in map(checked, self.consumer.consume(10_000, 0.1)):
-                partition, offset = partition_of(message), message.offset() or 0
-                if message.error() is not None:
-                    self.reached[partition] = offset
-                else:
-                    self.at[partition] = offset + 1
-                    out.append(message)
-            waited = time.monotonic() - begin
-            if waited > GRACE_SECONDS * 5 and not told:
-                told = True
-                log.info("waiting for the end of the newest commit: %s", lagging)
-            if waited > WAIT_SECONDS and not out:
-                raise WalkstreamError(
-                    f"the newest commit could not be read within {WAIT_SECONDS:g} s ({lagging}). "
-                    "Look for a transaction that is open, and at the leaders of these partitions, "
-                    "then start again"
-                )
-        return out
+            for partition, message in self._arrived(0.1):
+                if (message.offset() or 0) < stops[partition]:
+                    yield partition, message
+            waiting.look({p: self.at[p] for p in starts}, self.reached, stops)
 
 
 def _parts(manifest: Manifest) -> Iterable[tuple[Partition, Part]]:
     for topic, parts in manifest.topics.items():
         for number, part in enumerate(parts.partitions):
             yield (topic, number), part
+
+
+def _is_manifest(model_state: str, message: Message) -> bool:
+    return message.key() == records.MANIFEST and partition_of(message) == (model_state, 0)
+
+
+def _add_letter(
+    manifest: Manifest, found: Mapping[Partition, Part], partition: Partition, message: Message
+) -> None:
+    """A dead letter bears the number of a commit: it counts if it lies where that one's do.
+
+    A copy that some tool made of a letter, with its headers, lies behind all that the commit wrote.
+    """
+    part = manifest.topics[partition[0]].partitions[partition[1]]
+    if (message.offset() or 0) >= part.begin and found[partition].size < part.size:
+        found[partition].add(message.key(), message.value())
 
 
 def _missing(

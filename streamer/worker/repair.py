@@ -5,7 +5,7 @@ mark in the folder stays, so that a restart does it again.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import closing
 
 from confluent_kafka.admin import AdminClient
@@ -31,7 +31,9 @@ def is_asked(store: Store, asked: bool) -> bool:
     return store.meta(stores.REPAIR) is not None
 
 
-def begin(config: Config, store: Store, engine: Engine, admin: AdminClient) -> list[Gone]:
+def begin(
+    config: Config, store: Store, engine: Engine, admin: AdminClient, beat: Callable[[], None]
+) -> list[Gone]:
     """Let the next commit publish all there is; returns what has to leave with it.
 
     That is what Kafka has and the model has not: its deletion was lost.
@@ -40,7 +42,8 @@ def begin(config: Config, store: Store, engine: Engine, admin: AdminClient) -> l
     with closing(clients.tail_consumer(config)) as consumer:
         where = [(topic, p) for topic in topics for p in clients.partitions(consumer, topic)]
         begins, ends = clients.begins(admin, where), clients.ends(admin, where)
-        dead = sorted(key for key in row_keys(consumer, begins, ends) if store.row(key) is None)
+        there = row_keys(consumer, begins, ends, beat)
+        dead = sorted(key for key in there if store.row(key) is None)
     # A torn commit has used the next version already.
     newest = max(engine.versions.values(), default=0) + 1
     engine.versions = dict.fromkeys(range(engine.partitions), newest)

@@ -17,7 +17,7 @@ from streamer.errors import WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
 from streamer.kafka.unreadable import read_alone, verdict_on
-from streamer.kafka.waiting import OpenTransactions
+from streamer.kafka.waiting import Waiting
 from streamer.settings.sections import Config
 from streamer.store import Store
 
@@ -94,14 +94,14 @@ class Tail:
         begins = dict(self.offsets)
         total = max(1, sum(ends[partition] - begins[partition] for partition in self.watched))
         out: Attributes = []
-        waits = OpenTransactions()
+        waiting = Waiting()
         # Rows of any partition are readable only once the header, in partition 0, was read.
         header = [] if self.store.space else [(self.config.topics.model_state, 0)]
         for partitions in filter(None, (header, self.watched)):
             self.consumer.assign([TopicPartition(t, p, self.offsets[t, p]) for t, p in partitions])
             while any(max(self.offsets[p], self.reached[p]) < ends[p] for p in partitions):
                 out += self.poll(0.2)
-                waits.announce({p: self.offsets[p] for p in partitions}, self.reached, ends)
+                waiting.look({p: self.offsets[p] for p in partitions}, self.reached, ends)
                 on_progress(
                     min(1.0, sum(self.offsets[p] - begins[p] for p in self.watched) / total)
                 )

@@ -12,12 +12,15 @@ from streamer.errors import Fenced, KafkaTrouble, WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.identity import Watch
 from streamer.settings.sections import Config
+from streamer.worker.group import Group
 
 LOOK_SECONDS = 5.0
 """How long brokers have to answer. What frozen ones know is not worth more."""
 
 
-def of(trouble: KafkaTrouble, config: Config, watch: Watch) -> WalkstreamError:
+def of(
+    trouble: KafkaTrouble | Fenced, config: Config, watch: Watch, group: Group
+) -> WalkstreamError:
     """What the worker ends with, which says what happened, and what to do."""
     try:
         admin = AdminClient(clients.COMMON | config.kafka)
@@ -30,7 +33,10 @@ def of(trouble: KafkaTrouble, config: Config, watch: Watch) -> WalkstreamError:
         )
     if (changed := watch.explain()) is not None:
         return changed
-    if others := _others(admin, config):
+    others = _others(admin, config, group)
+    if isinstance(trouble, Fenced) and others != []:
+        return trouble
+    if others:
         return Fenced(
             f"{trouble}. Another process is in group {config.app.name} by now: "
             f"{', '.join(others)}. One worker runs for an app.name, and each has an app.instance "
@@ -42,15 +48,19 @@ def of(trouble: KafkaTrouble, config: Config, watch: Watch) -> WalkstreamError:
     )
 
 
-def _others(admin: AdminClient, config: Config) -> list[str]:
-    """Members of the group that are not this process."""
+def _others(admin: AdminClient, config: Config, group: Group) -> list[str] | None:
+    """Members of the group that are not this process; None if that cannot be learned now.
+
+    Client ids say nothing: a group keeps that of whoever had a place first.
+    """
     try:
         asked = admin.describe_consumer_groups([config.app.name], request_timeout=LOOK_SECONDS)
         members = asked[config.app.name].result().members
     except KafkaException:
-        return []
+        return None
+    ours = (group.id, group.consumer.memberid())
     return [
         f"{m.group_instance_id or m.member_id} on {m.host}"
         for m in members
-        if m.client_id != clients.member(config)
+        if m.member_id not in ours
     ]

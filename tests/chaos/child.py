@@ -4,7 +4,8 @@ CHAOS_PLAN is a JSON object: `point` (a step of the commit, of a restore or of a
 to RocksDB inside a step),
 `when` (before, middle, after), `call` (at which call of it, from 1), and `marker`, a file that is
 written just before the kill, so that a test knows that the point was reached. With `freezes` it
-stops there (SIGSTOP) until somebody lets it go on.
+stops there (SIGSTOP) until somebody lets it go on. With `slow` nothing is killed: each call of a
+transaction that takes more seconds than that counts as one that may have been asked twice.
 """
 
 import json
@@ -17,7 +18,7 @@ from typing import Any
 
 from streamer import cli
 from streamer.admin import forget
-from streamer.kafka import topics
+from streamer.kafka import topics, transactions
 from streamer.store import Store
 from streamer.worker import header, restore
 from streamer.worker.commit import Committer
@@ -134,5 +135,8 @@ def plan() -> None:
 
 
 if __name__ == "__main__":
-    plan()
+    if "slow" in PLAN:
+        transactions.SLOW_SECONDS = PLAN["slow"]
+    else:
+        plan()
     cli.main()

@@ -1,7 +1,8 @@
 """EndTxn that arrives late: nothing is torn, and what is torn all the same is seen and mended."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from broker import Broker
 from confluent_kafka import KafkaException, Producer
 from late_commits import SETTINGS, audit, miscounted
-from proxy import ADD_PARTITIONS_TO_TXN, END_TXN, REQUEST, Proxy
+from proxy import END_TXN, REQUEST, Proxy
 
 from core.ids.hashing import hash_keys
 from streamer import records
@@ -48,19 +49,23 @@ def behind(proxy: Proxy) -> Iterator[str]:
         yield broker.bootstrap
 
 
-def commit(transactions: Transactions, readback: Readback, number: int, after: str) -> None:
+def commit(
+    transactions: Transactions, readback: Readback, number: int, after: str,
+    halfway: Callable[[], object] = lambda: None,
+) -> None:  # fmt: skip
     """A transaction as a worker makes it, of eight rows; `after` is in the values."""
     app, topic = transactions.config.app.name, transactions.config.topics.model_state
     mark: list[tuple[str, str | bytes | None]] = [(records.COMMIT_HEADER, commit_mark(app, number))]
     sends = [Send(topic, n % 2, b"item-%d" % n, after.encode(), mark) for n in range(8)]
-    manifest = readback.manifest(number, {}, sends)
+    readback.settle()
+    manifest = readback.manifest(number, sends)
     transactions.begin()
     for n, send in enumerate([*sends, manifest]):
         transactions.send(send)
         if n == 3:
             transactions.producer.flush(10)
+            halfway()
     transactions.producer.flush(10)
-    readback.settle()
     transactions.commit()
     readback.expect(manifest)
 
@@ -71,7 +76,7 @@ def test_an_end_that_is_freed_into_the_next_transaction(
 ) -> None:
     """With a fresh producer it is refused. Without, it settles that one, and that is noticed."""
     if not fresh:
-        monkeypatch.setattr(Transactions, "_renew", lambda self: setattr(self, "_doubt", ""))
+        monkeypatch.setattr(Transactions, "renew", lambda self: setattr(self, "_doubt", ""))
     with App(behind, tmp_path, SETTINGS) as app:
         transactions = Transactions(app.config)
         now = identity(app.admin, app.config.topics)
@@ -82,22 +87,20 @@ def test_an_end_that_is_freed_into_the_next_transaction(
 
             def cut() -> None:
                 rule.wait()
-                begun = begins()
                 rule.cut()
-                wait_until(lambda: begins() > begun, "the next transaction")
-                rule.release()
 
-            def begins() -> int:
-                asked = proxy.requests.copy()
-                return sum(n for (_, api), n in asked.items() if api == ADD_PARTITIONS_TO_TXN)
+            def release() -> None:
+                rule.release()
+                time.sleep(0.3)  # on its way to the broker
 
             adversary = threading.Thread(target=cut)
             adversary.start()
             commit(transactions, readback, 2, "second")
             ended = None
             try:
-                commit(transactions, readback, 3, "third")
+                commit(transactions, readback, 3, "third", release)
                 commit(transactions, readback, 4, "fourth")
+                readback.settle()
             except (Refused, KafkaException) as error:
                 ended = error
             assert (ended is None) == fresh == (transactions.renewed > 0)

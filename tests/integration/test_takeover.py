@@ -1,0 +1,76 @@
+"""One worker after the other: what the second one read while it waited is not the newest."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from streamer.demo.shop import Shop
+from tests.support import START_MS, App, as_records, wait_until
+
+CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 1200))
+SETTINGS: dict[str, object] = {
+    "topics.partitions": 2,
+    "commit.seconds": 0.2,
+    "round.max_seconds": 0.1,
+    "major.every": 0,
+}
+
+
+@pytest.fixture
+def app(kafka: str, tmp_path: Path) -> Iterator[App]:
+    with App(kafka, tmp_path, SETTINGS) as app:
+        yield app
+
+
+@contextmanager
+def clicking(app: App) -> Iterator[None]:
+    """A few clicks come in all the while."""
+    ended = threading.Event()
+
+    def click() -> None:
+        clicks = iter(CLICKS[300:])
+        while not ended.wait(0.2):
+            app.publish(list(islice(clicks, 8)))
+
+    thread = threading.Thread(target=click)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_worker_goes_on_behind_what_the_one_before_committed_while_it_waited(app: App) -> None:
+    first = app.worker().running()
+    app.publish(CLICKS[:300])
+    first.until(app.caught_up, "the first clicks")
+    second = app.worker(app__instance="other", state__dir=app.folder / "second")
+    second.until(lambda: "waiting for" in second.output, "the wait")
+    app.publish(CLICKS[300:600])
+    first.until(app.caught_up, "more clicks")
+    first.stop()
+    app.publish(CLICKS[600:900])
+    second.until(app.caught_up, "the clicks since then")
+    second.stop()
+
+
+def test_a_replaced_worker_ends_and_its_successor_goes_on_though_commits_are_slow(
+    app: App,
+) -> None:
+    """Each commit takes a fresh producer, which fences whoever has the name."""
+    app.publish(CLICKS[:300])
+    with clicking(app):
+        first = app.worker(plan={"slow": 0.0}).running()
+        wait_until(lambda: "a fresh producer" in first.output, "a fresh producer")
+        second = app.worker(plan={"slow": 0.0}, state__dir=app.folder / "second").running()
+        assert first.wait() == 4, first.output
+        assert "its own app.instance" in first.output
+        begun = second.output.count("a fresh producer")
+        second.until(lambda: second.output.count("a fresh producer") > begun + 3, "its commits")
+    second.until(app.caught_up, "all clicks")
+    second.stop()
