@@ -27,11 +27,10 @@ from streamer.worker.readback import Readback
 def run(config: Config, old: str) -> None:
     """Hand the model over from the app `old` to `app.name`. Refused while a worker of it runs.
 
-    Refused too if the model is another app's, or does not fit the settings.
+    Refused too if the model is another app's, or does not fit the settings. `old` may be the name
+    itself where the header of an older version has none.
     """
     new, topic = config.app.name, config.topics.model_state
-    if old == new:
-        raise ConfigError(f"--from {old}: this is app.name already; set app.name to the new name")
     before = replace(config, app=replace(config.app, name=old))
     # It writes as the last worker did, and reads what that wrote.
     with rights.allowed(before, "hand-over") as admin:
@@ -39,6 +38,10 @@ def run(config: Config, old: str) -> None:
         space, manifest, has_forgotten = _found(before, admin)
         if space is None:
             raise Refused(f"{topic} has no model: there is nothing to hand over")
+        if old == new and space.app:
+            raise ConfigError(
+                f"--from {old}: this is app.name already; set app.name to the new name"
+            )
         if space.app == new:
             print(f"{topic} is the model of app {new} already")
             return
@@ -51,7 +54,8 @@ def run(config: Config, old: str) -> None:
         now = identity(admin, config.topics)
         with closing(Readback(before, now, admin, lambda: None)) as readback:
             readback.start(repair=False)
-            hashed = {forget.former(old): b"\x01"} if has_forgotten else {}
+            is_renamed = old != new
+            hashed = {forget.former(old): b"\x01"} if has_forgotten and is_renamed else {}
             owned = msgspec.structs.replace(space, app=new)
             # A worker that joined since then believes the header that it read.
             header.claim(
@@ -64,7 +68,7 @@ def run(config: Config, old: str) -> None:
             )
     print(
         f"{topic} is the model of app {new} now. Start its worker: it goes on behind the last "
-        f"commit of {old}, whose group is of no use any more"
+        + (f"commit of {old}, whose group is of no use any more" if is_renamed else "commit")
     )
 
 

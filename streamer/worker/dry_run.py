@@ -119,6 +119,8 @@ def _progress(
         space.check(Space.of(config.engine_settings, len(where)), topic)
         others = list(header.differences(config.app.name, config.topics, space, known.ids, now))
         header.refuse(others, accepted)
+        if any(key.startswith(records.PROGRESS) for key in found) or known.progress:
+            header.check_nameless(config, space, admin)
         if any((one.role, one.is_harmless) == ("clicks", False) for one in others):
             return {}  # a worker reads the new topic from its beginning
     return known.progress | {

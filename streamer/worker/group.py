@@ -45,14 +45,11 @@ class Group:
         self.joined = False
         self.consumer.close()
 
-    @staticmethod
-    def wait_for_others(
-        config: Config, admin: AdminClient, on_progress: Callable[[float], None]
-    ) -> None:
-        """Return when no worker of another name is in the group: it would lose its partitions."""
-        name, deadline = config.app.name, time.monotonic() + JOIN_SECONDS
+    def wait_for_others(self) -> None:
+        """Join no group that another worker is in: it would lose its partitions and end."""
+        name, deadline = self.config.app.name, time.monotonic() + JOIN_SECONDS
         named = ""
-        while others := other_members(admin, config):
+        while others := other_members(self.admin, self.config):
             if time.monotonic() > deadline:
                 raise Refused(
                     f"group {name} has another member ({', '.join(others)}). This version runs one "
@@ -66,7 +63,7 @@ class Group:
                     JOIN_SECONDS,
                 )
             for _ in range(20):
-                on_progress(0.0)
+                self.on_progress(0.0)
                 time.sleep(0.1)
 
     def join(self) -> None:

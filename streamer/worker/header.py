@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 import msgspec
-from confluent_kafka import KafkaException
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streamer import records
@@ -79,6 +79,12 @@ def differences(
             change = f"its id was {was[role]} and is {now.ids[role]}"
             harmless = role in ("vector_deltas", "dead_letters")
             yield Difference(role, accepted_by, f"{name}: {change}. {means}", harmless)
+    for role in "model_state", "item_vectors":
+        count = header.topics[role].partitions if role in header.topics else 0
+        there = now.topics[role].partitions if role in now.topics else count
+        if there < count and was.get(role, "") in ("", now.ids.get(role, was.get(role, ""))):
+            text = _SHRUNK.format(name=getattr(topics, role), there=there, count=count)
+            yield Difference(role, NEVER, text)
     for role, layout in header.topics.items():
         if role in now.topics and now.topics[role].partitions > layout.partitions:
             counts = f"{now.topics[role].partitions} partitions instead of {layout.partitions}"
@@ -120,6 +126,11 @@ _RENEWED = {
     "vector_deltas": (TOLD, f"{_AGAIN}: nothing is lost by it"),
     "dead_letters": (TOLD, f"{_AGAIN}: the dead letters that the old one held are gone"),
 }
+_SHRUNK = (
+    "{name} has {there} partitions, and the model is in {count}. Kafka takes none away, so it was "
+    "deleted and created again: create it with {count} and start once with `walkstream worker "
+    "--repair`. Or run `walkstream reset --topics`, and all is learned anew"
+)
 _GROWN_READ = "The new ones are read from their beginning"
 _GROWN = {
     "model_state": "Kafka cannot take partitions away, and need not: rows stay in the first "
@@ -156,6 +167,8 @@ def settle(
         header.check(wanted, f"the topic {config.topics.model_state}")
         found = list(differences(config.app.name, config.topics, header, known, now))
         refuse(found, accepted)
+        if store.progress():
+            check_nameless(config, header, admin)
         reset = {one.role for one in found if one.accepted_by == LOSS}
     old = header.topics if header is not None and not is_new else {}
     layouts = {
@@ -185,6 +198,30 @@ def settle(
         store.set_meta({records.SPACE: msgspec.msgpack.encode(space)})
     _renew_folder(store, now, renewed)
     return space
+
+
+def check_nameless(config: Config, header: Space, admin: AdminClient) -> None:
+    """Refused if the model names no app, as of an older version, and may be another one's.
+
+    The group of the app that made it has offsets, until they expire.
+    """
+    if header.app:
+        return
+    name, clicks = config.app.name, config.topics.clicks
+    asked = admin.list_consumer_group_offsets(
+        [ConsumerGroupTopicPartitions(name)], request_timeout=clients.CALL_SECONDS
+    )
+    try:
+        found = asked[name].result().topic_partitions or []
+    except KafkaException as error:
+        raise clients.failure(error.args[0], "offsets of the group") from None
+    if not any(tp.topic == clicks and tp.offset >= 0 for tp in found):
+        raise Refused(
+            f"{config.topics.model_state} has a model of an older version, which does not say "
+            f"whose it is, and group {name} never read {clicks}, or long ago. Look that app.name "
+            "is the name under which it was made, and that no other worker runs on it. If so, "
+            f"`walkstream hand-over --from {name}` writes that down, and the worker goes on"
+        )
 
 
 def against_model(config: Config, admin: AdminClient) -> tuple[list[str], list[str]]:

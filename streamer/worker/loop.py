@@ -127,7 +127,6 @@ class Worker:
         checks = config.topics.check
         admin = stack.enter_context(rights.allowed(config, "worker", ask=checks))
         if checks:
-            Group.wait_for_others(config, admin, self._progress_of(0.0, 0.0))
             specs = topics.specs(config.topics, config.graph.horizon_ms)
             mismatches = topics.check(admin, specs)
             if mismatches:
@@ -140,6 +139,8 @@ class Worker:
         # earlier process left open: what was read before that would not be the newest.
         self.group = Group(config, admin, self._progress_of(0.0, 0.0))
         stack.callback(self.group.close)
+        if checks:
+            self.group.wait_for_others()
         self.group.join()
         log.info("settling what an earlier process may have left open")
         self.transactions = Transactions(config, self.group.check)
@@ -170,6 +171,7 @@ class Worker:
         self._fold_again(begin)
         number = restore.load_model(config, self.store, self.engine)
         self.commits = max(number, self.readback.last or 0)
+        self.tail.follow(self.commits)
         self._forget()
         logs.context.update(round=self.engine.round_number, commit=self.commits)
         self.reader.begin(self.offsets)

@@ -58,6 +58,8 @@ class Tail:
         """The first commit that is not whole: nothing of it or of later ones is taken."""
         self.commit: int | None = None
         """The newest commit whose manifest was read."""
+        self.is_level = False
+        """Whether `commit` was the newest of all when the worker began."""
 
     @property
     def header_from(self) -> int:
@@ -216,17 +218,24 @@ class Tail:
         commit = records.commit_of(message)
         return commit is not None and commit[1] >= self.doubtful
 
-    def _follow(self, value: bytes) -> None:
-        """Commits have consecutive numbers. WalkstreamError if what is read goes back.
+    def follow(self, commit: int) -> None:
+        """From here on no manifest may be missing behind the one of this commit."""
+        self.commit, self.is_level = commit, True
 
-        Compaction leaves the newest manifests only, so numbers may be left out.
+    def _follow(self, value: bytes) -> None:
+        """Commits have consecutive numbers. WalkstreamError where what is read goes another way.
+
+        Of what was there before a start compaction has left the newest manifests only, so it is
+        sure only that they do not go back; the newest one is read back whole. All later ones are
+        this worker's, and none may be missing.
         """
         commit = msgspec.msgpack.decode(value, type=records.Manifest).commit
-        if self.commit is not None and commit < self.commit:
+        goes_back = self.commit is not None and commit < self.commit
+        if goes_back or (self.is_level and commit > (self.commit or 0) + 1):
             raise WalkstreamError(
                 f"{self.config.topics.model_state}[0]: commit {commit} came after commit "
                 f"{self.commit}: the client reads the log in another order than it was written, or "
-                "an older worker writes to it. Nothing was committed since. Look that only one "
+                "another worker writes to it. Nothing was committed since. Look that only one "
                 "worker runs, then start again"
             )
         self.commit = commit

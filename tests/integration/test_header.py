@@ -17,8 +17,9 @@ from streamer.demo.shop import Shop
 from streamer.errors import Refused
 from streamer.kafka import topics
 from streamer.kafka.identity import identity
+from streamer.kafka.members import members
 from streamer.kafka.transactions import Transactions
-from streamer.records import Space
+from streamer.records import Layout, Space
 from streamer.settings.sections import Config
 from streamer.store import Store
 from streamer.worker import header
@@ -191,11 +192,38 @@ def test_a_header_of_an_older_version_is_taken_over_by_its_app(learned: App) -> 
     producer.produce(topic, msgspec.msgpack.encode(old), records.SPACE, partition=0)
     producer.flush(10)
     assert header_of(learned).app == ""
+    other, name = f"{learned.name}-other", learned.name
+    changed: dict[str, Any] = {"app__name": other, "state__dir": learned.folder / "other"}
+    refused(learned.worker(**changed), f"hand-over --from {other}")
+    # The offsets of the true app may have expired.
+
+    def is_empty() -> bool:
+        return not members(learned.admin, learned.config)
+
+    wait_until(is_empty, "the end of the session")
+    learned.admin.delete_consumer_groups([name])[name].result()
+    refused(learned.worker(), f"hand-over --from {name}")
+    wait_until(is_empty, "the end of that session")
+    given = learned.command("hand-over", "--from", name)
+    assert given.wait() == 0, given.output
     learned.publish(CLICKS[1000:])
     learned.run_to_end()
     header = header_of(learned)
     assert (header.app, header.topics["clicks"].partitions) == (learned.name, 2)
     assert counted(learned) == 1600
+
+
+def test_topics_that_have_fewer_partitions_than_the_model_are_refused(app: App) -> None:
+    """Without `topics.check` there are no ids that tell."""
+    config = replace(app.config, topics=replace(app.config.topics, check=False))
+    now = identity(app.admin, config.topics)
+    four = {role: Layout("", 4) for role in ("model_state", "item_vectors")}
+    space = Space.of(config.engine_settings, 4)
+    header_of_four = msgspec.structs.replace(space, app=app.name, topics=now.topics | four)
+    found = header.differences(app.name, config.topics, header_of_four, {}, now)
+    assert [(one.role, one.accepted_by) for one in found] == [
+        ("model_state", header.NEVER), ("item_vectors", header.NEVER)
+    ]  # fmt: skip
 
 
 def test_clicks_and_items_that_were_created_again_are_read_anew_once_that_is_accepted(

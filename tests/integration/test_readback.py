@@ -1,0 +1,65 @@
+"""What is read of the topics that commits write to, where others may write as well."""
+
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+from confluent_kafka import Producer
+
+from streamer import records
+from streamer.demo.shop import Shop
+from streamer.records import Manifest
+from tests.support import START_MS, App, as_records
+
+CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 300))
+BAD = (b"user", b"no click")
+MIB = 1024 * 1024
+SETTINGS: dict[str, object] = {
+    "topics.partitions": 1,
+    "commit.seconds": 0.2,
+    "kafka.fetch.max.bytes": MIB,
+    "kafka.receive.message.max.bytes": MIB + 1024,
+}
+
+
+def write_letters(app: App) -> None:
+    """What a tool that copies letters leaves, what nobody can read, and what no worker wrote."""
+    topic, name = app.config.topics.dead_letters, app.name.encode()
+    settings = {"compression.type": "zstd", "message.max.bytes": 8 * MIB, "linger.ms": 5}
+    producer = Producer({"bootstrap.servers": app.servers, **settings})
+    for letter in app.read(topic):
+        producer.produce(topic, letter.value(), letter.key(), headers=letter.headers())
+    for number in (b"17", b"9" * 5000, "\u0663".encode(), b""):
+        mark: list[tuple[str, str | bytes | None]] = [("commit", name + b"/" + number)]
+        producer.produce(topic, b"{}", records.MANIFEST, headers=mark)
+    assert producer.flush(30) == 0
+    # Few bytes in the log, and more than the worker may take.
+    producer.produce(topic, bytes(3 * MIB))
+    assert producer.flush(30) == 0
+
+
+def test_dead_letters_of_anybody_stop_no_worker_and_a_commit_that_is_missing_does(
+    kafka: str, tmp_path: Path
+) -> None:
+    with App(kafka, tmp_path, SETTINGS) as app:
+        first = app.worker()
+        app.publish([*CLICKS[:100], BAD])
+        first.until(app.caught_up, "the first clicks")
+        write_letters(app)
+        app.publish([*CLICKS[100:150], BAD, *CLICKS[150:200]])
+        first.until(app.caught_up, "more clicks")
+        first.stop()
+        app.settings = {**app.settings, "kafka.receive.message.max.bytes": 64 * MIB}
+        write_letters(app)
+        app.settings = {**app.settings, **SETTINGS}
+        second = app.worker().running()
+        app.publish([*CLICKS[200:], BAD])
+        second.until(app.caught_up, "the last clicks")
+        state = app.config.topics.model_state
+        last = max(progress.commit for progress in app.progress().values())
+        producer = Producer({"bootstrap.servers": kafka})
+        ahead = Manifest(last + 2, app.name, "0", {})
+        producer.produce(state, msgspec.msgpack.encode(ahead), records.MANIFEST, partition=0)
+        assert producer.flush(30) == 0
+        assert second.wait() == 1, second.output
+        assert f"commit {last + 2} came after commit {last}" in second.output
