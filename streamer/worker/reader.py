@@ -19,7 +19,7 @@ from streamer.errors import WalkstreamError
 from streamer.kafka import clients, unreadable
 from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
 from streamer.kafka.stalls import Stalls
-from streamer.kafka.waiting import OpenTransactions
+from streamer.kafka.waiting import OpenTransactions, Waiting
 from streamer.settings.sections import Config
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Reader:
         """All records from `begin` up to `end`, in batches, in order within a partition."""
         left = {where: stop for where, stop in end.items() if begin[where] < stop}
         total = max(1, sum(stop - begin[where] for where, stop in left.items()))
-        read = 0
+        read, waiting = 0, Waiting()
         self.begin({where: begin[where] for where in left})
         while left:
             on_progress(min(1.0, read / total))
@@ -100,7 +100,7 @@ class Reader:
             read += len(batch)
             if batch:
                 yield batch
-            self._waits.announce({where: self.expected[where] for where in left}, self._ends, left)
+            waiting.look({where: self.expected[where] for where in left}, self._ends, left)
             for where in [where for where, stop in left.items() if self.expected[where] >= stop]:
                 del left[where]
                 self.consumer.incremental_unassign([TopicPartition(*where)])

@@ -1,13 +1,17 @@
 """What is read of the topics that commits write to, where others may write as well."""
 
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
 import msgspec
-from confluent_kafka import Producer
+import pytest
+from confluent_kafka import Message, Producer
 
 from streamer import records
 from streamer.demo.shop import Shop
+from streamer.errors import WalkstreamError
+from streamer.kafka import clients, waiting
 from streamer.records import Manifest
 from tests.support import START_MS, App, as_records
 
@@ -63,3 +67,32 @@ def test_dead_letters_of_anybody_stop_no_worker_and_a_commit_that_is_missing_doe
         assert producer.flush(30) == 0
         assert second.wait() == 1, second.output
         assert f"commit {last + 2} came after commit {last}" in second.output
+
+
+def test_a_reader_beats_while_it_waits_and_gives_up_on_a_transaction_that_never_ends(
+    kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "OPEN_SECONDS", 1.0)
+    with App(kafka, tmp_path, SETTINGS) as app:
+        topic = app.config.topics.model_state
+        producer = Producer({"bootstrap.servers": kafka, "transactional.id": f"{app.name}-open"})
+        producer.init_transactions(30)
+        for ends in producer.commit_transaction, producer.flush:
+            producer.begin_transaction()
+            producer.produce(topic, b"value", b"key", 0)
+            producer.flush(30)
+            ends(30)
+        beats: list[None] = []
+        read: list[Message] = []
+        with closing(clients.tail_consumer(app.config)) as consumer:
+            begins = {(topic, 0): 0}
+            messages = waiting.between(
+                consumer, begins, clients.ends(app.admin, begins), lambda: beats.append(None)
+            )
+            with pytest.raises(
+                WalkstreamError, match=r"is at 1 of 3\. A transaction holds it back"
+            ):
+                read.extend(messages)
+        assert len(read) == 1
+        assert len(beats) > 3
+        producer.abort_transaction(30)

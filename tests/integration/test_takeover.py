@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from streamer.demo.shop import Shop
+from streamer.kafka.transactions import Transactions
 from tests.support import START_MS, App, as_records, wait_until
 
 CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 1200))
@@ -74,3 +75,15 @@ def test_a_replaced_worker_ends_and_its_successor_goes_on_though_commits_are_slo
         second.until(lambda: second.output.count("a fresh producer") > begun + 3, "its commits")
     second.until(app.caught_up, "all clicks")
     second.stop()
+
+
+def test_a_worker_that_was_fenced_and_has_its_place_still_goes_on(app: App) -> None:
+    """By one that was replaced before, and took a fresh producer all the same."""
+    worker = app.worker().running()
+    app.publish(CLICKS[:300])
+    worker.until(app.caught_up, "the first clicks")
+    Transactions(app.config)
+    app.publish(CLICKS[300:600])
+    worker.until(app.caught_up, "the clicks since then")
+    assert "the producer was replaced" in worker.output
+    worker.stop()
