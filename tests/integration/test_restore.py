@@ -258,7 +258,7 @@ def test_a_folder_that_nothing_happens_to_stays_young(
 ) -> None:
     """It is level with Kafka, as often as it finds no more there."""
     with App(kafka, tmp_path) as app:
-        app.publish(CLICKS[:1])
+        app.publish(CLICKS[:200])
         app.run_to_end()
         monkeypatch.setattr(tail, "IDLE_SECONDS", 0.2)
         with Store(app.state) as store:
