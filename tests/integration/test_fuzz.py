@@ -70,12 +70,18 @@ def test_no_input_stops_a_worker_or_spoils_a_vector(kafka: str, tmp_path: Path) 
     records = [*good, *fuzz]
     rng.shuffle(records)
     classes, learnable = expected(records)
-    assert set(classes) == {reason.value for reason in Reason} - {Reason.OVERSIZED.value}
+    # These two take records of megabytes, and batches that cannot be fetched.
+    elsewhere = {Reason.OVERSIZED, Reason.UNREADABLE}
+    assert set(classes) == {reason.value for reason in set(Reason) - elsewhere}
     assert learnable >= GOOD
     assert sum(classes.values()) > 0.8 * FUZZED
 
-    # Every good click counts, also one that was copied into a broken record.
-    settings = {"topics.partitions": 4, "session.max_events": 1_000_000, "session.event_ids": 0}
+    # Every good click counts, also one that was copied into a broken record. A changed digit may
+    # date a click far ahead of its neighbours: the decoder alone, by which this counts, takes it.
+    settings = {
+        "topics.partitions": 4, "session.max_events": 1_000_000, "session.event_ids": 0,
+        "clicks.max_ahead": 0,
+    }  # fmt: skip
     with App(kafka, tmp_path, settings) as app:
         port = free_port()
         worker = app.worker(metrics__port=port)
