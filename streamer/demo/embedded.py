@@ -69,6 +69,7 @@ class WorkerProcess:
             *settings,
             "topics.check=false",  # the embedded broker cannot say how its topics are set
             "kafka.check.crcs=false",  # nor has it checksums
+            "commit.read_back=false",  # and it shows what is not committed yet
             f"kafka.bootstrap.servers={bootstrap}",
             f"state.dir={folder / 'state'}",
             f"metrics.port={self.port}",

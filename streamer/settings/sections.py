@@ -129,6 +129,9 @@ class CommitSettings:
     """A commit closes after this time."""
     rounds: int = 0
     """A commit closes after this many rounds; 0 leaves it to `seconds`."""
+    read_back: bool = True
+    """Each commit is read back and compared with its manifest. Only a broker that shows records
+    before they are committed, as the embedded one of the demo does, needs false."""
 
 
 @dataclass(frozen=True)
