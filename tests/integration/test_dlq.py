@@ -290,8 +290,7 @@ def wishes(n: int, ahead_ms: int = 0) -> list[tuple[bytes, bytes]]:
     now = int(time.time() * 1000) - 60_000 + ahead_ms
     return [
         (b"u", json.dumps({
-            "user_id": f"u{i // 2}", "item_id": "ab"[i % 2], "ts": now + 100 * i,
-            "event_type": "wish",
+            "user_id": i // 2, "item_id": "ab"[i % 2], "ts": now + 100 * i, "event_type": "wish",
         }).encode())
         for i in range(n)
     ]  # fmt: skip
