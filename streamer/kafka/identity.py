@@ -1,7 +1,9 @@
 """What tells cluster and topics apart, their ids and partitions: at a start, and meanwhile.
 
 A topic that was deleted and created again under its old name has another id: what was known about
-its offsets is void.
+its offsets is void. The client reads on in the new topic, at the offset where it was in the old
+one, and says nothing. So the ids are asked for before each commit, when all that is to be in it was
+read: nothing of a topic is committed under the name of another one.
 """
 
 import logging
@@ -12,7 +14,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, TopicDescription
 
-from streamer.errors import Refused, WalkstreamError
+from streamer.errors import KafkaTrouble, Refused, WalkstreamError
 from streamer.kafka import topics as all_topics
 from streamer.kafka.clients import CALL_SECONDS, FORBIDDEN, Forbidden
 from streamer.records import Layout
@@ -25,6 +27,8 @@ ROLES = ("clicks", "items", "item_vectors", "model_state", "vector_deltas", "dea
 
 LOOK_SECONDS = 10.0
 """Time between looks at the topics while a worker runs."""
+GRACE_SECONDS = 1.0
+"""How long a broker that has just started has to hear of all topics."""
 
 
 class Identity(NamedTuple):
@@ -96,18 +100,41 @@ class Watch:
         if self._asked and all(future.done() for future in self._asked.values()):
             asked, self._asked = self._asked, {}
             self._due = time.monotonic() + LOOK_SECONDS
-            gone = self._judge(asked)
+            gone, _ = self._judge(asked)
             # A broker that has just started may not know of all topics yet.
             if again := gone & self._missing:
                 raise deleted(again)
             self._missing = gone
+
+    def confirm(self) -> None:
+        """Return once all topics are known to be those that they were, and raise otherwise.
+
+        To be called before a commit, when all that is to be in it was read.
+        """
+        if not self.settings.check:
+            return
+        deadline, gone = time.monotonic() + CALL_SECONDS, set[str]()
+        while True:
+            missing, silent = self._judge(self._ask())
+            if not missing and not silent:
+                self._due = time.monotonic() + LOOK_SECONDS
+                return
+            if again := gone & missing:
+                raise deleted(again)
+            if time.monotonic() > deadline:
+                raise KafkaTrouble(
+                    "the brokers do not say whether the topics are those that they were "
+                    f"({silent}), so nothing more was committed"
+                )
+            gone |= missing
+            time.sleep(GRACE_SECONDS)
 
     def explain(self) -> WalkstreamError | None:
         """What happened to the topics, if anything did: asked when a call to Kafka has failed."""
         if not self.settings.check:
             return None
         try:
-            gone = self._judge(self._ask())
+            gone, _ = self._judge(self._ask())
         except WalkstreamError as changed:
             return changed
         return deleted(gone) if gone else None
@@ -116,9 +143,12 @@ class Watch:
         names = TopicCollection(sorted(self.known))
         return self.admin.describe_topics(names, request_timeout=CALL_SECONDS / 3)
 
-    def _judge(self, asked: dict[str, "Future[Any]"]) -> set[str]:
-        """The topics that are not there. Raises where one is not what it was."""
-        gone = set()
+    def _judge(self, asked: dict[str, "Future[Any]"]) -> tuple[set[str], str]:
+        """The topics that are not there, and why there is no answer for one, or nothing.
+
+        Raises where one is not what it was.
+        """
+        gone, silent = set(), ""
         for name, future in asked.items():
             role, was = self.known[name]
             try:
@@ -126,18 +156,22 @@ class Watch:
             except KafkaException as error:
                 if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     gone.add(name)
-                continue  # whoever needs the brokers will say that they do not answer
+                else:
+                    silent = error.args[0].str()
+                continue
             except TimeoutError:
+                silent = f"no answer within {CALL_SECONDS:g} s"
                 continue
             if now.id != was.id:
                 raise WalkstreamError(
-                    f"topic {name} was deleted and created again while the worker ran: nothing "
-                    "more was committed. Start again: the worker then says what that means"
+                    f"topic {name} was deleted and created again while the worker ran. Nothing "
+                    "that was read of the new one was committed. Start again: the worker then says "
+                    "what that means"
                 )
             if now.partitions != was.partitions:
                 self.known[name] = role, now
                 _grew(name, role, was.partitions, now.partitions)
-        return gone
+        return gone, silent
 
 
 def _grew(name: str, role: str, was: int, now: int) -> None:

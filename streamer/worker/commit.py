@@ -1,7 +1,8 @@
 """The commit: everything since the last one leaves in one Kafka transaction, then reaches RocksDB.
 
   1 read back    of the commit before: it is whole as its manifest says, or this one does not follow
-                 (`streamer.worker.readback`). It was read while the next rounds were learned
+                 (`streamer.worker.readback`). It was read while the next rounds were learned. And
+                 the topics are still those that all of this was read from (`kafka.identity`)
   2 begin        the transaction, once all outputs are ready; by a fresh producer, with an epoch of
                  its own, if the last transaction took long, saw a transport error or failed
                  (`streamer.kafka.transactions`: a late request could settle this one), and if the
@@ -38,7 +39,7 @@ from core.rows import to_values
 from streamer import records
 from streamer.decode.ahead import Window
 from streamer.decode.deadletter import DeadLetter, Headers
-from streamer.errors import WalkstreamError
+from streamer.errors import Refused, WalkstreamError
 from streamer.kafka.clients import FORBIDDEN, Partition, transaction_failure
 from streamer.kafka.identity import Watch
 from streamer.kafka.transactions import Send, Transactions
@@ -116,7 +117,7 @@ class Committer:
         """Steps 1 to 7. WalkstreamError, which ends the worker, when the outcome is not sure."""
         with self.metrics.timed("commit"), self.metrics.commit_seconds.time():
             sends = list(self.sends(batch))
-            self.readback.settle()
+            self.settle()
             sends.append(self.readback.manifest(batch.number, sends))
             try:
                 self.transact(batch, sends)
@@ -135,6 +136,14 @@ class Committer:
         if due or any(batch.described.values()):
             with self.metrics.timed("checkpoint"):
                 self.checkpoint(batch)
+
+    def settle(self) -> None:
+        """Step 1. What was read may be of a topic that was made anew meanwhile."""
+        try:
+            self.readback.settle()
+        except Refused as torn:
+            raise self.watch.explain() or torn from None
+        self.watch.confirm()
 
     def transact(self, batch: Batch, sends: list[Send]) -> None:
         self.begin()

@@ -69,7 +69,7 @@ def _run(config: Config, admin: AdminClient, accepted: Accepted) -> None:
     consumer = clients.tail_consumer(config)
     try:
         progress = _progress(config, admin, consumer, known, now, accepted, console)
-        newest_ms = max((one.time for one in progress.values()), default=0)
+        newest_ms = max((one.time for one in (progress or {}).values()), default=0)
         if old := age.warning(newest_ms, config.graph.horizon_ms):
             console.print(f"! {old}", style="yellow")
         _starts(config, admin, consumer, progress, known.folded, accepted, console)
@@ -101,8 +101,11 @@ def _folder(config: Config, now: Identity, accepted: Accepted, console: Console)
 def _progress(
     config: Config, admin: AdminClient, consumer: Consumer, known: Known, now: Identity,
     accepted: Accepted, console: Console,
-) -> dict[Partition, Progress]:  # fmt: skip
-    """How far the clicks were processed: what the folder knows, and `model-state` since then."""
+) -> dict[Partition, Progress] | None:  # fmt: skip
+    """How far the clicks were processed: what the folder knows, and `model-state` since then.
+
+    None where that is void, and a worker reads the new topic from its beginning.
+    """
     topic = config.topics.model_state
     where = [(topic, partition) for partition in clients.partitions(consumer, topic)]
     begins, ends = clients.begins(admin, where), clients.ends(admin, where)
@@ -122,7 +125,7 @@ def _progress(
         if any(key.startswith(records.PROGRESS) for key in found) or known.progress:
             header.check_nameless(config, space, admin)
         if any((one.role, one.is_harmless) == ("clicks", False) for one in others):
-            return {}  # a worker reads the new topic from its beginning
+            return None
     return known.progress | {
         records.progress_partition(key): msgspec.msgpack.decode(value, type=Progress)
         for key, value in found.items()
@@ -131,17 +134,20 @@ def _progress(
 
 
 def _starts(
-    config: Config, admin: AdminClient, consumer: Consumer, progress: Mapping[Partition, Progress],
-    folded: Mapping[str, int], accepted: Accepted, console: Console,
+    config: Config, admin: AdminClient, consumer: Consumer,
+    progress: Mapping[Partition, Progress] | None, folded: Mapping[str, int], accepted: Accepted,
+    console: Console,
 ) -> None:  # fmt: skip
     """Where each partition of the clicks would begin."""
     where = _partitions(config, consumer)
-    group = Consumer(clients.COMMON | config.kafka | {"group.id": config.app.name})
-    try:
-        starts = restore.unread(config, where, progress, group, admin, accepted)
-    finally:
-        group.close()
     begins, ends = clients.begins(admin, where), clients.ends(admin, where)
+    starts = begins
+    if progress is not None:
+        group = Consumer(clients.COMMON | config.kafka | {"group.id": config.app.name})
+        try:
+            starts = restore.unread(config, where, progress, group, admin, accepted)
+        finally:
+            group.close()
     table = Table("partition", "begins at", "to learn", "to fold again", title="Clicks")
     for partition, begin in starts.items():
         name, again = label(partition), 0

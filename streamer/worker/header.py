@@ -10,7 +10,12 @@ from contextlib import closing
 from typing import NamedTuple
 
 import msgspec
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 
 from streamer import records
@@ -150,12 +155,13 @@ def ids(header: Space) -> dict[str, str]:
 
 def settle(
     config: Config, store: Store, now: Identity, accepted: Accepted, readback: Readback,
-    transactions: Transactions, admin: AdminClient, read: int,
+    transactions: Transactions, admin: AdminClient, read: int, member: Consumer | None = None,
 ) -> Space:  # fmt: skip
     """The header of the model, written anew where it was none, or says what is no more.
 
     Refused if it does not fit, or if another app is writing one right now. `read` is the offset up
-    to which partition 0 of `model-state` was read.
+    to which partition 0 of `model-state` was read, `member` that of the group, whose offsets are
+    set with the progress.
     """
     header, known = store.space, folder_ids(store)
     renewed = _renewed(store, now)
@@ -193,7 +199,7 @@ def settle(
             readback.last = max(readback.last or 0, *(p.commit for p in store.progress().values()))
         claim(
             config, space, _reset(config, store, admin, reset), readback, transactions,
-            lambda: _check_first(config, admin, read, readback.beat),
+            lambda: _check_first(config, admin, read, readback.beat), member,
         )  # fmt: skip
         store.set_meta({records.SPACE: msgspec.msgpack.encode(space)})
     _renew_folder(store, now, renewed)
@@ -301,10 +307,9 @@ def _reset(
         begins = clients.begins(admin, there)
         time = max(p.time for p in progress.values())
         rounds = max(p.round for p in progress.values())
-        for partition in progress:
-            key = records.progress_key(*partition)
-            begin = begins.get(partition)
-            out[key] = None if begin is None else Progress(begin, time, 0, rounds)
+        out |= {records.progress_key(*partition): None for partition in progress}
+        for partition, begin in begins.items():
+            out[records.progress_key(*partition)] = Progress(begin, time, 0, rounds)
     if "items" in roles:
         out |= {records.items_key(*partition): None for partition in store.items_taken()}
     return out
@@ -313,21 +318,25 @@ def _reset(
 def claim(
     config: Config, space: Space, changes: Mapping[bytes, Progress | bytes | None],
     readback: Readback, transactions: Transactions, check: Callable[[], None] = lambda: None,
+    member: Consumer | None = None,
 ) -> None:  # fmt: skip
     """Write the header and other reserved records, in a commit of its own.
 
-    `check` is called before the commit; what it raises aborts it.
+    `check` is called before the commit; what it raises aborts it. The offsets of the group change
+    with the progress: the old ones may be those of a topic that is no more.
     """
     topic, encode = config.topics.model_state, msgspec.msgpack.encode
     commit = 0 if readback.last is None else readback.last + 1
     mark: Headers = [(records.COMMIT_HEADER, commit_mark(config.app.name, commit))]
     sends = [Send(topic, 0, records.SPACE, encode(space), mark)]
+    offsets = []
     for key, change in changes.items():
         partition = 0
         if key.startswith((records.PROGRESS, records.ITEMS)):
             where = records.progress_partition(key)
             partition = where[1] % space.partitions
         if isinstance(change, Progress):
+            offsets.append(TopicPartition(*where, change.offset))
             change = encode(msgspec.structs.replace(change, commit=commit))
         sends.append(Send(topic, partition, key, change, mark))
     readback.settle()
@@ -337,6 +346,8 @@ def claim(
         for send in sends:
             transactions.send(send)
         transactions.producer.flush(clients.CALL_SECONDS)
+        if member is not None and offsets:
+            transactions.offsets(offsets, member.consumer_group_metadata())
         try:
             check()
         except Refused:

@@ -157,7 +157,7 @@ class Worker:
         self.tail.catch_up(admin, self._progress_of(0.0, 0.5, self.group))
         self.space = header.settle(
             config, self.store, now, accepted, self.readback, self.transactions, admin,
-            self.tail.header_from,
+            self.tail.header_from, self.group.consumer,
         )  # fmt: skip
         # What a new header changed of the progress reaches the folder by way of Kafka.
         self.tail.catch_up(admin, self._progress_of(0.5, 0.5, self.group))

@@ -1,0 +1,60 @@
+"""Topics that change under a running worker: what was learned of the new one, and what counts."""
+
+import signal
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from streamer.demo.shop import Shop
+from tests.integration.test_header import counted, recreate, refused
+from tests.support import START_MS, App, as_records
+
+CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 1100))
+SETTINGS: dict[str, object] = {
+    "topics.partitions": 2,
+    "commit.seconds": 0.2,
+    "round.max_seconds": 0.1,
+    "major.every": 0,
+    "graph.half_life": "36500d",
+    "kafka.session.timeout.ms": 20_000,
+}
+
+
+def set_offsets(app: App, offset: int) -> None:
+    """What a commit does that was under way when the topic was deleted."""
+    settings = {"bootstrap.servers": app.servers}
+    producer = Producer({**settings, "transactional.id": f"{app.name}-late"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    where = [TopicPartition(*p, offset) for p in app.partitions(app.config.topics.clicks)]
+    with closing(Consumer({**settings, "group.id": app.name})) as member:
+        producer.send_offsets_to_transaction(where, member.consumer_group_metadata(), 30)
+    producer.commit_transaction(30)
+
+
+def test_clicks_that_were_created_again_under_a_worker_count_once(
+    kafka: str, tmp_path: Path
+) -> None:
+    """The new topic has clicks at the offset where the worker was in the old one: it reads on."""
+    with App(kafka, tmp_path, SETTINGS) as app:
+        clicks = app.config.topics.clicks
+        worker = app.worker()
+        app.publish(CLICKS[:100])
+        worker.until(app.caught_up, "the first clicks")
+        before = app.progress()
+        worker.popen.send_signal(signal.SIGSTOP)
+        recreate(app, clicks)
+        app.publish(CLICKS[100:])
+        worker.popen.send_signal(signal.SIGCONT)
+        refused(worker, f"topic {clicks} was deleted and created again", "was committed", code=1)
+        assert app.progress() == before, "nothing of the new topic is in a commit"
+        set_offsets(app, 3)
+        refused(app.worker(), f"{clicks}: its id was", "--accept-loss")
+        rehearsal = app.worker("--dry-run", "--accept-loss")
+        assert rehearsal.wait() == 0, rehearsal.output
+        worker = app.worker("--accept-loss")
+        worker.until(app.caught_up, "the clicks of the new topic")
+        worker.stop()
+        assert counted(app) == 1100
