@@ -27,6 +27,7 @@ and refuses to go on from half of it.
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import msgspec
@@ -138,12 +139,24 @@ class Committer:
                 self.checkpoint(batch)
 
     def settle(self) -> None:
-        """Step 1. What was read may be of a topic that was made anew meanwhile."""
-        try:
+        """Step 1."""
+        with self._explained():
             self.readback.settle()
+        self.watch.confirm()
+
+    def look(self) -> None:
+        """What has to be noticed also while there is nothing to commit."""
+        with self._explained():
+            self.readback.poll()
+        self.watch.look()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What looks like a torn commit may be a topic that was made anew."""
+        try:
+            yield
         except Refused as torn:
             raise self.watch.explain() or torn from None
-        self.watch.confirm()
 
     def transact(self, batch: Batch, sends: list[Send]) -> None:
         self.begin()

@@ -242,10 +242,6 @@ class Worker:
             self.health.beat()
             with self.metrics.timed("collect"):
                 collected = self._collect_round()
-                self.attributes += self.tail.poll()
-                self.readback.poll()
-                self.watch.look()
-                self._forget()
             if collected is None:
                 return
             if collected or self.attributes or self.tail.bad or self.pending.rounds:
@@ -283,6 +279,12 @@ class Worker:
             wanted = self.config.round.max_events - len(out)
             self.group.poll()
             out += self.reader.consume(wanted, min(left, 0.1))
+            # A round by count may take for ever to fill.
+            self.attributes += self.tail.poll()
+            self._forget()
+            self.committer.look()
+            if self.by_count:
+                self.report.observe(all_taken=not out and not self.reader.waiting)
         self.reader.put_back(out[size:])
         return out[:size]
 

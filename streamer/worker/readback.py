@@ -81,6 +81,11 @@ class Readback:
         """What `start` found."""
         self.found: dict[Partition, Part] = {}
         self.has_manifest = False
+        self._compared = 0.0
+        """When `wanted` was sent, or compared with where the logs end, by the monotonic clock."""
+        self._written: dict[Partition, int] = {}
+        """Where they ended then, with what is not settled yet."""
+        self._open = OpenTransactions()
 
     def close(self) -> None:
         self.consumer.close()
@@ -114,13 +119,23 @@ class Readback:
         self.last = self.wanted.commit
         self.found = {partition: Part(0) for partition in self.where}
         self.has_manifest = False
+        self._compared = time.monotonic()
 
     # -- what came -------------------------------------------------------------------------------
 
     def poll(self, timeout: float = 0.0) -> None:
-        """Look at what has arrived. Refused where it cannot be part of what was sent."""
+        """Look at what has arrived. Refused where it cannot be part of what was sent.
+
+        Refused too if the commit that was sent last is torn, also while nothing is to be sent.
+        """
         if not self.config.commit.read_back:
             return
+        self._take_in(timeout)
+        if self.wanted is not None and time.monotonic() - self._compared > GRACE_SECONDS:
+            self._compare(self.wanted)
+            self._compared = time.monotonic()
+
+    def _take_in(self, timeout: float) -> None:
         for partition, message in self._arrived(timeout):
             if (commit := commit_of(message)) is not None:
                 self._take(partition, message, *commit)
@@ -133,33 +148,31 @@ class Readback:
         To be called before the next transaction begins, whose time would run meanwhile.
         """
         self.poll()
-        begin = looked = time.monotonic()
-        opened = OpenTransactions()
+        begin = time.monotonic()
         while self.wanted is not None:
             self.beat()
             self.poll(0.01)
-            now = time.monotonic()
-            if self.wanted is None or now - looked < GRACE_SECONDS:
-                continue
-            looked = now
-            written = clients.ends(self.admin, self.where)
-            ends = clients.ends(self.admin, self.where, committed=True)
-            self.poll(0.05)
-            if self.wanted is None:
-                return
-            opened.announce(self.at, self.reached, written)
-            # Where no transaction is open, this one is settled.
-            is_settled = all(ends[p] >= written[p] for p in self._takes(self.wanted))
-            if is_settled and not self._lagging(ends):
-                what = "; ".join(_missing(self.wanted, self.found, self.has_manifest))
-                raise Refused(f"commit {self.wanted.commit} is torn: {what}. {REPAIR}")
-            if now - begin > WAIT_SECONDS:
+            if self.wanted is not None and time.monotonic() - begin > WAIT_SECONDS:
                 raise WalkstreamError(
                     f"commit {self.wanted.commit} could not be read back within {WAIT_SECONDS:g} s "
-                    f"({self._lagging(written)}), so nothing was committed after it. Look at the "
-                    "leaders of these partitions, and for transactions that stay open "
+                    f"({self._lagging(self._written)}), so nothing was committed after it. Look at "
+                    "the leaders of these partitions, and for transactions that stay open "
                     "(kafka-transactions.sh find-hanging), then start again"
                 )
+
+    def _compare(self, manifest: Manifest) -> None:
+        """Refused if all was read, up to where the logs end, and it is not the whole commit."""
+        written = self._written = clients.ends(self.admin, self.where)
+        ends = clients.ends(self.admin, self.where, committed=True)
+        self._take_in(0.05)
+        if self.wanted is None:
+            return
+        self._open.announce(self.at, self.reached, written)
+        # Where no transaction is open, this one is settled.
+        is_settled = all(ends[p] >= written[p] for p in self._takes(manifest))
+        if is_settled and not self._lagging(ends):
+            what = "; ".join(_missing(manifest, self.found, self.has_manifest))
+            raise Refused(f"commit {manifest.commit} is torn: {what}. {REPAIR}")
 
     def _arrived(self, timeout: float) -> Iterator[tuple[Partition, Message]]:
         """The records that came, each with its partition."""

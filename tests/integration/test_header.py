@@ -319,12 +319,21 @@ def test_keys_stay_where_they_are_when_partitions_are_added(learned: App) -> Non
 
 
 def test_a_running_worker_notices_what_happens_to_its_topics(kafka: str, tmp_path: Path) -> None:
-    """Each of them in an app of its own, at the same time: looks are ten seconds apart."""
-    with App(kafka, tmp_path, SETTINGS) as grown, App(kafka, tmp_path, SETTINGS) as gone:
-        workers = [app.worker() for app in (grown, gone)]
+    """Each of them in an app of its own, at the same time: looks are ten seconds apart.
+
+    In one of them rounds are by count, and no click comes: the round never ends.
+    """
+    by_count = SETTINGS | {"round.max_seconds": 0}
+    with (
+        App(kafka, tmp_path, SETTINGS) as grown,
+        App(kafka, tmp_path, SETTINGS) as gone,
+        App(kafka, tmp_path, by_count) as idle,
+    ):
+        workers = [app.worker() for app in (grown, gone, idle)]
         for worker in workers:
             worker.running()
         grow(grown, grown.config.topics.items, 3)
+        grow(idle, idle.config.topics.clicks, 3)
         vectors = gone.config.topics.item_vectors
         gone.admin.delete_topics([vectors])[vectors].result()
         gone.publish(CLICKS[:300])
@@ -333,5 +342,6 @@ def test_a_running_worker_notices_what_happens_to_its_topics(kafka: str, tmp_pat
             code=1,
         )  # fmt: skip
         refused(workers[1], f"['{vectors}'] were deleted", "topics create")
+        refused(workers[2], f"{idle.config.topics.clicks} has 3 partitions, and had 2", code=1)
         grown.describe([(b"sku-0001", b'{"item_id":"sku-0001","attributes":{}}')])
         grown.worker().running().stop()

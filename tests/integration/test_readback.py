@@ -9,10 +9,14 @@ import pytest
 from confluent_kafka import Message, Producer
 
 from streamer import records
+from streamer.decode.deadletter import Headers
 from streamer.demo.shop import Shop
-from streamer.errors import WalkstreamError
+from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients, waiting
-from streamer.records import Manifest
+from streamer.kafka.identity import identity
+from streamer.kafka.transactions import Send, Transactions
+from streamer.records import Manifest, commit_mark
+from streamer.worker.readback import Readback
 from tests.support import START_MS, App, as_records
 
 CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 300))
@@ -96,3 +100,29 @@ def test_a_reader_beats_while_it_waits_and_gives_up_on_a_transaction_that_never_
         assert len(read) == 1
         assert len(beats) > 3
         producer.abort_transaction(30)
+
+
+def poll(readback: Readback, times: int) -> None:
+    for _ in range(times):
+        readback.poll(0.1)
+
+
+def test_a_torn_commit_is_noticed_while_nothing_else_is_sent(kafka: str, tmp_path: Path) -> None:
+    with App(kafka, tmp_path, SETTINGS) as app:
+        config, now = app.config, identity(app.admin, app.config.topics)
+        with closing(Readback(config, now, app.admin, lambda: None)) as readback:
+            readback.start(repair=False)
+            mark: Headers = [(records.COMMIT_HEADER, commit_mark(app.name, 1))]
+            state = config.topics.model_state
+            sends = [Send(state, 0, b"item-%d" % n, b"row", mark) for n in range(3)]
+            manifest = readback.manifest(1, sends)
+            transactions = Transactions(config)
+            transactions.begin()
+            for send in [*sends[:2], manifest]:
+                transactions.send(send)
+            transactions.producer.flush(10)
+            readback.expect(manifest)
+            poll(readback, 20)
+            transactions.commit()
+            with pytest.raises(Refused, match=r"commit 1 is torn: .* has 2 of its 3 records"):
+                poll(readback, 300)
