@@ -29,8 +29,8 @@ from streamer.model_state import reserved
 from streamer.records import Progress, Space
 from streamer.settings.sections import Config
 from streamer.terminal import Console
-from streamer.worker import age, checkpoint, header, restore
-from streamer.worker.header import Accepted
+from streamer.worker import age, checkpoint, header, publishers, restore
+from streamer.worker.header import Accepted, Difference
 
 SAMPLE = 2000
 """How many of the newest clicks are decoded."""
@@ -118,14 +118,17 @@ def _progress(
     found = reserved(consumer, begins, ends)
     value = found.get(records.SPACE)
     space = known.space if value is None else msgspec.msgpack.decode(value, type=Space)
+    others: list[Difference] = []
     if space is not None:
         space.check(Space.of(config.engine_settings, len(where)), topic)
-        others = list(header.differences(config.app.name, config.topics, space, known.ids, now))
+        others += header.differences(config.app.name, config.topics, space, known.ids, now)
         header.refuse(others, accepted)
         if any(key.startswith(records.PROGRESS) for key in found) or known.progress:
             header.check_nameless(config, space, admin)
-        if any((one.role, one.is_harmless) == ("clicks", False) for one in others):
-            return None
+    if told := publishers.of_another(config, admin, space, now):
+        raise Refused(told)
+    if any((one.role, one.is_harmless) == ("clicks", False) for one in others):
+        return None
     return known.progress | {
         records.progress_partition(key): msgspec.msgpack.decode(value, type=Progress)
         for key, value in found.items()

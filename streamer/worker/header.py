@@ -30,7 +30,7 @@ from streamer.model_state import reserved
 from streamer.records import Layout, Progress, Space, commit_mark
 from streamer.settings.sections import Config, KafkaValue, TopicSettings
 from streamer.store import Store
-from streamer.worker import checkpoint
+from streamer.worker import checkpoint, publishers
 from streamer.worker.readback import Readback
 
 log = logging.getLogger(__name__)
@@ -176,6 +176,8 @@ def settle(
         if store.progress():
             check_nameless(config, header, admin)
         reset = {one.role for one in found if one.accepted_by == LOSS}
+    if told := publishers.of_another(config, admin, header, now):
+        raise Refused(told)
     old = header.topics if header is not None and not is_new else {}
     layouts = {
         role: Layout(there.id or old[role].id, there.partitions) if role in old else there
@@ -235,13 +237,15 @@ def against_model(config: Config, admin: AdminClient) -> tuple[list[str], list[s
     where = [(config.topics.model_state, 0)]
     with closing(clients.tail_consumer(config)) as consumer:
         found = reserved(consumer, clients.begins(admin, where), clients.ends(admin, where))
-    if (value := found.get(records.SPACE)) is None:
-        return [], []
-    header, now = msgspec.msgpack.decode(value, type=Space), identity(admin, config.topics)
-    all_of = list(differences(config.app.name, config.topics, header, {}, now))
+    value, now = found.get(records.SPACE), identity(admin, config.topics)
+    header = None if value is None else msgspec.msgpack.decode(value, type=Space)
+    told = publishers.of_another(config, admin, header, now)
+    all_of = (
+        [] if header is None else list(differences(config.app.name, config.topics, header, {}, now))
+    )
     return (
         [one.text for one in all_of if one.is_harmless],
-        [one.text for one in all_of if not one.is_harmless],
+        [one.text for one in all_of if not one.is_harmless] + ([told] if told else []),
     )
 
 

@@ -1,0 +1,41 @@
+"""What others do to the topics and to the model of an app, and what its worker says of it."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from streamer.demo.shop import Shop
+from tests.integration.test_header import refused
+from tests.support import START_MS, App, as_records
+
+CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 400))
+SETTINGS: dict[str, object] = {
+    "topics.partitions": 2,
+    "commit.seconds": 0.2,
+    "round.max_seconds": 0.1,
+    "major.every": 0,
+}
+
+
+@pytest.fixture
+def learned(kafka: str, tmp_path: Path) -> Iterator[App]:
+    with App(kafka, tmp_path, SETTINGS) as app:
+        app.publish(CLICKS[:200])
+        app.run_to_end()
+        yield app
+
+
+def test_an_app_does_not_begin_to_publish_where_another_one_does(learned: App) -> None:
+    topic = learned.config.topics.item_vectors
+    second = App(learned.servers, learned.folder, SETTINGS)
+    with second:
+        second.settings = {**second.settings, "topics.item_vectors": topic}
+        told = f"has a record by app '{learned.name}'"
+        refused(second.command("topics", "check"), topic, told)
+        refused(second.worker("--dry-run"), topic, told)
+        refused(second.worker(), topic, told, "topics.item_vectors")
+        assert second.read(second.config.topics.model_state) == []
+    learned.publish(CLICKS[200:])
+    learned.run_to_end()
