@@ -43,6 +43,11 @@ def version_of(value: bytes) -> int:
     return int.from_bytes(value[1:9], "little", signed=True)
 
 
+def is_packed(value: bytes) -> bool:
+    """Whether this may be a packed row, of whatever vector space."""
+    return len(value) > 9 and value[0] == FORMAT
+
+
 def to_values(rows: NDArray[np.void]) -> list[bytes]:
     """Each row as its bytes."""
     values: list[bytes] = rows.view(f"V{rows.dtype.itemsize}").tolist()

@@ -153,6 +153,7 @@ class Worker:
         stack.callback(self.tail.close)
         if self.readback.doubt is not None:
             self.tail.doubtful = self.readback.doubt.first
+        self.tail.repairs = accepted.repair
         self.tail.start(admin, header.void(config, self.store, now))
         self.tail.catch_up(admin, self._progress_of(0.0, 0.5, self.group))
         self.space = header.settle(

@@ -256,7 +256,7 @@ class Readback:
                 key, value = message.key() or b"", message.value()
                 if value is None:
                     continue
-                if key == records.MANIFEST:
+                if key == records.MANIFEST and commit_of(message) is not None:
                     _, stamp = message.timestamp()
                     found = msgspec.msgpack.decode(value, type=Manifest), stamp
                     is_older = False

@@ -1,25 +1,30 @@
 """The tail of `items` and `model-state`, with which the state folder is kept level."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
+from numpy.typing import NDArray
 
-from core.rows import from_values, version_of
+from core.rows import from_values, is_packed, version_of
 from streamer import records
 from streamer import store as stores
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Bad, Invalid, attribute_tokens, decode_item
-from streamer.errors import WalkstreamError
+from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
 from streamer.kafka.unreadable import read_alone, verdict_on
 from streamer.kafka.waiting import Waiting
 from streamer.settings.sections import Config
 from streamer.store import Store
+
+log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 60.0
 """A folder that nothing happens to says so often that it is level with Kafka: by that its age
@@ -60,6 +65,10 @@ class Tail:
         """The newest commit whose manifest was read."""
         self.is_level = False
         """Whether `commit` was the newest of all when the worker began."""
+        self.strange: dict[bytes, Message] = {}
+        """The newest records of their keys in `model-state` that no worker wrote."""
+        self.repairs = False
+        """Whether what is no row is passed over, as a repair writes over it."""
 
     @property
     def header_from(self) -> int:
@@ -110,11 +119,12 @@ class Tail:
         # What commits have passed on is known only now, that model-state is read as well.
         taken = self.store.items_taken()
         self.bad = [bad for bad in self.bad if bad[1] >= taken.get(bad[0], 0)]
+        self._judge_strange()
         return out
 
     def poll(self, timeout: float = 0.0) -> Attributes:
         """Apply what has arrived; returns the items whose attributes changed, with their tokens."""
-        rows: dict[bytes, bytes] = {}
+        rows: dict[bytes, Message] = {}
         gone: dict[bytes, int] = {}
         meta: dict[bytes, bytes | None] = {}
         described: dict[bytes, Described] = {}
@@ -142,24 +152,35 @@ class Tail:
             elif self._is_doubtful(message):
                 continue
             elif not records.is_row(key):
+                if value is not None and not _is_ours(key, value):
+                    self.strange[key] = message
+                    continue
+                self.strange.pop(key, None)
                 if key == records.MANIFEST and value is not None:
                     self._follow(value)
                 if value is None and key.startswith((records.PROGRESS, records.ITEMS)):
                     meta[key] = None
                 elif value is not None and not self._is_behind(key, value, meta):
                     meta[key] = value
+            elif value is not None and not is_packed(value):
+                rows.pop(key, None)
+                self.strange[key] = message
             elif _version(message) <= applied.get(partition[1], 0):
                 continue
             elif value is None:
                 rows.pop(key, None)
+                self.strange.pop(key, None)
                 gone[key] = _version(message)
             else:
                 gone.pop(key, None)
-                rows[key] = value
+                self.strange.pop(key, None)
+                rows[key] = message
         for message in messages[lost : lost + 1]:
             out += self._get_past(message, described)
         if messages:
             self._apply(rows, gone, described, meta)
+            if self.is_level:
+                self._judge_strange()
         elif time.monotonic() - self.applied > IDLE_SECONDS and self._at_the_ends():
             self.applied = time.monotonic()
             self.store.write_entries({"meta": [stores.applied_now()]})
@@ -191,7 +212,7 @@ class Tail:
         return out
 
     def _apply(
-        self, rows: dict[bytes, bytes], gone: dict[bytes, int],
+        self, rows: dict[bytes, Message], gone: dict[bytes, int],
         described: dict[bytes, Described], meta: dict[bytes, bytes | None],
     ) -> None:  # fmt: skip
         self.applied = time.monotonic()
@@ -203,7 +224,7 @@ class Tail:
             meta[key] = msgspec.msgpack.encode(offset)
         for item, news in described.items():
             meta[stores.DESCRIBED + item] = msgspec.msgpack.encode((news.partition, news.offset))
-        packed = from_values(list(rows.values()), self.store.dtype) if rows else None
+        packed = self._pack(rows) if rows else None
         self.store.write(
             keys=list(rows),
             rows=packed,
@@ -211,6 +232,34 @@ class Tail:
             meta=meta,
             attributes={item: news.value for item, news in described.items()},
         )
+
+    def _pack(self, rows: dict[bytes, Message]) -> NDArray[np.void]:
+        """The rows that these records hold. Those that hold none are taken out, or refused."""
+        dtype = self.store.dtype
+        try:
+            return from_values([message.value() or b"" for message in rows.values()], dtype)
+        except ValueError:
+            for key, message in list(rows.items()):
+                if len(message.value() or b"") != dtype.itemsize:
+                    self.strange[key] = rows.pop(key)
+        return from_values([message.value() or b"" for message in rows.values()], dtype)
+
+    def _judge_strange(self) -> None:
+        """Refused if there are records that no worker wrote, unless a repair writes over them."""
+        for key, message in self.strange.items():
+            what = (
+                f"{label(partition_of(message))}: the record at offset {message.offset()} with key "
+                f"{key.decode(errors='replace')!r} is nothing that a worker writes "
+                f"({len(message.value() or b'')} bytes)"
+            )
+            if not self.repairs:
+                raise Refused(
+                    f"{what}. Some other program writes to this topic: find and stop it. Then "
+                    "start once with `walkstream worker --repair`, which publishes all rows and "
+                    "vectors again and deletes what such a record stands for"
+                )
+            log.warning("%s. The repair writes over it", what)
+        self.strange.clear()
 
     def _is_doubtful(self, message: Message) -> bool:
         if self.doubtful is None:
@@ -298,6 +347,15 @@ def _version(message: Message) -> int:
     return version_of(value)
 
 
+def _is_ours(key: bytes, value: bytes) -> bool:
+    """Whether this is what workers write under a reserved key."""
+    try:
+        _order(key, value)
+    except (msgspec.MsgspecError, ValueError):
+        return False
+    return True
+
+
 def _order(key: bytes, value: bytes) -> int:
     """What increases from one record of a reserved key to the next."""
     if key.startswith(records.PROGRESS):
@@ -308,4 +366,6 @@ def _order(key: bytes, value: bytes) -> int:
         return records.unpack_placement(value, 1).epoch
     if key.startswith((records.VERSION, records.ITEMS)):
         return msgspec.msgpack.decode(value, type=int)
+    if key == records.SPACE:
+        msgspec.msgpack.decode(value, type=records.Space)
     return 0

@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
+from streamer import records
 from streamer.demo.shop import Shop
-from tests.integration.test_header import refused
+from tests.integration.test_header import newest_vectors, published, refused
 from tests.support import START_MS, App, as_records
 
 CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 400))
@@ -25,6 +28,26 @@ def learned(kafka: str, tmp_path: Path) -> Iterator[App]:
         app.publish(CLICKS[:200])
         app.run_to_end()
         yield app
+
+
+def test_records_that_no_worker_wrote_are_named_and_a_repair_writes_over_them(
+    learned: App, tmp_path: Path
+) -> None:
+    topic, key = learned.config.topics.model_state, next(iter(published(learned)))
+    where = next(m.partition() for m in learned.read(topic) if m.key() == key) or 0
+    producer = Producer({"bootstrap.servers": learned.servers})
+    producer.produce(topic, b"{}", b"no-item", partition=1)
+    producer.produce(topic, b"\x02garbage of some length", key, partition=where)
+    producer.produce(topic, b"garbage", records.MANIFEST, partition=0)
+    assert producer.flush(10) == 0
+    fresh: dict[str, Any] = {"state__dir": tmp_path / "fresh"}
+    for changed in {}, fresh:
+        refused(learned.worker(**changed), f"{topic}[", "the record at offset", "--repair")
+    learned.worker("--repair").running().stop()
+    assert newest_vectors(learned) == published(learned)
+    assert key in newest_vectors(learned)
+    # The records lie in the log until it is compacted.
+    learned.worker(**fresh).running().stop()
 
 
 def test_an_app_does_not_begin_to_publish_where_another_one_does(learned: App) -> None:
