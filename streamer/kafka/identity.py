@@ -8,6 +8,7 @@ read: nothing of a topic is committed under the name of another one.
 
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -87,6 +88,8 @@ class Watch:
         self._asked: dict[str, Future[Any]] = {}
         self._due = time.monotonic() + LOOK_SECONDS
         self._missing: set[str] = set()
+        self.others: list[Callable[[], WalkstreamError | None]] = []
+        """What else a failed call may come from."""
 
     def look(self) -> None:
         """Ask for the topics when it is time, and judge the answer once it is there.
@@ -130,7 +133,10 @@ class Watch:
             time.sleep(GRACE_SECONDS)
 
     def explain(self) -> WalkstreamError | None:
-        """What happened to the topics, if anything did: asked when a call to Kafka has failed."""
+        """What happened to topics or model, if anything did: asked when a call has failed."""
+        return next(filter(None, (ask() for ask in [self._changed, *self.others])), None)
+
+    def _changed(self) -> WalkstreamError | None:
         if not self.settings.check:
             return None
         try:

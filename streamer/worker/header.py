@@ -30,7 +30,7 @@ from streamer.model_state import reserved
 from streamer.records import Layout, Progress, Space, commit_mark
 from streamer.settings.sections import Config, KafkaValue, TopicSettings
 from streamer.store import Store
-from streamer.worker import checkpoint, publishers
+from streamer.worker import checkpoint, publishers, repair
 from streamer.worker.readback import Readback
 
 log = logging.getLogger(__name__)
@@ -178,6 +178,8 @@ def settle(
         reset = {one.role for one in found if one.accepted_by == LOSS}
     if told := publishers.of_another(config, admin, header, now):
         raise Refused(told)
+    if accepted.repair:
+        repair.ask(store)
     old = header.topics if header is not None and not is_new else {}
     layouts = {
         role: Layout(there.id or old[role].id, there.partitions) if role in old else there

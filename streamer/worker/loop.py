@@ -185,6 +185,7 @@ class Worker:
             self.watch, self.group, self.metrics,
         )  # fmt: skip
         self.attributes = self.tail.pending()
+        self.watch.others.append(partial(self.tail.handed_over, admin))
         self.readback.beat = self.health.beat  # from here on a stop is no reason to break off
         if restore.adopt(self.store, self.engine, self.offsets):
             self._round([], closes=True)

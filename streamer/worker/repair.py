@@ -26,9 +26,12 @@ log = logging.getLogger(__name__)
 
 def is_asked(store: Store, asked: bool) -> bool:
     """Whether to repair: asked for now, or at an earlier start that did not come so far."""
-    if asked:
-        store.set_meta({stores.REPAIR: b"\x01"})
-    return store.meta(stores.REPAIR) is not None
+    return asked or store.meta(stores.REPAIR) is not None
+
+
+def ask(store: Store) -> None:
+    """Let each start repair until one is done. Only where the model is known to be this app's."""
+    store.set_meta({stores.REPAIR: b"\x01"})
 
 
 def begin(

@@ -3,11 +3,12 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from numpy.typing import NDArray
 
@@ -20,7 +21,7 @@ from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
 from streamer.kafka.unreadable import read_alone, verdict_on
-from streamer.kafka.waiting import Waiting
+from streamer.kafka.waiting import Waiting, between
 from streamer.settings.sections import Config
 from streamer.store import Store
 
@@ -260,6 +261,27 @@ class Tail:
                 )
             log.warning("%s. The repair writes over it", what)
         self.strange.clear()
+
+    def handed_over(self, admin: AdminClient) -> Refused | None:
+        """What to say if the model is another app's by now, as of headers read and not yet read."""
+        mine, header = self.config.app.name, self.store.space
+        where = self.config.topics.model_state, 0
+        try:
+            with closing(clients.tail_consumer(self.config)) as consumer:
+                for message in between(
+                    consumer, {where: self.header_from}, clients.ends(admin, [where])
+                ):
+                    if message.key() == records.SPACE and (value := message.value()) is not None:
+                        header = msgspec.msgpack.decode(value, type=records.Space)
+        except (KafkaException, WalkstreamError):
+            pass  # the failure that is to be explained is told then
+        if header is None or header.app in ("", mine):
+            return None
+        return Refused(
+            f"{where[0]} was handed over to app {header.app!r} while this worker, of app {mine!r}, "
+            "stood still or was cut off. Nothing was committed since, and it has no model any "
+            "more: do not start it again"
+        )
 
     def _is_doubtful(self, message: Message) -> bool:
         if self.doubtful is None:

@@ -1,5 +1,6 @@
 """What others do to the topics and to the model of an app, and what its worker says of it."""
 
+import signal
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 from confluent_kafka import Producer
 
 from streamer import records
+from streamer import store as stores
 from streamer.demo.shop import Shop
+from streamer.store import Store
 from tests.integration.test_header import newest_vectors, published, refused
-from tests.support import START_MS, App, as_records
+from tests.support import START_MS, App, Process, as_records, wait_until
 
 CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 400))
 SETTINGS: dict[str, object] = {
@@ -62,3 +65,22 @@ def test_an_app_does_not_begin_to_publish_where_another_one_does(learned: App) -
         assert second.read(second.config.topics.model_state) == []
     learned.publish(CLICKS[200:])
     learned.run_to_end()
+
+
+def test_a_worker_whose_model_was_handed_over_while_it_stood_still_says_so(learned: App) -> None:
+    worker, name = learned.worker().running(), f"{learned.name}-new"
+    worker.popen.send_signal(signal.SIGSTOP)
+    changed: dict[str, Any] = {"app__name": name, "state__dir": learned.folder / "new"}
+    handed: list[Process] = []
+
+    def is_handed_over() -> bool:
+        handed.append(learned.command("hand-over", "--from", learned.name, **changed))
+        return handed[-1].wait() == 0
+
+    wait_until(is_handed_over, "the end of the session")
+    worker.popen.send_signal(signal.SIGCONT)
+    refused(worker, f"was handed over to app '{name}'", "do not start it again")
+    refused(learned.worker("--repair"), f"model of app '{name}'")
+    store = Store(learned.state)
+    assert store.meta(stores.REPAIR) is None, "a repair that was refused is not done later"
+    store.close()
