@@ -28,6 +28,18 @@ class Fenced(WalkstreamError):
 
     exit_code = 4
 
+    def __init__(self, what: str, advice: str = "") -> None:
+        self.what = what
+        """What Kafka said or showed: that alone does not tell whether another process did it."""
+        super().__init__(
+            f"{what}. "
+            + (
+                advice
+                or "Another process took over the name of this worker: give every worker its own "
+                "app.instance, and do not start this one again until that is so"
+            )
+        )
+
 
 class KafkaTrouble(WalkstreamError):
     """Kafka failed, or took something away; why, a worker looks for before it ends."""

@@ -89,7 +89,7 @@ def _refuse_members(config: Config, admin: AdminClient) -> None:
     # No worker has a name that ends so: each of them is another member.
     name, nobody = config.app.name, replace(config, app=replace(config.app, instance=""))
     if members := other_members(admin, nobody):
-        session = int(config.kafka.get("session.timeout.ms", clients.SESSION_MS)) / 1000
+        session = clients.session_seconds(config)
         raise Refused(
             f"group {name} has a member ({', '.join(members)}): stop the workers of {name}, wait "
             f"until their sessions have ended ({session:g} s), then do this again"

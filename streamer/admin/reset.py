@@ -174,7 +174,7 @@ def _wait_for_members(config: Config, admin: AdminClient) -> None:
     """A worker that was stopped is a member until its session ends; one that runs stays."""
     # No worker has this name, so every member counts as another one.
     nobody = replace(config, app=replace(config.app, instance=""))
-    session = int(config.kafka.get("session.timeout.ms", clients.SESSION_MS)) / 1000
+    session = clients.session_seconds(config)
     deadline, announced = time.monotonic() + session + LEAVE_SECONDS, False
     while members := other_members(admin, nobody):
         if time.monotonic() > deadline:

@@ -117,6 +117,11 @@ def identity(config: Config) -> str:
     return f"{config.app.name}-{config.app.instance}"
 
 
+def session_seconds(config: Config) -> float:
+    """How long the group keeps the place of a worker that is not heard of."""
+    return int(config.kafka.get("session.timeout.ms", SESSION_MS)) / 1000
+
+
 def admin(config: Config) -> AdminClient:
     """A client of a cluster that answers; WalkstreamError soon if it does not."""
     seen: list[KafkaError] = []
@@ -299,10 +304,7 @@ def failure(error: KafkaError, where: str) -> WalkstreamError:
     if error.code() in FORBIDDEN:
         return Forbidden(error, where)
     if error.code() in TAKEN_OVER:
-        return Fenced(
-            f"{where}: {error.str()}. Another process took over the name of this worker: give "
-            "every worker its own app.instance, and do not start this one again until that is so"
-        )
+        return Fenced(f"{where}: {error.str()}")
     return KafkaTrouble(f"{where}: {error.name()}: {error.str()}. Restart the worker")
 
 

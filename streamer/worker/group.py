@@ -9,12 +9,12 @@ import logging
 import time
 from collections.abc import Callable
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from streamer.errors import Fenced, KafkaTrouble, Refused
+from streamer.errors import Fenced, KafkaTrouble, Refused, WalkstreamError
 from streamer.kafka import clients
-from streamer.kafka.clients import Partition, checked
+from streamer.kafka.clients import Partition, checked, failure, kafka_error
 from streamer.kafka.members import members, other_members
 from streamer.settings.sections import Config
 
@@ -37,6 +37,8 @@ class Group:
         self.consumer = clients.group_consumer(config)
         self.assigned: set[Partition] = set()
         self.joined = False
+        self.ended: WalkstreamError | None = None
+        """Why the membership is over, if a callback of the client learned that."""
         self.id = ""
         """What the group calls this process, and no other, since it joined."""
 
@@ -71,7 +73,10 @@ class Group:
         topics = [self.config.topics.clicks, self.config.topics.vector_deltas]
         wanted = {(t, p) for t in topics for p in clients.partitions(self.consumer, t)}
         self.consumer.subscribe(
-            topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            topics,
+            on_assign=self._noting(self._on_assign),
+            on_revoke=self._noting(self._on_revoke),
+            on_lost=self._noting(self._on_lost),
         )
         deadline = time.monotonic() + JOIN_SECONDS
         while self.assigned != wanted:
@@ -96,11 +101,34 @@ class Group:
             return
         if ours:
             raise Fenced(
-                f"another process, on {ours[0].host}, has the place of {name} in group "
-                f"{self.config.app.name}: give every worker its own app.instance, and do not start "
-                "this one again until that is so"
+                f"the group {self.config.app.name} gave the place of {name} to another member, on "
+                f"{ours[0].host}"
             )
         raise KafkaTrouble(f"group {self.config.app.name} knows nothing of {name} any more")
+
+    def _noting(
+        self, act: Callable[[Consumer, list[TopicPartition]], None]
+    ) -> Callable[[Consumer, list[TopicPartition]], None]:
+        """A callback for the client. What it raises is kept, for `poll` to raise.
+
+        Handed on by the client, an error of Kafka arrives as something that is no exception.
+        """
+
+        def noting(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            try:
+                act(consumer, partitions)
+            except WalkstreamError as error:
+                self.ended = self.ended or error
+            except KafkaException as error:
+                self.ended = self.ended or self._failure(error.args[0])
+
+        return noting
+
+    def _failure(self, error: KafkaError) -> WalkstreamError:
+        where = f"group {self.config.app.name}"
+        if error.code() == KafkaError._FATAL:  # as in `checked`
+            error = KafkaError(KafkaError.FENCED_INSTANCE_ID, error.str())
+        return failure(error, where)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if self.joined and partitions:
@@ -126,7 +154,7 @@ class Group:
             raise KafkaTrouble(self._session_ended(partitions))
 
     def _session_ended(self, partitions: list[TopicPartition]) -> str:
-        seconds = int(self.config.kafka.get("session.timeout.ms", clients.SESSION_MS)) / 1000
+        seconds = clients.session_seconds(self.config)
         return (
             f"{_named(partitions)} was lost: group {self.config.app.name} heard nothing of this "
             f"worker for {seconds:g} s (session.timeout.ms), as it or a broker stood still or the "
@@ -143,8 +171,16 @@ class Group:
 
     def poll(self, timeout: float = 0.0) -> None:
         """Take part in the group's life; the worker ends here if it is no longer a member."""
-        for message in self.consumer.consume(1, timeout):
+        try:
+            messages = self.consumer.consume(1, timeout)
+        except (KafkaException, SystemError) as error:
+            if (kafka := kafka_error(error)) is None:
+                raise
+            raise self._failure(kafka) from None
+        for message in messages:
             checked(message)
+        if self.ended is not None:
+            raise self.ended
 
     def serve_rebalance(self) -> None:
         """Let the group finish a rebalance, before a commit is tried again."""

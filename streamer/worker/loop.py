@@ -110,9 +110,11 @@ class Worker:
 
     def verdict(self, trouble: KafkaTrouble | Fenced) -> WalkstreamError:
         """What the worker ends with after trouble with Kafka."""
-        if not hasattr(self, "group") or not self.group.joined:
+        if not hasattr(self, "group"):
+            return trouble
+        if isinstance(trouble, KafkaTrouble) and not self.group.joined:
             return trouble  # it has no place yet that anybody could take
-        return verdict.of(trouble, self.config, self.watch, self.group)
+        return verdict.of(trouble, self.config, self.watch, self.group, self.health.beat)
 
     # -- start -----------------------------------------------------------------------------------
 

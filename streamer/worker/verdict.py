@@ -3,10 +3,19 @@
 A worker whose session ended may have been frozen, or another has its place; a transaction that
 never ends is that of a slow broker, or of a topic that somebody deleted. Exit code 4 keeps a
 supervisor from starting the worker again, so it needs another process that was really seen.
+
+Who took a worker's name may be the worker itself: its line broke, it asked once more to join, and
+the first request reached the broker afterwards, which then made a member that nobody is. It has the
+name of the worker, as one that was started twice has, but sends no heartbeat: a session later it is
+gone.
 """
 
+import logging
+import time
+from collections.abc import Callable
+
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, MemberDescription
 
 from streamer.errors import Fenced, KafkaTrouble, WalkstreamError
 from streamer.kafka import clients
@@ -14,53 +23,96 @@ from streamer.kafka.identity import Watch
 from streamer.settings.sections import Config
 from streamer.worker.group import Group
 
+log = logging.getLogger(__name__)
+
 LOOK_SECONDS = 5.0
 """How long brokers have to answer. What frozen ones know is not worth more."""
+GRACE_SECONDS = 3.0
+"""How much later than a session ends a group may tell of it."""
 
 
 def of(
-    trouble: KafkaTrouble | Fenced, config: Config, watch: Watch, group: Group
-) -> WalkstreamError:
-    """What the worker ends with, which says what happened, and what to do."""
+    trouble: KafkaTrouble | Fenced, config: Config, watch: Watch, group: Group,
+    beat: Callable[[], None],
+) -> WalkstreamError:  # fmt: skip
+    """What the worker ends with, which says what happened, and what to do.
+
+    `beat` is called again and again while it is waited for the end of a session.
+    """
     try:
         admin = AdminClient(clients.COMMON | config.kafka)
         admin.list_topics(timeout=LOOK_SECONDS)
     except KafkaException:
         return KafkaTrouble(
-            f"{trouble}. No broker answers now ({config.kafka.get('bootstrap.servers')}): look "
-            "whether they run. Nothing is lost: started again, the worker goes on from its last "
-            "commit as soon as they do"
+            f"{_what(trouble)}. No broker answers now ({config.kafka.get('bootstrap.servers')}): "
+            "look whether they run. Nothing is lost: started again, the worker goes on from its "
+            "last commit as soon as they do"
         )
     if (changed := watch.explain()) is not None:
         return changed
     others = _others(admin, config, group)
-    if isinstance(trouble, Fenced) and others != []:
+    me = clients.identity(config)
+    if others and all(one.group_instance_id == me for one in others):
+        others = _lasting(admin, config, group, beat)
+    if others and isinstance(trouble, Fenced):
         return trouble
     if others:
-        return Fenced(
-            f"{trouble}. Another process is in group {config.app.name} by now: "
-            f"{', '.join(others)}. One worker runs for an app.name, and each has an app.instance "
-            "of its own: stop one of the two, and start this one only if it is the one that stays"
+        named = ", ".join(
+            f"{one.group_instance_id or one.member_id} on {one.host}" for one in others
         )
+        return Fenced(
+            _what(trouble),
+            f"Another process is in group {config.app.name} by now: {named}. One worker runs for "
+            "an app.name, and each has an app.instance of its own: stop one of the two, and start "
+            "this one only if it is the one that stays",
+        )
+    late = (
+        ". It was this worker's own request, which came late and twice, or a process that is gone"
+        if isinstance(trouble, Fenced)
+        else ""
+    )
     return KafkaTrouble(
-        f"{trouble}. No other process has its place in group {config.app.name}, and nothing is "
-        "lost: started again, the worker goes on from its last commit"
+        f"{_what(trouble)}{late}. No other process has its place in group {config.app.name}, and "
+        "nothing is lost: started again, the worker goes on from its last commit"
     )
 
 
-def _others(admin: AdminClient, config: Config, group: Group) -> list[str] | None:
-    """Members of the group that are not this process; None if that cannot be learned now.
+def _what(trouble: KafkaTrouble | Fenced) -> str:
+    return trouble.what if isinstance(trouble, Fenced) else str(trouble)
 
-    Client ids say nothing: a group keeps that of whoever had a place first.
+
+def _lasting(
+    admin: AdminClient, config: Config, group: Group, beat: Callable[[], None]
+) -> list[MemberDescription]:
+    """Other members of the group that are still there after the time of a session."""
+    session = clients.session_seconds(config)
+    log.warning(
+        "group %s gave this worker's place to another member: whether a process is behind it, or a "
+        "request of this one that came late, is seen within %g s", config.app.name, session,
+    )  # fmt: skip
+    deadline = time.monotonic() + session + GRACE_SECONDS
+    while others := _others(admin, config, group):
+        beat()
+        if time.monotonic() > deadline:
+            return others
+        time.sleep(0.5)
+    return []
+
+
+def _others(admin: AdminClient, config: Config, group: Group) -> list[MemberDescription]:
+    """Members of the group that are not this process, as far as that can be learned now.
+
+    Client ids say nothing: a group keeps that of whoever had a place first. Before this process
+    joined, others may be about to leave: only who has its name counts.
     """
     try:
         asked = admin.describe_consumer_groups([config.app.name], request_timeout=LOOK_SECONDS)
         members = asked[config.app.name].result().members
     except KafkaException:
-        return None
-    ours = (group.id, group.consumer.memberid())
+        return []
+    ours, me = (group.id, group.consumer.memberid()), clients.identity(config)
     return [
-        f"{m.group_instance_id or m.member_id} on {m.host}"
-        for m in members
-        if m.member_id not in ours
+        member
+        for member in members
+        if member.member_id not in ours and (group.joined or member.group_instance_id == me)
     ]

@@ -1,0 +1,112 @@
+"""Requests of a worker that reach the broker late and twice, and end it as another process would.
+
+The line breaks after the request was sent; the worker asks again, is answered, and runs. Then the
+first request arrives. The group makes a member of it that nobody is, or the producer is fenced.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from broker import Broker, Unavailable
+from proxy import HEARTBEAT, INIT_PRODUCER_ID, JOIN_GROUP, REQUEST, RESPONSE, Frame, Proxy, Rule
+
+from streamer.demo.shop import Shop
+from streamer.errors import Fenced
+from streamer.kafka.clients import session_seconds
+from streamer.worker.group import Group
+from tests.chaos.test_faults import ended
+from tests.support import START_MS, App, Process, as_records, wait_until
+
+CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 1000))
+SETTINGS = {"topics.partitions": 2, "commit.seconds": 0.2, "round.max_seconds": 0.1}
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[Proxy]:
+    with Proxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def broker(proxy: Proxy) -> Iterator[Broker]:
+    settings = {"group.initial.rebalance.delay.ms": "0"}
+    try:
+        broker = Broker(settings=settings, behind=proxy)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with broker:
+        yield broker
+
+
+def asked_twice(app: App, proxy: Proxy, api: int) -> tuple[Process, Rule]:
+    """A worker that runs, and its first request of this kind, which is still to come."""
+
+    def is_ours(frame: Frame) -> bool:
+        return frame.client in (f"{app.name}-0-group", "rdkafka")
+
+    late = proxy.hold(api, REQUEST, times=1, where=is_ours)
+    worker = app.worker(**{"kafka__bootstrap__servers": proxy.address})
+    late.wait()
+    late.cut()
+    return worker.running(), late
+
+
+def goes_on(app: App, worker: Process) -> None:
+    app.publish(CLICKS[-300:])
+    worker.until(app.caught_up, "the clicks after the fault")
+    worker.stop()
+    ends = app.ends(app.config.topics.clicks)
+    assert {p: done.offset for p, done in app.progress().items()} == ends
+
+
+def test_a_late_request_to_join_is_no_other_process(
+    broker: Broker, proxy: Proxy, tmp_path: Path
+) -> None:
+    with App(broker.direct, tmp_path, SETTINGS) as app:
+        worker, late = asked_twice(app, proxy, JOIN_GROUP)
+        app.publish(CLICKS[:300])
+        worker.until(app.caught_up, "the first clicks")
+        late.remove()
+        ended(worker, 1, "No other process has its place", without=("Another process",))
+        goes_on(app, app.worker().running())
+
+
+def test_a_late_request_for_a_producer_is_no_other_process(
+    broker: Broker, proxy: Proxy, tmp_path: Path
+) -> None:
+    with App(broker.direct, tmp_path, SETTINGS) as app:
+        worker, late = asked_twice(app, proxy, INIT_PRODUCER_ID)
+        late.remove()
+        goes_on(app, worker)
+
+
+def test_a_member_that_lost_its_place_to_one_of_its_name_says_so(
+    broker: Broker, proxy: Proxy, tmp_path: Path
+) -> None:
+    """It hears of the end of its session first, and when it looks, no call works any more."""
+    with App(broker.direct, tmp_path, SETTINGS) as app:
+        config = app.config
+        kafka = config.kafka | {"bootstrap.servers": proxy.address}
+        cut_off = replace(config, kafka=kafka)
+        with closing(Group(cut_off, app.admin, lambda _: None)) as group:
+            group.join()
+            held = proxy.hold(HEARTBEAT, REQUEST)
+            held.wait()
+            with closing(Group(config, app.admin, lambda _: None)) as other:
+                other.join()
+                deadline = time.monotonic() + session_seconds(config) + 1.0
+                wait_until(lambda: time.monotonic() > deadline, "the end of the session")
+                answer = proxy.hold(HEARTBEAT, RESPONSE, seconds=0.0)
+                held.remove()
+                answer.wait()
+                answer.remove()
+                time.sleep(0.5)  # until the client has it
+                for _ in range(2):
+                    with pytest.raises(Fenced, match=r"its own app\.instance"):
+                        group.poll(1.0)
+                other.check()
