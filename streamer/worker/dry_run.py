@@ -47,6 +47,8 @@ class Known(NamedTuple):
     """The offsets that its checkpoint stands for, by `topic/partition`."""
     ids: dict[str, str]
     """Of the topics it was made with."""
+    manifest: bytes | None
+    """Of the newest commit."""
 
 
 def run(config: Config, accepted: Accepted) -> None:
@@ -68,11 +70,11 @@ def _run(config: Config, admin: AdminClient, accepted: Accepted) -> None:
     known = _folder(config, now, accepted, console)
     consumer = clients.tail_consumer(config)
     try:
-        progress = _progress(config, admin, consumer, known, now, accepted, console)
+        progress, manifest = _progress(config, admin, consumer, known, now, accepted, console)
         newest_ms = max((one.time for one in (progress or {}).values()), default=0)
         if old := age.warning(newest_ms, config.graph.horizon_ms):
             console.print(f"! {old}", style="yellow")
-        _starts(config, admin, consumer, progress, known.folded, accepted, console)
+        _starts(config, admin, consumer, progress, manifest, known.folded, accepted, console)
         _sample(config, admin, consumer, console)
     finally:
         consumer.close()
@@ -85,7 +87,7 @@ def _folder(config: Config, now: Identity, accepted: Accepted, console: Console)
     forget.check_reset(path)
     if not files(path):
         console.print(f"{escape(str(path))}: no state folder yet: rows come from Kafka")
-        return Known(None, {}, {}, {}, {})
+        return Known(None, {}, {}, {}, {}, None)
     with reading(path) as store:
         header.check_folder(config, store, now, accepted)
         if (space := store.space) is not None:
@@ -93,7 +95,10 @@ def _folder(config: Config, now: Identity, accepted: Accepted, console: Console)
         saved, rows = checkpoint.pointer(store), counts.rows(store)[0]
         folded = saved.offsets if saved else {}
         ids = header.folder_ids(store)
-        known = Known(space, store.progress(), store.tail_offsets(), folded, ids)
+        known = Known(
+            space, store.progress(), store.tail_offsets(), folded, ids,
+            store.meta(records.MANIFEST),
+        )  # fmt: skip
     console.print(f"{escape(str(path))}: a state folder of {rows:,} items, and its space fits")
     return known
 
@@ -101,10 +106,11 @@ def _folder(config: Config, now: Identity, accepted: Accepted, console: Console)
 def _progress(
     config: Config, admin: AdminClient, consumer: Consumer, known: Known, now: Identity,
     accepted: Accepted, console: Console,
-) -> dict[Partition, Progress] | None:  # fmt: skip
+) -> tuple[dict[Partition, Progress] | None, bytes | None]:  # fmt: skip
     """How far the clicks were processed: what the folder knows, and `model-state` since then.
 
-    None where that is void, and a worker reads the new topic from its beginning.
+    None where that is void, and a worker reads the new topic from its beginning. And the manifest
+    of the newest commit.
     """
     topic = config.topics.model_state
     where = [(topic, partition) for partition in clients.partitions(consumer, topic)]
@@ -128,18 +134,19 @@ def _progress(
     if told := publishers.of_another(config, admin, space, now):
         raise Refused(told)
     if any((one.role, one.is_harmless) == ("clicks", False) for one in others):
-        return None
-    return known.progress | {
+        return None, None
+    progress = {
         records.progress_partition(key): msgspec.msgpack.decode(value, type=Progress)
         for key, value in found.items()
         if key.startswith(records.PROGRESS)
     }
+    return known.progress | progress, found.get(records.MANIFEST, known.manifest)
 
 
 def _starts(
     config: Config, admin: AdminClient, consumer: Consumer,
-    progress: Mapping[Partition, Progress] | None, folded: Mapping[str, int], accepted: Accepted,
-    console: Console,
+    progress: Mapping[Partition, Progress] | None, manifest: bytes | None,
+    folded: Mapping[str, int], accepted: Accepted, console: Console,
 ) -> None:  # fmt: skip
     """Where each partition of the clicks would begin."""
     where = _partitions(config, consumer)
@@ -148,7 +155,7 @@ def _starts(
     if progress is not None:
         group = Consumer(clients.COMMON | config.kafka | {"group.id": config.app.name})
         try:
-            starts = restore.unread(config, where, progress, group, admin, accepted)
+            starts = restore.unread(config, where, progress, group, admin, accepted, manifest)
         finally:
             group.close()
     table = Table("partition", "begins at", "to learn", "to fold again", title="Clicks")

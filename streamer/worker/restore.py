@@ -132,22 +132,37 @@ def starts(
     partitions = sorted(
         partition for partition in group.assigned if partition[0] == config.topics.clicks
     )
-    return unread(config, partitions, store.progress(), group.consumer, admin, accepted)
+    return unread(
+        config, partitions, store.progress(), group.consumer, admin, accepted,
+        store.meta(records.MANIFEST),
+    )  # fmt: skip
+
+
+def is_handed_over(config: Config, manifest: bytes | None) -> bool:
+    """Whether another app made the last commit, whose manifest this is.
+
+    What this app's group has committed is of a time before that one had the model.
+    """
+    if manifest is None:
+        return False
+    return msgspec.msgpack.decode(manifest, type=records.Manifest).app != config.app.name
 
 
 def unread(
     config: Config, partitions: Sequence[Partition], progress: Mapping[Partition, records.Progress],
-    consumer: Consumer, admin: AdminClient, accepted: Accepted,
+    consumer: Consumer, admin: AdminClient, accepted: Accepted, manifest: bytes | None,
 ) -> dict[Partition, int]:  # fmt: skip
     """The next offset to learn from of these clicks partitions, with a consumer of the group's id.
 
     Refused where clicks that were not processed are gone, or where group and progress disagree.
+    `manifest` is that of the last commit.
     """
     begins, ends = clients.begins(admin, partitions), clients.ends(admin, partitions)
     asked = consumer.committed(
         [TopicPartition(*partition) for partition in partitions], CALL_SECONDS
     )
-    committed = {(tp.topic, tp.partition): tp.offset for tp in asked}
+    is_void = is_handed_over(config, manifest)
+    committed = {(tp.topic, tp.partition): -1 if is_void else tp.offset for tp in asked}
     first = first_offsets(config, consumer, begins, ends)
     out: dict[Partition, int] = {}
     for partition in partitions:
@@ -170,8 +185,10 @@ def unread(
             raise Refused(
                 f"{name}: group {config.app.name} is at offset {offset}, and model-state says that "
                 f"clicks before {known.offset} are in the model. Somebody moved the group's "
-                "offsets: delete them (kafka-consumer-groups --delete-offsets), and the worker "
-                "takes those of model-state, or choose another app.name"
+                "offsets: delete them (kafka-consumer-groups --delete-offsets, which is refused "
+                "until the session of this start has ended, in "
+                f"{clients.session_seconds(config):g} s), and the worker takes those of "
+                "model-state, or choose another app.name"
             )
         if known.offset > ends[partition]:
             raise Refused(

@@ -107,20 +107,10 @@ def test_another_app_is_refused_until_the_model_is_handed_over(learned: App) -> 
     refused(learned.worker(**changed), f"model of app '{learned.name}'", "walkstream hand-over")
     user = CLICKS[1000][0].decode()
     learned.command("forget", user).wait()
-    # The session of the worker that learned may go on for a while.
-    handed: list[Process] = []
-
-    def is_handed_over() -> bool:
-        handed.append(learned.command("hand-over", "--from", learned.name, **changed))
-        code = handed[-1].wait()
-        assert code == 0 or (code == 3 and "has a member" in handed[-1].output), handed[-1].output
-        return code == 0
-
-    wait_until(is_handed_over, "the end of the session")
-    assert f"is the model of app {other} now" in handed[-1].output
+    hand_over(learned, learned.name, **changed)
     assert header_of(learned).name == space.name, "vectors stay comparable"
     refused(learned.worker(), f"model of app '{other}'")
-    learned.publish(CLICKS[1000:])
+    learned.publish(CLICKS[1000:1500])
     ends = learned.ends(learned.config.topics.clicks)
     worker = learned.worker(**changed)
 
@@ -129,9 +119,35 @@ def test_another_app_is_refused_until_the_model_is_handed_over(learned: App) -> 
 
     worker.until(caught_up, "the clicks since then")
     worker.stop()
-    learned.settings = {**learned.settings, "state.dir": state}
-    forgotten = sum(key.decode() == user for key, _ in CLICKS[1000:])
-    assert counted(learned) == 1600 - forgotten < 1600
+    forgotten = sum(key.decode() == user for key, _ in CLICKS[1000:1500])
+    own = learned.settings
+    learned.settings = {**own, "state.dir": state}
+    assert counted(learned) == 1500 - forgotten < 1500
+    # And back: the offsets of the first app's group are where it stopped.
+    learned.settings = own
+    assert 0 < sum(learned.group_offsets().values()) < sum(ends.values())
+    hand_over(learned, other)
+    learned.publish(CLICKS[1500:])
+    dry = learned.worker("--dry-run")
+    assert dry.wait() == 0, dry.output
+    learned.run_to_end()
+    forgotten += sum(key.decode() == user for key, _ in CLICKS[1500:])
+    assert counted(learned) == 1600 - forgotten
+
+
+def hand_over(app: App, old: str, **changed: Any) -> None:
+    """Hand the model over, once the session of the worker that has it has ended."""
+    handed: list[Process] = []
+
+    def is_handed_over() -> bool:
+        handed.append(app.command("hand-over", "--from", old, **changed))
+        code = handed[-1].wait()
+        assert code == 0 or (code == 3 and "has a member" in handed[-1].output), handed[-1].output
+        return code == 0
+
+    wait_until(is_handed_over, "the end of the session")
+    new = changed.get("app__name", app.name)
+    assert f"is the model of app {new} now" in handed[-1].output
 
 
 class Start:
