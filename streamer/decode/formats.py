@@ -21,6 +21,12 @@ from streamer.decode import lenient
 UNREADABLE = (ValueError, TypeError, RecursionError)
 """What decoders raise on bytes that are not theirs."""
 
+
+def why(error: Exception) -> str:
+    """What is wrong with the bytes, of one that a decoder raised."""
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
 MAX_ID_BYTES = 512
 """Longer ids are no ids."""
 
@@ -117,7 +123,7 @@ def json_parts(value: bytes) -> list[Part]:
     except UNREADABLE as error:
         parts = _lines(value)
         if not parts:
-            raise ValueError(f"is not JSON in UTF-8: {error}{_hint(value)}") from None
+            raise ValueError(f"is not JSON in UTF-8: {why(error)}{_hint(value)}") from None
         return parts
     if not isinstance(document, list):
         return [Part(None, value, document)]
@@ -162,7 +168,7 @@ def _line(number: int, line: bytes) -> Part:
     try:
         return Part(number, line, json_document(line))
     except UNREADABLE as error:
-        return Part(number, line, None, f"is not JSON in UTF-8: {error}")
+        return Part(number, line, None, f"is not JSON in UTF-8: {why(error)}")
 
 
 _space = re.compile(r"[ \t\n\r]*")
@@ -204,7 +210,7 @@ def msgpack_parts(value: bytes) -> list[Part]:
             raise ValueError(part.problem + _hint(value)) from None
         return [part]
     except UNREADABLE as error:
-        raise ValueError(f"is not MessagePack: {error}{_hint(value)}") from None
+        raise ValueError(f"is not MessagePack: {why(error)}{_hint(value)}") from None
     if len(raws) > MAX_PARTS:
         raise TooManyParts(len(raws), "elements")
     parts = [_msgpack_part(number, bytes(raw)) for number, raw in enumerate(raws)]
@@ -217,7 +223,7 @@ def _msgpack_part(number: int | None, value: bytes) -> Part:
     try:
         return Part(number, value, _msgpack(value))
     except UNREADABLE as error:
-        document, problem = None, f"is not MessagePack: {error}"
+        document, problem = None, f"is not MessagePack: {why(error)}"
         if not isinstance(error, RecursionError):
             with suppress(ValueError):
                 document = lenient.decode(value)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamer.decode.fields import Invalid, Reason, id_of, key_id
-from streamer.decode.formats import MAX_ID_BYTES, UNREADABLE, cut, short
+from streamer.decode.formats import MAX_ID_BYTES, UNREADABLE, cut, short, why
 from streamer.settings.sections import ItemSettings
 
 Attributes = dict[str, str | list[str]]
@@ -45,7 +45,7 @@ def decode_item(
     try:
         record = json.loads(value.decode())
     except UNREADABLE as error:
-        raise Invalid(Reason.UNDECODABLE, f"is not JSON in UTF-8: {error}") from None
+        raise Invalid(Reason.UNDECODABLE, f"is not JSON in UTF-8: {why(error)}") from None
     if not isinstance(record, dict):
         raise Invalid(Reason.UNDECODABLE, f"must be a JSON object, not {short(record)}")
     item_id = id_of(record, "item_id", "item_id")

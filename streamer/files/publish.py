@@ -91,7 +91,8 @@ def run(
 def dry_run(config: Config, source: Source, items: bool) -> None:
     """Reads `source` as a worker would if it were published now, and prints what is in it.
 
-    Needs no Kafka. Raises `ConfigError` and `WalkstreamError` as `run` does for what is in files.
+    Needs no Kafka. Raises `ConfigError` and `WalkstreamError` as `run` does for what is in files,
+    and where nothing is in them.
     """
     found: _Items | _Clicks = _Items(config, source) if items else _Clicks(config, source)
     is_first = True
@@ -101,6 +102,8 @@ def dry_run(config: Config, source: Source, items: bool) -> None:
             is_first = False
         found.take(batch)
     print(f"{found.summary()}. Nothing was sent")
+    if not found.records:
+        raise WalkstreamError("there is no record in the input")
     if found.refused.total:
         print(f"{found.refused.total:,} records could not be used; a worker would refuse them:")
         for line in found.refused.lines():

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from streamer.decode.formats import why
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.files import findings, headers, opening
 from streamer.files.findings import Findings
@@ -153,7 +154,8 @@ def _is_json(path: Path, first: bytes) -> bool:
     is_json = first.startswith(b"{") or suffix in _JSON_SUFFIXES
     if not is_json and not (first.startswith(b"[") and not suffix):
         return False
-    if first.partition(b"\n")[0].strip() in (b"[", b"{"):
+    line = first.partition(b"\n")[0].strip()
+    if line in (b"[", b"{") or (line.startswith(b"[") and line.endswith(b",")):
         raise ConfigError(
             f"{name_of(path)}: is one JSON document over many lines, and each record needs a line "
             "of its own: take `jq -c '.[]'` of it"
@@ -352,6 +354,6 @@ def _items(opened: Input, source: Source, reader: Reader[Record]) -> Iterator[Re
                 yield Record(*item(header.columns, row, source.nulls), None, path, number)
     except UNREADABLE as error:
         raise WalkstreamError(
-            f"{name_of(path)}: line {number} is no item: {error}. Correct it and publish again; "
-            "items sent twice do no harm"
+            f"{name_of(path)}: line {number} is no item: {why(error)}. Correct it and publish "
+            "again; items sent twice do no harm"
         ) from error

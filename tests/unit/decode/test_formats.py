@@ -295,7 +295,7 @@ def test_a_broken_document_is_one_dead_letter(value: bytes) -> None:
         (pack([click(), click()])[:-1], Reason.UNDECODABLE, "not MessagePack"),
         (b"\xdd\xff\xff\xff\xff", Reason.UNDECODABLE, "not MessagePack"),
         (b"\x81" * 100_000, Reason.UNDECODABLE, "not MessagePack"),
-        (b"\x91" * 100_000, Reason.UNDECODABLE, "not MessagePack"),
+        (b"\x91" * 100_000, Reason.UNDECODABLE, "not MessagePack: it is nested too deeply"),
         (pack([]), Reason.UNDECODABLE, "no click in it"),
         (pack("click"), Reason.UNDECODABLE, "must be an object"),
         (pack({1: 2}), Reason.BAD_FIELD, "user_id is missing"),

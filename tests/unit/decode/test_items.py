@@ -115,6 +115,11 @@ def test_each_invalid_item_says_why(
     assert caught.value.reason is reason
 
 
+def test_what_is_nested_too_deeply_says_so() -> None:
+    with pytest.raises(Invalid, match="nested too deeply"):
+        decode_item(b"i", b'{"a":' * 100_000 + b"1" + b"}" * 100_000, ("category",))
+
+
 def test_attributes_may_be_long_where_nothing_is_learned_from_them() -> None:
     long = described(category="x" * 503, text="y" * 10_000)
     item = decode_item(b"a", long)

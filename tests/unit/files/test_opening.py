@@ -90,6 +90,7 @@ def test_the_mark_of_a_file_that_was_appended_is_no_part_of_a_record(
         (TABLE.decode().encode("utf-16-le"), "Is it UTF-16"),
         (b"user_id,item_id,ts\ru1,i1,5\r", "carriage returns alone"),
         (b"[\n  {}\n]\n", "one JSON document over many lines"),
+        (b'[{"a": 1},\n {"a": 2}]\n', "one JSON document over many lines"),
         (b'{\n  "a": 1\n}\n', "one JSON document over many lines"),
         (b'user_id,"item_id,ts\nu,i,5\n', "the first line has broken quotes"),
         (gzip.compress(b"x" * (LINE_BYTES + 1)), "the first line has more than 8 MiB"),

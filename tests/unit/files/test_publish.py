@@ -42,6 +42,15 @@ def test_a_dry_run_shows_one_line_of_each_kind(
     assert len(told) == 8
 
 
+@pytest.mark.parametrize("items", [False, True])
+@pytest.mark.parametrize("text", ["", "user_id,item_id,ts\n"])
+def test_a_dry_run_of_nothing_fails(tmp_path: Path, text: str, items: bool) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text(text)
+    with pytest.raises(WalkstreamError, match="no record in the input"):
+        dry_run(Config(kafka={}), Source([path]), items=items)
+
+
 def test_lines_of_json_are_told_by_their_number_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
