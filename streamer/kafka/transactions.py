@@ -76,6 +76,9 @@ class Transactions:
 
     def offsets(self, offsets: list[TopicPartition], group: Any) -> None:
         """Add offsets of a consumer group, given its metadata, to the open transaction."""
+        # The broker takes them once the transaction before is settled everywhere, and so it does
+        # records. Waiting for those first tells a late answer from a broker that is still at it.
+        self.producer.flush(CALL_SECONDS)
         with self._timed("offsets"):
             self.producer.send_offsets_to_transaction(offsets, group, CALL_SECONDS)
 
