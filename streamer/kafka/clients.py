@@ -1,6 +1,7 @@
 """The Kafka clients of a worker, and the properties that exactly-once needs of them."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -46,6 +47,8 @@ SESSION_MS = 20_000
 TRANSACTION_MS = 10_000
 """How long a transaction may be open, unless `transaction.timeout.ms` says otherwise."""
 
+READ_MS = 15_000
+"""A reader asks again for what no answer came for in so long, well before anyone gives it up."""
 RETRY_MS = 700
 """How long a producer waits, give or take a fifth, before it asks again. See `transactions`."""
 
@@ -90,7 +93,7 @@ class Forbidden(Refused):
     def __init__(self, error: KafkaError, where: str) -> None:
         self.resource = FORBIDDEN[error.code()]
         super().__init__(
-            f"{where}: {error.str().rstrip('.')}. The Kafka user of section [kafka] lacks a right "
+            f"{where}: {said(error)}. The Kafka user of section [kafka] lacks a right "
             f"on a {self.resource}: README lists what each command needs"
         )
 
@@ -231,9 +234,16 @@ def reading_consumer(
             "auto.offset.reset": "error",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
+            "socket.timeout.ms": _read_ms(config),
             **(more or {}),
         }
     )
+
+
+def _read_ms(config: Config) -> int:
+    """An answer may take the client's time-out, READ_MS, or as long as the broker may hold it."""
+    most = min(READ_MS, int(config.kafka.get("socket.timeout.ms", READ_MS)))
+    return max(most, int(config.kafka.get("fetch.wait.max.ms", 0)) + 1000)
 
 
 def tail_consumer(config: Config) -> Consumer:
@@ -299,13 +309,18 @@ def kafka_error(error: BaseException) -> KafkaError | None:
     return error.args[0] if isinstance(error, KafkaException) else None
 
 
+def said(error: KafkaError) -> str:
+    """What a client or a broker says, less how long the client was in some state before."""
+    return re.sub(r" ?\(after \d+ ?ms[^)]*\)", "", error.str()).rstrip(".")
+
+
 def failure(error: KafkaError, where: str) -> WalkstreamError:
     """An error's message for the person who reads the log at night."""
     if error.code() in FORBIDDEN:
         return Forbidden(error, where)
     if error.code() in TAKEN_OVER:
-        return Fenced(f"{where}: {error.str()}")
-    return KafkaTrouble(f"{where}: {error.name()}: {error.str()}. Restart the worker")
+        return Fenced(f"{where}: {said(error)}")
+    return KafkaTrouble(f"{where}: {error.name()}: {said(error)}. Restart the worker")
 
 
 def transaction_failure(
@@ -319,7 +334,7 @@ def transaction_failure(
     if seconds <= most or error.code() == KafkaError.FENCED_INSTANCE_ID:
         return failure(error, where)
     return KafkaTrouble(
-        f"{where}: {error.str()}. The transaction took {seconds:.0f} s, longer than "
+        f"{where}: {said(error)}. The transaction took {seconds:.0f} s, longer than "
         f'kafka."transaction.timeout.ms" ({most:g} s), so the broker ended it. Restart the worker; '
         'if it comes again, raise kafka."transaction.timeout.ms", or look why the brokers are slow'
     )

@@ -39,8 +39,10 @@ WRITTEN = ("model_state", "item_vectors", "dead_letters")
 
 GRACE_SECONDS = 1.0
 """A commit that is not read back after so long is compared with where the logs end."""
+TELL_SECONDS = 5.0
+"""What a commit that is not read back after so long waits for is said."""
 WAIT_SECONDS = 60.0
-"""A commit must be read back within so long."""
+"""A commit must be read back within so long: in four times `clients.READ_MS`."""
 WINDOW = 2000
 """Offsets at the end of a log in which the newest manifest is looked for first."""
 
@@ -148,11 +150,18 @@ class Readback:
         To be called before the next transaction begins, whose time would run meanwhile.
         """
         self.poll()
-        begin = time.monotonic()
+        begin, is_told = time.monotonic(), False
         while self.wanted is not None:
             self.beat()
             self.poll(0.01)
-            if self.wanted is not None and time.monotonic() - begin > WAIT_SECONDS:
+            waited = time.monotonic() - begin
+            if self.wanted is not None and waited > TELL_SECONDS and not is_told:
+                is_told = True
+                log.info(
+                    "waiting for commit %d to be read back, before anything is committed after it: "
+                    "%s", self.wanted.commit, self._lagging(self._written) or "all was read",
+                )  # fmt: skip
+            if self.wanted is not None and waited > WAIT_SECONDS:
                 raise WalkstreamError(
                     f"commit {self.wanted.commit} could not be read back within {WAIT_SECONDS:g} s "
                     f"({self._lagging(self._written)}), so nothing was committed after it. Look at "

@@ -13,7 +13,17 @@ from pathlib import Path
 
 import pytest
 from broker import Broker, Unavailable
-from proxy import HEARTBEAT, INIT_PRODUCER_ID, JOIN_GROUP, REQUEST, RESPONSE, Frame, Proxy, Rule
+from proxy import (
+    FETCH,
+    HEARTBEAT,
+    INIT_PRODUCER_ID,
+    JOIN_GROUP,
+    REQUEST,
+    RESPONSE,
+    Frame,
+    Proxy,
+    Rule,
+)
 
 from streamer.demo.shop import Shop
 from streamer.errors import Fenced
@@ -82,6 +92,21 @@ def test_a_late_request_for_a_producer_is_no_other_process(
     with App(broker.direct, tmp_path, SETTINGS) as app:
         worker, late = asked_twice(app, proxy, INIT_PRODUCER_ID)
         late.remove()
+        goes_on(app, worker)
+
+
+def test_an_answer_that_never_comes_is_asked_for_again_in_time(
+    broker: Broker, proxy: Proxy, tmp_path: Path
+) -> None:
+    """What is read back, that is: without it nothing more is committed."""
+    with App(broker.direct, tmp_path, SETTINGS) as app:
+        worker = app.worker(kafka__bootstrap__servers=proxy.address).running()
+        lost = proxy.swallow(FETCH, RESPONSE, 1, lambda f: f.client == f"{app.name}-0-readback")
+        lost.wait()
+        app.publish(CLICKS[:100])
+        worker.until(app.caught_up, "the commit that is to be read back")
+        app.publish(CLICKS[100:200])
+        wait_until(lambda: "to be read back" in worker.output, "what it waits for")
         goes_on(app, worker)
 
 
