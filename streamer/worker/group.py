@@ -24,6 +24,8 @@ JOIN_SECONDS = 60.0
 """How long another worker may take to leave; one that died stays for a session time-out."""
 
 
+AGAIN_SECONDS = 3.0
+"""How long a member waits for the rest of its partitions before it joins once more."""
 REBALANCE_SECONDS = 5.0
 
 
@@ -72,16 +74,20 @@ class Group:
         """Subscribe, and wait until every partition of both topics is ours. Nothing is read yet."""
         topics = [self.config.topics.clicks, self.config.topics.vector_deltas]
         wanted = {(t, p) for t in topics for p in clients.partitions(self.consumer, t)}
-        self.consumer.subscribe(
-            topics,
-            on_assign=self._noting(self._on_assign),
-            on_revoke=self._noting(self._on_revoke),
-            on_lost=self._noting(self._on_lost),
-        )
+        self._subscribe(topics)
         deadline = time.monotonic() + JOIN_SECONDS
+        had, since = set(self.assigned), time.monotonic()
         while self.assigned != wanted:
             self.on_progress(0.0)
             self.poll(0.1)
+            if self.assigned != had:
+                had, since = set(self.assigned), time.monotonic()
+            elif had and time.monotonic() - since > AGAIN_SECONDS:
+                # A group gives a member that comes back what it had, and not the partitions that
+                # were added since then. It shares out anew when the member joins once more.
+                self.consumer.unsubscribe()
+                self._subscribe(topics)
+                since = time.monotonic()
             if time.monotonic() > deadline:
                 missing = sorted(wanted - self.assigned)
                 raise Refused(
@@ -91,6 +97,14 @@ class Group:
                 )
         self.id = self.consumer.memberid() or ""
         self.joined = True
+
+    def _subscribe(self, topics: list[str]) -> None:
+        self.consumer.subscribe(
+            topics,
+            on_assign=self._noting(self._on_assign),
+            on_revoke=self._noting(self._on_revoke),
+            on_lost=self._noting(self._on_lost),
+        )
 
     def check(self) -> None:
         """Fenced unless the group knows this very process. Its name alone would fit another too."""
