@@ -39,6 +39,8 @@ SETTINGS: dict[str, object] = {
     # No click of a test loses weight in this time, so that counts are whole numbers.
     "graph.half_life": "36500d",
     "session.gap": "5m",
+    # A user's clicks all count, however long the log is.
+    "session.max_events": 1_000_000,
     "major.every": 0,
 }
 
