@@ -1,26 +1,40 @@
-"""What `model-state` says under its reserved keys, for commands that read it without a folder."""
+"""What `model-state` says under its reserved keys, and what is no worker's there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from confluent_kafka import Consumer
+import msgspec
+from confluent_kafka import Consumer, KafkaError, Message, Producer
 
 from streamer import records
-from streamer.kafka.clients import Partition
+from streamer.errors import Refused, WalkstreamError
+from streamer.kafka import clients
+from streamer.kafka.clients import Partition, label, partition_of
 from streamer.kafka.waiting import between
+from streamer.settings.sections import Config
 
 
 def reserved(
-    consumer: Consumer, begins: Mapping[Partition, int], ends: Mapping[Partition, int]
-) -> dict[bytes, bytes]:
+    consumer: Consumer, begins: Mapping[Partition, int], ends: Mapping[Partition, int],
+    skips_strange: bool = False,
+) -> dict[bytes, bytes]:  # fmt: skip
     """The newest value under each reserved key, between two offsets of each partition.
 
     Keys that were deleted are left out. `consumer` reads what is committed, and is of no group.
+    Refused if the newest is nothing that a worker writes, unless such records are to be skipped.
     """
     out: dict[bytes, bytes | None] = {}
+    strange: dict[bytes, Message] = {}
     for message in between(consumer, begins, ends):
-        key = message.key()
-        if key is not None and not records.is_row(key):
-            out[key] = message.value()
+        key, value = message.key(), message.value()
+        if key is None or records.is_row(key):
+            continue
+        if value is not None and not is_ours(key, value):
+            strange[key] = message
+            continue
+        strange.pop(key, None)
+        out[key] = value
+    if strange and not skips_strange:
+        raise Refused(no_workers(next(iter(strange.values()))) + STOP_IT)
     return {key: value for key, value in out.items() if value is not None}
 
 
@@ -35,3 +49,73 @@ def row_keys(
         if key is not None and records.is_row(key):
             (keys.discard if message.value() is None else keys.add)(key)
     return set().union(*living.values())
+
+
+STOP_IT = (
+    ". Some other program writes to this topic: find and stop it. Then start once with "
+    "`walkstream worker --repair`, which publishes all rows and vectors again and deletes what "
+    "such a record stands for"
+)
+
+
+def no_workers(message: Message) -> str:
+    """Where a record is that no worker wrote."""
+    key = message.key() or b""
+    name = key.decode(errors="replace") if records.is_row(key) else key
+    return (
+        f"{label(partition_of(message))}: the record at offset {message.offset()} with key "
+        f"{name!r} is nothing that a worker writes ({len(message.value() or b'')} bytes)"
+    )
+
+
+def is_ours(key: bytes, value: bytes) -> bool:
+    """Whether this is what workers write under a reserved key."""
+    try:
+        order(key, value)
+    except (msgspec.MsgspecError, ValueError):
+        return False
+    return True
+
+
+def order(key: bytes, value: bytes) -> int:
+    """What increases from one record of a reserved key to the next. Raises if it is not ours."""
+    if key.startswith((records.PROGRESS, records.ITEMS)):
+        records.progress_partition(key)
+    if key.startswith(records.PROGRESS):
+        return msgspec.msgpack.decode(value, type=records.Progress).commit
+    if key == records.MANIFEST:
+        return msgspec.msgpack.decode(value, type=records.Manifest).commit
+    if key == records.PLACEMENT:
+        return records.unpack_placement(value, 1).epoch
+    if key.startswith(records.VERSION):
+        int(key.removeprefix(records.VERSION))
+    if key.startswith((records.VERSION, records.ITEMS)):
+        return msgspec.msgpack.decode(value, type=int)
+    if key == records.SPACE:
+        msgspec.msgpack.decode(value, type=records.Space)
+    return 0
+
+
+def put(config: Config, entries: Collection[tuple[int, bytes, bytes | None]]) -> None:
+    """Write a partition's records, which are of no commit. WalkstreamError unless all are taken."""
+    failed: list[KafkaError] = []
+
+    def collect(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failed.append(error)
+
+    if not entries:
+        return
+    topic = config.topics.model_state
+    producer = Producer(clients.COMMON | config.kafka | {"enable.idempotence": True})
+    for partition, key, value in entries:
+        producer.produce(topic, value, key, partition=partition, on_delivery=collect)
+    left = producer.flush(clients.CALL_SECONDS)
+    if failed and failed[0].code() in clients.FORBIDDEN:
+        raise clients.Forbidden(failed[0], topic)
+    if failed or left:
+        why = failed[0].str() if failed else "no answer in time"
+        raise WalkstreamError(
+            f"{topic}: {len(failed) + left} of {len(entries)} records were not taken ({why}). "
+            "Nothing is wrong with doing it again"
+        )

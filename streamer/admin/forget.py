@@ -13,15 +13,14 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from confluent_kafka import KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient
 from numpy.typing import NDArray
 
 from streamer import records
-from streamer.errors import Refused, WalkstreamError
+from streamer.errors import Refused
 from streamer.kafka import clients, rights
 from streamer.kafka.clients import CALL_SECONDS
-from streamer.model_state import reserved
+from streamer.model_state import put, reserved
 from streamer.settings.load import spelled
 from streamer.settings.sections import Config
 
@@ -93,34 +92,14 @@ def listed(config: Config, admin: AdminClient) -> set[bytes]:
         return set()
     where = [(topic, 0)]
     with closing(clients.tail_consumer(config)) as consumer:
-        found = reserved(consumer, clients.begins(admin, where), clients.ends(admin, where))
+        begins, ends = clients.begins(admin, where), clients.ends(admin, where)
+        found = reserved(consumer, begins, ends, skips_strange=True)
     return {key for key in found if key.startswith(records.FORGOTTEN)}
 
 
 def write(config: Config, keys: Collection[bytes], undo: bool = False) -> None:
-    """Put these keys on the list in `model-state`, or take them off it.
-
-    WalkstreamError unless Kafka took all of them.
-    """
-    failed: list[KafkaError] = []
-
-    def collect(error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            failed.append(error)
-
-    topic = config.topics.model_state
-    producer = Producer(clients.COMMON | config.kafka | {"enable.idempotence": True})
-    for one in keys:
-        producer.produce(topic, None if undo else b"\x01", one, partition=0, on_delivery=collect)
-    left = producer.flush(CALL_SECONDS)
-    if failed and failed[0].code() in clients.FORBIDDEN:
-        raise clients.Forbidden(failed[0], topic)
-    if failed or left:
-        why = failed[0].str() if failed else "no answer in time"
-        raise WalkstreamError(
-            f"{topic}: {len(failed) + left} of {len(keys)} records of forgotten users were not "
-            f"taken ({why}). Nothing is wrong with doing it again"
-        )
+    """Put these keys on the list in `model-state`, or take them off it."""
+    put(config, [(0, key, None if undo else b"\x01") for key in keys])
 
 
 # -- the list while `reset --topics` replaces model-state ----------------------------------------

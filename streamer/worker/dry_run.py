@@ -121,7 +121,7 @@ def _progress(
     }
     if left := sum(ends[partition] - begins[partition] for partition in where):
         console.print(f"reading up to {left:,} records of {topic} ...")
-    found = reserved(consumer, begins, ends)
+    found = reserved(consumer, begins, ends, skips_strange=accepted.repair)
     value = found.get(records.SPACE)
     space = known.space if value is None else msgspec.msgpack.decode(value, type=Space)
     others: list[Difference] = []

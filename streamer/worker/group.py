@@ -8,6 +8,7 @@ is held to its generation when it commits; it reads nothing, which is the busine
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -27,6 +28,8 @@ JOIN_SECONDS = 60.0
 AGAIN_SECONDS = 3.0
 """How long a member waits for the rest of its partitions before it joins once more."""
 REBALANCE_SECONDS = 5.0
+LEAVE_SECONDS = 3.0
+"""How long the group may take to let a member go that was refused."""
 
 
 class Group:
@@ -48,6 +51,20 @@ class Group:
         """Leave. Closing revokes all partitions, and no other worker is to blame for that."""
         self.joined = False
         self.consumer.close()
+
+    def leave(self) -> None:
+        """Leave at once, where a static member that closes stays until its session has ended.
+
+        Whoever does what a refusal says would have to wait for that.
+        """
+        self.joined = False
+        me, deadline = self.id or self.consumer.memberid(), time.monotonic() + LEAVE_SECONDS
+        with suppress(WalkstreamError, KafkaException):
+            self.consumer.unsubscribe()
+            while any(member.member_id == me for member in members(self.admin, self.config)):
+                if time.monotonic() > deadline:
+                    return
+                self.poll(0.1)
 
     def wait_for_others(self) -> None:
         """Join no group that another worker is in: it would lose its partitions and end."""

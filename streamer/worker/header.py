@@ -26,7 +26,7 @@ from streamer.kafka import clients
 from streamer.kafka.identity import ROLES, Identity, identity
 from streamer.kafka.transactions import Send, Transactions
 from streamer.kafka.waiting import between
-from streamer.model_state import reserved
+from streamer.model_state import is_ours, reserved
 from streamer.records import Layout, Progress, Space, commit_mark
 from streamer.settings.sections import Config, KafkaValue, TopicSettings
 from streamer.store import Store
@@ -386,7 +386,7 @@ def _first(config: Config, admin: AdminClient, read: int, beat: Callable[[], Non
     end = clients.ends(admin, [where])
     with closing(clients.reading_consumer(config, "header", UNCOMMITTED)) as consumer:
         for message in between(consumer, {where: read}, end, beat):
-            value = message.value()
-            if message.key() == records.SPACE and value is not None:
+            key, value = message.key(), message.value()
+            if key == records.SPACE and value is not None and is_ours(key, value):
                 return msgspec.msgpack.decode(value, type=Space).app
     return ""

@@ -72,6 +72,8 @@ def run(config: Config, accepted: Accepted) -> None:
             if isinstance(error, (KafkaTrouble, Fenced)):
                 error = worker.verdict(error)
             stop.ending.within(CLOSE_SECONDS, partial(logs.end, error))
+            if isinstance(error, Refused) and hasattr(worker, "group"):
+                worker.group.leave()
             raise error
         stop.ending.within(CLOSE_SECONDS, _without_farewell)
 
@@ -194,7 +196,7 @@ class Worker:
         elif accepted.repair:
             self.pending.gone = repair.begin(config, self.store, self.engine, admin, alive)
             self._round([], closes=True)
-            repair.finish(config, self.store, self.tail.forgotten, self.commits)
+            repair.finish(config, self.store, self.tail, self.commits)
         self.health.restored = 1.0
         self.metrics.identify(clients.identity(config), self.space.name)
         self.report.observe(at_once=True)

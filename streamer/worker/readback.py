@@ -26,9 +26,11 @@ from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
 from streamer.kafka.identity import Identity
+from streamer.kafka.stalls import Stalls
 from streamer.kafka.transactions import Send
 from streamer.kafka.unreadable import read_alone
 from streamer.kafka.waiting import OpenTransactions, Waiting
+from streamer.model_state import is_ours
 from streamer.records import Manifest, Part, Parts, commit_of
 from streamer.settings.sections import Config
 
@@ -88,6 +90,7 @@ class Readback:
         self._written: dict[Partition, int] = {}
         """Where they ended then, with what is not settled yet."""
         self._open = OpenTransactions()
+        self._stalls, self._took_all = Stalls(config, admin, lambda: self.beat()), True
 
     def close(self) -> None:
         self.consumer.close()
@@ -108,17 +111,17 @@ class Readback:
             topics[topic].partitions.append(part)
         manifest = Manifest(commit, app.name, app.instance, topics)
         mark: list[tuple[str, str | bytes | None]] = [(records.COMMIT_HEADER, manifest.mark)]
-        value = msgspec.msgpack.encode(manifest)
-        return Send(self.model_state, 0, records.MANIFEST, value, mark)
+        encoded = msgspec.msgpack.encode(manifest)
+        return Send(self.model_state, 0, records.MANIFEST, encoded, mark)
 
     def expect(self, manifest: Send) -> None:
         """This commit was sent, and is to be read back now."""
         assert self.wanted is None, "the commit before was settled"
+        sent = msgspec.msgpack.decode(manifest.value or b"", type=Manifest)
+        self.last = sent.commit
         if not self.config.commit.read_back:
-            self.last = msgspec.msgpack.decode(manifest.value or b"", type=Manifest).commit
             return
-        self.wanted = msgspec.msgpack.decode(manifest.value or b"", type=Manifest)
-        self.last = self.wanted.commit
+        self.wanted = sent
         self.found = {partition: Part(0) for partition in self.where}
         self.has_manifest = False
         self._compared = time.monotonic()
@@ -136,6 +139,8 @@ class Readback:
         if self.wanted is not None and time.monotonic() - self._compared > GRACE_SECONDS:
             self._compare(self.wanted)
             self._compared = time.monotonic()
+        if self._took_all:
+            self._stalls.look({p: max(at, self.reached.get(p, 0)) for p, at in self.at.items()})
 
     def _take_in(self, timeout: float) -> None:
         for partition, message in self._arrived(timeout):
@@ -177,15 +182,18 @@ class Readback:
         if self.wanted is None:
             return
         self._open.announce(self.at, self.reached, written)
+        takes = [*(p for p, part in _parts(manifest) if part.size), (self.model_state, 0)]
         # Where no transaction is open, this one is settled.
-        is_settled = all(ends[p] >= written[p] for p in self._takes(manifest))
+        is_settled = all(ends[p] >= written[p] for p in takes)
         if is_settled and not self._lagging(ends):
             what = "; ".join(_missing(manifest, self.found, self.has_manifest))
             raise Refused(f"commit {manifest.commit} is torn: {what}. {REPAIR}")
 
     def _arrived(self, timeout: float) -> Iterator[tuple[Partition, Message]]:
         """The records that came, each with its partition."""
-        for message in self.consumer.consume(10_000, timeout):
+        messages = self.consumer.consume(10_000, timeout)
+        self._took_all = len(messages) < 10_000
+        for message in messages:
             partition, offset = partition_of(message), message.offset() or 0
             if partition[0] == self.dead_letters and is_unreadable(message.error()):
                 # What else came with it is read again.
@@ -218,11 +226,6 @@ class Readback:
             self.has_manifest = True
         else:
             self.found[partition].add(message.key(), message.value())
-
-    def _takes(self, manifest: Manifest) -> list[Partition]:
-        """Where a commit wrote to."""
-        parts = [partition for partition, part in _parts(manifest) if part.size]
-        return [*parts, (self.model_state, 0)]
 
     def _is_whole(self, manifest: Manifest) -> bool:
         return self.has_manifest and not any(_missing(manifest, self.found, True))
@@ -263,8 +266,8 @@ class Readback:
             start, found, is_older = max(begin, end - window), None, False
             for _, message in self._read({first: start}, {first: end}):
                 key, value = message.key() or b"", message.value()
-                if value is None:
-                    continue
+                if value is None or not is_ours(key, value):
+                    continue  # a deletion, or what `Tail` refuses
                 if key == records.MANIFEST and commit_of(message) is not None:
                     _, stamp = message.timestamp()
                     found = msgspec.msgpack.decode(value, type=Manifest), stamp
@@ -371,11 +374,10 @@ def _missing(
     checked: Iterable[Partition] | None = None, tombstones: bool = True,
 ) -> Iterable[str]:  # fmt: skip
     """What the partitions do not have of a commit, or have too much of; by default all of them."""
-    nothing = Part(0)
     for partition, part in _parts(manifest):
         if checked is not None and partition not in checked:
             continue
-        got = found.get(partition, nothing)
+        got = found.get(partition, Part(0))
         for name, have, wanted in (
             ("records", (got.records, got.checksum), (part.records, part.checksum)),
             (

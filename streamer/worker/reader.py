@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from streamer.errors import WalkstreamError
 from streamer.kafka import clients, unreadable
 from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
-from streamer.kafka.stalls import Stalls
+from streamer.kafka.stalls import Stalls, gone
 from streamer.kafka.waiting import OpenTransactions, Waiting
 from streamer.settings.sections import Config
 
@@ -45,7 +45,7 @@ class Reader:
         self._ends: dict[Partition, int] = {}
         """Where what can be read ended, when the client said so the last time."""
         self._waits = OpenTransactions()
-        self._stalls = Stalls(admin)
+        self._stalls = Stalls(config, admin, beat)
         self._has_markers: set[Partition] = set()
         self._behind: dict[tuple[Partition, int], int] = {}
         """The offset behind what stands for a batch that cannot be fetched, by where it stands."""
@@ -76,8 +76,7 @@ class Reader:
             return out
         messages = self.consumer.consume(n, timeout)
         if len(messages) < n:
-            for where in self._stalls.look(self.expected):
-                self._look_at_stalled(where)
+            self._stalls.look(self.expected)
         # Each question to a message costs: what is all well is asked in one go.
         if any(map(Message.error, messages)):
             return self._without_events(messages)
@@ -154,7 +153,7 @@ class Reader:
                 # The position is set anew: what came after this, of all partitions, comes again.
                 return out + self._read_alone(where, message)
             elif error.code() == KafkaError._AUTO_OFFSET_RESET and where in self.expected:
-                raise self._gone(where)
+                raise gone(where, self.expected[where])
             else:
                 checked(message)
         self._check(run)
@@ -195,7 +194,7 @@ class Reader:
         first = unreadable.first_at(witness, where, expected, self.beat)
         error, seen = first.error(), first.offset() or 0
         if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise self._gone(where)
+            raise gone(where, self.expected[where])
         # The end moves on; a record does not.
         if seen == offset if not is_end else seen >= offset:
             log.debug("%s: %d to %d are no records", label(where), expected, offset - 1)
@@ -206,28 +205,6 @@ class Reader:
             f"second look {what} offset {seen}: clicks would be lost. Nothing of this is "
             "committed. Restart the worker: it reads on from its last commit. If it comes again, "
             "the client has a fault: keep this line for a report"
-        )
-
-    def _look_at_stalled(self, where: Partition) -> None:
-        """WalkstreamError if a fresh consumer gets a record where this one has got nothing."""
-        witness = clients.reading_consumer(self.config, "witness")
-        first = unreadable.first_at(witness, where, self.expected[where], self.beat)
-        error = first.error()
-        if error is None or is_unreadable(error):
-            raise WalkstreamError(
-                f"{label(where)}: the Kafka client reads nothing from offset "
-                f"{self.expected[where]} on, and a fresh one finds what is at offset "
-                f"{first.offset()}. Nothing is lost. Restart the worker: it reads on from its last "
-                "commit"
-            )
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise self._gone(where)
-
-    def _gone(self, where: Partition) -> WalkstreamError:
-        return WalkstreamError(
-            f"{label(where)}: offset {self.expected[where]}, which is the next to be read, is no "
-            "longer in the log: retention took it, or somebody deleted records or the topic. "
-            "Start the worker again: it says which clicks are gone, and how to go on without them"
         )
 
     def _read_alone(self, where: Partition, message: Message) -> list[Message]:

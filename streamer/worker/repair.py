@@ -5,7 +5,7 @@ mark in the folder stays, so that a restart does it again.
 """
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import closing
 
 from confluent_kafka.admin import AdminClient
@@ -17,9 +17,10 @@ from streamer import records
 from streamer import store as stores
 from streamer.admin import forget
 from streamer.kafka import clients
-from streamer.model_state import row_keys
+from streamer.model_state import put, row_keys
 from streamer.settings.sections import Config
 from streamer.store import Store
+from streamer.worker.tail import Tail
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +59,18 @@ def begin(
     ]
 
 
-def finish(config: Config, store: Store, forgotten: Collection[bytes], commit: int) -> None:
+def finish(config: Config, store: Store, tail: Tail, commit: int) -> None:
     """The commit that published all is done: write what else `model-state` has to have."""
-    if forgotten:
-        forget.write(config, forgotten)
+    if tail.forgotten:
+        forget.write(config, tail.forgotten)
+    # The manifest has its place in partition 0, and the commit has written it there.
+    reserved = [
+        (message.partition() or 0, key, None if key == records.MANIFEST else store.meta(key))
+        for message in tail.overwritten
+        if not records.is_row(key := message.key() or b"")
+        and (message.partition(), key) != (0, records.MANIFEST)
+    ]
+    put(config, reserved)
+    tail.overwritten.clear()
     store.write_entries({"meta": [(stores.REPAIR, None)]})
     log.info("repaired: all rows and vectors were published again in commit %d", commit)

@@ -185,10 +185,8 @@ def unread(
             raise Refused(
                 f"{name}: group {config.app.name} is at offset {offset}, and model-state says that "
                 f"clicks before {known.offset} are in the model. Somebody moved the group's "
-                "offsets: delete them (kafka-consumer-groups --delete-offsets, which is refused "
-                "until the session of this start has ended, in "
-                f"{clients.session_seconds(config):g} s), and the worker takes those of "
-                "model-state, or choose another app.name"
+                "offsets: delete them (kafka-consumer-groups --delete-offsets), and the worker "
+                "takes those of model-state, or choose another app.name"
             )
         if known.offset > ends[partition]:
             raise Refused(

@@ -20,8 +20,10 @@ from streamer.decode.events import Bad, Invalid, attribute_tokens, decode_item
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
+from streamer.kafka.stalls import Stalls
 from streamer.kafka.unreadable import read_alone, verdict_on
 from streamer.kafka.waiting import Waiting, between
+from streamer.model_state import STOP_IT, is_ours, no_workers, order
 from streamer.settings.sections import Config
 from streamer.store import Store
 
@@ -68,6 +70,8 @@ class Tail:
         """Whether `commit` was the newest of all when the worker began."""
         self.strange: dict[bytes, Message] = {}
         """The newest records of their keys in `model-state` that no worker wrote."""
+        self.overwritten: list[Message] = []
+        """Those of `strange` that a repair is to write over."""
         self.repairs = False
         """Whether what is no row is passed over, as a repair writes over it."""
 
@@ -82,6 +86,7 @@ class Tail:
 
     def start(self, admin: AdminClient, void: Collection[str] = ()) -> None:
         """Know where to read on. Of the topics in `void` the folder's offsets mean nothing."""
+        self._stalls = Stalls(self.config, admin, self.beat)
         begins = clients.begins(admin, self.watched)
         stored = {p: o for p, o in self.store.tail_offsets().items() if p[0] not in void}
         ends = clients.ends(admin, self.watched)
@@ -153,7 +158,7 @@ class Tail:
             elif self._is_doubtful(message):
                 continue
             elif not records.is_row(key):
-                if value is not None and not _is_ours(key, value):
+                if value is not None and not is_ours(key, value):
                     self.strange[key] = message
                     continue
                 self.strange.pop(key, None)
@@ -178,6 +183,8 @@ class Tail:
                 rows[key] = message
         for message in messages[lost : lost + 1]:
             out += self._get_past(message, described)
+        if self.is_level and len(messages) < 10_000:
+            self._stalls.look({p: max(self.offsets[p], self.reached[p]) for p in self.watched})
         if messages:
             self._apply(rows, gone, described, meta)
             if self.is_level:
@@ -220,7 +227,11 @@ class Tail:
         if records.SPACE in meta:
             self.store.write(meta={records.SPACE: meta.pop(records.SPACE)})
         meta |= dict([stores.applied_now()])
+        # What is refused now has to be met again, by the start that repairs it.
+        held = [*self.strange.values(), *self.overwritten]
         for (topic, partition), offset in self.offsets.items():
+            of_it = [m.offset() or 0 for m in held if partition_of(m) == (topic, partition)]
+            offset = min([offset, *of_it])
             key = stores.TAIL + f"{topic}/{partition}".encode()
             meta[key] = msgspec.msgpack.encode(offset)
         for item, news in described.items():
@@ -236,6 +247,8 @@ class Tail:
 
     def _pack(self, rows: dict[bytes, Message]) -> NDArray[np.void]:
         """The rows that these records hold. Those that hold none are taken out, or refused."""
+        if self.store.space is None:
+            self._judge_strange()  # it may be that the header is one of them
         dtype = self.store.dtype
         try:
             return from_values([message.value() or b"" for message in rows.values()], dtype)
@@ -247,19 +260,12 @@ class Tail:
 
     def _judge_strange(self) -> None:
         """Refused if there are records that no worker wrote, unless a repair writes over them."""
-        for key, message in self.strange.items():
-            what = (
-                f"{label(partition_of(message))}: the record at offset {message.offset()} with key "
-                f"{key.decode(errors='replace')!r} is nothing that a worker writes "
-                f"({len(message.value() or b'')} bytes)"
-            )
+        for message in self.strange.values():
+            what = no_workers(message)
             if not self.repairs:
-                raise Refused(
-                    f"{what}. Some other program writes to this topic: find and stop it. Then "
-                    "start once with `walkstream worker --repair`, which publishes all rows and "
-                    "vectors again and deletes what such a record stands for"
-                )
+                raise Refused(what + STOP_IT)
             log.warning("%s. The repair writes over it", what)
+            self.overwritten.append(message)
         self.strange.clear()
 
     def handed_over(self, admin: AdminClient) -> Refused | None:
@@ -271,7 +277,8 @@ class Tail:
                 for message in between(
                     consumer, {where: self.header_from}, clients.ends(admin, [where])
                 ):
-                    if message.key() == records.SPACE and (value := message.value()) is not None:
+                    key, value = message.key(), message.value()
+                    if key == records.SPACE and value is not None and is_ours(key, value):
                         header = msgspec.msgpack.decode(value, type=records.Space)
         except (KafkaException, WalkstreamError):
             pass  # the failure that is to be explained is told then
@@ -319,7 +326,7 @@ class Tail:
         if key == records.SPACE:
             return False
         stored = meta[key] if key in meta else self.store.meta(key)
-        return stored is not None and _order(key, value) <= _order(key, stored)
+        return stored is not None and order(key, value) <= order(key, stored)
 
     def _describe(self, message: Message, described: dict[bytes, Described]) -> Attributes:
         offset, partition = message.offset() or 0, message.partition() or 0
@@ -367,27 +374,3 @@ def _version(message: Message) -> int:
     if value is None:
         return int(dict(message.headers() or []).get(records.VERSION_HEADER) or 0)
     return version_of(value)
-
-
-def _is_ours(key: bytes, value: bytes) -> bool:
-    """Whether this is what workers write under a reserved key."""
-    try:
-        _order(key, value)
-    except (msgspec.MsgspecError, ValueError):
-        return False
-    return True
-
-
-def _order(key: bytes, value: bytes) -> int:
-    """What increases from one record of a reserved key to the next."""
-    if key.startswith(records.PROGRESS):
-        return msgspec.msgpack.decode(value, type=records.Progress).commit
-    if key == records.MANIFEST:
-        return msgspec.msgpack.decode(value, type=records.Manifest).commit
-    if key == records.PLACEMENT:
-        return records.unpack_placement(value, 1).epoch
-    if key.startswith((records.VERSION, records.ITEMS)):
-        return msgspec.msgpack.decode(value, type=int)
-    if key == records.SPACE:
-        msgspec.msgpack.decode(value, type=records.Space)
-    return 0

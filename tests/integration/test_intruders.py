@@ -41,12 +41,22 @@ def test_records_that_no_worker_wrote_are_named_and_a_repair_writes_over_them(
     producer = Producer({"bootstrap.servers": learned.servers})
     producer.produce(topic, b"{}", b"no-item", partition=1)
     producer.produce(topic, b"\x02garbage of some length", key, partition=where)
-    producer.produce(topic, b"garbage", records.MANIFEST, partition=0)
+    reserved = records.SPACE, records.MANIFEST, records.PROGRESS + b"?", records.ITEMS + b"a/b"
+    for name in reserved:
+        producer.produce(topic, b"garbage", name, partition=0)
     assert producer.flush(10) == 0
     fresh: dict[str, Any] = {"state__dir": tmp_path / "fresh"}
-    for changed in {}, fresh:
+    renamed: dict[str, Any] = {"app__name": f"{learned.name}-new"}
+    told = f"{topic}[", "the record at offset", "with key b'\\xff", "worker --repair"
+    for process in learned.command("topics", "check"), learned.worker("--dry-run", **fresh):
+        refused(process, *told)
+    for changed in {}, {}, fresh:  # it is told again by a start that has read it already
         refused(learned.worker(**changed), f"{topic}[", "the record at offset", "--repair")
+    # Who was refused has left the group, or this would be told of a member.
+    refused(learned.command("hand-over", "--from", learned.name, **renamed), *told)
     learned.worker("--repair").running().stop()
+    for process in learned.command("topics", "check"), learned.worker("--dry-run", **fresh):
+        refused(process, code=0)
     assert newest_vectors(learned) == published(learned)
     assert key in newest_vectors(learned)
     # The records lie in the log until it is compacted.

@@ -16,7 +16,7 @@ from streamer.errors import WalkstreamError
 from streamer.kafka import stalls
 from streamer.worker.reader import MARKERS, Reader
 from tests import inside
-from tests.support import START_MS, App, as_records, wait_until
+from tests.support import START_MS, App, as_records, publish, wait_until
 
 CLICKS = as_records(
     # Tests send them again and again: without an id each time counts.
@@ -238,6 +238,22 @@ def test_a_client_that_reads_no_more_ends_the_worker(
             wait_until(lambda: bool(reader.consume(1000, 0.05)), "the client's end", 20)
     finally:
         reader.close()
+
+
+def test_others_that_read_no_more_end_the_worker_too(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in `items`, and what another program writes into `item-vectors`."""
+    monkeypatch.setattr(stalls, "LOOK_SECONDS", 0.5)
+    names, (item, described) = app.config.topics, (b"a", b'{"item_id":"a","attributes":{}}')
+    with inside.started(app.config, lambda worker: False) as worker:
+        for topic, reading in (names.items, worker.tail), (names.item_vectors, worker.readback):
+            for _ in range(20):
+                reading.poll(0.05)
+            reading.consumer.pause([TopicPartition(topic, 0)])
+            publish(app.servers, topic, [(item, described)])
+            with pytest.raises(WalkstreamError, match=rf"{topic}\[0\]: .* client reads nothing"):
+                inside.until(lambda: reading.poll(0.05))  # noqa: B023
 
 
 def pack(count: int, per_record: int) -> list[tuple[bytes, bytes]]:

@@ -1,0 +1,32 @@
+"""What is told from records that no worker wrote, under the reserved keys of `model-state`."""
+
+import msgspec
+import pytest
+
+from core.settings import Settings
+from streamer import records
+from streamer.model_state import is_ours
+from streamer.records import Manifest, Progress, Space
+
+WRITTEN = {
+    records.SPACE: Space.of(Settings(), 2),
+    records.MANIFEST: Manifest(3, "app", "0", {}),
+    records.progress_key("clicks", 1): Progress(5, 1, 3, 2),
+    records.items_key("items", 0): 7,
+    records.version_key(1): 9,
+}
+
+
+@pytest.mark.parametrize("key", WRITTEN)
+def test_only_what_has_the_shape_of_a_workers_record_is_taken_for_one(key: bytes) -> None:
+    value = msgspec.msgpack.encode(WRITTEN[key])
+    assert is_ours(key, value)
+    for garbage in b"", b"garbage", b"\xc1", b"{}", value[:-1], value + b"\x00":
+        assert not is_ours(key, garbage), garbage
+
+
+def test_a_key_that_names_no_partition_is_no_workers() -> None:
+    for key, what in list(WRITTEN.items())[2:]:
+        prefix = key[: key.index(b"/") + 1]
+        for name in b"", b"a", b"a/b", b"\xfe/1":
+            assert not is_ours(prefix + name, msgspec.msgpack.encode(what))
