@@ -22,6 +22,7 @@ from streamer.kafka.clients import ANY, CALL_SECONDS
 from streamer.records import REPLAYED_FROM, SOURCE
 from streamer.settings.sections import Config
 from streamer.terminal import Console
+from streamer.wording import counted
 
 SHOWN_BYTES = 200
 MOST_TRANSACTION_MS = 900_000
@@ -187,7 +188,7 @@ def _check_topics(config: Config, plan: Tally) -> None:
     for _, topic, _ in plan.counts:
         if topic not in known:
             raise Refused(
-                f"nothing was sent: {plan.total:,} dead letters are chosen, and some came from "
+                f"nothing was sent: of {counted(plan.total, 'dead letter')}, some came from "
                 f"{printable(topic)}, which is neither topics.clicks ({known[0]}) nor "
                 f"topics.items ({known[1]}). Leave them out by a filter, or name that topic in "
                 "section [topics]"

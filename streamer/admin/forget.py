@@ -23,6 +23,7 @@ from streamer.kafka.clients import CALL_SECONDS
 from streamer.model_state import put, reserved
 from streamer.settings.load import spelled
 from streamer.settings.sections import Config
+from streamer.wording import counted
 
 
 def former(app: str) -> bytes:
@@ -64,11 +65,11 @@ def run(config: Config, users: Collection[str], undo: bool) -> None:
             apps = names(config.app.name, listed(config, admin))
         write(config, [key(app, user) for app in apps for user in users], undo)
     if undo:
-        print(f"clicks of {len(users)} users count again, from now on")
+        print(f"clicks of {counted(len(users), 'user')} count again, from now on")
         return
     topics, half_life = config.topics, spelled(config.graph.half_life)
     print(
-        f"clicks of {len(users)} users do not count from now on. What is left of them:\n"
+        f"clicks of {counted(len(users), 'user')} do not count from now on. What is left of them:\n"
         f"  a hash of each id, in {topics.model_state} and in state folders, until `walkstream "
         "forget --undo`\n"
         f"  their raw clicks in {topics.clicks}, and bad ones in {topics.dead_letters}, until the "

@@ -25,6 +25,7 @@ from streamer.demo.view import RANKERS, SAMPLE_SECONDS, History, Near, Newcomer,
 from streamer.files.delivery import Pace
 from streamer.kafka import clients
 from streamer.settings.sections import TopicSettings
+from streamer.wording import wrapped
 
 CLICKS_PER_SECOND = 400.0
 FIRST_CLICKS = 400
@@ -72,12 +73,11 @@ def run(seconds: float) -> None:
         visitors = stack.enter_context(
             closing(_Visitors(broker.bootstrap, topics, shop, catalogue))
         )
-        print(
+        _say(
             f"A shop of {len(catalogue)} products and {USERS} users, a broker in this process, and "
-            f"one worker; its log is {worker.log}\n"
-            "The worker starts. Its first run compiles the kernels, for up to half a minute ...",
-            flush=True,
+            f"one worker; its log is {worker.log}"
         )
+        _say("The worker starts. Its first run compiles the kernels, for half a minute or so ...")
         visitors.send_first()
         history = History(worker.wait_until_learning())
         with View(history) as view:
@@ -103,7 +103,8 @@ def run(seconds: float) -> None:
     if newcomer is not None:
         _print_arrival(newcomer)
     dead = history.by_label("dead_letters_total")
-    print(f"\nBroken records among the clicks, by the reason in their dead letter: {listed(dead)}")
+    print()
+    _say(f"Broken records among the clicks, by the reason in their dead letter: {listed(dead)}")
     _print_next_steps(folder / "state", vectors.most_learned()[0])
 
 
@@ -276,8 +277,9 @@ def _print_findings(vectors: _Vectors, catalogue: Catalogue) -> None:
             other = catalogue[items[near]]
             print(f"  {cosine:.2f}  {other['name']} ({other['category']})")
     share, chance = _same_category(vectors, catalogue)
-    print(
-        f"\nOf the {TOP} nearest of each of {len(items)} products, {share:.1%} are of the same "
+    print()
+    _say(
+        f"Of the {TOP} nearest of each of {len(items)} products, {share:.1%} are of the same "
         f"category; chance gives {chance:.1%}: {share / chance:.1f} times chance"
     )
 
@@ -285,8 +287,9 @@ def _print_findings(vectors: _Vectors, catalogue: Catalogue) -> None:
 def _print_quality(history: History) -> None:
     rates, trials = history.overall()
     if rates:
-        print(
-            f"\nOf {trials:,.0f} next clicks, each ranked before it was learned, these had it "
+        print()
+        _say(
+            f"Of {trials:,.0f} next clicks, each ranked before it was learned, these had it "
             "among their first 20: "
             + ", ".join(f"{name} {rates[ranker]:.0%}" for ranker, name in RANKERS.items())
         )
@@ -297,12 +300,17 @@ def _print_arrival(newcomer: Newcomer) -> None:
     if vector is None:
         return
     found = f", after {home:.1f} s its nearest were of its category" if home is not None else ""
-    print(
-        f"\n{newcomer.name} ({newcomer.category}) was new after {newcomer.arrived:.0f} s. "
+    print()
+    _say(
+        f"{newcomer.name} ({newcomer.category}) was new after {newcomer.arrived:.0f} s. "
         f"{vector:.1f} s after its first click it had a vector{found}; in the end they are"
     )
     for cosine, name, category in newcomer.nearest:
         print(f"  {cosine:.2f}  {name} ({category})")
+
+
+def _say(text: str) -> None:
+    print(wrapped(text), flush=True)
 
 
 def _print_next_steps(state: Path, item: str) -> None:
@@ -318,9 +326,11 @@ def _print_next_steps(state: Path, item: str) -> None:
         print(f"  {command} plot --state {state} --out map.html")
     print("\nThe same on a real Kafka, each in a terminal of its own:")
     if kafka_script.exists():
-        print(f"  {kafka_script}    (needs Java 17 and Maven; or have a Kafka at 127.0.0.1:9092)")
+        print("  (needs Java 17 and Maven, where there is no Kafka at 127.0.0.1:9092)")
+        print(f"  {kafka_script}")
     print(
-        f"  {command} topics create && {command} worker\n"
+        f"  {command} topics create\n"
+        f"  {command} worker\n"
         f"  {command} publish --synthetic\n"
         "Your own clicks, from files or from Kafka: README.md"
     )

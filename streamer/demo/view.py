@@ -13,6 +13,7 @@ from rich.table import Table
 
 from streamer.demo.embedded import Figures
 from streamer.terminal import Console
+from streamer.wording import counted, wrapped
 
 WINDOW_SECONDS = 5.0
 """Figures that change are those of so many last seconds."""
@@ -155,7 +156,7 @@ class View:
         if self._console.is_terminal:
             self._live.update(picture(self._history, elapsed, newcomer), refresh=True)
         else:
-            print(line(self._history, elapsed, newcomer), flush=True)
+            print(wrapped(line(self._history, elapsed, newcomer)), flush=True)
 
 
 def picture(history: History, elapsed: float, newcomer: Newcomer | None) -> RenderableType:
@@ -233,4 +234,5 @@ def _arrival(newcomer: Newcomer, now: float) -> str:
     if since is None:
         return f"{text}, not clicked yet"
     nearest = "is nearest to" if newcomer.nearest else "has no vector yet"
-    return f"{text}, {since:.1f} s and {newcomer.clicks:,} clicks after its first, {nearest}"
+    clicks = counted(newcomer.clicks, "click")
+    return f"{text}, {since:.1f} s and {clicks} after its first, {nearest}"

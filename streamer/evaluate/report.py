@@ -12,6 +12,7 @@ from core.engine import Engine
 from streamer.evaluate.scores import BASELINE, UNKNOWN, Figures, Point, Scores
 from streamer.evaluate.stability import Step
 from streamer.terminal import Console
+from streamer.wording import amounts, counted
 
 PER_CLICKS = 100_000
 
@@ -92,14 +93,14 @@ def show(report: Report, as_json: bool) -> None:
     console = Console()
     ranked = {f.of: f.positions for f in report.figures}
     print(
-        f"{report.clicks:,} clicks, {report.rounds:,} rounds, {report.items:,} items\n"
+        f"{amounts(click=report.clicks, round=report.rounds, item=report.items)}\n"
         + (
-            f"{report.left_out:,} records left out: bad ones and types that weigh 0, which "
-            "`walkstream replay` shows\n"
+            f"{counted(report.left_out, 'record')} left out: bad ones and types that weigh 0, "
+            "which `walkstream replay` shows\n"
             if report.left_out
             else ""
         )
-        + f"{ranked['all']:,} clicks ranked, from click {report.begin:,} on, "
+        + f"{counted(ranked['all'], 'click')} ranked, from click {report.begin:,} on, "
         f"{ranked[UNKNOWN]:,} of them on items never seen before"
     )
     if not report.stability.publishes:

@@ -36,6 +36,7 @@ from streamer.files.readers import Source
 from streamer.files.replay import NO_CLICK
 from streamer.settings.sections import Config
 from streamer.terminal import Console
+from streamer.wording import amounts
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Evaluation:
                 what = "sorting"
                 if taken is not None:
                     self._round(taken)
-                    what = f"{self.past.clicks:,} clicks, {len(self.engine.items):,} items"
+                    what = amounts(click=self.past.clicks, item=len(self.engine.items))
                 progress.update(task, completed=self.log.reader.bytes_read, what=what)
         log = self.log.log
         tell(log.notes())

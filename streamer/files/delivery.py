@@ -19,6 +19,7 @@ from streamer.kafka import clients, rights
 from streamer.settings.secrets import hidden
 from streamer.settings.sections import ClickSettings, Config
 from streamer.terminal import Console
+from streamer.wording import counted
 
 METADATA_SECONDS = 15.0
 INTERRUPT_SECONDS = 10.0
@@ -210,7 +211,7 @@ class Delivery:
         seconds = time.monotonic() - self._started
         unknown = len(self._producer)
         text = (
-            f"{self._name}: {self.delivered:,} records delivered in {seconds:.1f} s "
+            f"{self._name}: {counted(self.delivered, 'record')} delivered in {seconds:.1f} s "
             f"({self.delivered / seconds:,.0f} a second), {self._failed:,} failed"
         )
         if unknown:
@@ -286,7 +287,8 @@ class Display:
             self._bar.update(self._task, completed=position, delivered=delivered, rate=rate)
         else:
             share = f"{position / self._total:.0%}, " if self._total else ""
-            text = f"{self._topic}: {share}{delivered:,} records delivered, {rate:,.0f} a second"
+            text = f"{self._topic}: {share}{counted(delivered, 'record')} delivered"
+            text += f", {rate:,.0f} a second"
             self._console.print(text, highlight=False)
 
     def finish(self, position: int, delivered: int) -> None:

@@ -23,10 +23,10 @@ HEADER = (
     "{example}: the first line looks like a header and was left out, as --columns names the columns"
 )
 SHORTENED_ID = (
-    "{count} ids look shortened by a spreadsheet, the first {example}: different ids became one. "
-    "Export the column as text"
+    "ids that look shortened by a spreadsheet: {count}, the first {example}. Different ids "
+    "became one. Export the column as text"
 )
 FLOAT_ID = (
-    "{count} ids end in .0, as pandas writes whole numbers where some are missing, the first "
+    "ids that end in .0: {count}, as pandas writes whole numbers where some are missing, the first "
     "{example}: 1.0 and 1 are two ids. Write the column as integers or text"
 )

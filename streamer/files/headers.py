@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from streamer.errors import ConfigError
 from streamer.inspect.guessing import ITEMS, TIMES, TYPES, USERS
+from streamer.wording import counted
 
 Split = Callable[[str], list[str]]
 Columns = list[str] | dict[str, str] | None
@@ -105,8 +106,8 @@ def _names(fields: list[str]) -> list[str]:
 def _positional(name: str, found: list[str], named: list[str], delimiter: str) -> list[str]:
     if len(found) != len(named):
         raise ConfigError(
-            f"{name}: the first line has {len(found)} columns and {len(named)} are named "
-            f"({','.join(named)}), with {_said(delimiter)} between them; name all of them, "
+            f"{name}: the first line has {counted(len(found), 'column')} and {len(named)} are "
+            f"named ({','.join(named)}), with {_said(delimiter)} between them; name all of them, "
             f"`{SKIPPED}` for one to skip, or give --delimiter"
         )
     return named

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
+from shutil import get_terminal_size
 
 from streamer.decode.events import Bad, Decoded
 from streamer.decode.guarded import GuardedDecoder
@@ -13,6 +14,7 @@ from streamer.files.readers import Source, read_clicks
 from streamer.files.refusals import Refusals
 from streamer.files.sorting import open_clicks
 from streamer.settings.sections import Config
+from streamer.wording import wrapped
 
 NO_TIMESTAMP = -1
 
@@ -82,5 +84,9 @@ class ClickLog:
 
 def tell(notes: Iterator[str]) -> None:
     """Print notes to standard error, where they are in the way of no JSON."""
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        text = f"note: {note}"
+        if is_terminal:
+            text = wrapped(text, get_terminal_size().columns)
+        print(text, file=sys.stderr)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from core.settings import Duration
 from streamer.decode.fields import USUAL_SECONDS
 from streamer.settings.load import spelled
+from streamer.wording import counted
 
 TOLD_SHARE = 0.001
 """Late clicks of less than this share are told by nobody."""
@@ -56,8 +57,8 @@ class Order:
             )
         if self.old:
             yield (
-                f"{self.old:,} of {self.clicks:,} clicks are dated before 1990. If ts is a running "
-                "number, give --time order; if not, look at the column and at --time"
+                f"dated before 1990: {self.old:,} of {counted(self.clicks, 'click')}. If ts is a "
+                "running number, give --time order; if not, look at the column and at --time"
             )
 
 

@@ -2,12 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamer.decode.events import Invalid, decode_item
 from streamer.errors import ConfigError, WalkstreamError
@@ -20,12 +17,12 @@ from streamer.files.delivery import (
 )
 from streamer.files.lines import Record
 from streamer.files.log import ClickLog, tell
-from streamer.files.order import Order, day
-from streamer.files.readers import Reader, Source, read_items
+from streamer.files.order import day
+from streamer.files.readers import Source, read_items
 from streamer.files.refusals import Refusals, refuse_unreadable
-from streamer.files.sorting import Sorted, open_clicks
 from streamer.files.times import Flaw
 from streamer.settings.sections import Config
+from streamer.wording import counted
 
 BURST_SECONDS = 0.01
 SHORTEST_SLEEP = 0.001
@@ -42,32 +39,27 @@ def run(
     """
     _check_pace(items, rate, speed)
     topic = config.topics.items if items else config.topics.clicks
-    batches, reader = _batches(config, source, items)
+    found: _Items | _Clicks = _Items(config, source) if items else _Clicks(config, source)
     delivery = Delivery(config, topic)
     if rate is not None:
         wait = _by_rate(rate)
     else:
         wait = _by_event_time(speed) if speed is not None else _at_once
-    unreadable, refused = 0, Refusals()
-    order = Order(config.session.gap, source.time != "order")
     try:
-        with Display(topic, reader.total_bytes) as display:
-            for batch, begin, end in _positions(batches, reader):
+        with Display(topic, found.reader.total_bytes) as display:
+            for batch, begin, end in _positions(found):
                 if not items and not delivery.sent:
                     refuse_unreadable(batch)
-                order.add(_times(batch))
+                found.take(batch)
                 for number, record in enumerate(batch):
                     while (seconds := wait(record.time)) > SHORTEST_SLEEP:
                         delivery.wait(min(seconds, SHOW_SECONDS))
                         position = begin + (end - begin) * number // len(batch)
                         display.show(position, delivery.delivered)
                     delivery.send(topic, record.key, record.value)
-                    unreadable += not items and (record.key is None or record.time is None)
-                    if record.flaw is not None:
-                        refused.add("lines", record.flaw, record)
                 delivery.wait(0)
                 display.show(end, delivery.delivered)
-            display.finish(reader.bytes_read, delivery.delivered)
+            display.finish(found.reader.bytes_read, delivery.delivered)
             delivery.flush()
     except KeyboardInterrupt:
         delivery.flush(INTERRUPT_SECONDS)
@@ -77,14 +69,11 @@ def run(
             raise
         delivery.flush()
         raise WalkstreamError(f"{error}\n{delivery.summary()}") from error
-    notice = (
-        f". {unreadable:,} of all lines had no readable user or time and went out as they are; "
-        "a worker moves those that are no clicks to the dead-letter topic"
-    )
-    print(delivery.summary() + (notice if unreadable else ""))
-    for line in refused.lines():
-        print(line)
-    tell(chain(reader.findings.lines(), order.lines()))
+    print(delivery.summary())
+    if refused := found.refused.total:
+        print(f"{refused:,} of them went out as they are; a worker will make dead letters of them:")
+        print("\n".join(found.refused.lines()))
+    tell(found.notes())
     delivery.require_all()
 
 
@@ -94,63 +83,72 @@ def dry_run(config: Config, source: Source, items: bool) -> None:
     Needs no Kafka. Raises `ConfigError` and `WalkstreamError` as `run` does for what is in files,
     and where nothing is in them.
     """
-    found: _Items | _Clicks = _Items(config, source) if items else _Clicks(config, source)
-    is_first = True
+    found: _Items | _Clicks = (
+        _Items(config, source, counts=True) if items else _Clicks(config, source, counts=True)
+    )
     for batch in found.batches():
-        if not items and is_first and batch:
+        if not items and not found.records:
             refuse_unreadable(batch)
-            is_first = False
         found.take(batch)
     print(f"{found.summary()}. Nothing was sent")
     if not found.records:
         raise WalkstreamError("there is no record in the input")
     if found.refused.total:
-        print(f"{found.refused.total:,} records could not be used; a worker would refuse them:")
+        print(f"{found.refused.total:,} of them could not be used: a worker would refuse them:")
         for line in found.refused.lines():
             print(line)
     tell(found.notes())
 
 
 class _Clicks:
-    """What is in the clicks so far."""
+    """What is in the clicks so far; who and what, and from when on, only if that `counts`."""
 
-    def __init__(self, config: Config, source: Source) -> None:
+    def __init__(self, config: Config, source: Source, counts: bool = False) -> None:
         refuse_foreign_clicks(config.clicks)
-        self.records = 0
+        self.records, self._unwanted, self._counts = 0, 0, counts
         self._log = ClickLog(config, source)
-        self.batches, self.refused = self._log.reader.__iter__, self._log.refused
-        self.notes = self._log.notes
-        self._now = int(time.time() * 1000)
+        self.reader, self.refused = self._log.reader, self._log.refused
+        self.batches = self.reader.__iter__
         self._users: set[str] = set()
         self._items: set[str] = set()
         self._first, self._last = np.iinfo(np.int64).max, -1
 
     def take(self, batch: list[Record]) -> None:
-        decoded, _ = self._log.decoded(batch, self._now)
+        decoded, _ = self._log.decoded(batch, int(time.time() * 1000))
         self.records += len(batch)
+        self._unwanted += decoded.unwanted
+        if not self._counts:
+            return
         self._users.update(decoded.clicks.users)
         self._items.update(decoded.clicks.items)
         if len(decoded.clicks):
             self._first = min(self._first, int(decoded.clicks.times.min()))
             self._last = max(self._last, int(decoded.clicks.times.max()))
 
+    def notes(self) -> Iterator[str]:
+        yield from self._log.notes()
+        if self._unwanted:
+            what = counted(self._unwanted, "click")
+            yield f"{what} of types that weigh 0 (events.weights): a worker leaves them out"
+
     def summary(self) -> str:
-        text = f"{self.records:,} records: {len(self._users):,} users, {len(self._items):,} items"
+        users, items = counted(len(self._users), "user"), counted(len(self._items), "item")
+        text = f"{counted(self.records, 'record')}: {users}, {items}"
         return f"{text}, {day(self._first)} to {day(self._last)}" if self._users else text
 
 
 class _Items:
-    """What is in the items so far."""
+    """What is in the items so far; their ids and attributes only if that `counts`."""
 
-    def __init__(self, config: Config, source: Source) -> None:
+    def __init__(self, config: Config, source: Source, counts: bool = False) -> None:
         self.records, self.refused, self._use = 0, Refusals(), config.items.use
-        self._reader = read_items(source)
-        self.notes = self._reader.findings.lines
+        self.reader, self._counts = read_items(source), counts
+        self.notes = self.reader.findings.lines
         self._ids: set[str] = set()
         self._attributes: Counter[str] = Counter()
 
     def batches(self) -> Iterator[list[Record]]:
-        return ([record] for record in self._reader)
+        return ([record] for record in self.reader)
 
     def take(self, batch: list[Record]) -> None:
         for record in batch:
@@ -160,29 +158,14 @@ class _Items:
             except Invalid as invalid:
                 self.refused.add(invalid.reason.value, Flaw("", invalid.message), record)
                 continue
-            self._ids.add(item.id)
-            self._attributes.update((item.attributes or {}).keys())
+            if self._counts:
+                self._ids.add(item.id)
+                self._attributes.update((item.attributes or {}).keys())
 
     def summary(self) -> str:
-        text = f"{self.records:,} records: {len(self._ids):,} items"
+        text = f"{counted(self.records, 'record')}: {counted(len(self._ids), 'item')}"
         names = ", ".join(f"{name} ({count:,})" for name, count in self._attributes.most_common())
         return f"{text}; attributes: {names}" if names else text
-
-
-def _batches(
-    config: Config, source: Source, items: bool
-) -> tuple[Iterable[list[Record]], Reader[Any] | Sorted]:
-    """The records of a source, and the reader that knows how far they are read."""
-    if items:
-        of_items = read_items(source)
-        return ([record] for record in of_items), of_items
-    refuse_foreign_clicks(config.clicks)
-    reader = open_clicks(source)
-    return reader, reader
-
-
-def _times(batch: list[Record]) -> NDArray[np.int64]:
-    return np.array([record.time for record in batch if record.time is not None], np.int64)
 
 
 def _check_pace(items: bool, rate: float | None, speed: float | None) -> None:
@@ -195,14 +178,12 @@ def _check_pace(items: bool, rate: float | None, speed: float | None) -> None:
             raise ConfigError(f"{name} is {value:g}; it must be above 0")
 
 
-def _positions(
-    batches: Iterable[list[Record]], reader: Reader[Any] | Sorted
-) -> Iterator[tuple[list[Record], int, int]]:
+def _positions(found: _Items | _Clicks) -> Iterator[tuple[list[Record], int, int]]:
     """Batches with the positions in bytes where they begin and end."""
     begin = 0
-    for batch in batches:
-        yield batch, begin, reader.bytes_read
-        begin = reader.bytes_read
+    for batch in found.batches():
+        yield batch, begin, found.reader.bytes_read
+        begin = found.reader.bytes_read
 
 
 def _at_once(_: int | None) -> float:

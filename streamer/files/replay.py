@@ -33,6 +33,7 @@ from streamer.settings.sections import Config
 from streamer.store import Store
 from streamer.terminal import Console
 from streamer.watch.metrics import STAGES, Metrics
+from streamer.wording import amounts
 from streamer.worker import checkpoint
 
 PARTITIONS = 1
@@ -140,7 +141,7 @@ class Replay:
                     number += 1
                     self._round(chunk, is_last or number % per_commit == 0)
                 rate = self.taken / (time.perf_counter() - begin)
-                what = f"{self.taken:,} records, {rate:,.0f}/s, {len(self.engine.items):,} items"
+                what = f"{amounts(record=self.taken, item=len(self.engine.items))}, {rate:,.0f}/s"
                 progress.update(
                     task, completed=reader.bytes_read, what=what if self.taken else "sorting"
                 )

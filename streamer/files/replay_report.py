@@ -2,6 +2,8 @@
 
 import msgspec
 
+from streamer.wording import amounts, counted
+
 FEW_ROUNDS, SMALL_ROUNDS = 2, 10
 """The first round ranks nothing: of up to FEW_ROUNDS it may be the size that is wrong."""
 
@@ -31,17 +33,20 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     def lines(self) -> list[str]:
         """The report in words."""
+        made = amounts(item=self.items, arc=self.arcs)
         out = [
-            f"{self.clicks:,} clicks of {self.records:,} records in {self.seconds:.1f} s "
-            f"({self.records_per_second:,.0f}/s), {self.dead_letters:,} dead letters, "
-            f"{self.left_out:,} left out (sent twice, of bots, or of types that weigh 0)",
-            f"{self.items:,} items, {self.arcs:,} arcs, {self.published:,} vectors published, "
-            f"{self.rounds:,} rounds",
+            f"{counted(self.clicks, 'click')} of {counted(self.records, 'record')} in "
+            f"{self.seconds:.1f} s ({self.records_per_second:,.0f}/s), "
+            f"{counted(self.dead_letters, 'dead letter')}, {self.left_out:,} left out (sent twice, "
+            "of bots, or of types that weigh 0)",
+            f"{made}, {counted(self.published, 'vector')} published, "
+            f"{counted(self.rounds, 'round')}",
             f"time: {', '.join(f'{stage} {share:.0%}' for stage, share in self.stages.items())}",
         ]
         if self.hit_rates:
             rates = ", ".join(f"{ranker} {rate:.3f}" for ranker, rate in self.hit_rates.items())
-            out.append(f"next item in the first 20, of {self.transitions:,} transitions: {rates}")
+            ranked = counted(self.transitions, "transition")
+            out.append(f"next item in the first 20, of {ranked}: {rates}")
         return out
 
     def why_unranked(self) -> str:

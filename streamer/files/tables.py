@@ -15,6 +15,7 @@ from streamer.files.findings import Findings
 from streamer.files.headers import SKIPPED, Header
 from streamer.files.lines import UNREADABLE, Record, bytes_of, key_of
 from streamer.files.times import TO_MS, Flaw, Unit, time_flaw
+from streamer.wording import counted
 
 CLICK_COLUMNS = ("user_id", "item_id", "ts", "event_type", "weight", "event_id")
 NEEDED = CLICK_COLUMNS[:3]
@@ -116,7 +117,7 @@ class ClickTable:
             return Flaw("quotes", f"has broken quotes: {error}")
         if len(fields) != len(self._columns):
             there = f"{len(self._columns)} ({','.join(self._columns)})"
-            return Flaw("columns", f"has {len(fields)} columns, and there are {there}")
+            return Flaw("columns", f"has {counted(len(fields), 'column')}, and there are {there}")
         named = dict(zip(self._columns, fields, strict=True))
         if named["user_id"] == "user_id" and named["item_id"] == "item_id":
             return Flaw("header", "is the header once more, as where files were joined")
@@ -147,7 +148,7 @@ class ClickTable:
 def item(columns: list[str], row: list[str], nulls: Iterable[str]) -> tuple[bytes, bytes]:
     """Key and value of an item. ValueError if its row does not fit or has no id."""
     if len(row) != len(columns):
-        raise ValueError(f"it has {len(row)} columns and there are {len(columns)}")
+        raise ValueError(f"it has {counted(len(row), 'column')} and there are {len(columns)}")
     named = dict(zip(columns, row, strict=True))
     id_column = next((name for name in ("item_id", "item") if name in named), columns[0])
     item_id = named.pop(id_column)

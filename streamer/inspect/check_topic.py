@@ -21,6 +21,7 @@ from streamer.kafka.newest import newest
 from streamer.settings.load import spelled
 from streamer.settings.sections import Config
 from streamer.terminal import Console
+from streamer.wording import amounts, counted
 
 FIELD_WIDTH = 28
 """Columns for a path at least, where it is so long; the next line has the rest of a longer one."""
@@ -61,7 +62,7 @@ def _run(config: Config, admin: AdminClient, topic: str, sample: int, as_json: b
     if found.suspicions:
         raise Refused(f"{topic}: this is hardly a topic of clicks: {'; '.join(found.suspicions)}")
     if not found.clicks:
-        raise Refused(f"{topic}: no click was understood in {found.records:,} records")
+        raise Refused(f"{topic}: no click was understood in {counted(found.records, 'record')}")
 
 
 def _partitions(admin: AdminClient, topic: str) -> list[Partition]:
@@ -104,8 +105,8 @@ def show(found: Report) -> None:
     """Print it for people."""
     console = Console(soft_wrap=True, stderr=True)
     console.print(
-        f"[bold]{escape(found.topic)}[/bold]: the last {found.records:,} records of "
-        f"{found.partitions} partitions"
+        f"[bold]{escape(found.topic)}[/bold]: the last {counted(found.records, 'record')} of "
+        f"{counted(found.partitions, 'partition')}"
     )
     for form, count in found.forms.items():
         console.print(f"  {count:,} {form}")
@@ -162,9 +163,9 @@ def _types(found: Report) -> Table:
 def _print_verdict(found: Report, console: Console) -> None:
     every = found.clicks + found.bad
     console.print(
-        f"With the settings below, {found.clicks:,} of {every:,} clicks can be used "
-        f"({found.clicks / max(1, every):.1%}): {found.users:,} users, {found.items:,} items. They "
-        f"are in the {found.records:,} records that were read; a record has none, one or many"
+        f"With the settings below, {found.clicks:,} of {counted(every, 'click')} can be used "
+        f"({found.clicks / max(1, every):.1%}): {amounts(user=found.users, item=found.items)}. "
+        f"They were read from {counted(found.records, 'record')}; a record has none, one or many"
     )
     if found.unwanted:
         console.print(f"  {found.unwanted:,} of types that weigh 0 are left out besides")

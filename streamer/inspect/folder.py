@@ -18,6 +18,7 @@ from streamer.folders import reading
 from streamer.records import is_item
 from streamer.store import Store
 from streamer.terminal import Console
+from streamer.wording import amounts, counted
 from streamer.worker import checkpoint
 
 
@@ -149,13 +150,13 @@ def _figures(state: Path, found: Contents, min_items: int) -> Table:
         "space": f"{found.space}: {h.dim} dimensions, seed {h.seed}, {hashed}",
         "items": f"{found.items:,}, {found.with_vector:,} of them with a vector",
         "attribute rows": f"{found.attribute_rows:,}",
-        "graph": f"{found.nodes:,} nodes, {found.arcs:,} arcs, as of the checkpoint"
+        "graph": f"{amounts(node=found.nodes, arc=found.arcs)}, as of the checkpoint"
         if found.checkpoint is not None
         else "no checkpoint yet",
         "sessions": f"{found.sessions:,}",
         "clusters": _clusters(found, min_items),
-        "buckets": f"{found.buckets:,}, the largest of {found.largest_bucket:,} items",
-        "commits": f"{found.commits:,}, {found.rounds:,} rounds",
+        "buckets": f"{found.buckets:,}, the largest of {counted(found.largest_bucket, 'item')}",
+        "commits": f"{found.commits:,}, {counted(found.rounds, 'round')}",
         "last change": f"{found.age_seconds:,.0f} s ago",
         "size": f"{found.bytes / 1e6:,.1f} MB",
     }

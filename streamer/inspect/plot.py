@@ -27,6 +27,7 @@ from streamer.query.run import published
 from streamer.records import is_item
 from streamer.store import Store
 from streamer.terminal import one_line
+from streamer.wording import counted
 
 Projection = Literal["auto", "pca", "umap"]
 
@@ -144,7 +145,8 @@ def read(store: Store, by: str, projection: Projection, min_items: int) -> Map:
     categories = [one_line(text(a, by)) for a in attributes]
     names = [name_of(a) or item.decode() for item, a in zip(ids, attributes, strict=True)]
     sizes = counts.cluster_sizes(store)
-    title = f"{items:,} items, {f'{len(sizes)} clusters' if sizes else 'no clusters yet'} ({how}"
+    clusters = counted(len(sizes), "cluster") if sizes else "no clusters yet"
+    title = f"{counted(items, 'item')}, {clusters} ({how}"
     title += f"; a sample of {MOST:,} items)" if items > MOST else ")"
     if not sizes:
         title += f", coloured by {by}" if any(categories) else ""

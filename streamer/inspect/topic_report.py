@@ -23,6 +23,7 @@ from streamer.inspect.guessing import Guess
 from streamer.inspect.proposal import EventType
 from streamer.inspect.shapes import FORMATS, Field, Form
 from streamer.settings.sections import ClickSettings, Config
+from streamer.wording import counted
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -188,13 +189,14 @@ def _doubts(
     framed = forms[Form.FRAMED] + forms[Form.FRAMED_JSON]
     if framed and "url" not in config.registry:
         yield (
-            f"{framed:,} records are in the Confluent wire format: set registry.url to the schema "
-            'registry, run `pip install ".[registry]"` in the folder of Walkstream, and look again'
+            f"in the Confluent wire format: {counted(framed, 'record')}. Set registry.url to the "
+            'schema registry, run `pip install ".[registry]"` in the folder of Walkstream, and '
+            "look again"
         )
     if len({FORMATS[form] for form in forms if form in FORMATS}) > 1:
         yield f"records are written in several ways; only those in {proposed.format} can be read"
     if forms[Form.NULL]:
-        yield f"{forms[Form.NULL]:,} records have no value: each becomes a dead letter"
+        yield f"without a value: {counted(forms[Form.NULL], 'record')}; each becomes a dead letter"
     for path, reason in guess.unread.items():
         yield (
             f"{path} looks like the time of a click, and cannot be read: {reason}. Let "

@@ -20,6 +20,7 @@ from streamer.kafka import topics as all_topics
 from streamer.kafka.clients import CALL_SECONDS, FORBIDDEN, Forbidden
 from streamer.records import Layout
 from streamer.settings.sections import TopicSettings
+from streamer.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -184,8 +185,8 @@ def _grew(name: str, role: str, was: int, now: int) -> None:
     """Partitions were added. They are read only by a worker that knows of them from the start."""
     if role in ("clicks", "items", "vector_deltas"):
         raise WalkstreamError(
-            f"topic {name} has {now} partitions, and had {was} when the worker started: start "
-            "again, and it reads the new ones too"
+            f"topic {name} has {counted(now, 'partition')}, and had {was} when the worker started: "
+            "start again, and it reads the new ones too"
         )
     log.warning("topic %s has %d partitions by now: nothing is written to the new ones", name, now)
 

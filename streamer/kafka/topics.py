@@ -21,6 +21,7 @@ from streamer.errors import WalkstreamError
 from streamer.kafka.clients import FORBIDDEN, Forbidden
 from streamer.settings.load import spelled
 from streamer.settings.sections import TopicSettings
+from streamer.wording import counted
 
 DELETE_RETENTION_MS = DAY_MS
 """Tombstones stay at least this long. A store away for longer may have missed some."""
@@ -328,10 +329,10 @@ def _layout_mismatches(
         )
     other = there.get(spec.as_many_partitions_as or "")
     if other is not None and len(other.partitions) != len(partitions):
-        count = len(partitions)
+        count, has = len(partitions), counted(len(other.partitions), "partition")
         yield (
-            f"topic {other.name}: it has {len(other.partitions)} partitions, wanted {count}, as "
-            f"many as {spec.name}, because the owner of a partition writes its rows there. Stop "
+            f"topic {other.name}: it has {has}, wanted {count}, "
+            f"as many as {spec.name}, because the owner of a partition writes its rows there. Stop "
             f"the workers once they have read {other.name} to its end, delete it, set "
             f"topics.partitions to {count} and run `walkstream topics create`"
         )

@@ -16,6 +16,7 @@ from streamer.query.index import Answer, Index, Mode
 from streamer.query.names import name_of
 from streamer.query.shelves import published as published
 from streamer.terminal import Console
+from streamer.wording import counted
 
 STDIN = "-"
 """Given as the item, it makes each line of standard input a query."""
@@ -96,7 +97,7 @@ def _print(answer: Answer, placed: int, options: Options, line: int | None = Non
         print(msgspec.json.encode(shown).decode())
         return
     Console().print(_table(answer))
-    print(f"looked at {answer.candidates:,} of {placed:,} items")
+    print(f"looked at {answer.candidates:,} of {counted(placed, 'item')}")
     if not answer.neighbours and min_updates:
         print(
             f"none of them has {min_updates:,} updates (--min-updates): ask with fewer; "

@@ -29,6 +29,7 @@ from streamer.model_state import reserved
 from streamer.records import Progress, Space
 from streamer.settings.sections import Config
 from streamer.terminal import Console
+from streamer.wording import counted
 from streamer.worker import age, checkpoint, header, publishers, restore
 from streamer.worker.header import Accepted, Difference
 
@@ -99,7 +100,9 @@ def _folder(config: Config, now: Identity, accepted: Accepted, console: Console)
             space, store.progress(), store.tail_offsets(), folded, ids,
             store.meta(records.MANIFEST),
         )  # fmt: skip
-    console.print(f"{escape(str(path))}: a state folder of {rows:,} items, and its space fits")
+    console.print(
+        f"{escape(str(path))}: a state folder of {counted(rows, 'item')}, and its space fits"
+    )
     return known
 
 
@@ -120,7 +123,7 @@ def _progress(
         for partition in where
     }
     if left := sum(ends[partition] - begins[partition] for partition in where):
-        console.print(f"reading up to {left:,} records of {topic} ...")
+        console.print(f"reading up to {counted(left, 'record')} of {topic} ...")
     found = reserved(consumer, begins, ends, skips_strange=accepted.repair)
     value = found.get(records.SPACE)
     space = known.space if value is None else msgspec.msgpack.decode(value, type=Space)
@@ -181,9 +184,10 @@ def _sample(config: Config, admin: AdminClient, consumer: Consumer, console: Con
         [m.timestamp()[1] for m in messages],
         np.array([m.partition() for m in messages], np.int64),
     )  # fmt: skip
+    clicks = decoded.clicks
     console.print(
-        f"of the newest {len(messages):,} records, {len(decoded.clicks):,} clicks of "
-        f"{len(set(decoded.clicks.users)):,} users on {len(set(decoded.clicks.items)):,} items "
+        f"of the newest {counted(len(messages), 'record')}, {counted(len(clicks), 'click')} of "
+        f"{counted(len(set(clicks.users)), 'user')} on {counted(len(set(clicks.items)), 'item')} "
         f"would be learned, {decoded.unwanted:,} left out, and {len(decoded.bad):,} would be dead "
         "letters"
     )

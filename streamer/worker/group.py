@@ -106,11 +106,11 @@ class Group:
                 self._subscribe(topics)
                 since = time.monotonic()
             if time.monotonic() > deadline:
-                missing = sorted(wanted - self.assigned)
+                missing = [TopicPartition(*one) for one in sorted(wanted - self.assigned)]
                 raise Refused(
-                    f"{len(missing)} partitions ({missing[0][0]}[{missing[0][1]}] first) belong to "
-                    f"another member of group {self.config.app.name}. This version runs one worker "
-                    "per app: stop the other one, or wait until its session has ended"
+                    f"group {self.config.app.name} has another member, and did not hand over "
+                    f"{_named(missing)}. This version runs one worker per app: "
+                    "stop the other one, or wait until its session has ended"
                 )
         self.id = self.consumer.memberid() or ""
         self.joined = True

@@ -322,10 +322,8 @@ class Readback:
         self.last = max([newest.commit, *later])
         first = newest.commit if what else min(later, default=0)
         for number in later:
-            counts = "; ".join(
-                f"{label(p)} has {part.size} records of it"
-                for p, part in sorted(seen[number].items())
-            )
+            there = sorted(seen[number].items())
+            counts = "; ".join(f"{label(p)} has {part.size} of its records" for p, part in there)
             what.append(f"there is no manifest of commit {number}, and {counts}")
         return Doubt(first, "; ".join(what)) if what else None
 

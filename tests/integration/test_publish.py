@@ -66,7 +66,7 @@ def test_clicks_arrive_once_with_user_keys_in_order_and_fresh_timestamps(
     assert all(len(partitions) == 1 for partitions in places.values())
     out = capsys.readouterr().out
     assert f"{config.topics.clicks}: 101 records delivered" in out
-    assert "0 failed. 1 of all lines had no readable user or time" in out
+    assert "0 failed\n1 of them went out as they are" in out
 
 
 def test_json_clicks_arrive_byte_for_byte(config: Config, tmp_path: Path) -> None:
@@ -223,8 +223,8 @@ def test_a_dry_run_tells_what_is_in_the_clicks_and_sends_nothing(
     out = capsys.readouterr().out
     assert "103 records: 7 users, 100 items" in out
     assert "1970-01-01 00:00:00 UTC to 1970-01-01 00:01:39 UTC. Nothing was sent" in out
-    assert "3 records could not be used" in out
-    assert f"1 undecodable in {path}, line 102: has 1 columns, and there are 3" in out
+    assert "3 of them could not be used" in out
+    assert f"1 undecodable in {path}, line 102: has 1 column, and there are 3" in out
     assert "broken line" in out
     assert f"1 undecodable in {path}, line 103: has no item_id" in out
     assert f"1 bad_time in {more}, line 1: " in out

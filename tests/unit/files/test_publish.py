@@ -13,7 +13,7 @@ from streamer.files import delivery
 from streamer.files.publish import dry_run, run
 from streamer.files.readers import Source
 from streamer.kafka import clients
-from streamer.settings.sections import Config, KafkaValue
+from streamer.settings.sections import Config, EventSettings, KafkaValue
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_a_dry_run_shows_one_line_of_each_kind(
 ) -> None:
     dry_run(Config(kafka={}), Source([table]), items=False)
     told = capsys.readouterr().out.splitlines()
-    assert told[1].startswith("6 records could not be used")
+    assert told[1].startswith("6 of them could not be used")
     assert told[2].startswith(f"  4 undecodable, the first in {table}, line 5: has 2 columns, and")
     assert told[3] == "      u,i"
     assert told[4] == f"  1 undecodable in {table}, line 20: has no user_id: the field is empty"
@@ -58,6 +58,35 @@ def test_lines_of_json_are_told_by_their_number_too(
     path.write_text('{"user_id": "u", "item_id": "i", "ts": 5}\n\n{"user_id": "u", "ts": 5}\n')
     dry_run(Config(kafka={}), Source([path]), items=False)
     assert f"1 bad_field in {path}, line 3: " in capsys.readouterr().out
+
+
+def test_what_a_worker_will_refuse_or_leave_out_is_told_of_what_went_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.jsonl"
+    good = '{"user_id": "u", "item_id": "i", "ts": 1700000000000, "event_type": '
+    lines = [
+        good + '"click"}',
+        good + '"view"}',
+        good + '"zoom"}',
+        '{"user_id": "u", "ts": 5}',
+        "{",
+    ]
+    path.write_text("\n".join(lines))
+    with EmbeddedBroker() as broker:
+        broker.create("clicks")
+        config = Config(
+            kafka={"bootstrap.servers": broker.bootstrap},
+            events=EventSettings({"click": 1.0, "view": 0.0}),
+        )
+        run(config, Source([path]), items=False, rate=None, speed=None)
+    told, noted = capsys.readouterr()
+    assert "clicks: 5 records delivered" in told
+    assert "3 of them went out as they are" in told
+    assert f"1 unknown_type in {path}, line 3: event_type 'zoom' is not in" in told
+    assert f"1 bad_field in {path}, line 4: item_id" in told
+    assert f"1 undecodable in {path}, line 5: is not JSON" in told
+    assert "note: 1 click of types that weigh 0" in noted
 
 
 def test_a_file_of_which_nothing_can_be_read_is_refused_with_its_first_line(

@@ -197,7 +197,7 @@ def test_a_dead_letter_says_what_is_wrong_with_the_line_of_a_table(
     assert f"1 undecodable in {path}, line 6: has no user_id" in told
     letters = (tmp_path / "out" / "dead-letters.jsonl").read_text().splitlines()
     messages = [json.loads(letter)["error.message"] for letter in letters]
-    assert messages[1].startswith("has 1 columns")
+    assert messages[1].startswith("has 1 column")
     assert messages[1].endswith(f"({path}, line 5)")
 
 

@@ -76,7 +76,7 @@ def test_only_clicks_more_than_a_gap_behind_are_late() -> None:
         0, 20, 9, 20
     )
     assert "75.0%" in told(90, 60, 30, 0)  # newest first
-    assert "2 of 3 clicks are dated before 1990" in told(-START_MS, -START_MS + 5, 0)
+    assert "dated before 1990: 2 of 3 clicks" in told(-START_MS, -START_MS + 5, 0)
 
 
 def test_a_replay_in_order_learns_what_the_sorted_file_does(tmp_path: Path, run: Run) -> None:

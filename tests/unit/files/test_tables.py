@@ -114,8 +114,10 @@ def test_damaged_ids_are_told_with_their_count(tmp_path: Path) -> None:
     records, notes = read(tmp_path / "c.csv", "\n".join(["user_id,item_id,ts", *lines]))
     assert all(record.flaw is None for record in records)
     assert len(notes) == 2
-    assert notes[0].startswith("1 ids look shortened by a spreadsheet, the first 4.00638E+12 (")
-    assert notes[1].startswith("2 ids end in .0, as pandas writes")
+    assert notes[0].startswith(
+        "ids that look shortened by a spreadsheet: 1, the first 4.00638E+12 ("
+    )
+    assert notes[1].startswith("ids that end in .0: 2, as pandas writes")
 
 
 def test_a_header_in_the_middle_is_told_as_one(tmp_path: Path) -> None:
