@@ -90,6 +90,8 @@ class Space(msgspec.Struct, frozen=True):
     """The id of the Kafka cluster; empty where nobody asked."""
     topics: dict[str, Layout] = {}
     """By their roles, as in `TopicSettings`. Empty in headers of older versions."""
+    former: list[str] = []
+    """The apps that handed this model over: their records are of this model too."""
 
     @classmethod
     def of(cls, settings: Settings, partitions: int) -> Self:
@@ -217,6 +219,14 @@ def commit_of(message: Message) -> tuple[str, int] | None:
     # Anybody may write dead letters, and such a header.
     is_number = number.isascii() and number.isdecimal() and len(number) <= 18
     return (app, int(number)) if is_number else None
+
+
+def is_of_another(manifest: bytes | None, app: str) -> bool:
+    """Whether another app made the last commit, whose manifest this is, and handed the model over.
+
+    What the group of `app` has committed is of a time before that one had the model.
+    """
+    return manifest is not None and msgspec.msgpack.decode(manifest, type=Manifest).app != app
 
 
 class Original(NamedTuple):

@@ -56,7 +56,8 @@ def run(config: Config, old: str) -> None:
             readback.start(repair=False)
             is_renamed = old != new
             hashed = {forget.former(old): b"\x01"} if has_forgotten and is_renamed else {}
-            owned = msgspec.structs.replace(space, app=new)
+            former = {*space.former, old} - {new}
+            owned = msgspec.structs.replace(space, app=new, former=sorted(former))
             # A worker that joined since then believes the header that it read.
             header.claim(
                 before,

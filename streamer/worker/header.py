@@ -30,6 +30,7 @@ from streamer.model_state import is_ours, reserved
 from streamer.records import Layout, Progress, Space, commit_mark
 from streamer.settings.sections import Config, KafkaValue, TopicSettings
 from streamer.store import Store
+from streamer.wording import counted
 from streamer.worker import checkpoint, publishers, repair
 from streamer.worker.readback import Readback
 
@@ -88,11 +89,13 @@ def differences(
         count = header.topics[role].partitions if role in header.topics else 0
         there = now.topics[role].partitions if role in now.topics else count
         if there < count and was.get(role, "") in ("", now.ids.get(role, was.get(role, ""))):
-            text = _SHRUNK.format(name=getattr(topics, role), there=there, count=count)
+            has = counted(there, "partition")
+            text = _SHRUNK.format(name=getattr(topics, role), there=has, count=count)
             yield Difference(role, NEVER, text)
     for role, layout in header.topics.items():
         if role in now.topics and now.topics[role].partitions > layout.partitions:
-            counts = f"{now.topics[role].partitions} partitions instead of {layout.partitions}"
+            has = counted(now.topics[role].partitions, "partition")
+            counts = f"{has} instead of {layout.partitions}"
             text = _GROWN.get(role, _GROWN_READ).format(count=layout.partitions)
             yield Difference(role, TOLD, f"{getattr(topics, role)} has {counts}. {text}", True)
 
@@ -132,7 +135,7 @@ _RENEWED = {
     "dead_letters": (TOLD, f"{_AGAIN}: the dead letters that the old one held are gone"),
 }
 _SHRUNK = (
-    "{name} has {there} partitions, and the model is in {count}. Kafka takes none away, so it was "
+    "{name} has {there}, and the model is in {count}. Kafka takes none away, so it was "
     "deleted and created again: create it with {count} and start once with `walkstream worker "
     "--repair`. Or run `walkstream reset --topics`, and all is learned anew"
 )
@@ -196,6 +199,7 @@ def settle(
     layouts["model_state"] = Layout(layouts["model_state"].id, partitions)
     space = msgspec.structs.replace(
         wanted, partitions=partitions, app=config.app.name, topics=layouts,
+        former=header.former if header is not None else [],
         cluster=now.cluster or (header.cluster if header is not None else ""),
     )  # fmt: skip
     if space != header or is_new:
@@ -305,8 +309,11 @@ def _reset(
     config: Config, store: Store, admin: AdminClient, roles: set[str]
 ) -> dict[bytes, Progress | None]:
     """What has to change of the progress, as the topics it is of were made anew; None deletes."""
-    out: dict[bytes, Progress | None] = {}
     progress, clicks = store.progress(), config.topics.clicks
+    out: dict[bytes, Progress | None] = {}
+    if records.is_of_another(store.meta(records.MANIFEST), config.app.name):
+        # The offsets of the group are of an earlier time, and from now on it is asked for them.
+        out |= {records.progress_key(*partition): p for partition, p in progress.items()}
     if "clicks" in roles and progress:
         described = admin.list_topics(clicks, clients.CALL_SECONDS).topics[clicks]
         there = [(clicks, partition) for partition in described.partitions]

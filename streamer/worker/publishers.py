@@ -23,20 +23,21 @@ def of_another(config: Config, admin: AdminClient, header: Space | None, now: Id
     """What to tell where another app publishes into a topic that is new to this model, or nothing.
 
     `header` is that of the model, if there is one. What lies in a topic that it knows may be of a
-    name that the app had before it was handed over.
+    name that the app had before it was handed over, as of an older version, which kept none.
     """
     known = header.topics.get("item_vectors") if header is not None else None
     if known is not None and known.id == now.topics["item_vectors"].id:
         return ""
     if header is not None and header.app and known is None:
         return ""
+    ours = config.app.name, *(header.former if header is not None else ())
     topic = config.topics.item_vectors
     where = [(topic, partition) for partition in range(now.topics["item_vectors"].partitions)]
     with closing(clients.tail_consumer(config)) as consumer:
         begins, ends = clients.begins(admin, where), clients.ends(admin, where)
         for message in newest(consumer, begins, ends, SAMPLE):
             commit = commit_of(message)
-            if commit is not None and commit[0] != config.app.name:
+            if commit is not None and commit[0] not in ours:
                 return (
                     f"{label(partition_of(message))} has a record by app {commit[0]!r} at offset "
                     f"{message.offset()}: two apps that publish into one topic give its readers "

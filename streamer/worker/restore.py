@@ -138,16 +138,6 @@ def starts(
     )  # fmt: skip
 
 
-def is_handed_over(config: Config, manifest: bytes | None) -> bool:
-    """Whether another app made the last commit, whose manifest this is.
-
-    What this app's group has committed is of a time before that one had the model.
-    """
-    if manifest is None:
-        return False
-    return msgspec.msgpack.decode(manifest, type=records.Manifest).app != config.app.name
-
-
 def unread(
     config: Config, partitions: Sequence[Partition], progress: Mapping[Partition, records.Progress],
     consumer: Consumer, admin: AdminClient, accepted: Accepted, manifest: bytes | None,
@@ -161,7 +151,7 @@ def unread(
     asked = consumer.committed(
         [TopicPartition(*partition) for partition in partitions], CALL_SECONDS
     )
-    is_void = is_handed_over(config, manifest)
+    is_void = records.is_of_another(manifest, config.app.name)
     committed = {(tp.topic, tp.partition): -1 if is_void else tp.offset for tp in asked}
     first = first_offsets(config, consumer, begins, ends)
     out: dict[Partition, int] = {}

@@ -110,6 +110,7 @@ def test_another_app_is_refused_until_the_model_is_handed_over(learned: App) -> 
     hand_over(learned, learned.name, **changed)
     assert header_of(learned).name == space.name, "vectors stay comparable"
     refused(learned.worker(), f"model of app '{other}'")
+    recreate(learned, learned.config.topics.item_vectors)
     learned.publish(CLICKS[1000:1500])
     ends = learned.ends(learned.config.topics.clicks)
     worker = learned.worker(**changed)
@@ -123,10 +124,19 @@ def test_another_app_is_refused_until_the_model_is_handed_over(learned: App) -> 
     own = learned.settings
     learned.settings = {**own, "state.dir": state}
     assert counted(learned) == 1500 - forgotten < 1500
-    # And back: the offsets of the first app's group are where it stopped.
+    # And back: the offsets of the first app's group are where it stopped, what the other one
+    # published is of this model too, and a start that only writes the header may be killed.
     learned.settings = own
     assert 0 < sum(learned.group_offsets().values()) < sum(ends.values())
     hand_over(learned, other)
+    sent = learned.read(learned.config.topics.item_vectors)
+    assert {commit and commit[0] for commit in map(records.commit_of, sent)} == {other}
+    recreate(learned, learned.config.topics.dead_letters)
+    learned.worker().running().kill()
+    assert (
+        header_of(learned).topics["dead_letters"].id
+        == identity(learned.admin, learned.config.topics).ids["dead_letters"]
+    )
     learned.publish(CLICKS[1500:])
     dry = learned.worker("--dry-run")
     assert dry.wait() == 0, dry.output
