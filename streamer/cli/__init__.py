@@ -22,11 +22,21 @@ class Command(TyperCommand):
             return super().invoke(ctx)
 
 
+EXIT_CODES = """**Exit codes**
+
+- 0: done or stopped
+- 1: failed; start it again
+- 2: a wrong setting or argument
+- 3: refused, as clicks would be lost or counted twice
+- 4: another process took this worker's place
+- 5: damaged state was moved aside; start it again
+- 130, 143: interrupted, by Ctrl-C or a second SIGTERM
+"""
+
 app = typer.Typer(
     help="Item embeddings that follow a stream of clicks, from Kafka to Kafka.",
-    epilog="Exit codes: 0 done or stopped; 1 failed; 2 a wrong setting or argument; 3 refused, as "
-    "clicks would be lost or counted twice; 4 another process took this worker's place; 5 damaged "
-    "state was moved aside, start again; 130 interrupted.",
+    epilog="Will a file of clicks work? `walkstream publish FILE --dry-run` says so, without "
+    f"Kafka; of a topic that has clicks `check-topic` does.\n\n{EXIT_CODES}",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -46,7 +56,7 @@ for command in (
     admin.reset,
     admin.forget,
 ):
-    app.command()(command)
+    app.command(epilog=EXIT_CODES if command is running.worker else None)(command)
 app.command("hand-over")(admin.hand_over)
 app.command("check-topic")(asking.check_topic)
 app.add_typer(admin.topics, name="topics")
