@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from broker import Broker, Unavailable, java
+
+from tests.brokers import a_broker
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("integration", "chaos", "quality")
@@ -30,22 +31,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[str]:
-    """Bootstrap servers of a real Kafka: KAFKA_BOOTSTRAP_SERVERS, or one started for the session.
-
-    On a CI machine that has Java the tests must run, so that nothing is skipped there by accident.
-    """
+    """Bootstrap servers of a real Kafka: KAFKA_BOOTSTRAP_SERVERS, or one of the session's own."""
     if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield servers
         return
-    try:
-        # Tests write records of years ago: retention may not look at them for a day.
-        looks = ("log.retention.check.interval.ms", "log.initial.task.delay.ms")
-        broker = Broker(settings=dict.fromkeys(looks, str(DAY_MS)))
-    except Unavailable as reason:
-        if os.environ.get("CI") == "true" and _has_java():
-            pytest.fail(f"no Kafka for the tests: {reason}")
-        pytest.skip(str(reason))
-    with broker:
+    # Tests write records of years ago: retention may not look at them for a day.
+    looks = ("log.retention.check.interval.ms", "log.initial.task.delay.ms")
+    with a_broker(settings=dict.fromkeys(looks, str(DAY_MS))) as broker:
         yield broker.bootstrap
 
 
@@ -65,13 +57,6 @@ def shared_cases() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared/cases")
     return folder
-
-
-def _has_java() -> bool:
-    try:
-        return bool(java())
-    except Unavailable:
-        return False
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

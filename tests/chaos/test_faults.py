@@ -13,10 +13,11 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from broker import Broker, Unavailable
+from broker import Broker
 from confluent_kafka import TopicPartition
 
 from streamer.demo.shop import Shop
+from tests.brokers import a_broker
 from tests.support import START_MS, App, Process, as_records, wait_until
 
 CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 2000))
@@ -29,11 +30,8 @@ SESSION_SECONDS = 6.0
 def broker() -> Iterator[Broker]:
     """A broker of these tests alone, which they freeze and stop."""
     looks = "transaction.abort.timed.out.transaction.cleanup.interval.ms"
-    try:
-        broker = Broker(settings={looks: "1000", "group.initial.rebalance.delay.ms": "0"})
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with broker:
+    settings = {looks: "1000", "group.initial.rebalance.delay.ms": "0"}
+    with a_broker(settings=settings) as broker:
         yield broker
 
 

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from broker import Broker, Unavailable
+from broker import Broker
 from proxy import (
     FETCH,
     HEARTBEAT,
@@ -29,6 +29,7 @@ from streamer.demo.shop import Shop
 from streamer.errors import Fenced
 from streamer.kafka.clients import session_seconds
 from streamer.worker.group import Group
+from tests.brokers import a_broker
 from tests.chaos.test_faults import ended
 from tests.support import START_MS, App, Process, as_records, wait_until
 
@@ -45,11 +46,7 @@ def proxy() -> Iterator[Proxy]:
 @pytest.fixture(scope="module")
 def broker(proxy: Proxy) -> Iterator[Broker]:
     settings = {"group.initial.rebalance.delay.ms": "0"}
-    try:
-        broker = Broker(settings=settings, behind=proxy)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with broker:
+    with a_broker(settings=settings, behind=proxy) as broker:
         yield broker
 
 

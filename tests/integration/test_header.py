@@ -3,19 +3,15 @@
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import NewPartitions
 
 from streamer import records
-from streamer.demo.shop import Shop
 from streamer.errors import Refused
-from streamer.kafka import topics
 from streamer.kafka.identity import identity
 from streamer.kafka.members import members
 from streamer.kafka.transactions import Transactions
@@ -25,21 +21,24 @@ from streamer.store import Store
 from streamer.worker import header
 from streamer.worker.header import Accepted
 from streamer.worker.readback import Readback
-from tests.support import START_MS, App, Process, as_records, contents, row_table, wait_until
-
-CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 1600))
-SETTINGS: dict[str, object] = {
-    "topics.partitions": 2,
-    "commit.seconds": 0.2,
-    "round.max_seconds": 0.1,
-    "major.every": 0,
-    "graph.half_life": "36500d",
-}
+from tests.integration.models import (
+    CLICKS,
+    EXACT,
+    counted,
+    grow,
+    hand_over,
+    header_of,
+    newest_vectors,
+    published,
+    recreate,
+    refused,
+)
+from tests.support import App, contents, wait_until
 
 
 @pytest.fixture
 def app(kafka: str, tmp_path: Path) -> Iterator[App]:
-    with App(kafka, tmp_path, SETTINGS) as app:
+    with App(kafka, tmp_path, EXACT) as app:
         yield app
 
 
@@ -49,54 +48,6 @@ def learned(app: App) -> App:
     app.publish(CLICKS[:1000])
     app.run_to_end()
     return app
-
-
-def header_of(app: App) -> Space:
-    """The last header in `model-state`."""
-    read = app.read(app.config.topics.model_state)
-    values = [message.value() or b"" for message in read if message.key() == records.SPACE]
-    return msgspec.msgpack.decode(values[-1], type=Space)
-
-
-def counted(app: App) -> int:
-    """How many clicks the rows of the stopped worker have counted."""
-    _, rows = row_table(app.config)
-    half_life = int(app.config.graph.half_life)
-    return int((rows["count"] * 2.0 ** ((rows["landmark"] - START_MS) / half_life)).sum().round())
-
-
-def newest_vectors(app: App) -> dict[bytes, int]:
-    """The version of the vector that a reader of all partitions ends up with, by item."""
-    out: dict[bytes, int] = {}
-    for message in app.read(app.config.topics.item_vectors):
-        value = message.value()
-        out[message.key() or b""] = 0 if value is None else msgspec.json.decode(value)["version"]
-    return {key: version for key, version in out.items() if version}
-
-
-def published(app: App) -> dict[bytes, int]:
-    keys, rows = row_table(app.config)
-    versions = dict(zip(keys, rows["published"].tolist(), strict=True))
-    return {key: version for key, version in versions.items() if version > 0}
-
-
-def recreate(app: App, topic: str, partitions: int | None = None) -> None:
-    names = replace(app.config.topics, partitions=partitions or app.config.topics.partitions)
-    app.admin.delete_topics([topic])[topic].result()
-    wait_until(lambda: topic not in app.admin.list_topics(timeout=10).topics, "the deletion")
-    topics.create(app.admin, topics.specs(names, app.config.graph.horizon_ms))
-
-
-def grow(app: App, topic: str, partitions: int) -> None:
-    app.admin.create_partitions([NewPartitions(topic, partitions)])[topic].result()
-    wait_until(lambda: len(app.partitions(topic)) == partitions, "the new partitions")
-
-
-def refused(worker: Process, *parts: str, code: int = 3) -> None:
-    assert worker.wait() == code, worker.output
-    for part in parts:
-        assert part in worker.output, worker.output
-    assert "Traceback" not in worker.output
 
 
 def test_another_app_is_refused_until_the_model_is_handed_over(learned: App) -> None:
@@ -143,21 +94,6 @@ def test_another_app_is_refused_until_the_model_is_handed_over(learned: App) -> 
     learned.run_to_end()
     forgotten += sum(key.decode() == user for key, _ in CLICKS[1500:])
     assert counted(learned) == 1600 - forgotten
-
-
-def hand_over(app: App, old: str, **changed: Any) -> None:
-    """Hand the model over, once the session of the worker that has it has ended."""
-    handed: list[Process] = []
-
-    def is_handed_over() -> bool:
-        handed.append(app.command("hand-over", "--from", old, **changed))
-        code = handed[-1].wait()
-        assert code == 0 or (code == 3 and "has a member" in handed[-1].output), handed[-1].output
-        return code == 0
-
-    wait_until(is_handed_over, "the end of the session")
-    new = changed.get("app__name", app.name)
-    assert f"is the model of app {new} now" in handed[-1].output
 
 
 class Start:
@@ -349,10 +285,10 @@ def test_a_running_worker_notices_what_happens_to_its_topics(kafka: str, tmp_pat
 
     In one of them rounds are by count, and no click comes: the round never ends.
     """
-    by_count = SETTINGS | {"round.max_seconds": 0}
+    by_count = EXACT | {"round.max_seconds": 0}
     with (
-        App(kafka, tmp_path, SETTINGS) as grown,
-        App(kafka, tmp_path, SETTINGS) as gone,
+        App(kafka, tmp_path, EXACT) as grown,
+        App(kafka, tmp_path, EXACT) as gone,
         App(kafka, tmp_path, by_count) as idle,
     ):
         workers = [app.worker() for app in (grown, gone, idle)]

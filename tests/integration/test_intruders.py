@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,9 @@ from confluent_kafka import Producer
 
 from streamer import records
 from streamer import store as stores
-from streamer.demo.shop import Shop
 from streamer.store import Store
-from tests.integration.test_header import newest_vectors, published, refused
-from tests.support import START_MS, App, Process, as_records, wait_until
-
-CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 400))
-SETTINGS: dict[str, object] = {
-    "topics.partitions": 2,
-    "commit.seconds": 0.2,
-    "round.max_seconds": 0.1,
-    "major.every": 0,
-}
+from tests.integration.models import CLICKS, SETTINGS, newest_vectors, published, refused
+from tests.support import App, Process, wait_until
 
 
 @pytest.fixture
@@ -73,7 +63,7 @@ def test_an_app_does_not_begin_to_publish_where_another_one_does(learned: App) -
         refused(second.worker("--dry-run"), topic, told)
         refused(second.worker(), topic, told, "topics.item_vectors")
         assert second.read(second.config.topics.model_state) == []
-    learned.publish(CLICKS[200:])
+    learned.publish(CLICKS[200:400])
     learned.run_to_end()
 
 

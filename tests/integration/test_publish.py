@@ -12,7 +12,6 @@ from threading import Timer
 from typing import Any
 
 import pytest
-from broker import Broker, Unavailable
 from confluent_kafka import TIMESTAMP_CREATE_TIME
 
 from streamer.cli import running
@@ -22,6 +21,7 @@ from streamer.files import delivery
 from streamer.files.publish import dry_run, run
 from streamer.files.readers import Source
 from streamer.settings.sections import ClickSettings, Config, TopicSettings
+from tests.brokers import a_broker
 from tests.integration.published import PARTITIONS, read, with_topics
 
 TSV = b"user_id\titem_id\tts\n" + b"".join(
@@ -171,11 +171,7 @@ def test_a_broker_that_goes_away_is_told_and_given_up(
     monkeypatch.setattr(delivery, "GIVE_UP_SECONDS", 4.0)
     monkeypatch.setattr(delivery, "LINE_SECONDS", 1.0)
     path = write(tmp_path / "c.tsv", TSV * 100)
-    try:
-        broker = Broker()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with broker:
+    with a_broker() as broker:
         away = Timer(2.0, broker.kill)
         config = with_topics(broker.bootstrap)
         away.start()

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from broker import Broker, Unavailable
+from broker import Broker
 from confluent_kafka import Producer, TopicPartition
 from proxy import FETCH, LIST_OFFSETS, RESPONSE, TXN_OFFSET_COMMIT, Frame, Proxy
 
@@ -16,6 +16,7 @@ from streamer.errors import WalkstreamError
 from streamer.kafka import stalls
 from streamer.worker.reader import MARKERS, Reader
 from tests import inside
+from tests.brokers import a_broker
 from tests.support import START_MS, App, as_records, publish, wait_until
 
 CLICKS = as_records(
@@ -37,13 +38,8 @@ LIGHT: dict[str, object] = {
 @pytest.fixture(scope="module")
 def proxied() -> Iterator[tuple[Proxy, Broker]]:
     """A broker that clients meet behind a proxy."""
-    with Proxy() as proxy:
-        try:
-            broker = Broker(behind=proxy)
-        except Unavailable as reason:
-            pytest.skip(str(reason))
-        with broker:
-            yield proxy, broker
+    with Proxy() as proxy, a_broker(behind=proxy) as broker:
+        yield proxy, broker
 
 
 @pytest.fixture

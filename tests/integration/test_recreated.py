@@ -2,24 +2,12 @@
 
 import signal
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from streamer.demo.shop import Shop
-from tests.integration.test_header import counted, recreate, refused
-from tests.support import START_MS, App, as_records
-
-CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 1100))
-SETTINGS: dict[str, object] = {
-    "topics.partitions": 2,
-    "commit.seconds": 0.2,
-    "round.max_seconds": 0.1,
-    "major.every": 0,
-    "graph.half_life": "36500d",
-    "kafka.session.timeout.ms": 20_000,
-}
+from tests.integration.models import CLICKS, EXACT, counted, recreate, refused
+from tests.support import App
 
 
 def set_offsets(app: App, offset: int) -> None:
@@ -38,7 +26,7 @@ def test_clicks_that_were_created_again_under_a_worker_count_once(
     kafka: str, tmp_path: Path
 ) -> None:
     """The new topic has clicks at the offset where the worker was in the old one: it reads on."""
-    with App(kafka, tmp_path, SETTINGS) as app:
+    with App(kafka, tmp_path, {**EXACT, "kafka.session.timeout.ms": 20_000}) as app:
         clicks = app.config.topics.clicks
         worker = app.worker()
         app.publish(CLICKS[:100])
@@ -46,7 +34,7 @@ def test_clicks_that_were_created_again_under_a_worker_count_once(
         before = app.progress()
         worker.popen.send_signal(signal.SIGSTOP)
         recreate(app, clicks)
-        app.publish(CLICKS[100:])
+        app.publish(CLICKS[100:1100])
         worker.popen.send_signal(signal.SIGCONT)
         refused(worker, f"topic {clicks} was deleted and created again", "was committed", code=1)
         assert app.progress() == before, "nothing of the new topic is in a commit"

@@ -8,17 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from streamer.demo.shop import Shop
 from streamer.kafka.transactions import Transactions
-from tests.support import START_MS, App, as_records, wait_until
-
-CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 1200))
-SETTINGS: dict[str, object] = {
-    "topics.partitions": 2,
-    "commit.seconds": 0.2,
-    "round.max_seconds": 0.1,
-    "major.every": 0,
-}
+from tests.integration.models import CLICKS, SETTINGS
+from tests.support import App, wait_until
 
 
 @pytest.fixture
@@ -33,7 +25,7 @@ def clicking(app: App) -> Iterator[None]:
     ended = threading.Event()
 
     def click() -> None:
-        clicks = iter(CLICKS[300:])
+        clicks = iter(CLICKS[300:1200])
         while not ended.wait(0.2):
             app.publish(list(islice(clicks, 8)))
 
