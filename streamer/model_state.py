@@ -9,6 +9,7 @@ from streamer import records
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, label, partition_of
+from streamer.kafka.failures import FORBIDDEN, Forbidden
 from streamer.kafka.waiting import between
 from streamer.settings.sections import Config
 
@@ -107,12 +108,12 @@ def put(config: Config, entries: Collection[tuple[int, bytes, bytes | None]]) ->
     if not entries:
         return
     topic = config.topics.model_state
-    producer = Producer(clients.COMMON | config.kafka | {"enable.idempotence": True})
+    producer = clients.made(Producer, clients.COMMON | config.kafka | {"enable.idempotence": True})
     for partition, key, value in entries:
         producer.produce(topic, value, key, partition=partition, on_delivery=collect)
     left = producer.flush(clients.CALL_SECONDS)
-    if failed and failed[0].code() in clients.FORBIDDEN:
-        raise clients.Forbidden(failed[0], topic)
+    if failed and failed[0].code() in FORBIDDEN:
+        raise Forbidden(failed[0], topic)
     if failed or left:
         why = failed[0].str() if failed else "no answer in time"
         raise WalkstreamError(

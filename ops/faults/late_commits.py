@@ -2,7 +2,8 @@
 
 librdkafka asks again, with the same epoch, when the line breaks before the answer. The proxy keeps
 the first question, lets the second one pass, and gives the first one to the broker when the next
-transaction is open.
+transaction is open. And lines break: the producer's at any request of a transaction or its answer,
+or all that a worker has.
 """
 
 import random
@@ -21,7 +22,16 @@ import numpy as np
 from broker import Broker
 from chaos import Say
 from confluent_kafka import KafkaException, Message
-from proxy import ADD_PARTITIONS_TO_TXN, END_TXN, REQUEST, RESPONSE, Proxy
+from proxy import (
+    ADD_OFFSETS_TO_TXN,
+    ADD_PARTITIONS_TO_TXN,
+    END_TXN,
+    PRODUCE,
+    REQUEST,
+    RESPONSE,
+    TXN_OFFSET_COMMIT,
+    Proxy,
+)
 
 from streamer import records
 from streamer.demo.shop import Shop
@@ -29,6 +39,8 @@ from streamer.records import Manifest, Part, commit_of
 from tests.support import START_MS, App, as_records, contents, row_table
 
 CLICKS_A_COMMIT = 20
+ASKED = (PRODUCE, ADD_PARTITIONS_TO_TXN, ADD_OFFSETS_TO_TXN, TXN_OFFSET_COMMIT, END_TXN)
+"""What a transaction asks of the brokers."""
 MANY = 20
 """A worker that ended by itself so many times will not get to the end of the log."""
 SETTINGS: dict[str, object] = {
@@ -69,9 +81,14 @@ class Lateness:
         self._thread.join()
 
     def _run(self) -> None:
-        kinds, weights = ("none", "slow", "unheard", "late"), (2, 1, 2, 5)
+        kinds = ("none", "slow", "unheard", "late", "broken", "apart")
         while not self._over.is_set():
-            kind = self.only or self.chance.choices(kinds, weights)[0]
+            kind = self.only or self.chance.choices(kinds, (2, 1, 2, 5, 4, 1))[0]
+            if kind in ("broken", "apart"):
+                if not self._break(kind):
+                    return
+                self.done[kind] += 1
+                continue
             side = RESPONSE if kind == "unheard" else REQUEST
             seconds = {"none": 0.0, "slow": self.chance.uniform(0.1, 1.0)}.get(kind)
             rule = self.proxy.hold(END_TXN, side, seconds, times=1)
@@ -90,6 +107,21 @@ class Lateness:
             self.done[kind] += 1
             if rule in self.proxy.rules:
                 rule.remove()
+
+    def _break(self, kind: str) -> bool:
+        """Break the line of one request, or all lines when it comes."""
+        api, side = self.chance.choice(ASKED), self.chance.choice((REQUEST, RESPONSE))
+        if kind == "broken":
+            rule = self.proxy.break_lines(api, side, times=1)
+        else:
+            rule = self.proxy.hold(api, side, seconds=0.0, times=1)
+        if not self._await(lambda: len(rule.caught) > 0):
+            return False
+        if kind == "apart":
+            self.proxy.close_lines()
+        if rule in self.proxy.rules:
+            rule.remove()
+        return True
 
     def _begun(self) -> int:
         """How many requests came that add partitions to a transaction."""
@@ -221,7 +253,7 @@ def run(commits: int, seed: int, say: Say) -> tuple[list[str], bool]:
         wrong = [] if ends[3] else [*audit(app), *miscounted(app, clicks)]
     lines = [
         f"- {made} commits of {CLICKS_A_COMMIT} clicks; {renewed} fresh producers",
-        *(f"- EndTxn {_KINDS[kind]}: {n}" for kind, n in sorted(lateness.done.items())),
+        *(f"- {_KINDS[kind]}: {n}" for kind, n in sorted(lateness.done.items())),
         f"- workers that ended by themselves, by exit code: {dict(ends) or 'none'}",
         *(f"- **{sentence}**" for sentence in wrong),
     ]
@@ -229,8 +261,10 @@ def run(commits: int, seed: int, say: Say) -> tuple[list[str], bool]:
 
 
 _KINDS = {
-    "none": "left alone",
-    "slow": "delayed by 0.1 to 1 s",
-    "unheard": "taken, and the line cut before its answer",
-    "late": "kept while the line was cut, asked again, and freed into the next transaction",
+    "none": "EndTxn left alone",
+    "slow": "EndTxn delayed by 0.1 to 1 s",
+    "unheard": "EndTxn taken, and the line cut before its answer",
+    "late": "EndTxn kept while the line was cut, asked again, and freed into the next transaction",
+    "broken": "the producer's line broken at a request of a transaction, or its answer",
+    "apart": "all lines broken in the middle of a transaction",
 }

@@ -10,6 +10,7 @@
         proxy.change(ADD_OFFSETS_TO_TXN, RESPONSE, patch, times=1)
         proxy.swallow(FETCH, RESPONSE, where=lambda frame: frame.client == "app-0-reader")
         proxy.break_lines(END_TXN, REQUEST)          # the line breaks instead of passing the frame
+        proxy.close_lines()                          # all lines break now
         proxy.requests["app-0-reader", FETCH]        # how many came from this client id
         late.remove()                # the rule is off, and what it holds passes
 
@@ -32,6 +33,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, Self
 
+PRODUCE = 0
 FETCH = 1
 LIST_OFFSETS = 2
 JOIN_GROUP = 11
@@ -194,13 +196,17 @@ class Proxy:
 
     # -- lines -----------------------------------------------------------------------------------
 
+    def close_lines(self) -> None:
+        """Break all lines that there are, as a firewall or a switch that starts anew does."""
+        for line in list(self._lines):
+            line.close()
+
     def close(self) -> None:
         """Break all lines and listen no more."""
         _close(self._listener)
         for rule in self.rules:
             rule.release()
-        for line in list(self._lines):
-            line.close()
+        self.close_lines()
 
     def __enter__(self) -> Self:
         return self

@@ -19,6 +19,7 @@ from streamer.decode.events import Decoder, Invalid, decode_item
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients, rights
 from streamer.kafka.clients import ANY, CALL_SECONDS
+from streamer.kafka.failures import FORBIDDEN, Forbidden
 from streamer.records import REPLAYED_FROM, SOURCE
 from streamer.settings.sections import Config
 from streamer.terminal import Console
@@ -262,8 +263,8 @@ def _produce(producer: Producer, letter: Letter, stamped: bool, partitions: Cont
 
 
 def _not_sent(failed: KafkaException) -> WalkstreamError:
-    if failed.args[0].code() in clients.FORBIDDEN:
-        return clients.Forbidden(failed.args[0], "nothing was sent")
+    if failed.args[0].code() in FORBIDDEN:
+        return Forbidden(failed.args[0], "nothing was sent")
     return WalkstreamError(
         f"nothing was sent: {failed.args[0].str()}. Look at section [kafka] and at the brokers, "
         "then try again"

@@ -16,6 +16,7 @@ from streamer.decode.events import Reason
 from streamer.errors import ConfigError
 from streamer.kafka import clients
 from streamer.kafka.clients import CALL_SECONDS, Partition, checked, partition_of
+from streamer.kafka.failures import failure
 from streamer.settings.load import duration
 from streamer.settings.sections import Config
 from streamer.terminal import Console
@@ -154,7 +155,7 @@ class Log:
             self._find(config.topics.dead_letters)
         except KafkaException as error:
             where = f"{config.topics.dead_letters}: cannot be read"
-            raise clients.failure(error.args[0], where) from error
+            raise failure(error.args[0], where) from error
 
     def _find(self, topic: str) -> None:
         """Where to begin and to end in each partition that has something."""

@@ -23,7 +23,8 @@ from streamer.admin import forget
 from streamer.errors import ConfigError, Refused
 from streamer.kafka import clients, rights
 from streamer.kafka import topics as all_topics
-from streamer.kafka.clients import CALL_SECONDS, failure
+from streamer.kafka.clients import CALL_SECONDS
+from streamer.kafka.failures import failure
 from streamer.kafka.members import other_members
 from streamer.settings.sections import Config
 

@@ -16,6 +16,7 @@ from rich.progress import (
 
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.kafka import clients, rights
+from streamer.kafka.failures import FORBIDDEN, Forbidden, kafka_error
 from streamer.settings.secrets import hidden
 from streamer.settings.sections import ClickSettings, Config
 from streamer.terminal import Console
@@ -70,7 +71,7 @@ class Delivery:
         self.sent = 0
         self._name = " and ".join(topics)
         self._failed, self._first_failure = 0, ""
-        self._forbidden: clients.Forbidden | None = None
+        self._forbidden: Forbidden | None = None
         self._producer = self._connect(config)
         self._require(config, topics)
         self._started = self._since = time.monotonic()
@@ -122,8 +123,8 @@ class Delivery:
 
     def _fail(self, error: KafkaError) -> None:
         self._failed += 1
-        if error.code() in clients.FORBIDDEN:
-            self._forbidden = clients.Forbidden(error, self._name)
+        if error.code() in FORBIDDEN:
+            self._forbidden = Forbidden(error, self._name)
         reason = error.str()
         if error.code() in NO_ANSWER:
             reason = f"no broker answered at {self._servers} ({error.name()})"
@@ -197,14 +198,14 @@ class Delivery:
         try:
             call(seconds)
         except (KafkaException, SystemError) as broken:
-            error = clients.kafka_error(broken)
+            error = kafka_error(broken)
             if error is None:
                 raise
             raise self._broken(error) from broken
 
     def _broken(self, error: KafkaError) -> WalkstreamError:
-        if error.code() in clients.FORBIDDEN:
-            return clients.Forbidden(error, self._name)
+        if error.code() in FORBIDDEN:
+            return Forbidden(error, self._name)
         return WalkstreamError(f"the producer cannot go on: {error.str()}")
 
     def summary(self) -> str:

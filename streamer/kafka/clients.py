@@ -1,10 +1,9 @@
 """The Kafka clients of a worker, and the properties that exactly-once needs of them."""
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import (
     Consumer,
@@ -17,8 +16,9 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from streamer.errors import ConfigError, Fenced, KafkaTrouble, Refused, WalkstreamError
+from streamer.errors import ConfigError, WalkstreamError
 from streamer.kafka import reaching
+from streamer.kafka.failures import FORBIDDEN, failure
 from streamer.settings.secrets import hidden
 from streamer.settings.sections import Config, KafkaValue
 
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 ANY = -1
 """The partition that the partitioner chooses."""
+C = TypeVar("C")
 Partition = tuple[str, int]
 """A topic and the number of one of its partitions."""
 
@@ -67,36 +68,6 @@ _UNREADABLE = frozenset(
     {KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError.MSG_SIZE_TOO_LARGE}
 )
 
-TAKEN_OVER = frozenset(
-    {
-        KafkaError.FENCED_INSTANCE_ID,
-        KafkaError._FENCED,
-        KafkaError.PRODUCER_FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-    }
-)
-"""Another process has the name of this one. The last three are also said to a producer whose
-transaction was too old: the broker fences it as if another had come."""
-
-FORBIDDEN = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "cluster",
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional id",
-}
-"""What brokers say to a user that lacks a right, and what it is a right on."""
-
-
-class Forbidden(Refused):
-    """The user of section [kafka] lacks a right. `rights.allowed` says which, where it is known."""
-
-    def __init__(self, error: KafkaError, where: str) -> None:
-        self.resource = FORBIDDEN[error.code()]
-        super().__init__(
-            f"{where}: {said(error)}. The Kafka user of section [kafka] lacks a right "
-            f"on a {self.resource}: README lists what each command needs"
-        )
-
 
 def _log_error(error: KafkaError) -> None:
     """Report what a client complains of; it repeats itself several times a second."""
@@ -109,6 +80,11 @@ def _log_error(error: KafkaError) -> None:
 _last_error = ""
 COMMON: dict[str, Any] = {"log_level": 2, "error_cb": _log_error}
 """librdkafka's own lines are left out: what matters of them comes as an error."""
+
+STEADY: dict[str, Any] = {"metadata.recovery.strategy": "none"}
+"""For clients that ask the coordinator of a group. With the default, a client that lost its lines
+to all brokers gives these up and learns of them anew, and waits for good for a coordinator that is
+one of those that it gave up. Without, it connects to them again."""
 
 PROMPT: dict[str, Any] = {"fetch.wait.max.ms": 100, "fetch.queue.backoff.ms": 5}
 """How a consumer fetches. After its queue was full, librdkafka would wait for a second before it
@@ -125,6 +101,14 @@ def session_seconds(config: Config) -> float:
     return int(config.kafka.get("session.timeout.ms", SESSION_MS)) / 1000
 
 
+def made(kind: Callable[[dict[str, Any]], C], properties: dict[str, Any]) -> C:
+    """A client with these properties. ConfigError if there is none that has them."""
+    try:
+        return kind(properties)
+    except KafkaException as error:
+        raise ConfigError(f"kafka: {hidden(error.args[0].str(), properties)}") from None
+
+
 def admin(config: Config) -> AdminClient:
     """A client of a cluster that answers; WalkstreamError soon if it does not."""
     seen: list[KafkaError] = []
@@ -136,10 +120,7 @@ def admin(config: Config) -> AdminClient:
         else:
             _log_error(error)
 
-    try:
-        client = AdminClient(COMMON | {"error_cb": on_error} | config.kafka)
-    except KafkaException as error:
-        raise ConfigError(f"kafka: {hidden(error.args[0].str(), config.kafka)}") from None
+    client = made(AdminClient, COMMON | STEADY | {"error_cb": on_error} | config.kafka)
     began = time.monotonic()
     while connecting:
         try:
@@ -165,6 +146,7 @@ def producer(config: Config, on_error: Callable[[KafkaError], None] | None = Non
             on_error(error)
 
     defaults: dict[str, KafkaValue] = {
+        "client.id": f"{identity(config)}-producer",
         "linger.ms": 5,
         # Some clients read no lz4, snappy or zstd without more. Gzip takes 75 us for a vector and
         # its row, so that a commit of 100,000 would be late, and makes the row no shorter.
@@ -173,8 +155,10 @@ def producer(config: Config, on_error: Callable[[KafkaError], None] | None = Non
         "queue.buffering.max.messages": 1_000_000,
         "queue.buffering.max.kbytes": 1_048_576,
     }
-    return Producer(
+    return made(
+        Producer,
         COMMON
+        | STEADY
         | defaults
         | config.kafka
         | {
@@ -183,7 +167,7 @@ def producer(config: Config, on_error: Callable[[KafkaError], None] | None = Non
             "retry.backoff.max.ms": max(1000, int(config.kafka.get("retry.backoff.max.ms", 0))),
             "transactional.id": identity(config),
             "partitioner": "murmur2_random",
-        }
+        },
     )
 
 
@@ -193,7 +177,8 @@ def group_consumer(config: Config) -> Consumer:
         "client.id": f"{identity(config)}-group",
         "session.timeout.ms": SESSION_MS,
     }
-    return Consumer(
+    return made(
+        Consumer,
         COMMON
         | defaults
         | config.kafka
@@ -206,7 +191,7 @@ def group_consumer(config: Config) -> Consumer:
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
             "isolation.level": "read_committed",
-        }
+        },
     )
 
 
@@ -222,7 +207,8 @@ def reading_consumer(
         "check.crcs": True,
         **PROMPT,
     }
-    return Consumer(
+    return made(
+        Consumer,
         COMMON
         | defaults
         | config.kafka
@@ -236,7 +222,7 @@ def reading_consumer(
             "enable.partition.eof": True,
             "socket.timeout.ms": _read_ms(config),
             **(more or {}),
-        }
+        },
     )
 
 
@@ -297,47 +283,6 @@ def checked(message: Message) -> Message:
             error = KafkaError(KafkaError.FENCED_INSTANCE_ID, error.str())
         raise failure(error, f"{topic}[{message.partition()}]" if topic else "consumer")
     return message
-
-
-def kafka_error(error: BaseException) -> KafkaError | None:
-    """What a client raised, if it is of Kafka.
-
-    A fatal error comes out of any call, as a SystemError if a callback was called meanwhile.
-    """
-    if isinstance(error, SystemError) and error.__cause__ is not None:
-        error = error.__cause__
-    return error.args[0] if isinstance(error, KafkaException) else None
-
-
-def said(error: KafkaError) -> str:
-    """What a client or a broker says, less how long the client was in some state before."""
-    return re.sub(r" ?\(after \d+ ?ms[^)]*\)", "", error.str()).rstrip(".")
-
-
-def failure(error: KafkaError, where: str) -> WalkstreamError:
-    """An error's message for the person who reads the log at night."""
-    if error.code() in FORBIDDEN:
-        return Forbidden(error, where)
-    if error.code() in TAKEN_OVER:
-        return Fenced(f"{where}: {said(error)}")
-    return KafkaTrouble(f"{where}: {error.name()}: {said(error)}. Restart the worker")
-
-
-def transaction_failure(
-    error: KafkaError, where: str, seconds: float, config: Config
-) -> WalkstreamError:
-    """The same of a transaction that began `seconds` ago.
-
-    The broker ends one that is too old, and fences its producer as if another one had its name.
-    """
-    most = float(config.kafka.get("transaction.timeout.ms", TRANSACTION_MS)) / 1000
-    if seconds <= most or error.code() == KafkaError.FENCED_INSTANCE_ID:
-        return failure(error, where)
-    return KafkaTrouble(
-        f"{where}: {said(error)}. The transaction took {seconds:.0f} s, longer than "
-        f'kafka."transaction.timeout.ms" ({most:g} s), so the broker ended it. Restart the worker; '
-        'if it comes again, raise kafka."transaction.timeout.ms", or look why the brokers are slow'
-    )
 
 
 def partitions(consumer: Consumer, topic: str) -> list[int]:

@@ -17,7 +17,8 @@ from confluent_kafka.admin import AdminClient, TopicDescription
 
 from streamer.errors import KafkaTrouble, Refused, WalkstreamError
 from streamer.kafka import topics as all_topics
-from streamer.kafka.clients import CALL_SECONDS, FORBIDDEN, Forbidden
+from streamer.kafka.clients import CALL_SECONDS
+from streamer.kafka.failures import FORBIDDEN, Forbidden
 from streamer.records import Layout
 from streamer.settings.sections import TopicSettings
 from streamer.wording import counted

@@ -2,23 +2,34 @@
 
 import time
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, MemberDescription
 
-from streamer.kafka.clients import CALL_SECONDS, SETTLING, failure, identity
+from streamer.kafka import clients
+from streamer.kafka.clients import CALL_SECONDS, SETTLING, identity
+from streamer.kafka.failures import failure
 from streamer.settings.sections import Config
+
+ANSWER_SECONDS = 4.0
+"""How long a client may take to say who is in a group, before a fresh one is asked."""
+PASSING = SETTLING | {KafkaError._TIMED_OUT, KafkaError._TRANSPORT}
+"""Answers that may be others a moment later."""
 
 
 def members(client: AdminClient, config: Config) -> list[MemberDescription]:
     """Who is in the group, a worker that died less than a session time-out ago included."""
     name, deadline = config.app.name, time.monotonic() + CALL_SECONDS
     while True:
-        asked = client.describe_consumer_groups([name], request_timeout=CALL_SECONDS)
+        asked = client.describe_consumer_groups([name], request_timeout=ANSWER_SECONDS)
         try:
             return list(asked[name].result().members)
         except KafkaException as error:
-            if error.args[0].code() not in SETTLING or time.monotonic() > deadline:
+            code = error.args[0].code()
+            if code not in PASSING or time.monotonic() > deadline:
                 raise failure(error.args[0], "describe group") from None
+            if code == KafkaError._TIMED_OUT:
+                # It may wait for a broker that is no more, and go on with that.
+                client = AdminClient(clients.COMMON | clients.STEADY | config.kafka)
             time.sleep(0.2)
 
 

@@ -13,7 +13,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 
 from streamer.errors import Refused
 from streamer.kafka import clients
-from streamer.kafka.clients import CALL_SECONDS, FORBIDDEN, Forbidden, failure
+from streamer.kafka.clients import CALL_SECONDS
+from streamer.kafka.failures import FORBIDDEN, Forbidden, failure, kafka_error
 from streamer.settings.sections import Config
 
 TOPIC, GROUP, TRANSACTIONAL_ID = "topic", "group", "transactional id"
@@ -146,7 +147,7 @@ def allowed(config: Config, command: str, ask: bool = True) -> Iterator[AdminCli
     try:
         yield admin
     except (Forbidden, KafkaException, SystemError) as error:
-        told = clients.kafka_error(error)
+        told = kafka_error(error)
         kind = None if told is None else FORBIDDEN.get(told.code())
         if isinstance(error, Forbidden):
             kind = error.resource

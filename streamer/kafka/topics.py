@@ -18,7 +18,7 @@ from confluent_kafka.admin import (
 
 from core.settings import DAY_MS, Duration
 from streamer.errors import WalkstreamError
-from streamer.kafka.clients import FORBIDDEN, Forbidden
+from streamer.kafka.failures import FORBIDDEN, Forbidden
 from streamer.settings.load import spelled
 from streamer.settings.sections import TopicSettings
 from streamer.wording import counted

@@ -16,19 +16,28 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from streamer.decode.deadletter import Headers
-from streamer.kafka import clients
-from streamer.kafka.clients import CALL_SECONDS, failure
+from streamer.errors import KafkaTrouble, WalkstreamError
+from streamer.kafka import bounded, clients
+from streamer.kafka.clients import CALL_SECONDS
+from streamer.kafka.failures import failure, said
 from streamer.settings.sections import Config
 
 log = logging.getLogger(__name__)
 
 SLOW_SECONDS = 0.5
 """A call that took longer may have been asked twice."""
+
+OFFSETS_SECONDS = 5.0
+"""How long the group's offsets may take. A fresh producer then does the transaction again, before
+the broker has ended this one."""
+STUCK_SECONDS = CALL_SECONDS + 5.0
+"""How long any other call may take, each of which has a time-out of its own."""
 
 
 class Send(NamedTuple):
@@ -79,19 +88,20 @@ class Transactions:
         # The broker takes them once the transaction before is settled everywhere, and so it does
         # records. Waiting for those first tells a late answer from a broker that is still at it.
         self.producer.flush(CALL_SECONDS)
+        send = partial(self.producer.send_offsets_to_transaction, offsets, group, CALL_SECONDS)
         with self._timed("offsets"):
-            self.producer.send_offsets_to_transaction(offsets, group, CALL_SECONDS)
+            bounded.within(OFFSETS_SECONDS, "the group's offsets", send)
 
     def commit(self) -> None:
         """Commit. KafkaException where that failed, or where its outcome is not known in time."""
         # However long the records take, nothing is asked twice by that.
         self.producer.flush(CALL_SECONDS)
         deadline, self.asked = time.monotonic() + CALL_SECONDS, True
+        commit = partial(self.producer.commit_transaction, CALL_SECONDS)
         with self._timed("a commit"):
             while True:
                 try:
-                    self.producer.commit_transaction(CALL_SECONDS)
-                    return
+                    return bounded.within(STUCK_SECONDS, "a commit", commit)
                 except KafkaException as error:
                     # A time-out says nothing about the outcome: only asking again does.
                     if not error.args[0].retriable() or time.monotonic() > deadline:
@@ -102,7 +112,8 @@ class Transactions:
         self.asked = True
         with self._timed("an abort"):
             self._doubt = self._doubt or "a transaction was aborted"
-            self.producer.abort_transaction(CALL_SECONDS)
+            abort = partial(self.producer.abort_transaction, CALL_SECONDS)
+            bounded.within(STUCK_SECONDS, "an abort", abort)
 
     @property
     def seconds(self) -> float:
@@ -130,14 +141,33 @@ class Transactions:
         Another process, or a broker, fenced the old one before its end was asked for: so nothing of
         it counts.
         """
-        most = int(self.config.kafka.get("transaction.timeout.ms", clients.TRANSACTION_MS)) / 1000
-        return error.fatal() and not self.asked and self.seconds <= most
+        return error.fatal() and not self.asked and self.seconds <= self._most
+
+    def failure(self, error: KafkaError, where: str) -> WalkstreamError:
+        """An error of the last transaction, for the person who reads the log at night.
+
+        The broker ends one that is too old, and fences its producer as if another had its name.
+        """
+        if self.seconds <= self._most or error.code() == KafkaError.FENCED_INSTANCE_ID:
+            return failure(error, where)
+        return KafkaTrouble(
+            f"{where}: {said(error)}. The transaction took {self.seconds:.0f} s, longer than "
+            f'kafka."transaction.timeout.ms" ({self._most:g} s), so the broker ended it. Restart '
+            'the worker; if it comes again, raise kafka."transaction.timeout.ms", or look why the '
+            "brokers are slow"
+        )
+
+    @property
+    def _most(self) -> float:
+        """How long a transaction may be open, in seconds."""
+        return int(self.config.kafka.get("transaction.timeout.ms", clients.TRANSACTION_MS)) / 1000
 
     def renew(self) -> None:
         """Take a fresh producer, if the name is still this worker's: it fences whoever has it."""
         self.check()
         log.info("a fresh producer, as the old one may have been heard twice (%s)", self._doubt)
-        # Its threads end here, and with them what it would ask once more.
+        # Its threads end here, and with them what it would ask once more. Those of one that is
+        # stuck in a call live on: what it asks, if ever, has an old epoch.
         del self.producer
         self._doubt = ""
         self.producer = self._fresh()
@@ -147,7 +177,8 @@ class Transactions:
         """A producer that has settled what was open under its id, and fenced whoever had it."""
         producer = clients.producer(self.config, self._on_error)
         try:
-            producer.init_transactions(CALL_SECONDS)
+            init = partial(producer.init_transactions, CALL_SECONDS)
+            bounded.within(STUCK_SECONDS, "init transactions", init)
         except KafkaException as error:
             raise failure(error.args[0], "init transactions") from error
         return producer

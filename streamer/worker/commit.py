@@ -41,7 +41,8 @@ from streamer import records
 from streamer.decode.ahead import Window
 from streamer.decode.deadletter import DeadLetter, Headers
 from streamer.errors import Refused, WalkstreamError
-from streamer.kafka.clients import FORBIDDEN, Partition, transaction_failure
+from streamer.kafka.clients import Partition
+from streamer.kafka.failures import FORBIDDEN
 from streamer.kafka.identity import Watch
 from streamer.kafka.transactions import Send, Transactions
 from streamer.records import Progress, Space
@@ -259,5 +260,4 @@ class Committer:
     def _failure(self, error: KafkaError, where: str) -> WalkstreamError:
         """What to tell of a transaction that failed: first of all, whether its topics are there."""
         changed = self.watch.explain()
-        failed = transaction_failure(error, where, self.transactions.seconds, self.config)
-        return changed or failed
+        return changed or self.transactions.failure(error, where)

@@ -156,7 +156,9 @@ def _starts(
     begins, ends = clients.begins(admin, where), clients.ends(admin, where)
     starts = begins
     if progress is not None:
-        group = Consumer(clients.COMMON | config.kafka | {"group.id": config.app.name})
+        group = clients.made(
+            Consumer, clients.COMMON | config.kafka | {"group.id": config.app.name}
+        )
         try:
             starts = restore.unread(config, where, progress, group, admin, accepted, manifest)
         finally:

@@ -15,7 +15,8 @@ from confluent_kafka.admin import AdminClient
 
 from streamer.errors import Fenced, KafkaTrouble, Refused, WalkstreamError
 from streamer.kafka import clients
-from streamer.kafka.clients import Partition, checked, failure, kafka_error
+from streamer.kafka.clients import Partition, checked
+from streamer.kafka.failures import failure, kafka_error
 from streamer.kafka.members import members, other_members
 from streamer.settings.sections import Config
 

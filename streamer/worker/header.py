@@ -23,6 +23,7 @@ from streamer import store as stores
 from streamer.decode.deadletter import Headers
 from streamer.errors import Refused
 from streamer.kafka import clients
+from streamer.kafka.failures import failure
 from streamer.kafka.identity import ROLES, Identity, identity
 from streamer.kafka.transactions import Send, Transactions
 from streamer.kafka.waiting import between
@@ -228,7 +229,7 @@ def check_nameless(config: Config, header: Space, admin: AdminClient) -> None:
     try:
         found = asked[name].result().topic_partitions or []
     except KafkaException as error:
-        raise clients.failure(error.args[0], "offsets of the group") from None
+        raise failure(error.args[0], "offsets of the group") from None
     if not any(tp.topic == clicks and tp.offset >= 0 for tp in found):
         raise Refused(
             f"{config.topics.model_state} has a model of an older version, which does not say "
@@ -368,7 +369,7 @@ def claim(
             raise
         transactions.commit()
     except KafkaException as error:
-        raise clients.failure(error.args[0], "write the header") from error
+        raise failure(error.args[0], "write the header") from error
     readback.expect(sends[-1])
 
 

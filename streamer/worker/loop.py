@@ -22,7 +22,8 @@ from streamer.decode.guarded import GuardedDecoder
 from streamer.errors import Fenced, KafkaTrouble, Refused, WalkstreamError
 from streamer.folders import guarded
 from streamer.kafka import clients, rights, topics, unreadable
-from streamer.kafka.clients import Partition, failure, kafka_error
+from streamer.kafka.clients import Partition
+from streamer.kafka.failures import failure, kafka_error
 from streamer.kafka.identity import Watch, identity
 from streamer.kafka.transactions import Transactions
 from streamer.settings.sections import Config

@@ -40,7 +40,7 @@ def of(
     `beat` is called again and again while it is waited for the end of a session.
     """
     try:
-        admin = AdminClient(clients.COMMON | config.kafka)
+        admin = AdminClient(clients.COMMON | clients.STEADY | config.kafka)
         admin.list_topics(timeout=LOOK_SECONDS)
     except KafkaException:
         return KafkaTrouble(

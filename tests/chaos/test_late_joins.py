@@ -1,4 +1,4 @@
-"""Requests of a worker that reach the broker late and twice, and end it as another process would.
+"""Lines that break, and requests of a worker that reach the broker late and twice.
 
 The line breaks after the request was sent; the worker asks again, is answered, and runs. Then the
 first request arrives. The group makes a member of it that nobody is, or the producer is fenced.
@@ -18,6 +18,7 @@ from proxy import (
     HEARTBEAT,
     INIT_PRODUCER_ID,
     JOIN_GROUP,
+    PRODUCE,
     REQUEST,
     RESPONSE,
     Frame,
@@ -54,7 +55,7 @@ def asked_twice(app: App, proxy: Proxy, api: int) -> tuple[Process, Rule]:
     """A worker that runs, and its first request of this kind, which is still to come."""
 
     def is_ours(frame: Frame) -> bool:
-        return frame.client in (f"{app.name}-0-group", "rdkafka")
+        return frame.client in (f"{app.name}-0-group", f"{app.name}-0-producer")
 
     late = proxy.hold(api, REQUEST, times=1, where=is_ours)
     worker = app.worker(**{"kafka__bootstrap__servers": proxy.address})
@@ -89,6 +90,30 @@ def test_a_late_request_for_a_producer_is_no_other_process(
     with App(broker.direct, tmp_path, SETTINGS) as app:
         worker, late = asked_twice(app, proxy, INIT_PRODUCER_ID)
         late.remove()
+        goes_on(app, worker)
+
+
+@pytest.mark.parametrize("strategy", ["none", "rebootstrap"])
+def test_a_worker_goes_on_after_its_lines_broke(
+    broker: Broker, proxy: Proxy, tmp_path: Path, strategy: str
+) -> None:
+    """The producer's at a record, and then all. By default its client then waits for good for a
+    broker that it gave up, as any client may if a broker left the cluster for a while."""
+    with App(broker.direct, tmp_path, SETTINGS) as app:
+        settings = {"kafka.bootstrap.servers": proxy.address}
+        if strategy != "none":
+            settings["kafka.metadata.recovery.strategy"] = strategy
+        worker = app.worker(**settings).running()
+        app.publish(CLICKS[:100])
+        worker.until(app.caught_up, "the first clicks")
+        name = f"{app.name}-0-producer"
+        broken = proxy.break_lines(PRODUCE, REQUEST, 1, lambda frame: frame.client == name)
+        app.publish(CLICKS[100:200])
+        broken.wait()
+        worker.until(app.caught_up, "the clicks after the producer's line broke")
+        assert ("did not come back" in worker.output) == (strategy == "rebootstrap")
+        if strategy == "none":
+            proxy.close_lines()
         goes_on(app, worker)
 
 
