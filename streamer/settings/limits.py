@@ -87,8 +87,11 @@ _OWNED = {
     "isolation.level": _FOR_US,
     "partition.assignment.strategy": _FOR_US,
     "partitioner": _FOR_US,
+    "topic.blacklist": "would hide topics that Walkstream reads: take the line out",
 }
 """Properties of [kafka] that are not the user's to set, and why."""
+_CODE = re.compile(r"\w+_cb|on_\w+|logger|opaque|default\.topic\.config")
+"""Those that the client library takes no text for."""
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
@@ -134,6 +137,8 @@ def problems(config: "Config") -> Iterator[tuple[str, str]]:
     for key in config.kafka:
         if key in _OWNED:
             yield f"kafka.{key}", _OWNED[key]
+        elif _CODE.fullmatch(key):
+            yield f"kafka.{key}", "takes a function, which no text can be: take the line out"
     yield from _click_problems(config)
     yield from _name_problems(config)
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.settings import Duration
+from streamer.errors import ConfigError
 from streamer.kafka import clients
 from streamer.settings import file as settings_file
 from streamer.settings.load import leaves, load_with_origins, refuse, spelled
@@ -88,8 +89,10 @@ def _kafka_problems(config: Config) -> Iterator[tuple[str, str]]:
     if found:
         return
     for client in (clients.producer, clients.group_consumer, clients.reading_consumer):
-        if problem := _refusal(partial(client, replace(config, kafka=given))):
-            yield "kafka", hidden(problem, config.kafka)
+        try:
+            client(replace(config, kafka=given))
+        except ConfigError as error:
+            yield "kafka", str(error).removeprefix("kafka: ")
             return
 
 

@@ -173,7 +173,7 @@ def test_a_wrong_setting_ends_the_command_with_exit_code_2() -> None:
             r"^kafka\.bootstrap\.server: No such .* \(from --set\)",
         ),
         (["kafka.linger.ms=soon"], r"^kafka\.linger\.ms: Invalid value"),
-        (["kafka.error_cb=x"], r"^kafka\.error_cb: expected error_cb"),
+        (["kafka.error_cb=x"], r"^kafka\.error_cb: takes a function"),
         (["kafka.a=1", "kafka.b=1"], r"^2 settings are wrong:\n  kafka\.a: .*\n  kafka\.b: "),
         (["kafka.acks=1"], r"^kafka: .*`acks` must be set to `all`"),
         (["kafka.session.timeout.ms=900000"], r"^kafka: .*max\.poll\.interval\.ms"),
