@@ -20,8 +20,9 @@ from streamer.settings.sections import KafkaValue
 _MAX_SCHEMA_ID = 2**31 - 1
 _DEFAULTS: dict[str, KafkaValue] = {"timeout": 5, "max.retries": 2}
 """The client's own wait has no end."""
-_NOT_THE_RECORD = frozenset({401, 403, 407, 408, 429})
-"""Refusals below 500 that say nothing about the schema that was asked for."""
+_UNKNOWN = frozenset({40401, 40402, 40403})
+"""What a registry says of a subject, a version or a schema that it does not have. A 404 without
+that comes of a wrong path, or of something else than a registry."""
 
 UNKNOWN_SECONDS = 60.0
 """So long an id that the registry does not know is not asked for again."""
@@ -116,12 +117,12 @@ class Registry:
                     f"{ANSWER_SECONDS:.0f} s: look whether it is overloaded, then start again"
                 ) from None
             except Exception as error:  # of the HTTP library, the client, or of a wrong answer
-                status = getattr(error, "http_status_code", 0)
-                if not 400 <= status < 500 or status in _NOT_THE_RECORD:
-                    problem = hidden(f"{type(error).__name__}: {error}", self._config)
+                if getattr(error, "error_code", None) not in _UNKNOWN:
+                    problem = cut(hidden(f"{type(error).__name__}: {error}", self._config), 300)
                     raise WalkstreamError(
                         f"the schema registry at {self._url} did not give schema {schema_id} "
-                        f"({problem}): check registry.url and its credentials, and that it runs"
+                        f"({problem}): check registry.url, its path and credentials, and that it "
+                        "is a schema registry and runs"
                     ) from error
                 self._missed = time.monotonic()
                 self._unknown[schema_id] = self._missed + UNKNOWN_SECONDS
@@ -172,6 +173,8 @@ class Registry:
                 references[reference.name] = found.schema_str or ""
 
         schema = self._client.get_schema(schema_id)
+        if schema.schema_str is None:
+            raise ValueError("the answer holds no schema")
         try:
             add(schema)
         except _TooManyReferences:

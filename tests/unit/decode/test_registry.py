@@ -80,11 +80,12 @@ FIELDS = {"item_id": "product.sku", "ts": "at", "event_type": "action"}
 
 
 class StandIn:
-    """The part of a registry that a reader asks; `status` other than 0 answers everything."""
+    """The part of a registry that a reader asks; `status` other than 0 answers everything, with
+    what `says`, if that is anything."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.status = 0
+        self.status, self.says = 0, b""
         self.holds = threading.Event()
         """Cleared, nothing is answered."""
         self.holds.set()
@@ -101,7 +102,8 @@ class StandIn:
                 status = stand_in.status or (200 if path in SCHEMAS else 404)
                 self.send_response(status)
                 self.end_headers()
-                self.wfile.write(json.dumps(SCHEMAS.get(path, unknown)).encode())
+                answer = json.dumps(SCHEMAS.get(path, unknown)).encode()
+                self.wfile.write(stand_in.says if stand_in.status and stand_in.says else answer)
 
             def log_message(self, format: str, *args: object) -> None:
                 """Nothing: the output of a test is for what went wrong."""
@@ -292,6 +294,20 @@ def test_a_registry_that_refuses_is_not_the_fault_of_the_record(
     with pytest.raises(
         WalkstreamError, match=f"schema registry at {registry.url}.*HTTP.* {status}"
     ):
+        decode(decoder(registry), avro(click()))
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 405, 410])
+@pytest.mark.parametrize(
+    "says",
+    [b"<html>nginx", b'{"error_code": 404, "message": "HTTP 404 Not Found"}', b"{}", b"[]", b"4"],
+)
+def test_what_is_no_registry_is_not_the_fault_of_the_record(
+    registry: StandIn, status: int, says: bytes
+) -> None:
+    """As of a wrong path in registry.url: all clicks would be dead letters."""
+    registry.status, registry.says = status, says
+    with pytest.raises(WalkstreamError, match=r"did not give schema 1 .*check registry\.url"):
         decode(decoder(registry), avro(click()))
 
 
