@@ -25,7 +25,7 @@ from streamer.decode.deadletter import Headers
 from streamer.errors import KafkaTrouble, WalkstreamError
 from streamer.kafka import bounded, clients
 from streamer.kafka.clients import CALL_SECONDS
-from streamer.kafka.failures import failure, said
+from streamer.kafka.failures import FORBIDDEN, failure, said
 from streamer.settings.sections import Config
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ SLOW_SECONDS = 0.5
 OFFSETS_SECONDS = 5.0
 """How long the group's offsets may take. A fresh producer then does the transaction again, before
 the broker has ended this one."""
+STILL_SECONDS = 2.0
+"""Records that do not move for so long are not waited for before the offsets are sent."""
 STUCK_SECONDS = CALL_SECONDS + 5.0
 """How long any other call may take, each of which has a time-out of its own."""
 
@@ -87,7 +89,10 @@ class Transactions:
         """Add offsets of a consumer group, given its metadata, to the open transaction."""
         # The broker takes them once the transaction before is settled everywhere, and so it does
         # records. Waiting for those first tells a late answer from a broker that is still at it.
-        self.producer.flush(CALL_SECONDS)
+        # Records that do not move may be of a transaction that failed already, as it will say.
+        left = len(self.producer) + 1
+        while 0 < (now := self.producer.flush(STILL_SECONDS)) < left:
+            left = now
         send = partial(self.producer.send_offsets_to_transaction, offsets, group, CALL_SECONDS)
         with self._timed("offsets"):
             bounded.within(OFFSETS_SECONDS, "the group's offsets", send)
@@ -146,9 +151,11 @@ class Transactions:
     def failure(self, error: KafkaError, where: str) -> WalkstreamError:
         """An error of the last transaction, for the person who reads the log at night.
 
-        The broker ends one that is too old, and fences its producer as if another had its name.
+        The broker ends one that is too old, and fences its producer as if another had its name. Of
+        a topic that may not be written to, its records wait for as long as that.
         """
-        if self.seconds <= self._most or error.code() == KafkaError.FENCED_INSTANCE_ID:
+        is_told = error.code() in FORBIDDEN or error.code() == KafkaError.FENCED_INSTANCE_ID
+        if is_told or self.seconds <= self._most:
             return failure(error, where)
         return KafkaTrouble(
             f"{where}: {said(error)}. The transaction took {self.seconds:.0f} s, longer than "
