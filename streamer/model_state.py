@@ -42,14 +42,14 @@ def reserved(
 def row_keys(
     consumer: Consumer, begins: Mapping[Partition, int], ends: Mapping[Partition, int],
     beat: Callable[[], None],
-) -> set[bytes]:  # fmt: skip
-    """Keys of items and attributes whose newest record is no tombstone, in any of the topics."""
-    living: dict[str, set[bytes]] = {topic: set() for topic, _ in begins}
+) -> dict[Partition, set[bytes]]:  # fmt: skip
+    """Keys of items and attributes whose newest record in a partition is no tombstone."""
+    living: dict[Partition, set[bytes]] = {partition: set() for partition in begins}
     for message in between(consumer, begins, ends, beat):
-        key, keys = message.key(), living[message.topic() or ""]
+        key, keys = message.key(), living[partition_of(message)]
         if key is not None and records.is_row(key):
             (keys.discard if message.value() is None else keys.add)(key)
-    return set().union(*living.values())
+    return living
 
 
 STOP_IT = (
@@ -71,6 +71,8 @@ def no_workers(message: Message) -> str:
 
 def is_ours(key: bytes, value: bytes) -> bool:
     """Whether this is what workers write under a reserved key."""
+    if records.is_malformed(key):
+        return False
     try:
         order(key, value)
     except (msgspec.MsgspecError, ValueError):
@@ -79,17 +81,16 @@ def is_ours(key: bytes, value: bytes) -> bool:
 
 
 def order(key: bytes, value: bytes) -> int:
-    """What increases from one record of a reserved key to the next. Raises if it is not ours."""
-    if key.startswith((records.PROGRESS, records.ITEMS)):
-        records.progress_partition(key)
+    """What increases from one record of a well-formed reserved key to the next.
+
+    Raises if the value is not ours.
+    """
     if key.startswith(records.PROGRESS):
         return msgspec.msgpack.decode(value, type=records.Progress).commit
     if key == records.MANIFEST:
         return msgspec.msgpack.decode(value, type=records.Manifest).commit
     if key == records.PLACEMENT:
         return records.unpack_placement(value, 1).epoch
-    if key.startswith(records.VERSION):
-        int(key.removeprefix(records.VERSION))
     if key.startswith((records.VERSION, records.ITEMS)):
         return msgspec.msgpack.decode(value, type=int)
     if key == records.SPACE:

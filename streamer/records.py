@@ -11,7 +11,8 @@ are items, and attributes under `core.ids.vocabulary.ATTRIBUTE`; their values ar
 """
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, Self
 from zlib import crc32
 
@@ -60,6 +61,39 @@ def is_item(key: bytes) -> bool:
 def is_row(key: bytes) -> bool:
     """Whether it is the key of an item or of an attribute, and not a reserved one."""
     return is_item(key) or key.startswith(ATTRIBUTE)
+
+
+_NUMBER = rb"(?:0|[1-9][0-9]{0,8})"
+_SHAPES = [
+    (PROGRESS, re.compile(rb"[!-~]{1,249}/" + _NUMBER)),
+    (ITEMS, re.compile(rb"[!-~]{1,249}/" + _NUMBER)),
+    (VERSION, re.compile(_NUMBER)),
+    (FORMER_APP, re.compile(rb"(?:[0-9a-f]{2})+")),
+    (FORGOTTEN, re.compile(rb"[0-9a-f]{32}")),
+]
+"""What follows the first part of a reserved key; of two that fit the longer one is first."""
+
+
+def is_malformed(key: bytes) -> bool:
+    """Whether it begins as a reserved key and goes on as none that is ever written."""
+    for prefix, shape in _SHAPES:
+        if key.startswith(prefix):
+            rest = key.removeprefix(prefix)
+            return not shape.fullmatch(rest) or (prefix == FORMER_APP and not _is_text(rest))
+    return False
+
+
+def _is_text(hexed: bytes) -> bool:
+    try:
+        bytes.fromhex(hexed.decode()).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def well_formed(entries: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """The entries of a folder whose keys can be read: older versions took in any."""
+    return ((key, value) for key, value in entries if not is_malformed(key))
 
 
 class Layout(msgspec.Struct, frozen=True):

@@ -159,19 +159,19 @@ class Store:
     def progress(self) -> dict[tuple[str, int], Progress]:
         return {
             records.progress_partition(key): msgspec.msgpack.decode(value, type=Progress)
-            for key, value in self.scan("meta", records.PROGRESS)
+            for key, value in records.well_formed(self.scan("meta", records.PROGRESS))
         }
 
     def items_taken(self) -> dict[tuple[str, int], int]:
         """Offset of each partition of `items` up to which commits have taken attributes in."""
         return {
             records.progress_partition(key): msgspec.msgpack.decode(value, type=int)
-            for key, value in self.scan("meta", records.ITEMS)
+            for key, value in records.well_formed(self.scan("meta", records.ITEMS))
         }
 
     def forgotten(self) -> set[bytes]:
         """Keys of the users whose clicks do not count (`streamer.admin.forget`)."""
-        return {key for key, _ in self.scan("meta", records.FORGOTTEN)}
+        return {key for key, _ in records.well_formed(self.scan("meta", records.FORGOTTEN))}
 
     def bytes_used(self) -> dict[str, int]:
         """What RocksDB holds: in files, and in memory for writes and for reads."""
@@ -180,7 +180,7 @@ class Store:
     def versions(self) -> dict[int, int]:
         return {
             int(key.removeprefix(records.VERSION)): msgspec.msgpack.decode(value, type=int)
-            for key, value in self.scan("meta", records.VERSION)
+            for key, value in records.well_formed(self.scan("meta", records.VERSION))
         }
 
     def tail_offsets(self) -> dict[tuple[str, int], int]:

@@ -47,15 +47,21 @@ def begin(
         where = [(topic, p) for topic in topics for p in clients.partitions(consumer, topic)]
         begins, ends = clients.begins(admin, where), clients.ends(admin, where)
         there = row_keys(consumer, begins, ends, beat)
-        dead = sorted(key for key in there if store.row(key) is None)
+    dead = {
+        where: {key for key in keys if store.row(key) is None} for where, keys in there.items()
+    }
     # A torn commit has used the next version already.
     newest = max(engine.versions.values(), default=0) + 1
     engine.versions = dict.fromkeys(range(engine.partitions), newest)
     engine.publish_all()
-    partitions = hash_keys(dead, engine.partitions)[0].tolist() if dead else []
+    # A row is deleted where it lies: what no worker wrote may lie anywhere.
+    state = config.topics.model_state
+    rows = [(key, p) for (topic, p), keys in dead.items() if topic == state for key in keys]
+    vectors = sorted(set().union(*dead.values()) - {key for key, _ in rows})
+    places = hash_keys(vectors, engine.partitions)[0].tolist() if vectors else []
     return [
         Gone(key, partition, newest + 1, records.is_item(key))
-        for key, partition in zip(dead, partitions, strict=True)
+        for key, partition in sorted([*rows, *zip(vectors, places, strict=True)])
     ]
 
 
@@ -65,7 +71,7 @@ def finish(config: Config, store: Store, tail: Tail, commit: int) -> None:
         forget.write(config, tail.forgotten)
     # The manifest has its place in partition 0, and the commit has written it there.
     reserved = [
-        (message.partition() or 0, key, None if key == records.MANIFEST else store.meta(key))
+        (message.partition() or 0, key, None if _leaves(key) else store.meta(key))
         for message in tail.overwritten
         if not records.is_row(key := message.key() or b"")
         and (message.partition(), key) != (0, records.MANIFEST)
@@ -74,3 +80,8 @@ def finish(config: Config, store: Store, tail: Tail, commit: int) -> None:
     tail.overwritten.clear()
     store.write_entries({"meta": [(stores.REPAIR, None)]})
     log.info("repaired: all rows and vectors were published again in commit %d", commit)
+
+
+def _leaves(key: bytes) -> bool:
+    """Whether what lies over a reserved key is deleted, whatever the folder has under it."""
+    return key == records.MANIFEST or records.is_malformed(key)

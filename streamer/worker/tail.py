@@ -152,6 +152,12 @@ class Tail:
                 out += self._describe(message, described)
             elif key is None:
                 continue
+            elif records.is_malformed(key):
+                self.strange.pop(key, None)
+                if value is not None:
+                    self.strange[key] = message
+                else:  # a folder of an older version may have it
+                    meta[key] = None
             elif key.startswith(records.FORGOTTEN):
                 meta[key] = value
                 (self.forgotten.add if value is not None else self.forgotten.discard)(key)
