@@ -20,7 +20,7 @@ from streamer.kafka.transactions import Transactions
 from streamer.model_state import reserved
 from streamer.records import Manifest, Space
 from streamer.settings.sections import Config
-from streamer.worker import header
+from streamer.worker import claiming
 from streamer.worker.readback import Readback
 
 
@@ -59,7 +59,7 @@ def run(config: Config, old: str) -> None:
             former = {*space.former, old} - {new}
             owned = msgspec.structs.replace(space, app=new, former=sorted(former))
             # A worker that joined since then believes the header that it read.
-            header.claim(
+            claiming.claim(
                 before,
                 owned,
                 hashed,

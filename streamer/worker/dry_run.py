@@ -30,7 +30,7 @@ from streamer.records import Progress, Space
 from streamer.settings.sections import Config
 from streamer.terminal import Console
 from streamer.wording import counted
-from streamer.worker import age, checkpoint, header, publishers, restore
+from streamer.worker import age, checkpoint, folder, header, publishers, restore
 from streamer.worker.header import Accepted, Difference
 
 SAMPLE = 2000
@@ -68,7 +68,7 @@ def _run(config: Config, admin: AdminClient, accepted: Accepted) -> None:
     if others := other_members(admin, config):
         console.print(f"in group {config.app.name} now: {', '.join(others)}", style="yellow")
     now = identity(admin, config.topics)
-    known = _folder(config, now, accepted, console)
+    known = _folder(config, admin, now, accepted, console)
     consumer = clients.tail_consumer(config)
     try:
         progress, manifest = _progress(config, admin, consumer, known, now, accepted, console)
@@ -82,7 +82,9 @@ def _run(config: Config, admin: AdminClient, accepted: Accepted) -> None:
     console.print("dry run: nothing was written, joined or learned")
 
 
-def _folder(config: Config, now: Identity, accepted: Accepted, console: Console) -> Known:
+def _folder(
+    config: Config, admin: AdminClient, now: Identity, accepted: Accepted, console: Console
+) -> Known:
     """Says what the state folder is."""
     path = Path(config.state.dir)
     forget.check_reset(path)
@@ -90,7 +92,7 @@ def _folder(config: Config, now: Identity, accepted: Accepted, console: Console)
         console.print(f"{escape(str(path))}: no state folder yet: rows come from Kafka")
         return Known(None, {}, {}, {}, {}, None)
     with reading(path) as store:
-        header.check_folder(config, store, now, accepted)
+        folder.check(config, store, now, accepted, admin)
         if (space := store.space) is not None:
             space.check(Space.of(config.engine_settings, space.partitions), str(path))
         saved, rows = checkpoint.pointer(store), counts.rows(store)[0]
@@ -166,7 +168,7 @@ def _starts(
     table = Table("partition", "begins at", "to learn", "to fold again", title="Clicks")
     for partition, begin in starts.items():
         name, again = label(partition), 0
-        if progress:
+        if progress and header.has_learned(progress):
             first = folded.get(partition_name(partition), begins[partition])
             again = begin - restore.reachable(name, first, begins[partition], accepted.loss)
         table.add_row(

@@ -14,34 +14,30 @@ from confluent_kafka import (
     Consumer,
     ConsumerGroupTopicPartitions,
     KafkaException,
-    TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
 
+from core.graph import graph
 from streamer import records
 from streamer import store as stores
-from streamer.decode.deadletter import Headers
 from streamer.errors import Refused
 from streamer.kafka import clients
+from streamer.kafka.clients import Partition
 from streamer.kafka.failures import failure
 from streamer.kafka.identity import ROLES, Identity, identity
-from streamer.kafka.transactions import Send, Transactions
-from streamer.kafka.waiting import between
-from streamer.model_state import is_ours, reserved
-from streamer.records import Layout, Progress, Space, commit_mark
-from streamer.settings.sections import Config, KafkaValue, TopicSettings
+from streamer.kafka.transactions import Transactions
+from streamer.model_state import reserved
+from streamer.records import Layout, Progress, Space
+from streamer.settings.sections import Config, TopicSettings
 from streamer.store import Store
 from streamer.wording import counted
-from streamer.worker import checkpoint, publishers, repair
+from streamer.worker import checkpoint, claiming, publishers, repair
 from streamer.worker.readback import Readback
 
 log = logging.getLogger(__name__)
 
 LOSS, REPAIR, NEVER, TOLD = "--accept-loss", "--repair", "", "told"
 """What lets a worker begin in spite of a difference: an option, nothing, or nothing needed."""
-
-
-UNCOMMITTED: dict[str, KafkaValue] = {"isolation.level": "read_uncommitted"}
 
 
 class Accepted(NamedTuple):
@@ -160,12 +156,14 @@ def ids(header: Space) -> dict[str, str]:
 def settle(
     config: Config, store: Store, now: Identity, accepted: Accepted, readback: Readback,
     transactions: Transactions, admin: AdminClient, read: int, member: Consumer | None = None,
+    first: Callable[[], Mapping[Partition, int]] = dict,
 ) -> Space:  # fmt: skip
     """The header of the model, written anew where it was none, or says what is no more.
 
     Refused if it does not fit, or if another app is writing one right now. `read` is the offset up
     to which partition 0 of `model-state` was read, `member` that of the group, whose offsets are
-    set with the progress.
+    set with the progress. Where there is no progress, `first` says where the clicks begin, and
+    that is written down: asked for once more after a stop, it might be later.
     """
     header, known = store.space, folder_ids(store)
     renewed = _renewed(store, now)
@@ -193,8 +191,8 @@ def settle(
         if role in old and old[role].id == layouts[role].id:
             # Keys stay where they are, however many partitions there are by now.
             layouts[role] = Layout(layouts[role].id, old[role].partitions)
-    if "item_vectors" in old and not accepted.repair and (before := old["item_vectors"].id):
-        # Until all vectors are published again each start has to say so.
+    if "item_vectors" in old and (before := old["item_vectors"].id):
+        # Until all vectors are published again (`repaired`) each start has to say so.
         layouts["item_vectors"] = Layout(before, layouts["item_vectors"].partitions)
     partitions = wanted.partitions if header is None or is_new else header.partitions
     layouts["model_state"] = Layout(layouts["model_state"].id, partitions)
@@ -203,16 +201,33 @@ def settle(
         former=header.former if header is not None else [],
         cluster=now.cluster or (header.cluster if header is not None else ""),
     )  # fmt: skip
-    if space != header or is_new:
+    changes = _progress(config, store, first) | _reset(config, store, admin, reset)
+    if space != header or is_new or changes:
         if store.progress():
             readback.last = max(readback.last or 0, *(p.commit for p in store.progress().values()))
-        claim(
-            config, space, _reset(config, store, admin, reset), readback, transactions,
-            lambda: _check_first(config, admin, read, readback.beat), member,
+        claiming.claim(
+            config, space, changes, readback, transactions,
+            lambda: claiming.check_first(config, admin, read, readback.beat), member,
         )  # fmt: skip
         store.set_meta({records.SPACE: msgspec.msgpack.encode(space)})
     _renew_folder(store, now, renewed)
     return space
+
+
+def repaired(
+    config: Config, store: Store, now: Identity, readback: Readback, transactions: Transactions
+) -> None:
+    """Write the header that knows the topic of the vectors as it is, which has all of them now.
+
+    It is written also where nothing differs: something that is no header may lie over the last one.
+    """
+    space, name = store.space, now.topics["item_vectors"].id
+    assert space is not None, "a worker has a header since it settled"
+    was = space.topics["item_vectors"]
+    layouts = space.topics | {"item_vectors": Layout(name or was.id, was.partitions)}
+    space = msgspec.structs.replace(space, topics=layouts)
+    claiming.claim(config, space, {}, readback, transactions)
+    store.set_meta({records.SPACE: msgspec.msgpack.encode(space)})
 
 
 def check_nameless(config: Config, header: Space, admin: AdminClient) -> None:
@@ -267,7 +282,12 @@ def refuse(what: Iterable[Difference], accepted: Accepted) -> None:
 
 def is_replay(store: Store) -> bool:
     """Whether this is a folder of `replay` that no worker has published yet."""
-    return store.meta(stores.ORIGIN) is not None and not store.progress()
+    return store.meta(stores.ORIGIN) is not None and not has_learned(store.progress())
+
+
+def has_learned(progress: Mapping[Partition, Progress]) -> bool:
+    """Whether a round is in the model, and not only where the first one begins."""
+    return any(p.round for p in progress.values())
 
 
 def folder_ids(store: Store) -> dict[str, str]:
@@ -289,13 +309,20 @@ def void(config: Config, store: Store, now: Identity) -> set[str]:
     return {str(getattr(config.topics, role)) for role in _renewed(store, now)}
 
 
-def check_folder(config: Config, store: Store, now: Identity, accepted: Accepted) -> None:
-    """Refused if the folder's model cannot be that of `model-state`: then none of it is read."""
-    known, header = folder_ids(store), store.space
-    if header is not None and known:
-        blank = msgspec.structs.replace(header, app="", cluster="", topics={})
-        found = differences(config.app.name, config.topics, blank, known, now)
-        refuse([one for one in found if one.role in ("cluster", "model_state")], accepted)
+def _progress(
+    config: Config, store: Store, first: Callable[[], Mapping[Partition, int]]
+) -> dict[bytes, Progress | None]:
+    """What to write of the progress though it has not changed: where it begins, or of another app.
+
+    The offsets of the group go with it. Those that it has may be of a time before the model was
+    handed over, and a later look at them would take them for those of this model.
+    """
+    progress: Mapping[Partition, Progress] = store.progress()
+    if not progress:
+        progress = {where: Progress(offset, graph.NEVER, 0, 0) for where, offset in first().items()}
+    elif not records.is_of_another(store.meta(records.MANIFEST), config.app.name):
+        return {}
+    return {records.progress_key(*where): one for where, one in progress.items()}
 
 
 def _renew_folder(store: Store, now: Identity, renewed: set[str]) -> None:
@@ -312,9 +339,6 @@ def _reset(
     """What has to change of the progress, as the topics it is of were made anew; None deletes."""
     progress, clicks = store.progress(), config.topics.clicks
     out: dict[bytes, Progress | None] = {}
-    if records.is_of_another(store.meta(records.MANIFEST), config.app.name):
-        # The offsets of the group are of an earlier time, and from now on it is asked for them.
-        out |= {records.progress_key(*partition): p for partition, p in progress.items()}
     if "clicks" in roles and progress:
         described = admin.list_topics(clicks, clients.CALL_SECONDS).topics[clicks]
         there = [(clicks, partition) for partition in described.partitions]
@@ -327,74 +351,3 @@ def _reset(
     if "items" in roles:
         out |= {records.items_key(*partition): None for partition in store.items_taken()}
     return out
-
-
-def claim(
-    config: Config, space: Space, changes: Mapping[bytes, Progress | bytes | None],
-    readback: Readback, transactions: Transactions, check: Callable[[], None] = lambda: None,
-    member: Consumer | None = None,
-) -> None:  # fmt: skip
-    """Write the header and other reserved records, in a commit of its own.
-
-    `check` is called before the commit; what it raises aborts it. The offsets of the group change
-    with the progress: the old ones may be those of a topic that is no more.
-    """
-    topic, encode = config.topics.model_state, msgspec.msgpack.encode
-    commit = 0 if readback.last is None else readback.last + 1
-    mark: Headers = [(records.COMMIT_HEADER, commit_mark(config.app.name, commit))]
-    sends = [Send(topic, 0, records.SPACE, encode(space), mark)]
-    offsets = []
-    for key, change in changes.items():
-        partition = 0
-        if key.startswith((records.PROGRESS, records.ITEMS)):
-            where = records.progress_partition(key)
-            partition = where[1] % space.partitions
-        if isinstance(change, Progress):
-            offsets.append(TopicPartition(*where, change.offset))
-            change = encode(msgspec.structs.replace(change, commit=commit))
-        sends.append(Send(topic, partition, key, change, mark))
-    readback.settle()
-    sends.append(readback.manifest(commit, sends))
-    try:
-        transactions.begin()
-        for send in sends:
-            transactions.send(send)
-        transactions.producer.flush(clients.CALL_SECONDS)
-        if member is not None and offsets:
-            transactions.offsets(offsets, member.consumer_group_metadata())
-        try:
-            check()
-        except Refused:
-            transactions.abort()
-            raise
-        transactions.commit()
-    except KafkaException as error:
-        raise failure(error.args[0], "write the header") from error
-    readback.expect(sends[-1])
-
-
-def _check_first(config: Config, admin: AdminClient, read: int, beat: Callable[[], None]) -> None:
-    """Refused if another app writes its header at the same time, and was first.
-
-    Of several apps that find no header, the one whose record lies first in the log has the model:
-    the others see that record, committed or not, before they commit theirs.
-    """
-    first = _first(config, admin, read, beat)
-    if first != config.app.name:
-        raise Refused(
-            f"app {first!r} began to write its model to {config.topics.model_state} at the same "
-            "moment: two apps cannot share a model. Give each its own topics (section [topics]), "
-            "or start only one of them"
-        )
-
-
-def _first(config: Config, admin: AdminClient, read: int, beat: Callable[[], None]) -> str:
-    """The app of the first header at or behind offset `read` of partition 0, committed or not."""
-    where = config.topics.model_state, 0
-    end = clients.ends(admin, [where])
-    with closing(clients.reading_consumer(config, "header", UNCOMMITTED)) as consumer:
-        for message in between(consumer, {where: read}, end, beat):
-            key, value = message.key(), message.value()
-            if key == records.SPACE and value is not None and is_ours(key, value):
-                return msgspec.msgpack.decode(value, type=Space).app
-    return ""

@@ -19,7 +19,7 @@ from streamer.admin import forget
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Decoded
 from streamer.decode.guarded import GuardedDecoder
-from streamer.errors import Fenced, KafkaTrouble, Refused, WalkstreamError
+from streamer.errors import Fenced, Refused, WalkstreamError
 from streamer.folders import guarded
 from streamer.kafka import clients, rights, topics, unreadable
 from streamer.kafka.clients import Partition
@@ -70,7 +70,7 @@ def run(config: Config, accepted: Accepted) -> None:
                 error = error.__cause__  # of a callback, from within a call that failed as well
             if (kafka := kafka_error(error)) is not None:
                 error = failure(kafka, "kafka")
-            if isinstance(error, (KafkaTrouble, Fenced)):
+            if isinstance(error, WalkstreamError):
                 error = worker.verdict(error)
             stop.ending.within(CLOSE_SECONDS, partial(logs.end, error))
             if isinstance(error, Refused) and hasattr(worker, "group"):
@@ -111,13 +111,13 @@ class Worker:
         self.attributes: Attributes = []
         self.forgotten: set[bytes] = set()
 
-    def verdict(self, trouble: KafkaTrouble | Fenced) -> WalkstreamError:
-        """What the worker ends with after trouble with Kafka."""
+    def verdict(self, error: WalkstreamError) -> WalkstreamError:
+        """What the worker ends with: trouble with Kafka, and commits, may be another process's."""
         if not hasattr(self, "group"):
-            return trouble
-        if isinstance(trouble, KafkaTrouble) and not self.group.joined:
-            return trouble  # it has no place yet that anybody could take
-        return verdict.of(trouble, self.config, self.watch, self.group, self.health.beat)
+            return error
+        if not isinstance(error, Fenced) and not self.group.joined:
+            return error  # it has no place yet that anybody could take
+        return verdict.of(error, self.config, self.watch, self.group, self.health.beat)
 
     # -- start -----------------------------------------------------------------------------------
 
@@ -164,6 +164,7 @@ class Worker:
         self.space = header.settle(
             config, self.store, now, accepted, self.readback, self.transactions, admin,
             self.tail.header_from, self.group.consumer,
+            partial(restore.starts, config, self.store, self.group, admin, accepted),
         )  # fmt: skip
         # What a new header changed of the progress reaches the folder by way of Kafka.
         self.tail.catch_up(admin, self._progress_of(0.5, 0.5, self.group))
@@ -197,7 +198,9 @@ class Worker:
         elif accepted.repair:
             self.pending.gone = repair.begin(config, self.store, self.engine, admin, alive)
             self._round([], closes=True)
+            header.repaired(config, self.store, now, self.readback, self.transactions)
             repair.finish(config, self.store, self.tail, self.commits)
+            self.commits = self.readback.last or self.commits
         self.health.restored = 1.0
         self.metrics.identify(clients.identity(config), self.space.name)
         self.report.observe(at_once=True)
@@ -388,6 +391,8 @@ class Worker:
                 self.config.items.use,
             )
         )  # fmt: skip
-        retired = sum(pending.described.get(gone.key.decode(), False) for gone in changes.gone)
+        retired = sum(
+            pending.described.get(gone.key.decode(errors="replace"), False) for gone in changes.gone
+        )
         self.report.committed(self.commits, pending.events, changes, retired)
         self.pending = Pending()

@@ -47,9 +47,7 @@ def begin(
         where = [(topic, p) for topic in topics for p in clients.partitions(consumer, topic)]
         begins, ends = clients.begins(admin, where), clients.ends(admin, where)
         there = row_keys(consumer, begins, ends, beat)
-    dead = {
-        where: {key for key in keys if store.row(key) is None} for where, keys in there.items()
-    }
+    dead = {where: {key for key in keys if store.row(key) is None} for where, keys in there.items()}
     # A torn commit has used the next version already.
     newest = max(engine.versions.values(), default=0) + 1
     engine.versions = dict.fromkeys(range(engine.partitions), newest)

@@ -33,7 +33,7 @@ from streamer.records import Original, Space
 from streamer.settings.load import start_time
 from streamer.settings.sections import Config
 from streamer.store import Store
-from streamer.worker import age, checkpoint, header
+from streamer.worker import age, checkpoint, folder, header
 from streamer.worker.group import Group
 from streamer.worker.header import Accepted
 from streamer.worker.tail import tokens_of
@@ -77,13 +77,13 @@ def open_store(config: Config, admin: AdminClient, now: Identity, accepted: Acce
         store.set_meta(entries)
         return store
     try:
-        header.check_folder(config, store, now, accepted)
+        folder.check(config, store, now, accepted, admin)
     except Refused:
         store.close()
         raise
     limit = topics.DELETE_RETENTION_MS / 2000
     # A folder of `replay` is no cache at all as long as no worker has published it.
-    if store.progress() and store.age() > limit:
+    if header.has_learned(store.progress()) and store.age() > limit:
         log.warning("%s: older than %.0f s, deletions may be missing: rebuilding", path, limit)
         if store.meta(stores.ORIGIN) is not None:
             # No Kafka has the clicks and the catalogue of a replay.
@@ -118,7 +118,7 @@ def adopt(store: Store, engine: Engine, first: dict[Partition, int]) -> bool:
 
     Returns whether there is such a commit to make. `first` is where the worker begins in `clicks`.
     """
-    if store.meta(stores.ORIGIN) is None or store.progress():
+    if not header.is_replay(store):
         return False
     checkpoint.set_offsets(store, first)
     engine.publish_all()
@@ -221,7 +221,7 @@ def fold_from(
     """
     begins, progress = clients.begins(admin, until), store.progress()
     saved = checkpoint.load(store, engine)
-    if not progress:
+    if not header.has_learned(progress):
         return dict(until)
     newest = max(p.time for p in progress.values())
     since = max(0, newest - config.graph.horizon_ms - DAY_MS)

@@ -32,13 +32,39 @@ GRACE_SECONDS = 3.0
 
 
 def of(
-    trouble: KafkaTrouble | Fenced, config: Config, watch: Watch, group: Group,
-    beat: Callable[[], None],
-) -> WalkstreamError:  # fmt: skip
+    error: WalkstreamError, config: Config, watch: Watch, group: Group, beat: Callable[[], None]
+) -> WalkstreamError:
     """What the worker ends with, which says what happened, and what to do.
 
     `beat` is called again and again while it is waited for the end of a session.
     """
+    if isinstance(error, (KafkaTrouble, Fenced)):
+        return _of_kafka(error, config, watch, group, beat)
+    return _replaced(error, config, watch, group, beat)
+
+
+def _replaced(
+    error: WalkstreamError, config: Config, watch: Watch, group: Group, beat: Callable[[], None]
+) -> WalkstreamError:
+    """The error, or that another process has this worker's place, of which it may come.
+
+    What that one commits looks torn to this one, and goes another way than its own commits. This
+    may be seen before the group says what happened, which it does with the next heartbeat.
+    """
+    try:
+        group.check()
+    except Fenced as fenced:
+        told = _of_kafka(fenced, config, watch, group, beat)
+        return told if isinstance(told, Fenced) else error
+    except (WalkstreamError, KafkaException):
+        pass
+    return error
+
+
+def _of_kafka(
+    trouble: KafkaTrouble | Fenced, config: Config, watch: Watch, group: Group,
+    beat: Callable[[], None],
+) -> WalkstreamError:  # fmt: skip
     try:
         admin = AdminClient(clients.COMMON | clients.STEADY | config.kafka)
         admin.list_topics(timeout=LOOK_SECONDS)

@@ -108,8 +108,8 @@ def test_a_client_that_jumps_ends_the_worker_before_it_commits(app: App) -> None
             WalkstreamError, match=r"clicks\[0\]: .* from offset 0 to 2000, .* a record at offset 0"
         ):
             worker.loop()
-    assert app.progress() == {}
-    assert app.group_offsets()[clicks, 0] < 0
+    assert app.progress()[clicks, 0].offset == 0
+    assert app.group_offsets()[clicks, 0] == 0
 
 
 def test_a_client_that_falls_back_ends_the_worker_before_it_commits(app: App) -> None:
@@ -122,7 +122,7 @@ def test_a_client_that_falls_back_ends_the_worker_before_it_commits(app: App) ->
         worker.reader.consumer.seek(TopicPartition(*where, 400))
         with pytest.raises(WalkstreamError, match=r"back to offset 400 after offset 999"):
             worker.loop()
-    assert app.progress() == {}
+    assert app.progress()[where].offset == 0
 
 
 def test_what_is_gone_from_the_log_is_no_gap(app: App) -> None:
@@ -259,12 +259,15 @@ def pack(count: int, per_record: int) -> list[tuple[bytes, bytes]]:
     return [(b"key", record) for record in records * (count // len(records))]
 
 
-@pytest.mark.parametrize("abort", [1, 3])
+@pytest.mark.parametrize("abort", [2, 4])
 @pytest.mark.parametrize("close", ["by count", "by bytes"])
 def test_the_second_try_of_a_commit_counts_nothing_twice(
     app: App, proxy: Proxy, abort: int, close: str
 ) -> None:
-    """60,000 clicks, 20 a record, in rounds that leave some of what was read for the next."""
+    """60,000 clicks, 20 a record, in rounds that leave some of what was read for the next.
+
+    The first offsets of all go with the header.
+    """
     records = pack(3000, 20)
     assert sum(value.count(b"\n") + 1 for _, value in records) == 60_000
     if close == "by bytes":  # some 400 records a round

@@ -1,6 +1,5 @@
 """Records of `model-state` whose keys no worker writes, with values that one might have written."""
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +8,11 @@ import pytest
 from confluent_kafka import Producer
 
 from streamer import records
-from streamer.demo.shop import Shop
 from streamer.model_state import is_ours
 from streamer.store import Store
-from tests.integration.test_header import newest_vectors, published, refused
-from tests.support import START_MS, App, as_records
+from tests.integration.models import CLICKS, EXACT, newest_vectors, published, refused
+from tests.support import App
 
-CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 200))
-SETTINGS: dict[str, object] = {
-    "topics.partitions": 2,
-    "commit.seconds": 0.2,
-    "round.max_seconds": 0.1,
-    "major.every": 0,
-}
 FIVE = msgspec.msgpack.encode(5)
 PROGRESS = msgspec.msgpack.encode(records.Progress(5, 5, 5, 5))
 MALFORMED = {
@@ -65,8 +56,8 @@ def test_a_folder_in_which_an_older_version_kept_such_keys_can_be_read(tmp_path:
 def test_records_under_malformed_keys_are_named_and_a_repair_deletes_them(
     kafka: str, tmp_path: Path
 ) -> None:
-    with App(kafka, tmp_path, SETTINGS) as app:
-        app.publish(CLICKS)
+    with App(kafka, tmp_path, EXACT) as app:
+        app.publish(CLICKS[:200])
         app.run_to_end()
         producer, topic = Producer({"bootstrap.servers": kafka}), app.config.topics.model_state
         others = {b"\xfe\xfe": b"garbage", b"\xffattr/x=y": b"garbage"}

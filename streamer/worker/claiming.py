@@ -1,0 +1,93 @@
+"""Writing the header of `model-state`: in a commit of its own, and only by who was there first."""
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+
+import msgspec
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from streamer import records
+from streamer.decode.deadletter import Headers
+from streamer.errors import Refused
+from streamer.kafka import clients
+from streamer.kafka.failures import failure
+from streamer.kafka.transactions import Send, Transactions
+from streamer.kafka.waiting import between
+from streamer.model_state import is_ours
+from streamer.records import Progress, Space, commit_mark
+from streamer.settings.sections import Config, KafkaValue
+from streamer.worker.readback import Readback
+
+UNCOMMITTED: dict[str, KafkaValue] = {"isolation.level": "read_uncommitted"}
+
+
+def claim(
+    config: Config, space: Space, changes: Mapping[bytes, Progress | bytes | None],
+    readback: Readback, transactions: Transactions, check: Callable[[], None] = lambda: None,
+    member: Consumer | None = None,
+) -> None:  # fmt: skip
+    """Write the header and other reserved records, in a commit of its own.
+
+    `check` is called before the commit; what it raises aborts it. The offsets of the group change
+    with the progress: the old ones may be those of a topic that is no more.
+    """
+    topic, encode = config.topics.model_state, msgspec.msgpack.encode
+    commit = 0 if readback.last is None else readback.last + 1
+    mark: Headers = [(records.COMMIT_HEADER, commit_mark(config.app.name, commit))]
+    sends = [Send(topic, 0, records.SPACE, encode(space), mark)]
+    offsets = []
+    for key, change in changes.items():
+        partition = 0
+        if key.startswith((records.PROGRESS, records.ITEMS)):
+            where = records.progress_partition(key)
+            partition = where[1] % space.partitions
+        if isinstance(change, Progress):
+            offsets.append(TopicPartition(*where, change.offset))
+            change = encode(msgspec.structs.replace(change, commit=commit))
+        sends.append(Send(topic, partition, key, change, mark))
+    readback.settle()
+    sends.append(readback.manifest(commit, sends))
+    try:
+        transactions.begin()
+        for send in sends:
+            transactions.send(send)
+        transactions.producer.flush(clients.CALL_SECONDS)
+        if member is not None and offsets:
+            transactions.offsets(offsets, member.consumer_group_metadata())
+        try:
+            check()
+        except Refused:
+            transactions.abort()
+            raise
+        transactions.commit()
+    except KafkaException as error:
+        raise failure(error.args[0], "write the header") from error
+    readback.expect(sends[-1])
+
+
+def check_first(config: Config, admin: AdminClient, read: int, beat: Callable[[], None]) -> None:
+    """Refused if another app writes its header at the same time, and was first.
+
+    Of several apps that find no header, the one whose record lies first in the log has the model:
+    the others see that record, committed or not, before they commit theirs.
+    """
+    first = _first(config, admin, read, beat)
+    if first != config.app.name:
+        raise Refused(
+            f"app {first!r} began to write its model to {config.topics.model_state} at the same "
+            "moment: two apps cannot share a model. Give each its own topics (section [topics]), "
+            "or start only one of them"
+        )
+
+
+def _first(config: Config, admin: AdminClient, read: int, beat: Callable[[], None]) -> str:
+    """The app of the first header at or behind offset `read` of partition 0, committed or not."""
+    where = config.topics.model_state, 0
+    end = clients.ends(admin, [where])
+    with closing(clients.reading_consumer(config, "header", UNCOMMITTED)) as consumer:
+        for message in between(consumer, {where: read}, end, beat):
+            value = message.value()
+            if message.key() == records.SPACE and value and is_ours(records.SPACE, value):
+                return msgspec.msgpack.decode(value, type=Space).app
+    return ""
