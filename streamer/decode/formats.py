@@ -38,7 +38,16 @@ WIRE_BYTES = 5
 
 
 class _Short(reprlib.Repr):
-    """Looks at no more of a value than it prints: a message may be made for each of many clicks."""
+    """Looks at no more of a value than it prints: a message may be made for each of many clicks.
+
+    What stands for nothing, and truth, is named as in JSON.
+    """
+
+    def repr_NoneType(self, value: None, level: int) -> str:  # noqa: N802
+        return "null"
+
+    def repr_bool(self, value: bool, level: int) -> str:
+        return "true" if value else "false"
 
     def repr_Ext(self, extension: msgspec.msgpack.Ext, level: int) -> str:  # noqa: N802
         return self.repr1((extension.code, bytes(extension.data)[: self.maxother]), level)

@@ -8,6 +8,7 @@ import codecs
 import gzip
 import io
 import lzma
+import re
 import stat
 import sys
 import zlib
@@ -51,6 +52,11 @@ _FOREIGN: dict[bytes, tuple[str, str]] = {
     b"PK\x03\x04": ("a ZIP archive, as those of Excel are", "save it as CSV, or take `unzip -p`"),
     b"\xd0\xcf\x11\xe0": ("a file of an old Excel", "save it as CSV"),
     b"\x04\x22\x4d\x18": ("compressed by lz4", "send `lz4 -dc` of it through a pipe"),
+    b"\x1f\x9d": ("compressed by compress (.Z)", "send `zcat` of it through a pipe"),
+    b"LZIP": ("compressed by lzip", "send `lzip -dc` of it through a pipe"),
+    b"\x89LZO": ("compressed by lzop", "send `lzop -dc` of it through a pipe"),
+    b"\xff\x06\x00\x00sN": ("compressed by Snappy", "decompress it first"),
+    b"Rar!": ("a RAR archive", "unpack it"),
     b"7z\xbc\xaf": ("a 7z archive", "unpack it"),
     b"ORC": ("ORC", "write it as Parquet or CSV"),
     b"Obj\x01": ("Avro", "write it as JSON lines, or send its records to a topic"),
@@ -61,6 +67,10 @@ _FOREIGN: dict[bytes, tuple[str, str]] = {
     b"%PDF": ("a PDF", "export the table as CSV"),
     **{magic: (f"{name} in {name}", "decompress it once") for magic, (name, _) in _OPENERS.items()},
 }
+_WIDE = ((4, "UTF-32LE", 0), (4, "UTF-32BE", 3), (2, "UTF-16LE", 0), (2, "UTF-16BE", 1))
+"""Bytes of a letter, and which of them is not zero in texts of ASCII."""
+_CONTROLS = re.compile(rb"[\x02-\x08\x0e-\x19\x1c-\x1f\x7f]")
+"""Those that are between no fields and end no file."""
 _TAR_AT, _TAR = 257, b"ustar"
 
 _DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zstd.ZstdError, UnicodeError)
@@ -201,16 +211,41 @@ def _refuse_foreign(path: Path, first: bytes) -> None:
     if first[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR:
         raise ConfigError(f"{name}: is a tar archive; unpack it, or send `tar -xO` through a pipe")
     line = first[:KEPT_BYTES].partition(b"\n")[0]
-    if b"\0" in line:
+    if (encoding := _wide(line)) is not None:
         raise ConfigError(
-            f"{name}: has zero bytes in its first line, so it is no text in UTF-8. Is it UTF-16? "
-            "Then send `iconv -f UTF-16LE -t UTF-8` of it through a pipe"
+            f"{name}: is text in {encoding}; send `iconv -f {encoding} -t UTF-8` of it through a "
+            "pipe"
+        )
+    if b"\0" in line or (_CONTROLS.search(line) and not _is_utf8(line)):
+        raise ConfigError(
+            f"{name}: is no text: its first line has bytes that no table and no JSON in UTF-8 "
+            "has; write it as CSV or JSON lines"
         )
     if b"\n" not in first and b"\r" in first.rstrip(b"\r"):
         raise ConfigError(
             f"{name}: its lines end in carriage returns alone; send `tr '\\r' '\\n'` of it through "
             "a pipe"
         )
+
+
+def _wide(line: bytes) -> str | None:
+    """The encoding with two or four bytes a letter that a line without a mark seems to have."""
+    for size, encoding, at in _WIDE:
+        letters = len(line) // size
+        if letters and all(
+            (line[n : letters * size : size].count(0) * 5 > letters * 4) == (n != at)
+            for n in range(size)
+        ):
+            return encoding
+    return None
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(line)  # it may end within a letter
+    except UnicodeError:
+        return False
+    return True
 
 
 def _whole_lines(blocks: Blocks) -> Blocks:

@@ -98,6 +98,16 @@ def dry_run(config: Config, source: Source, items: bool) -> None:
         for line in found.refused.lines():
             print(line)
     tell(found.notes())
+    if found.refused.total and not found.usable:
+        raise ConfigError(
+            "no record of the input can be used. "
+            + (
+                "An item needs an item_id, and its attributes are an object"
+                if items
+                else "Look at --columns and --delimiter for tables, at section [clicks.fields] for "
+                "JSON, and at --time"
+            )
+        )
 
 
 class _Clicks:
@@ -112,6 +122,11 @@ class _Clicks:
         self._users: set[str] = set()
         self._items: set[str] = set()
         self._first, self._last = np.iinfo(np.int64).max, -1
+
+    @property
+    def usable(self) -> bool:
+        """Whether a worker would take any record, were it only as one that is left out."""
+        return bool(self._users) or self._unwanted > 0
 
     def take(self, batch: list[Record]) -> None:
         decoded, _ = self._log.decoded(batch, int(time.time() * 1000))
@@ -146,6 +161,10 @@ class _Items:
         self.notes = self.reader.findings.lines
         self._ids: set[str] = set()
         self._attributes: Counter[str] = Counter()
+
+    @property
+    def usable(self) -> bool:
+        return bool(self._ids)
 
     def batches(self) -> Iterator[list[Record]]:
         return ([record] for record in self.reader)

@@ -6,6 +6,7 @@ one leaves as it came, so that there is one dead-letter path.
 """
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -163,6 +164,23 @@ def _is_json(path: Path, first: bytes) -> bool:
     return True
 
 
+def _begin(blocks: Blocks) -> tuple[int, bytes]:
+    """The number of the first line that is not blank, and the first block from there on."""
+    number = 1
+    for block in blocks:
+        if isinstance(block, CutLine):
+            return number, block
+        if block.strip():
+            blank = _BLANK.match(block)
+            at = blank.end() if blank else 0
+            return number + block.count(b"\n", 0, at), block[at:]
+        number += block.count(b"\n") + 1
+    return number, b""
+
+
+_BLANK = re.compile(rb"(?:[ \t\r]*\n)+")
+
+
 def _refuse_table_options(path: Path, source: Source) -> None:
     for option, given in (("--columns", source.columns), ("--delimiter", source.delimiter)):
         if given is not None:
@@ -178,15 +196,15 @@ def _clicks(opened: Input, source: Source, reader: Reader[list[Record]]) -> Iter
         yield from _parquet_clicks(reader.table(path), path, source, reader.findings)
         return
     blocks = opened.lines()
-    first = next(blocks, None)
-    if first is None:
+    number, first = _begin(blocks)
+    if not first:
         return
     if _is_json(path, first):
         _refuse_table_options(path, source)
         convert = _pass_click if source.time == "ms" else _convert_click(source.time)
         if source.foreign:
             convert = _as_it_is
-        yield from _json_clicks(chain([first], blocks), path, convert)
+        yield from _json_clicks(chain([first], blocks), path, convert, number)
         return
     if isinstance(first, CutLine):
         raise ConfigError(f"{name_of(path)}: the first line {_TOO_LONG.message}; is it a table?")
@@ -195,7 +213,9 @@ def _clicks(opened: Input, source: Source, reader: Reader[list[Record]]) -> Iter
     if header.is_first_line and isinstance(source.columns, list):
         reader.findings.add(findings.HEADER, name_of(path))
     table = ClickTable(path, header, source.time, source.nulls, reader.findings)
-    number, begin = (2, [rest] if end else []) if header.is_first_line else (1, [first])
+    begin = [first]
+    if header.is_first_line:
+        number, begin = number + 1, [rest] if end else []
     for block in chain(begin, blocks):
         if isinstance(block, CutLine):
             yield [Record(None, bytes(block), None, path, number, _TOO_LONG)]
@@ -247,9 +267,10 @@ Parts = tuple[bytes | None, bytes, int | None, Flaw | None]
 
 
 def _json_clicks(
-    blocks: Iterable[bytes], path: Path, convert: Callable[[bytes], Parts]
+    blocks: Iterable[bytes], path: Path, convert: Callable[[bytes], Parts], number: int
 ) -> Iterator[list[Record]]:
-    number = 0
+    """`number` is that of the first line."""
+    number -= 1
     for block in blocks:
         records = []
         for line in block.split(b"\n"):
@@ -305,10 +326,11 @@ def _convert_click(unit: Unit) -> Callable[[bytes], Parts]:
 
 
 def _items(opened: Input, source: Source, reader: Reader[Record]) -> Iterator[Record]:
-    path, number = opened.path, 0
+    path = opened.path
     parquet = reader.table(path) if opened.is_parquet else None
     blocks: Blocks = opened.lines() if parquet is None else iter(())
-    first = next(blocks, b"")
+    number, first = _begin(blocks)
+    number -= 1
 
     def lines() -> Blocks:
         nonlocal number

@@ -201,7 +201,7 @@ def test_events_of_a_record_are_told_apart_in_their_dead_letters() -> None:
     assert items(decoded) == ["a", "b"]
     assert [(bad.part, bad.message.partition(":")[0]) for bad in decoded.bad] == [
         (1, "properties.products[0]"),
-        (2, "user_id ('user') must be a string or an integer, not None"),
+        (2, "user_id ('user') must be a string or an integer, not null"),
     ]
 
 

@@ -19,7 +19,7 @@ CASES = [
     ("late.csv", f"{REPLAY} --sort", 0, ["4,000 clicks", "60 items, 120 arcs"]),
     ("late.csv", EVALUATE, None, ["90.9% of the clicks come late", "--sort"]),
     ("sorted.csv", REPLAY, 0, ["4,000 clicks", "60 items, 120 arcs"]),
-    ("seconds-as-ms.csv", DRY, 0, ["0 users", "in 1970 as ms, and in 2026 as s; is it --time s"]),
+    ("seconds-as-ms.csv", DRY, 2, ["0 users", "in 1970 as ms, and in 2026 as s; is it --time s"]),
     ("seconds-as-ms.csv", REPLAY, 1, ["nothing was learned", "is it --time s"]),
     ("seconds-as-ms.csv", EVALUATE, 1, ["nothing to rank", "is it --time s"]),
     ("seconds-as-ms.csv", f"{REPLAY} --time s", 0, ["2 clicks of 2 records"]),
@@ -49,7 +49,7 @@ CASES = [
     ("retailrocket.csv", f"{DRY} {NAMED} --set events.weights.*=1", 0, ["3 records: 1 user, 1 i"]),
     ("retailrocket.csv", f"{DRY} --columns ts,user_id,event_type,item_id,_ "
      "--set events.weights.*=1", 0, ["3 records: 1 user", "looks like a header and was left out"]),
-    ("recbole.inter", DRY, 0, ["is it --time s"]),
+    ("recbole.inter", DRY, 2, ["is it --time s"]),
     ("recbole.inter", f"{REPLAY} --time s", 0, ["2 clicks of 2 records", "2 items"]),
     ("semicolon.csv", DRY, 0, ["2 records: 1 user, 2 items"]),
     ("semicolon.csv", f"{DRY} --delimiter ,", 2, ["--delimiter", "user_id;item_id;ts;weight"]),

@@ -81,6 +81,29 @@ def test_an_odd_file_is_read_or_refused_in_words(tmp_path: Path, tries: Run, nam
         tries(command, path)
 
 
+@pytest.mark.parametrize(
+    ("name", "lines", "items", "code", "said"),
+    [
+        ("c.csv", b"\n \t\n\r\nuser_id,item_id,ts\nu,a,1790000000000\nu,,\n", False, 0, "line 6"),
+        ("c", b'\n{"user_id":"u","item_id":"a","ts":1790000000000}\n{}\n', False, 0, "line 3"),
+        ("i.csv", b"\n\nitem_id,name\na,A\n", True, 0, "1 item; attributes: name"),
+        ("mark.csv", b"\xef\xbb\xbf\n", False, 1, "there is no record in the input"),
+        ("c.jsonl", b"null\n[[[\n", False, 2, "no record of the input can be used"),
+        ("c.jsonl", b"null\n", False, 2, "must be an object, not null"),
+        ("i.jsonl", b'{"item_id":"a","attributes":[]}\n', True, 2, "no record of the input"),
+        ("c.csv", b"user_id,item_id,ts\nu,a,never\n", False, 2, "no record of the input"),
+    ],
+)
+def test_blank_lines_before_all_and_no_line_that_is_good(
+    tmp_path: Path, tries: Run, name: str, lines: bytes, items: bool, code: int, said: str
+) -> None:
+    (tmp_path / name).write_bytes(lines)
+    command = "publish --dry-run --items" if items else "publish --dry-run"
+    got, stdout, stderr = tries(command, tmp_path / name)
+    assert said in stdout + stderr
+    assert got == code, stdout + stderr
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_a_file_that_was_damaged_at_random_is_no_end(tmp_path: Path, tries: Run, seed: int) -> None:
     draw = random.Random(seed)
