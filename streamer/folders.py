@@ -109,7 +109,14 @@ def guarded(path: Path) -> Iterator[None]:
                 f"{path}: cannot be used ({error}), and it does not look like a state folder of "
                 "Walkstream, so nothing in it was touched. Let state.dir name another folder"
             ) from error
-        aside = set_aside(path)
+        try:
+            aside = set_aside(path)
+        except OSError as refused:
+            raise WalkstreamError(
+                f"{path}: cannot be used ({error}), and its files cannot be moved aside: "
+                f"{refused.strerror}. Look at the disk and at the rights to the folder, and start "
+                "again: the state is rebuilt from Kafka"
+            ) from error
         raise CorruptState(
             f"{path}: cannot be used ({error}). Its files were moved to {aside}; start again, and "
             "the state is rebuilt from Kafka"
@@ -202,12 +209,23 @@ def writing(path: Path) -> Iterator[None]:
         raise WalkstreamError(f"{path}: cannot be used: {error}") from error
 
 
+def _is_of(path: Path, error: OSError) -> bool:
+    """Whether the system refused something in the folder.
+
+    Where rocksdict met it, no file is named, and the number is in the text only.
+    """
+    if error.filename is None:
+        return error.errno is None and "(os error " in str(error)
+    return Path(str(error.filename)).is_relative_to(path)
+
+
 def _explain(path: Path, error: Exception) -> None:
     """Raise a WalkstreamError, or the error itself, unless it is RocksDB's word for damage."""
     text = str(error)
+    is_system = isinstance(error, OSError) and _is_of(path, error)
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         text = f"No space left: {text}"
-    elif type(error) is not Exception:  # those of RocksDB are of no other class
+    elif not is_system and type(error) is not Exception:  # those of RocksDB are of no other class
         raise error
     if "/LOCK:" in text and "ermission denied" not in text:
         # Started again, it would fail again for as long as the other one runs.
@@ -220,7 +238,7 @@ def _explain(path: Path, error: Exception) -> None:
             f"{path}: there is no room left on the disk ({text}). Nothing is lost or damaged: make "
             "room, and start again"
         ) from error
-    if any(words in text for words in _REFUSALS):
+    if is_system or any(words in text for words in _REFUSALS):
         raise WalkstreamError(
             f"{path}: the system refuses ({text}). Look at the disk and at the rights to the "
             "folder, and start again: nothing is lost"

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -248,3 +248,35 @@ def test_a_replay_on_a_full_disk_says_so_and_takes_back_what_it_wrote(
     assert "there is no room left on the disk" in done.stderr
     assert "Traceback" not in done.stderr
     assert not any(out.iterdir())
+
+
+@pytest.fixture
+def fixed(tmp_path: Path, learned: Path) -> Iterator[Path]:
+    """A state folder on a file system that can only be read."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], capture_output=True)
+    if made.returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        shutil.copytree(learned, disk / "state")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        yield disk / "state"
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_disk_that_can_only_be_read_is_told(fixed: Path) -> None:
+    told = r"the system refuses \(Read-only .* start again"
+    with pytest.raises(WalkstreamError, match=told), guarded(fixed):
+        Store(fixed)
+    # Damage cannot go aside there either.
+    told = "cannot be moved aside: Read-only file system"
+    with pytest.raises(WalkstreamError, match=told), guarded(fixed):
+        raise Exception("Corruption: as RocksDB says it")
+
+
+def test_what_has_nothing_to_do_with_the_folder_stays_what_it_is(made: Path) -> None:
+    for error in (TimeoutError("no answer"), PermissionError(13, "no", "/etc/key.pem")):
+        with pytest.raises(type(error), match="no"), guarded(made):
+            raise error
