@@ -18,8 +18,9 @@ from streamer.kafka.clients import CALL_SECONDS, Partition, is_unreadable, label
 from streamer.kafka.unreadable import first_at
 from streamer.settings.sections import Config
 
-LOOK_SECONDS = 4.0
-"""Time between a look and the next, and that a consumer has to get what was there at the last."""
+LOOK_SECONDS = 10.0
+"""Time between a look and the next, and that a consumer has to get what was there at the last. In
+two of them it has asked again for an answer that never came, after `clients.READ_MS`."""
 
 
 class Stalls:
