@@ -5,6 +5,7 @@ retired, or when nobody clicked it for the horizon.
 """
 
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from itertools import islice
 
 import numpy as np
@@ -12,10 +13,45 @@ from numpy.typing import NDArray
 
 from core.graph.graph import NEVER, Graph
 from core.graph.sessions import Sessions
+from core.graph.slabs import UNWRITTEN, WRITTEN
 from core.ids.hashing import hash_keys
 from core.ids.vocabulary import Vocabulary, attribute_key, encode, is_attribute
 from core.model import Model
+from core.placing.placement import SETTLED
 from core.settings import Settings
+
+TOGETHER = 500
+"""Items that a round describes once more at most."""
+
+
+class Living:
+    """Slots of the living items, ascending, in memory that grows in steps."""
+
+    def __init__(self) -> None:
+        self._slots = np.zeros(1024, np.int32)
+        self._n = 0
+
+    @property
+    def slots(self) -> NDArray[np.int32]:
+        return self._slots[: self._n]
+
+    def add(self, slots: NDArray[np.int32]) -> None:
+        """Add slots, ascending, that are above all others."""
+        n = self._n + len(slots)
+        if n > len(self._slots):
+            self._slots = np.concatenate([self.slots, np.zeros(n + n // 2, np.int32)])
+        self._slots[self._n : n] = slots
+        self._n = n
+
+    def remove(self, slots: NDArray[np.integer]) -> None:
+        at = np.searchsorted(self.slots, np.sort(slots))
+        left = np.delete(self.slots, at)
+        self._n = len(left)
+        self._slots[: self._n] = left
+
+    def replace(self, slots: NDArray[np.int32]) -> None:
+        self._n = 0
+        self.add(slots)
 
 
 class Catalogue:
@@ -27,61 +63,87 @@ class Catalogue:
         self.graph = Graph(settings.graph.max_degree)
         self.sessions = Sessions(settings.session.length, settings.session.event_ids)
         self.model = Model(settings)
-        self.items: NDArray[np.int32] = np.zeros(0, np.int32)
-        """Slots of the living items, ascending."""
-        self.gone: dict[str, int] = {}
-        """The items that left since the last commit, and the slots that they had, whose columns are
-        still to be read."""
+        self.living = Living()
+        self.settled = 0
+        """Living items that were a centre SETTLED times."""
+        self.gone: dict[str, tuple[int, bool]] = {}
+        """The items that left since the last commit: the slot that each had, whose columns are
+        still to be read, and whether the graph's row of it may be in the topic."""
+        self.described: set[str] = set()
+        """The items that were described since the last commit, whose rows leave with it."""
         self.attributes: Callable[[str], Sequence[str]] = lambda item: ()
         """Gives the attribute tokens that an item had before it left, or before a restart."""
         self.waiting: list[str] = []
-        """Items to describe in the next round, as an attribute of theirs has no row."""
+        """Items to describe in the next rounds, as an attribute of theirs has no row."""
         self.round_number = 0
         self._born = 0
         self._unused: set[int] = set()
-        """Attributes that lost their last item in this round."""
+        """Attributes that lost their last item, and have not left yet."""
 
     def begin_round(self, number: int) -> None:
         self.round_number, self._born = number, 0
+
+    @property
+    def items(self) -> NDArray[np.int32]:
+        """Slots of the living items, ascending."""
+        return self.living.slots
 
     def reserve(self) -> None:
         """Make room for a row of each slot."""
         self.graph.reserve(len(self.vocabulary))
         self.model.reserve(len(self.graph.degree))
 
+    def leave(self, slots: NDArray[np.integer]) -> list[str]:
+        """Let these items leave, with arcs and sessions. Returns their names."""
+        if len(slots) == 0:
+            return []
+        names = self.vocabulary.names(slots)
+        dead = np.zeros(len(self.graph.degree), np.bool_)
+        dead[slots] = True
+        self.sessions.end_with(dead)
+        was_swept = self.graph.changed[slots] & WRITTEN > 0
+        self.graph.drop(slots)
+        self._remove(slots, was_swept)
+        return names
+
+    def retired(
+        self, attributes: Sequence[tuple[str, Sequence[str] | None]]
+    ) -> NDArray[np.integer]:
+        """The slots of the items whose last word is that they are retired."""
+        gone = [item for item, tokens in dict(attributes).items() if tokens is None]
+        slots = [slot for slot in map(self.vocabulary.get, gone) if slot is not None]
+        return np.array([slot for slot in slots if self.model.columns.alive[slot]], np.int32)
+
     def describe(self, attributes: Sequence[tuple[str, Sequence[str] | None]], now: int) -> None:
-        """Give items their attributes; an unknown item is born with them, a retired one leaves."""
+        """Give items their attributes; an unknown item is born with them."""
         width = self.width
-        latest = {item: self.attributes(item) for item in self.waiting} | dict(attributes)
-        self.waiting = []
-        c, g, r = self.model.columns, self.graph, self.model.rows
-        slots = [self.vocabulary.get(item) for item, tokens in latest.items() if tokens is None]
-        retired = [slot for slot in slots if slot is not None]
-        if retired:
-            dead = np.zeros(len(g.degree), np.bool_)
-            dead[retired] = True
-            self.sessions.end(NEVER, dead)
-            g.drop(dead)
-            self._remove(np.array(retired))
-        if width == 0:
-            return
+        again, self.waiting = self.waiting[:TOGETHER], self.waiting[TOGETHER:]
+        again = [item for item in again if item in self.vocabulary]
+        latest = {item: self.attributes(item) for item in again} | dict(attributes)
         described = {item: list(t)[:width] for item, t in latest.items() if t is not None}
+        told = {item for item, _ in attributes}
+        if width == 0 or not described:
+            return
+        c, g, r = self.model.columns, self.graph, self.model.rows
         keys = [k for item, t in described.items() for k in (item, *map(attribute_key, t))]
         born = self.vocabulary.intern(keys)
         self.reserve()
         self.give_birth(born)
         numbers = iter(born.tolist())
-        for tokens in described.values():
+        for item, tokens in described.items():
             slot = next(numbers)
-            self._set_attributes(slot, list(islice(numbers, len(tokens))))
+            self._set_attributes(slot, tokens, list(islice(numbers, len(tokens))))
             c.stale[slot] = r.dirty[slot] = True
             if g.last_seen[slot] == NEVER:
                 g.last_seen[slot] = now
+            if item in told:
+                self.described.add(item)
 
-    def _set_attributes(self, slot: int, attributes: Sequence[int]) -> None:
+    def _set_attributes(self, slot: int, tokens: Sequence[str], attributes: Sequence[int]) -> None:
         self._let_go(self.model.rows.attrs[slot])
         self.model.rows.attrs[slot] = -1
         self.model.rows.attrs[slot, : len(attributes)] = attributes
+        self.model.columns.described[slot] = hash_tokens(tokens)
         np.add.at(self.model.columns.users, attributes, 1)
 
     def _let_go(self, attributes: NDArray[np.int32]) -> None:
@@ -90,31 +152,41 @@ class Catalogue:
         np.subtract.at(users, old, 1)
         self._unused.update(old[users[old] == 0].tolist())
 
-    def drop_unused(self) -> None:
-        """Let the attributes leave whose last item left, or has others by now."""
+    def drop_unused(self, most: int) -> None:
+        """Let the attributes leave whose last item left, or has others by now; at most so many."""
         c = self.model.columns
         left = [slot for slot in sorted(self._unused) if c.alive[slot] and c.users[slot] == 0]
-        self._unused.clear()
+        left, self._unused = left[: max(most, 0)], set(left[max(most, 0) :])
         if left:
-            self._remove(np.array(left))
+            self._remove(np.array(left), np.zeros(len(left), np.bool_))
 
-    def give_birth(self, slots: NDArray[np.int32]) -> None:
-        """Give first rows to those of the slots that have none."""
+    def give_birth(self, slots: NDArray[np.int32]) -> dict[str, int]:
+        """Give first rows to those of the slots that have none; the items among them, and the rank
+        of each in the round."""
         c = self.model.columns
         new = np.unique(slots[~c.alive[slots]])
-        if len(new):
-            names = self.vocabulary.names(new)
-            self.model.first_rows(new, *hash_keys([encode(k) for k in names], self.partitions))
-            c.is_item[new] = [not is_attribute(k) for k in names]
-            c.born_round[new] = self.round_number
-            c.born_rank[new] = np.arange(self._born, self._born + len(new))
-            for slot, name in zip(new.tolist(), names, strict=True):
-                if (old := self.gone.pop(name, None)) is not None:
-                    self.model.keep_published(old, slot)
-            self._born += len(new)
-            self._list_items()
-            if self.width and c.is_item[new].any():
-                self._recall(new[c.is_item[new]])
+        if len(new) == 0:
+            return {}
+        names = self.vocabulary.names(new)
+        self.model.first_rows(new, *hash_keys([encode(k) for k in names], self.partitions))
+        c.is_item[new] = is_item = np.array([not is_attribute(k) for k in names])
+        c.born_round[new] = self.round_number
+        c.born_rank[new] = np.arange(self._born, self._born + len(new))
+        for slot, name in zip(new.tolist(), names, strict=True):
+            if (old := self.gone.pop(name, None)) is not None:
+                self.model.keep_published(old[0], slot)
+                # No tombstone leaves: the row that it had is written over.
+                self.graph.changed[slot] |= (WRITTEN | UNWRITTEN) * old[1]
+        self._born += len(new)
+        self.living.add(new[is_item])
+        born = {
+            name: rank
+            for name, rank, item in zip(names, c.born_rank[new].tolist(), is_item, strict=True)
+            if item
+        }
+        if self.width and is_item.any():
+            self._recall(new[is_item])
+        return born
 
     def _recall(self, items: NDArray[np.integer]) -> None:
         """Give items that came back the attributes that they had, which may come back with them."""
@@ -125,14 +197,13 @@ class Catalogue:
         self.give_birth(slots)
         numbers = iter(slots.tolist())
         for slot, each in zip(items.tolist(), tokens, strict=True):
-            self._set_attributes(slot, list(islice(numbers, len(each))))
+            self._set_attributes(slot, each, list(islice(numbers, len(each))))
 
-    def recall_all(self, before: Callable[[str], Sequence[str]] | None = None) -> None:
-        """Give all items of a restored engine their attributes, as the settings of today have
-        them. An item with one that has no row yet is described in the next round.
+    def recall_all(self) -> None:
+        """Give all items of a restored engine their attributes, as the settings of today have them.
 
-        `before` gives those that they were learned with, where the settings were others: the items
-        that differ are looked at in the next commit.
+        An item with an attribute that has no row yet is described in the next round. One whose row
+        was written with others than these is written again.
         """
         c, rows = self.model.columns, self.model.rows
         if self.width == 0:
@@ -140,41 +211,54 @@ class Catalogue:
         c.users[:] = 0
         rows.attrs[self.items] = -1
         for slot, name in zip(self.items.tolist(), self.vocabulary.names(self.items), strict=True):
-            tokens = self.attributes(name)[: self.width]
+            tokens = list(self.attributes(name)[: self.width])
             known = [self.vocabulary.get(attribute_key(token)) for token in tokens]
-            self._set_attributes(slot, [a for a in known if a is not None])
+            before = int(c.described[slot])
+            self._set_attributes(slot, tokens, [a for a in known if a is not None])
             if None in known:
                 self.waiting.append(name)
-            if before is not None and list(before(name)[: self.width]) != list(tokens):
-                rows.dirty[slot] = True
+            c.stale[slot] |= before != int(c.described[slot])
         self._unused = set(np.flatnonzero(c.alive & ~c.is_item & (c.users == 0)).tolist())
 
-    def expire(self) -> None:
-        """Let the items leave that are no node of the graph any more."""
-        left = self.items[self.graph.last_seen[self.items] == NEVER]
-        if len(left):
-            self._remove(left)
-
-    def _remove(self, slots: NDArray[np.integer]) -> None:
+    def _remove(self, slots: NDArray[np.integer], was_swept: NDArray[np.bool_]) -> None:
         c = self.model.columns
         self._let_go(self.model.rows.attrs[slots].reshape(-1))
         self.model.rows.attrs[slots] = -1
-        self.gone.update(zip(self.vocabulary.names(slots), slots.tolist(), strict=True))
+        names = self.vocabulary.names(slots)
+        self.gone |= {
+            name: (slot, swept)
+            for name, slot, swept in zip(names, slots.tolist(), was_swept.tolist(), strict=True)
+        }
+        items = slots[c.is_item[slots]]
+        self.settled -= int((c.updates[items] >= SETTLED).sum())
+        self.living.remove(items)
         c.alive[slots] = False
         self.model.rows.dirty[slots] = False
         self.vocabulary.forget(slots.tolist())
-        self._list_items()
 
-    def _list_items(self) -> None:
+    def list_items(self) -> None:
+        """Look through all slots for the living items: when they were numbered anew."""
         c = self.model.columns
-        self.items = np.flatnonzero(c.alive & c.is_item).astype(np.int32)
+        self.living.replace(np.flatnonzero(c.alive & c.is_item).astype(np.int32))
+        self.settled = int((c.updates[self.items] >= SETTLED).sum())
 
-    def relabel(self, order: NDArray[np.int64]) -> None:
-        """Renumber all slots: old slot `order[i]` becomes i, the others are dropped."""
+    def relabel(self, order: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Renumber all slots: old slot `order[i]` becomes i, the others are dropped. Returns the
+        new number of each old slot, -1 for one that is dropped."""
         new = np.full(len(self.graph.degree), -1, np.int32)
         new[order] = np.arange(len(order), dtype=np.int32)
         self.sessions.relabel(new)
         self.graph.relabel(order, new)
         self.model.relabel(order, new)
         self.vocabulary.reorder(order)
-        self._list_items()
+        self._unused = {int(new[slot]) for slot in self._unused if new[slot] >= 0}
+        self.list_items()
+        return new
+
+
+def hash_tokens(tokens: Sequence[str]) -> int:
+    """What the attributes of an item are told apart by, 0 for none."""
+    if not tokens:
+        return 0
+    joined = "\0".join(tokens).encode("utf-8", "surrogateescape")
+    return int.from_bytes(blake2b(joined, digest_size=8).digest(), "little") or 1

@@ -1,8 +1,8 @@
 """Clicks as columns, the form in which the engine takes them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,10 @@ class Clicks:
     """Shape (n,): more than 0 and finite."""
     event_ids: NDArray[np.uint64] | None = None
     """Shape (n,): hashes of the event ids, 0 for a click without one; None if no click has one."""
+    partitions: NDArray[np.int32] | None = None
+    """Shape (n,): the partition of the log that each is from; None if all are from 0."""
+    offsets: NDArray[np.int64] | None = None
+    """Shape (n,): where each stands in it. Only the evidence tells of it."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -30,15 +34,23 @@ class Clicks:
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """The clicks of all parts."""
-        ids = [part.event_ids for part in parts]
-        none = [np.zeros(len(part), np.uint64) for part in parts]
-        filled = [n if i is None else i for i, n in zip(ids, none, strict=True)]
+
+        def column(name: str, kind: type[np.generic]) -> NDArray[Any] | None:
+            """A column that parts may lack, and then have zeros; None if all lack it."""
+            given = [getattr(part, name) for part in parts]
+            if all(one is None for one in given):
+                return None
+            none = [np.zeros(len(part), kind) for part in parts]
+            return np.concatenate([n if g is None else g for g, n in zip(given, none, strict=True)])
+
         return cls(
             Texts.joined([Texts.of(part.users) for part in parts]),
             Texts.joined([Texts.of(part.items) for part in parts]),
             np.concatenate([part.times for part in parts]),
             np.concatenate([part.weights for part in parts]),
-            None if all(i is None for i in ids) else np.concatenate(filled),
+            column("event_ids", np.uint64),
+            column("partitions", np.int32),
+            column("offsets", np.int64),
         )
 
     def at(self, chosen: NDArray[np.bool_] | NDArray[np.integer]) -> Self:
@@ -46,9 +58,7 @@ class Clicks:
         return type(self)(
             Texts.of(self.users).taken(chosen),
             Texts.of(self.items).taken(chosen),
-            self.times[chosen],
-            self.weights[chosen],
-            None if self.event_ids is None else self.event_ids[chosen],
+            *self._columns(chosen),
         )
 
     def parts(self, size: int) -> list[Self]:
@@ -57,8 +67,13 @@ class Clicks:
         return [self._part(slice(begin, begin + size)) for begin in edges]
 
     def _part(self, at: slice) -> Self:
-        ids = None if self.event_ids is None else self.event_ids[at]
-        return type(self)(self.users[at], self.items[at], self.times[at], self.weights[at], ids)
+        return type(self)(self.users[at], self.items[at], *self._columns(at))
+
+    def _columns(self, at: Any) -> Iterator[Any]:
+        """All columns, there."""
+        for name in ("times", "weights", "event_ids", "partitions", "offsets"):
+            column = getattr(self, name)
+            yield None if column is None else column[at]
 
     @classmethod
     def empty(cls) -> Self:

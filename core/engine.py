@@ -2,42 +2,46 @@
 
 Read `Engine.step` from top to bottom. Everything random follows from (seed, round number), every
 time is event time, and no result depends on slot numbers beyond their order, which is the order of
-birth; so an engine restored from its rows, sessions and graph goes on bit for bit.
+birth; so an engine restored from its rows, sessions and graph goes on bit for bit. What a round
+costs follows from what it changes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.catalogue import Catalogue
 from core.clicks import Clicks
+from core.clock import Clock
+from core.expiry import Expiry
 from core.graph import fold as graphs
 from core.graph.fold import Batch, Folded, Rules
-from core.graph.graph import NEVER, Graph
+from core.graph.graph import LIVE, NEVER, Graph
 from core.graph.sessions import Sessions
+from core.graph.slabs import TOPIC, UNWRITTEN
+from core.graph.sweep import Sweep
 from core.graph.walks import walk
-from core.ids.hashing import hash_keys
-from core.ids.vocabulary import ID_BYTES, Vocabulary, decode, encode, is_attribute
-from core.learning import negatives, skipgram
+from core.graph.written import Scale
+from core.ids.vocabulary import ID_BYTES, Vocabulary, encode
+from core.learning import skipgram
+from core.learning.negatives import Pools
 from core.model import Model
-from core.placing.placement import Placement, Placer
+from core.placing.leaving import AT_ONCE, Leaving, ready
+from core.placing.placement import SETTLED, Placement, Placer
 from core.quality import measure
-from core.rounds import Changes, Gone, Inputs, Outputs
+from core.restoring import Packed, take_rows
+from core.rounds import Changes, Evidence, Gone, Inputs, Outputs
 from core.settings import Settings
+from core.starts import Starts
 
-SWEEPS = 64
-"""The engine looks for old sessions and items this many times in a horizon of event time."""
-
-
-@dataclass
-class Clock:
-    """Times that follow the log: the greatest decay time, and the landmark of all weights."""
-
-    time: int = NEVER
-    landmark: int = NEVER
+RECORDS_OF_GONE = 3
+"""Tombstones of an item that leaves: of its row, its row of the graph and its vector."""
+SHARE_OF_GONE = 4
+"""A commit gives this part of its room to items that expire."""
 
 
 @dataclass
@@ -55,12 +59,20 @@ class Engine:
     clock: Clock = field(default_factory=Clock)
     placement: Placement = field(default_factory=Placement.empty)
     versions: dict[int, int] = field(default_factory=dict)
+    publish_from: int = 0
+    """Rows with a version below it are to be written again."""
+    sweeps: list[Sweep] = field(default_factory=list)
+    """Sweeps of the graph that are under way, which follow when slots are numbered anew."""
 
     def __post_init__(self) -> None:
         s = self.settings
         self.placer = Placer(s)
+        self.leaving = Leaving(s, self.placer)
+        self.pools = Pools(s.model.alpha)
         self.catalogue = Catalogue(s, self.partitions)
         self._placement_changed = False
+        self.starts = Starts(s, self.catalogue, self.placer)
+        self.expiry = Expiry(s, self.catalogue)
 
     # Only the catalogue holds these, so that none can be replaced and be out of step with the rest.
 
@@ -85,14 +97,24 @@ class Engine:
         """Slots of the living items, ascending."""
         return self.catalogue.items
 
+    @property
+    def scale(self) -> Scale:
+        """By which weights and counts are scaled now."""
+        return Scale(self.clock.landmark, int(self.settings.graph.half_life), self.clock.time)
+
     # -- a round ---------------------------------------------------------------------------------
 
     def step(self, inputs: Inputs) -> Outputs:
-        """Take one round. Learning costs O(clicks + walks), and closing O(rows that changed)."""
-        s = self.settings
+        """Take one round. It costs O(clicks + walks + rows that moved)."""
+        s, catalogue = self.settings, self.catalogue
         self.round_number += 1
-        self.catalogue.begin_round(self.round_number)
-        self.catalogue.describe(inputs.attributes, self.clock.time)
+        catalogue.begin_round(self.round_number)
+        self.sessions.forget(inputs.forgotten)
+        most = inputs.room // SHARE_OF_GONE // RECORDS_OF_GONE - len(catalogue.gone)
+        gone = catalogue.leave(self.expiry.next(self.clock.time, most))
+        gone += catalogue.leave(catalogue.retired(inputs.attributes))
+        self.leaving.any_stale |= bool(catalogue.waiting)
+        catalogue.describe(inputs.attributes, self.clock.time)
         with self.timed("rank"):
             quality = measure(
                 inputs.clicks, self.sessions, self.vocabulary, self.model, self.graph, self.items,
@@ -100,71 +122,75 @@ class Engine:
             )  # fmt: skip
         with self.timed("fold"):
             folded = self.fold(inputs.clicks)
-            kept = folded.fate == graphs.KEPT
-            slots = folded.slots[kept]
-            self.catalogue.give_birth(slots)
-            np.add.at(self.model.columns.count, slots, folded.amounts[kept])
+            slots = folded.slots[folded.fate == graphs.KEPT]
+            known = len(self.items)
+            births = catalogue.give_birth(slots)
+            self.expiry.add_late(self.items[known:])
             self.model.rows.dirty[slots] = True
         continued = folded.added > 0.0
         history, target = folded.history[continued], folded.target[continued]
-        major = inputs.may_close and self.placer.due(
-            self.placement, self.model, self.items, self.clock.time
-        )
         with self.timed("walk"):
             touched = np.unique(np.concatenate([slots, history[:, 0]]))
             self._first_vectors(touched[self.model.columns.updates[touched] == 0])
+            starts = self.starts.of(touched, self.placement, self.round_number, self.clock.time)
             walks = walk(
-                self.graph, self._starts(self.items if major else touched), s.walks.length,
+                self.graph, starts, s.walks.length,
                 s.model.seed, self.round_number, s.walks.p, s.walks.q, s.engine.threads,
             )  # fmt: skip
         with self.timed("learn"):
             self._learn(walks, history, target)
-        if self.clock.time != NEVER:
-            self.catalogue.expire()
-        self.catalogue.drop_unused()
+        catalogue.drop_unused(inputs.room // SHARE_OF_GONE - RECORDS_OF_GONE * len(catalogue.gone))
+        recorded = folded.fate != graphs.DUPLICATE
+        clicks = inputs.clicks if recorded.all() else inputs.clicks.at(recorded)
+        evidence = Evidence(self.round_number, gone, inputs.forgotten, clicks, births)
         changes = None
-        if inputs.closes_commit or major:
+        if inputs.closes_commit:
             with self.timed("place"):
-                changes = self._close(major)
+                changes = self._close(inputs)
         return Outputs(
             round_number=self.round_number,
             events=len(slots),
-            duplicates=int((folded.fate == graphs.DUPLICATE).sum()),
+            duplicates=int((~recorded).sum()),
             too_long=int((folded.fate == graphs.TOO_LONG).sum()),
             quality=quality,
+            evidence=evidence,
+            recorded=recorded,
             changes=changes,
         )
 
-    def fold(self, clicks: Clicks) -> Folded:
+    def fold(self, clicks: Clicks, commit: int = LIVE) -> Folded:
         """Take clicks into sessions and graph, and no further.
 
         Folding in one batch or in many gives bitwise the same state: so a restart that folds what
-        came after a checkpoint gets to where the worker was. An item whose clicks do not count gets
-        no slot.
+        came after a sweep gets to where the worker was. An item whose clicks do not count gets no
+        slot. With a `commit`, its clicks are folded again into the rows that do not have them.
         """
-        s = self.settings
-        n, known = len(clicks), len(self.vocabulary)
+        s, known = self.settings, len(self.vocabulary)
         slots = self.vocabulary.intern(clicks.items)
+        if commit != LIVE:
+            known = len(self.vocabulary)  # what is born is told, and not found out
         users = self.sessions.intern(clicks.users)
         self.catalogue.reserve()
-        event_ids = np.zeros(0, np.uint64) if clicks.event_ids is None else clicks.event_ids
         batch = Batch(
             users=users,
-            event_ids=np.ascontiguousarray(event_ids),
+            event_ids=_column(clicks.event_ids, np.uint64),
             times=np.ascontiguousarray(clicks.times),
             weights=np.ascontiguousarray(clicks.weights),
+            partitions=_column(clicks.partitions, np.int32),
+            clocks=self.clock.of(clicks),
+            rows=len(self.sessions.names),
             known=known,
         )
         folded = Folded.of(slots, s.session.length, len(self.vocabulary) - known)
-        half_life, horizon = int(s.graph.half_life), s.graph.horizon_ms
-        tick = max(int(s.session.gap), horizon // SWEEPS, 1)
-        g, clock = self.graph, self.clock
-        rules = Rules(half_life, int(s.session.gap), tick, s.session.max_events, g.max_degree)
+        half_life = int(s.graph.half_life)
+        g, clock, n = self.graph, self.clock, len(clicks)
+        rules = Rules(half_life, int(s.session.gap), s.session.max_events, g.max_degree, commit)
         if n and clock.landmark == NEVER:
-            first = int(clicks.times[0])
-            clock.landmark = first // half_life * half_life
+            clock.landmark = int(clicks.times[0]) // half_life * half_life
+        if n and clock.time == NEVER:
             # Items that came with attributes before any click begin to age now.
-            g.last_seen[self.items] = first
+            g.last_seen[self.items] = int(clicks.times[0])
+            g.changed[self.items] |= UNWRITTEN
             self.model.rows.dirty[self.items] = True
         at = 0
         while at < n:
@@ -174,17 +200,15 @@ class Engine:
             )  # fmt: skip
             if why == graphs.FULL:
                 g.grow_pool()
-            elif why == graphs.TICK:
-                clock.time = int(clicks.times[at]) // tick * tick
-                self._sweep(clock.time, horizon)
             elif why == graphs.MOVE:
                 moved = (int(clicks.times[at]) - clock.landmark) // half_life
                 g.shift(moved)
-                for scaled in (folded.amounts, folded.added, self.model.columns.count):
+                for scaled in (folded.amounts, folded.added):
                     np.ldexp(scaled, -moved, out=scaled)
                 clock.landmark += moved * half_life
+        if commit == LIVE:
+            self._number(known, folded.born)
         self.sessions.collect()
-        self._number(known, folded.born)
         return folded
 
     def _number(self, known: int, born: NDArray[np.int32]) -> None:
@@ -195,14 +219,6 @@ class Engine:
         names = self.vocabulary.names(known + order)
         self.vocabulary.cut(known)
         self.vocabulary.intern(names)
-
-    def _sweep(self, now: int, horizon: int) -> None:
-        """Forget sessions that are over, and nodes that nobody clicked for the horizon."""
-        last_seen = self.graph.last_seen
-        dead = (last_seen != NEVER) & (last_seen < now - horizon)
-        self.sessions.end(now - int(self.settings.session.gap), dead)
-        if dead.any():
-            self.graph.drop(dead)
 
     def _first_vectors(self, new: NDArray[np.int32]) -> None:
         """Move both vectors of items never learned to the weighted mean of their neighbours'."""
@@ -216,16 +232,6 @@ class Engine:
                 r.v[slot] += (share * skipgram.hidden(r, nbr[settled])).sum(axis=0)
                 r.u[slot] = (share * r.u[nbr[settled]]).sum(axis=0)
 
-    def _starts(self, touched: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Where walks start: the touched items, and a share of replay so that none goes stale."""
-        s = self.settings.walks
-        own = np.tile(touched, s.per_node)
-        if len(self.items) == 0:
-            return own
-        rng = np.random.default_rng([self.settings.model.seed, self.round_number])
-        replay = rng.integers(len(self.items), size=int(s.replay * len(own)))
-        return np.concatenate([own, self.items[replay]])
-
     def _learn(
         self, walks: NDArray[np.int32], history: NDArray[np.int32], target: NDArray[np.int32]
     ) -> None:
@@ -233,7 +239,7 @@ class Engine:
         m, c = self.settings.model, self.model.columns
         if len(self.items) == 0:
             return
-        pool = negatives.pool(self.items, c.count[self.items], m.alpha)
+        pool = self.pools.of(self.items, self.graph.clicked)
         skipgram.learn_walks(
             self.model.rows, walks, pool, seed=m.seed, round_number=self.round_number,
             window=m.window, negatives=m.negatives, block=m.block, hardest_of=m.hardest_of,
@@ -245,64 +251,108 @@ class Engine:
             hardest_of=m.hardest_of, rate=m.rate,
         )  # fmt: skip
         centres = walks[walks[:, 1] >= 0] if walks.shape[1] > 1 else walks[:0]
-        seen = np.bincount(centres[centres >= 0], minlength=1)
-        c.updates[: len(seen)] += seen
-        np.add.at(c.updates, target, 1)
+        seen, times = np.unique(np.concatenate([centres[centres >= 0], target]), return_counts=True)
+        before = c.updates[seen]
+        c.updates[seen] = before + times
+        self.catalogue.settled += int(((before < SETTLED) & (before + times >= SETTLED)).sum())
 
-    def _close(self, major: bool) -> Changes:
-        """Place the rows that changed since the last commit, and hand them over."""
-        r, c = self.model.rows, self.model.columns
-        placement = self.placer.refresh(
-            self.placement, self.model, self.items, self.clock.time, major
-        )
-        if placement is not None:
-            self.placement = placement
-            self._placement_changed = True
-            c.stale[self.items] = True
-            r.dirty[self.items] = True
-        slots = np.flatnonzero(r.dirty & c.alive).astype(np.int32)
-        left = list(self.catalogue.gone.values())
+    # -- what leaves -----------------------------------------------------------------------------
+
+    def _close(self, inputs: Inputs) -> Changes:
+        """Choose the rows that leave, place them, and hand over copies of them."""
+        c, catalogue = self.model.columns, self.catalogue
+        self._refresh()
+        judged = self.leaving.judge(self.model, self.placement)
+        must = judged
+        if self.settings.publish.min_drift > 0:
+            told = [catalogue.vocabulary.get(name) for name in catalogue.described]
+            must = np.unique(np.array([slot for slot in told if slot is not None], np.int32))
+        catalogue.described.clear()
+        now = self.clock.time if inputs.now is None else inputs.now
+        room = inputs.room - RECORDS_OF_GONE * len(catalogue.gone)
+        slots = self.leaving.choose(self.model, must, room, inputs.budget, now)
+        left = [slot for slot, _ in catalogue.gone.values()]
         touched = np.unique(c.partition[np.concatenate([slots, left]).astype(np.int32)]).tolist()
         for partition in touched:
             self.versions[partition] = self.versions.get(partition, 0) + 1
         version_of = np.array([self.versions.get(p, 0) for p in range(self.partitions)], np.int64)
+        gone = [
+            Gone(
+                encode(name), p := int(c.partition[at]), self.versions[p],
+                bool(c.published[at] > 0), bool(c.version[at] > 0), swept,
+            )
+            for name, (at, swept) in catalogue.gone.items()
+        ]  # fmt: skip
+        catalogue.gone = {}
         c.version[slots] = version_of[c.partition[slots]]
-        placed = self.placer.place(self.placement, self.model, slots)
+        placed = self.leaving.leave(self.model, self.placement, slots, now)
+        waiting = self.leaving.waiting
         changes = Changes(
             keys=[encode(name) for name in self.vocabulary.names(slots)],
             partitions=c.partition[slots],
-            rows=self.model.pack(slots, self.clock.landmark, self.graph.last_seen),
+            rows=self.model.pack(slots, self.clock.time, self.graph.last_seen),
             published=placed.published,
             vectors=placed.vectors,
             contexts=placed.contexts,
+            lengths=placed.lengths,
             drift=placed.drift,
-            gone=[
-                Gone(
-                    encode(name), p := int(c.partition[at]), self.versions[p], bool(c.published[at])
-                )
-                for name, at in self.catalogue.gone.items()
-            ],
+            gone=gone,
             versions={p: self.versions[p] for p in touched},
             placement=self.placement if self._placement_changed else None,
             time=self.clock.time,
             cluster_moves=placed.cluster_moves,
             bucket_moves=placed.bucket_moves,
+            waiting=len(waiting),
+            stale=self.leaving.stale,
+            furthest=float(c.moved[waiting[c.moved[waiting] < AT_ONCE]].max(initial=0.0)),
         )
-        r.dirty[slots] = False
-        self.catalogue.gone = {}
         self._placement_changed = False
         if len(self.vocabulary) > 2 * self.vocabulary.known + 1024:
-            self.catalogue.relabel(np.flatnonzero(c.alive[: len(self.vocabulary)]))
+            self._relabel(np.flatnonzero(c.alive[: len(self.vocabulary)]))
         return changes
 
+    def _refresh(self) -> None:
+        """Move the centroids where a major update is at its end, or make the first ones."""
+        if self.starts.is_major_over or self.placer.is_first_due(
+            self.placement, self.catalogue.settled
+        ):
+            self.placement = self.placer.refresh(
+                self.placement, self.model, self.items, self.clock.time
+            )
+            self.starts.major = None
+            self._placement_changed = True
+            # What was never published will be placed by them when it is.
+            self._mark_stale(self.items[self.model.columns.published[self.items] > 0])
+
+    def _mark_stale(self, slots: NDArray[np.integer]) -> None:
+        self.model.columns.stale[slots] = True
+        self.leaving.any_stale = self.leaving.any_stale or len(slots) > 0
+
+    def _relabel(self, order: NDArray[np.int64]) -> None:
+        new = self.catalogue.relabel(order)
+        self.leaving.relabel(new)
+        self.starts.relabel(new)
+        self.expiry.relabel(new)
+        for sweep in self.sweeps:
+            sweep.relabel(order)
+
+    def has_work(self, now: int) -> bool:
+        """Whether rounds without clicks have something to do: rows wait to leave, or items to be
+        learned again or to expire. `now` (ms) is what `publish.min_interval` goes by."""
+        waits = self.leaving.any_stale or self.leaving.due_at <= now
+        waits |= bool(self.catalogue.waiting) or self.starts.major is not None
+        expires = self.clock.time != NEVER and self.expiry.is_behind
+        return waits or expires or len(self.starts.behind) > 0
+
     def publish_all(self) -> None:
-        """Hand over all rows, the placement and new versions everywhere at the next commit."""
+        """Write all rows, vectors, the placement and the graph again, with new versions, as commits
+        have room for them."""
         newest = max(self.versions.values(), default=0)
         self.versions = dict.fromkeys(range(self.partitions), newest)
-        rows, columns = self.model.rows, self.model.columns
-        rows.dirty[columns.alive] = True
-        columns.stale[self.items] = True
+        self.publish_from = newest + 1
+        self._mark_stale(np.flatnonzero(self.model.columns.alive))
         self._placement_changed = self.placement.epoch > 0
+        self.graph.changed[self.graph.last_seen != NEVER] |= TOPIC
 
     def table_bytes(self) -> dict[str, int]:
         """Bytes of memory of each table: vectors, graph, sessions, ids (a close estimate)."""
@@ -316,43 +366,68 @@ class Engine:
 
     # -- restore ---------------------------------------------------------------------------------
 
+    def fold_again(self, evidence: Evidence, commit: int) -> None:
+        """Fold what a round of this commit did, into the rows of the graph that do not have it.
+
+        Between `core.graph.written.load_nodes` and `load_rows`, in the order of the rounds.
+        """
+        g = self.graph
+        g.catch_up(commit, self.clock.landmark, int(self.settings.graph.half_life))
+        self.sessions.forget(evidence.forgotten)
+        if evidence.gone:
+            slots = self.vocabulary.intern(list(evidence.gone))
+            self.catalogue.reserve()
+            dead = np.zeros(len(g.degree), np.bool_)
+            dead[slots] = True
+            self.sessions.end_with(dead)
+            g.drop(slots, commit)
+        self.fold(evidence.clicks, commit)
+        c = self.model.columns
+        for name, rank in evidence.births.items():
+            slot = self.vocabulary.get(name)
+            if slot is not None and g.cut[slot] < commit:
+                c.born_round[slot], c.born_rank[slot] = evidence.round_number, rank
+        self.round_number = evidence.round_number
+
     def load_rows(
-        self, keys: Sequence[bytes], rows: NDArray[np.void],
-        attributes: Callable[[str], Sequence[str]] = lambda item: (),
-        before: Callable[[str], Sequence[str]] | None = None,
+        self, parts: Iterable[Packed], attributes: Callable[[str], Sequence[str]] = lambda item: (),
     ) -> None:  # fmt: skip
         """Take all packed rows into an engine whose graph and sessions are already restored.
 
         `attributes` gives the tokens of an item; it is asked now, and again when an item that left
-        is clicked once more. `before` gives those by the settings that the rows were learned with,
-        if these were others. Afterwards slots are in the order of birth, nodes without a row are
-        gone, and the engine goes on as the one that packed the rows would have.
+        is clicked once more. A node without a row gets its first one. Afterwards slots are in the
+        order of birth, and the engine goes on as the one that packed the rows would have: bit for
+        bit, if `publish.min_drift` is 0.
         """
         self.catalogue.attributes = attributes
-        names = [decode(key) for key in keys]
-        slots = self.vocabulary.intern(names)
-        self.catalogue.reserve()
-        c, g = self.model.columns, self.graph
-        if len(slots):
-            self.model.first_rows(slots, *hash_keys(list(keys), self.partitions))
-            self.model.unpack(slots, rows)
-            c.is_item[slots] = [not is_attribute(name) for name in names]
-            half_life = int(self.settings.graph.half_life)
-            landmark = max(self.clock.landmark, int(rows["landmark"].max()))
-            if self.clock.landmark != NEVER:
-                moved = -(-(landmark - self.clock.landmark) // half_life)
-                self.graph.shift(moved)
-                landmark = self.clock.landmark + moved * half_life
-            self.clock.landmark = landmark
-            # Whole half-lives; of a half-life that was changed, nearly: that will do for counts.
-            clicked = rows["landmark"] != NEVER
-            shifts = np.where(clicked, (rows["landmark"] - landmark) // half_life, 0)
-            c.count[slots] = np.ldexp(rows["count"], shifts.astype(np.int32))
-            g.last_seen[slots] = np.maximum(g.last_seen[slots], rows["last_seen"])
-        dead = ~c.alive[: len(g.degree)]
-        self.sessions.end(NEVER, dead)
-        self.sessions.collect()
-        g.drop(dead)
-        born = np.flatnonzero(c.alive[: len(self.vocabulary)])
-        self.catalogue.relabel(born[np.lexsort((c.born_rank[born], c.born_round[born]))])
-        self.catalogue.recall_all(before)
+        g = self.graph
+        half_life = int(self.settings.graph.half_life)
+        self.clock.landmark = g.end_again(self.clock.landmark, half_life)
+        order, written = take_rows(self.catalogue, parts)
+        self._relabel(order)
+        if self.clock.time != NEVER:
+            # Items that came with attributes before any click have aged since the first one.
+            unseen = g.last_seen[self.items] == NEVER
+            g.last_seen[self.items[unseen]] = self.clock.time
+        self.catalogue.recall_all()
+        self._find_what_waits(written)
+
+    def _find_what_waits(self, written: NDArray[np.int64]) -> None:
+        """What was to be written, and was not, before the process ended: it follows from the rows.
+
+        `written` int64 [slots] says when each row was.
+        """
+        c, items = self.model.columns, self.items
+        alive = np.flatnonzero(c.alive)
+        # One that came back, and is not learned yet, has only the vector that it had.
+        known, is_old = c.published[items] > 0, c.epoch[items] != self.placement.epoch
+        c.stale[items] |= ready(self.model, items) & (is_old | ~known)
+        c.stale[alive] |= c.version[alive] < self.publish_from
+        self.leaving.any_stale = bool(c.stale.any())
+        if self.settings.publish.min_drift > 0:
+            seen = self.graph.last_seen[items]
+            self.starts.behind = items[(seen != NEVER) & (seen > written[items])]
+
+
+def _column(given: NDArray[Any] | None, kind: type[np.generic]) -> NDArray[Any]:
+    return np.zeros(0, kind) if given is None else np.ascontiguousarray(given, kind)

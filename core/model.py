@@ -22,15 +22,18 @@ class Columns:
     born_round: NDArray[np.int64]
     born_rank: NDArray[np.int32]
     updates: NDArray[np.int64]  # times the item was a centre
-    count: NDArray[np.float32]  # decayed weight of its clicks, on the graph's scale
     epoch: NDArray[np.int32]
     cluster: NDArray[np.int32]
     buckets: NDArray[np.uint64]
-    version: NDArray[np.int64]
+    version: NDArray[np.int64]  # of the row as last written, 0 if never
     published: NDArray[np.int64]  # version last published, 0 if never
-    pub_v: NDArray[np.float16]
+    norms: NDArray[np.float32]  # lengths of V and U as last published
+    pub_v: NDArray[np.float16]  # unit rows as last published; of an attribute, as last written
     pub_u: NDArray[np.float16]
-    stale: NDArray[np.bool_]  # publish at the next commit whatever the drift
+    described: NDArray[np.uint64]  # hash of the attributes, 0 for none
+    stale: NDArray[np.bool_]  # to be written, and published, whatever the drift
+    moved: NDArray[np.float32]  # drift when it was last looked at
+    sent: NDArray[np.int64]  # when it was last published, ms; not packed
     users: NDArray[np.int32]  # of an attribute: items that have it
 
 
@@ -58,15 +61,18 @@ class Model:
             born_round=np.zeros(0, np.int64),
             born_rank=np.zeros(0, np.int32),
             updates=np.zeros(0, np.int64),
-            count=np.zeros(0, np.float32),
             epoch=np.zeros(0, np.int32),
             cluster=np.zeros(0, np.int32),
             buckets=np.zeros((0, tables), np.uint64),
             version=np.zeros(0, np.int64),
             published=np.zeros(0, np.int64),
+            norms=np.zeros((0, 2), np.float32),
             pub_v=np.zeros((0, dim), np.float16),
             pub_u=np.zeros((0, dim), np.float16),
+            described=np.zeros(0, np.uint64),
             stale=np.zeros(0, np.bool_),
+            moved=np.zeros(0, np.float32),
+            sent=np.zeros(0, np.int64),
             users=np.zeros(0, np.int32),
         )
 
@@ -107,18 +113,20 @@ class Model:
 
     def keep_published(self, old: int, slot: int) -> None:
         """Note that an item that was born again is published with the vector of its old slot."""
-        for name in ("epoch", "cluster", "buckets", "published", "pub_v", "pub_u"):
+        for name in (
+            "epoch", "cluster", "buckets", "version", "published", "norms", "pub_v", "pub_u",
+        ):  # fmt: skip
             column = getattr(self.columns, name)
             column[slot] = column[old]
 
     def pack(
-        self, slots: NDArray[np.int32], landmark: int, last_seen: NDArray[np.int64]
+        self, slots: NDArray[np.int32], now: int, last_seen: NDArray[np.int64]
     ) -> NDArray[np.void]:
-        """The packed rows of `slots`."""
+        """The packed rows of `slots`, written at `now` (ms)."""
         r, c = self.rows, self.columns
         out = np.zeros(len(slots), self.dtype)
         out["format"] = FORMAT
-        out["landmark"] = landmark
+        out["written"] = now
         out["last_seen"] = last_seen[slots]
         for name in ("acc_v", "acc_u", "mix", "v", "u"):
             out[name] = getattr(r, name)[slots]
@@ -127,7 +135,7 @@ class Model:
         return out
 
     def unpack(self, slots: NDArray[np.int32], rows: NDArray[np.void]) -> None:
-        """Take packed rows into `slots`. Counts come on the scale of each row's own landmark."""
+        """Take packed rows into `slots`."""
         r, c = self.rows, self.columns
         for name in ("acc_v", "acc_u", "mix", "v", "u"):
             getattr(r, name)[slots] = rows[name]
@@ -146,8 +154,8 @@ class Model:
 
 
 _PACKED = (
-    "version", "born_round", "born_rank", "updates", "count", "epoch", "cluster", "published",
-    "buckets", "pub_v", "pub_u",
+    "version", "born_round", "born_rank", "updates", "epoch", "cluster", "published", "norms",
+    "buckets", "pub_v", "pub_u", "described",
 )  # fmt: skip
 
 

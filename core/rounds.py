@@ -1,7 +1,7 @@
 """What goes into a round and what comes out of it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from core.clicks import Clicks
 from core.placing.placement import Placement
 from core.quality import Quality
+
+ROOM = 20_000
+"""Records of a commit at most, where nobody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +21,17 @@ class Inputs:
     clicks: Clicks
     attributes: Sequence[tuple[str, Sequence[str] | None]] = ()
     """Items with their attribute tokens, or None for an item that was retired."""
+    forgotten: Sequence[str] = ()
+    """Users whose sessions end before the clicks."""
     closes_commit: bool = True
-    """Whether the rows changed since the last commit leave with this round."""
-    may_close: bool = True
-    """Whether a major update that is due may close a commit of its own; if not, it waits."""
+    """Whether rows leave with this round."""
+    room: int = ROOM
+    """Records that a commit may have. Of a closing round: how many are left for rows, their
+    vectors and tombstones."""
+    budget: int = ROOM
+    """Vectors that may be published with this round."""
+    now: int | None = None
+    """What `publish.min_interval` goes by, ms; by default the engine's clock."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +42,37 @@ class Gone:
     partition: int
     version: int
     was_published: bool
+    had_row: bool = True
+    """Whether a model row of it was ever written."""
+    had_node: bool = False
+    """Whether a row of the graph may have been written."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a round did to sessions, graph and counts, so that it can be done again bit for bit.
+
+    In this order: sessions ended, items left, clicks were folded. Who reads it decides nothing
+    again but what `session.*` says of clicks since the sweep from which it reads on.
+    """
+
+    round_number: int
+    gone: Sequence[str]
+    """The items that left before the clicks: they expired, or were retired."""
+    forgotten: Sequence[str]
+    """The users whose sessions were ended before the clicks."""
+    clicks: Clicks
+    """All that changed something: those that count, and the ones past `session.max_events`."""
+    births: Mapping[str, int]
+    """The items that got a slot with these clicks, and the rank of each in the round."""
+
+    def __bool__(self) -> bool:
+        return bool(len(self.clicks) or self.gone or self.forgotten)
 
 
 @dataclass(frozen=True)
 class Changes:
-    """All that changed since the last commit, ready to be written."""
+    """All that leaves with a commit, ready to be written. Nothing in it changes any more."""
 
     keys: list[bytes]
     partitions: NDArray[np.int32]
@@ -48,6 +84,8 @@ class Changes:
     """[len(published), dim] unit rows of the items' hidden vectors V."""
     contexts: NDArray[np.float32]
     """[len(published), dim] unit rows of the context vectors U."""
+    lengths: NDArray[np.float32]
+    """[len(published), 2]: how long the two were before."""
     drift: NDArray[np.float32]
     """Of each item published again, shape (at most len(published),): the cosine distance from its
     last published vectors, of V or of U, whichever moved further."""
@@ -60,6 +98,12 @@ class Changes:
     """Greatest event time so far, ms."""
     cluster_moves: int
     bucket_moves: int
+    waiting: int = 0
+    """Rows that moved far enough to leave, and wait."""
+    stale: int = 0
+    """Rows that must be written again, and wait."""
+    furthest: float = 0.0
+    """How far the one that moved furthest of `waiting` did, in multiples of the drift."""
 
 
 @dataclass(frozen=True)
@@ -74,4 +118,7 @@ class Outputs:
     too_long: int
     """Clicks left out because their session has more than `session.max_events`."""
     quality: Quality
-    changes: Changes | None
+    evidence: Evidence
+    recorded: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """Which of the round's clicks are in the evidence, bool [clicks]."""
+    changes: Changes | None = None

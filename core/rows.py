@@ -1,4 +1,4 @@
-"""The layout of a model row: all of an item that cannot be derived from the log of clicks alone.
+"""The layout of a model row: all of an item that cannot be derived from the evidence alone.
 
 It is the value of `model-state` and of the `rows` column family, packed and little-endian, the same
 on every worker, so that a row that one worker wrote is applied by another without translation.
@@ -7,7 +7,7 @@ on every worker, so that a row that one worker wrote is applied by another witho
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = 2
+FORMAT = 3
 """Number of this layout, the first byte of each row."""
 
 
@@ -20,14 +20,15 @@ def row_dtype(dim: int, attribute_slots: int, tables: int) -> np.dtype[np.void]:
             ("born_round", "<i8"),  # birth: the order of slots
             ("born_rank", "<i4"),
             ("updates", "<i8"),  # times the item was a centre
-            ("count", "<f4"),  # decayed weight of its clicks, on the scale of `landmark`
-            ("landmark", "<i8"),  # ms
-            ("last_seen", "<i8"),  # decay time of its last click, ms
+            ("written", "<i8"),  # the engine's clock when the row was written, ms
+            ("last_seen", "<i8"),  # decay time of its last click by then, ms
+            ("described", "<u8"),  # hash of the attributes that it had, 0 for none
             ("acc_v", "<f4"),  # Adagrad's accumulators
             ("acc_u", "<f4"),
             ("epoch", "<i4"),  # placement that `cluster` was judged by
             ("cluster", "<i4"),
             ("published", "<i8"),  # version of the last published vector, 0 if none
+            ("norms", "<f4", (2,)),  # lengths of hidden and context vector as last published
             ("buckets", "<u8", (tables,)),
             ("mix", "<f4", (1 + attribute_slots,)),  # attribute weights before softmax
             ("v", "<f4", (dim,)),

@@ -112,7 +112,14 @@ class MajorSettings:
 @dataclass(frozen=True)
 class PublishSettings:
     min_drift: float = 0.01
-    """A vector leaves when its cosine distance to the last published one is at least this."""
+    """A vector leaves when its cosine distance to the last published one is at least this; its
+    model row leaves with it. 0: every row that changed leaves, and a restart is exact to the bit.
+    """
+    min_interval: Duration = Duration(0)
+    """An item is published at most so often, unless it moved five times `min_drift`. A restart
+    begins to count anew."""
+    budget: int = 0
+    """Vectors published in a second at most, the ones that moved furthest first; 0: no bound."""
     format: Literal["json", "msgpack"] = "json"
     """`msgpack` carries the vectors as little-endian float32 bytes."""
 

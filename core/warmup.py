@@ -9,7 +9,7 @@ from numba.core.event import Listener, install_listener
 
 from core.clicks import Clicks
 from core.engine import Engine
-from core.graph.graph import Graph
+from core.graph.written import load_nodes, nodes
 from core.rounds import Inputs
 from core.settings import Settings
 
@@ -46,10 +46,12 @@ def warm_up(settings: Settings) -> None:
         outputs = engine.step(Inputs(_clicks(), [("0", ["attribute"])]))
     changes = outputs.changes
     assert changes is not None
-    Engine(settings).load_rows(changes.keys, changes.rows)
-    restored = Graph(settings.graph.max_degree)
-    restored.reserve(1)
-    restored.put_row(0, *engine.graph.row(0), 0)
+    restored = Engine(settings)
+    slots = np.arange(len(engine.vocabulary), dtype=np.int32)
+    load_nodes(restored.catalogue, nodes(engine.catalogue, slots, 0, engine.scale), 0, engine.scale)
+    restored.fold_again(outputs.evidence, 1)
+    restored.load_rows([(changes.keys, changes.rows)])
+    restored.step(Inputs(Clicks.empty(), [("0", None)]))  # an item leaves
 
 
 def _clicks() -> Clicks:

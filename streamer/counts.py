@@ -3,8 +3,8 @@
 import struct
 from collections import Counter
 
-from streamer.records import is_item
-from streamer.store import Store, bucket_prefix
+from streamer.state.records import is_item
+from streamer.state.store import Store, bucket_prefix
 
 
 def entries(store: Store, family: str) -> int:

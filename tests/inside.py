@@ -52,9 +52,14 @@ def has_read(ends: dict[tuple[str, int], int]) -> Callable[[Worker], bool]:
     return is_there
 
 
-def run(config: Config, ends: dict[tuple[str, int], int]) -> int:
-    """Let a worker take all before these offsets, and end well. Returns how many clicks counted."""
-    with started(config, has_read(ends)) as worker:
+def run(config: Config, ends: dict[tuple[str, int], int], items: int = 0) -> int:
+    """Let a worker take all before these offsets, and at least so many records of items, and end
+    well. Returns how many clicks counted."""
+
+    def done(worker: Worker) -> bool:
+        return has_read(ends)(worker) and sum(worker.store.items_taken().values()) >= items
+
+    with started(config, done) as worker:
         worker.loop()
         worker.finish()
         return int(next(iter(worker.metrics.events_total.collect())).samples[0].value)

@@ -20,12 +20,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
-from streamer import records
 from streamer.kafka import clients, topics
-from streamer.records import Progress
 from streamer.settings import load as configs
 from streamer.settings.sections import Config
-from streamer.store import Store, bucket_prefix, cluster_prefix
+from streamer.state import records
+from streamer.state.records import Progress
+from streamer.state.store import Store, bucket_prefix, cluster_prefix
 from streamer.worker import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,9 +56,11 @@ DETERMINISTIC: dict[str, object] = {
     "graph.horizon": "40m",
     "major.every": "1h",
     "model.attribute_slots": 1,
+    "publish.min_drift": 0,
 }
-"""Rounds and commits by count, a checkpoint after each commit, and enough event time at one click
-in two seconds for expiry, for moved clusters and for sessions that end."""
+"""Rounds and commits by count, all rows that changed in each commit, a sweep of the folder with
+each of them, and enough event time at one click in two seconds for expiry, for moved clusters and
+for sessions that end."""
 
 
 def wait_until(done: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
@@ -156,12 +158,12 @@ class App:
             "topics.items": f"{self.name}-items",
             "topics.item_vectors": f"{self.name}-vectors",
             "topics.model_state": f"{self.name}-model",
-            "topics.vector_deltas": f"{self.name}-deltas",
+            "topics.transitions": f"{self.name}-transitions",
             "topics.dead_letters": f"{self.name}-dlq",
         }
         self.settings = {**SMALL, **own, **self.settings}
         self.admin = AdminClient({"bootstrap.servers": self.servers})
-        specs = topics.specs(self.config.topics, self.config.graph.horizon_ms)
+        specs = topics.specs(self.config.topics, int(self.config.session.gap))
         topics.create(self.admin, specs)
 
     def __enter__(self) -> "App":
@@ -215,7 +217,8 @@ class App:
         ends = self.ends(topic)
         out: dict[tuple[str, int], list[Message]] = {partition: [] for partition in ends}
         consumer = clients.tail_consumer(self.config)
-        consumer.assign([TopicPartition(t, p, 0) for t, p in ends])
+        begins = clients.begins(self.admin, list(ends))
+        consumer.assign([TopicPartition(*partition, begin) for partition, begin in begins.items()])
         reached: dict[tuple[str, int], int] = {}
         deadline = time.monotonic() + SECONDS
         while any(reached.get(partition, -1) < end for partition, end in ends.items()):
@@ -298,13 +301,13 @@ class Contents:
     progress: dict[tuple[str, int], Progress]
     versions: dict[int, int]
     placement: bytes | None
-    graph: dict[str, tuple[int, list[str], bytes]]
-    """Of each node: time last seen, its neighbours in order, their weights."""
+    graph: dict[str, tuple[int, float, list[str], bytes]]
+    """Of each node: time last seen, decayed count, its neighbours in order, their weights."""
     sessions: dict[str, tuple[int, list[str], int, list[int]]]
     """Of each user: time of the last click, last items, number of clicks, hashes of event ids."""
     clock: tuple[int, int]
-    folded: dict[str, int] | None
-    """The offsets that graph and sessions stand for."""
+    folded: int | None
+    """The commit as of which graph and sessions are."""
 
 
 def contents(config: Config) -> Contents:
@@ -312,13 +315,14 @@ def contents(config: Config) -> Contents:
     store = Store(Path(config.state.dir))
     try:
         engine = Engine(config.engine_settings)
-        folded = checkpoint.load(store, engine)
+        swept = checkpoint.load(store, engine)
         names = engine.vocabulary.keys
         graph, sessions = {}, {}
         for slot, name in enumerate(names):
             nbr, wgt = engine.graph.row(slot)
             graph[name or ""] = (
                 int(engine.graph.last_seen[slot]),
+                float(engine.graph.clicked[slot]),
                 [names[n] or "" for n in nbr],
                 wgt.tobytes(),
             )
@@ -341,8 +345,20 @@ def contents(config: Config) -> Contents:
             graph=graph,
             sessions=sessions,
             clock=(engine.clock.time, engine.clock.landmark),
-            folded=folded,
+            folded=None if swept is None else swept.commit,
         )
+    finally:
+        store.close()
+
+
+def counts(config: Config) -> dict[str, float]:
+    """The clicks that the folder of a stopped worker counts for each item, as of START_MS."""
+    store = Store(Path(config.state.dir))
+    try:
+        return {
+            key.decode(): one.clicked * 2.0 ** ((one.landmark - START_MS) / one.half_life)
+            for key, one in checkpoint.nodes(store)
+        }
     finally:
         store.close()
 

@@ -7,15 +7,15 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.graph.graph import NEVER
-from core.graph.slabs import INLINED, LINE, UNIT, add, fetch_row
+from core.graph.graph import LIVE, NEVER
+from core.graph.slabs import INLINED, LINE, UNIT, UNWRITTEN, add, fetch_row
 from core.kernels.lanes import SOURCES, address, pointers, prefetch
 
 REBASE = 64
 """Half-lives after which the landmark moves: 2^64 leaves float32 room for 2^63 more weight."""
 
-DONE, FULL, TICK, MOVE = 0, 1, 2, 3
-"""Why `fold` stopped: all done; the pool must grow; time for a sweep; time to move the landmark."""
+DONE, FULL, MOVE = 0, 1, 2
+"""Why `fold` stopped: all done; the pool must grow; time to move the landmark."""
 
 SCALED = 128
 """Clicks whose weights are scaled together."""
@@ -41,6 +41,12 @@ class Batch(NamedTuple):
     times: NDArray[np.int64]
     """Decay times, ms."""
     weights: NDArray[np.float32]
+    partitions: NDArray[np.int32]
+    """Where each click came from; an empty array if all came from 0."""
+    clocks: NDArray[np.int64]
+    """The greatest time of each partition so far, which folding moves on."""
+    rows: int
+    """How many rows of sessions are in use."""
     known: int
     """The number of slots so far. Items without one come as `known`, `known` + 1, ..."""
 
@@ -88,11 +94,11 @@ class Rules(NamedTuple):
     half_life: int
     gap: int
     """A session ends after so long without a click."""
-    tick: int
-    """A sweep is due when the clock passes a multiple of it."""
     max_events: int
     """Clicks of a session that count."""
     max_degree: int
+    commit: int
+    """LIVE, or the commit whose clicks are folded again: rows that have them already stay."""
 
 
 @INLINED
@@ -168,6 +174,20 @@ def _go_on(user, item, sessions, length, kept, out, k):  # type: ignore[no-untyp
 
 
 @INLINED
+def _is_new(graph, a, commit):  # type: ignore[no-untyped-def]
+    """Whether the row of a does not have what is folded now."""
+    return commit == LIVE or graph.cut[a] < commit
+
+
+@INLINED
+def _sweep(sessions, rows, partition, before):  # type: ignore[no-untyped-def]
+    """End the sessions of a partition whose last click is older than `before`."""
+    for u in range(rows):
+        if sessions.partition[u] == partition and sessions.time[u] < before:
+            sessions.size[u] = 0
+
+
+@INLINED
 def _leave_out(fate, out, k):  # type: ignore[no-untyped-def]
     out.fate[k] = fate
     out.slots[k] = -1
@@ -175,14 +195,14 @@ def _leave_out(fate, out, k):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True)
-def fold(begin, clicks, sessions, graph, out, clock, rules, sources=SOURCES):  # type: ignore[no-untyped-def]
+def fold(begin, clicks, sessions, graph, out, times, rules, sources=SOURCES):  # type: ignore[no-untyped-def]
     """Fold clicks `begin:` of a `Batch` in order, one at a time, into the sessions and the graph.
 
     `out` is a `Folded`, whose `amounts` and `history` are written for kept clicks and transitions
-    only; `clock` the greatest time so far and the landmark. Returns (clicks folded so far, those
+    only; `times` the greatest time so far and the landmark. Returns (clicks folded so far, those
     before `begin` included, reason to stop, greatest time).
     """
-    n, length, (now, landmark) = len(out.slots), out.history.shape[1], clock
+    n, length, (now, landmark) = len(out.slots), out.history.shape[1], times
     kept = sessions.items.shape[1]
     width = sessions.event_ids.shape[1]
     looks = width > 0 and len(clicks.event_ids) > 0
@@ -192,12 +212,11 @@ def fold(begin, clicks, sessions, graph, out, clock, rules, sources=SOURCES):  #
     for j in range(len(out.born)):
         if out.born[j] >= 0:
             free += 1
+    by_partition = len(clicks.partitions) > 0
+    commit = rules.commit
     clicks, sessions, graph, out = (
         pointers(clicks), pointers(sessions), pointers(graph), pointers(out),
     )  # fmt: skip
-    due = NEVER
-    if now != NEVER:
-        due = (now // rules.tick + 1) * rules.tick
     end = landmark + REBASE * rules.half_life
     ready = begin
     for k in range(begin, n):
@@ -223,12 +242,15 @@ def fold(begin, clicks, sessions, graph, out, clock, rules, sources=SOURCES):  #
         if looks and is_open and _is_repeat(clicks.event_ids[k], sessions, u, width):
             _leave_out(DUPLICATE, out, k)
             continue
-        if now == NEVER:
-            due = (t // rules.tick + 1) * rules.tick
-        if t >= due:
-            return k, TICK, now
         if t >= end:
             return k, MOVE, now
+        partition = clicks.partitions[k] if by_partition else np.int32(0)
+        clock = clicks.clocks[partition]
+        if t > clock:
+            if clock != NEVER and t // rules.gap > clock // rules.gap:
+                _sweep(sessions, clicks.rows, partition, t - rules.gap)
+                is_open = sessions.size[u] > 0
+            clicks.clocks[partition] = t
         continues = is_open and abs(t - sessions.time[u]) <= rules.gap
         if continues and sessions.clicks[u] >= rules.max_events:
             _leave_out(TOO_LONG, out, k)
@@ -246,9 +268,10 @@ def fold(begin, clicks, sessions, graph, out, clock, rules, sources=SOURCES):  #
                         return k, FULL, now
                     if not _has_pair(u, item, sessions, kept):
                         for a, b in ((last, item), (item, last)):
-                            add(graph, a, b, out.amounts[k], rules.max_degree)
+                            if _is_new(graph, a, commit):
+                                add(graph, a, b, out.amounts[k], rules.max_degree)
+                                graph.changed[a] |= UNWRITTEN
                         out.added[k] = out.amounts[k]
-                        graph.changed[last] = True
                     _go_on(u, item, sessions, length, kept, out, k)
                 sessions.clicks[u] += 1
             else:
@@ -261,11 +284,13 @@ def fold(begin, clicks, sessions, graph, out, clock, rules, sources=SOURCES):  #
                 out.target[k] = BEGINS
             out.fate[k] = KEPT
             out.slots[k] = item
-            graph.last_seen[item] = max(graph.last_seen[item], t)
-            graph.changed[item] = True
+            if _is_new(graph, item, commit):
+                graph.last_seen[item] = max(graph.last_seen[item], t)
+                graph.clicked[item] += out.amounts[k]
+                graph.changed[item] |= UNWRITTEN
         if looks:
             _remember(clicks.event_ids[k], sessions, u, width)
         sessions.time[u] = t
-        sessions.changed[u] = True
+        sessions.partition[u] = partition
         now = max(now, t)
     return n, DONE, now

@@ -20,14 +20,25 @@ INLINED = nb.njit(forceinline=True)
 """Part of a kernel, in place of each call: passing its arrays costs more than adding an arc."""
 
 
+LOCAL, TOPIC = 1, 2
+"""Bits of `changed`: the row is not yet written as it is to the state folder, or to the topic."""
+UNWRITTEN = LOCAL | TOPIC
+WRITTEN = 4
+"""Bit of `changed`: some state of the row may be in the topic."""
+
+
 class Slabs(NamedTuple):
-    """The arrays of a graph, the first five by slot (see `core.graph.graph.Graph`)."""
+    """The arrays of a graph, the first eight by slot (see `core.graph.graph.Graph`)."""
 
     start: NDArray[np.int32]
     size_class: NDArray[np.int8]
     degree: NDArray[np.int32]
     last_seen: NDArray[np.int64]
+    clicked: NDArray[np.float32]
     changed: NDArray[np.uint8]
+    evicted: NDArray[np.uint8]
+    cut: NDArray[np.int64]
+    """Empty, unless evidence is folded again: the commit as of which each row is folded."""
     nbr: NDArray[np.int32]
     """The pool: neighbours, and the weights of the arcs to them."""
     wgt: NDArray[np.float32]
@@ -57,6 +68,24 @@ def give(graph, at, size_class):  # type: ignore[no-untyped-def]
 
 
 @INLINED
+def shrink(graph, a, kept):  # type: ignore[no-untyped-def]
+    """Let the row of a, of which `kept` arcs are left, go down to the slab that fits them.
+
+    The class of a slab follows from its row's degree, so that a row that was written and read back
+    grows as the one it was taken from.
+    """
+    graph.degree[a] = kept
+    fits = 0
+    while (UNIT << fits) < kept:
+        fits += 1
+    if kept == 0:
+        give(graph, graph.start[a], graph.size_class[a])
+    while kept > 0 and graph.size_class[a] > fits:
+        graph.size_class[a] -= 1
+        give(graph, graph.start[a] + (1 << graph.size_class[a]), graph.size_class[a])
+
+
+@INLINED
 def weakest(base, n, bits):  # type: ignore[no-untyped-def]
     """Which of n weights is the least, the first of equals: positive floats are in the order of
     their bits."""
@@ -80,6 +109,7 @@ def add(graph, a, b, w, max_degree):  # type: ignore[no-untyped-def]
         return
     if n == max_degree:
         entry = weakest(base, n, graph.bits)
+        graph.evicted[a] = 1
         graph.nbr[base + entry] = b
         graph.wgt[base + entry] = w
         return

@@ -241,6 +241,14 @@ pointers = _intrinsic(1, _pointers)
 """A NamedTuple of arrays as one of pointers to their first elements; what is no array stays."""
 load8, load16, loadi8, loadi16 = map(_loader, (_FLOAT8, _FLOAT16, _INT8, _INT16))
 """The lanes from memory[at] on: float32, or int32 with an i."""
+loadh16 = on_memory(
+    2,
+    _FLOAT16,
+    lambda b, p: b.fpext(
+        b.load(b.bitcast(p, ir.VectorType(ir.HalfType(), 16).as_pointer()), align=2), _FLOAT16.ir
+    ),
+)
+"""The lanes from memory[at] on, which holds the bits of float16 as uint16."""
 store8 = store16 = on_memory(3, types.void, _store)
 """Puts lanes into memory[at] and on: (memory, at, lanes)."""
 spread8, spread16 = map(_spreader, (8, 16))

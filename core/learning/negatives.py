@@ -17,6 +17,22 @@ class Pool(NamedTuple):
     n: int
 
 
+class Pools:
+    """Makes the pool of each round. A uniform one costs nothing; any other reads all items."""
+
+    def __init__(self, alpha: float) -> None:
+        self.alpha = alpha
+        self._ones = np.ones(0, np.float32)
+
+    def of(self, items: NDArray[np.int32], counts: NDArray[np.float32]) -> Pool:
+        """A pool of `items` (slots); counts float32 [slots] are of all slots."""
+        if self.alpha != 0.0:
+            return pool(items, counts[items], self.alpha)
+        if len(items) > len(self._ones):
+            self._ones = np.ones(2 * len(items), np.float32)
+        return Pool(items, self._ones[: len(items)], items, len(items))
+
+
 def pool(items: NDArray[np.int32], counts: NDArray[np.float32], alpha: float) -> Pool:
     """A table that gives each of `items` (slots) with a probability proportional to counts^alpha.
 

@@ -1,4 +1,4 @@
-"""Where rows are placed: cluster and buckets of each row, and when a vector is worth publishing."""
+"""Where rows are placed: cluster and buckets of each, and the centroids that they follow from."""
 
 from dataclasses import dataclass
 
@@ -14,6 +14,10 @@ from core.settings import Settings
 
 SETTLED = 10
 """Updates after which an item counts for centroids and centre."""
+SAMPLE = 50_000
+"""Settled items that centroids are fitted to at most."""
+PURPOSE = 7
+"""Purpose number of this module's random stream."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +41,12 @@ class Placement:
 
 @dataclass(frozen=True)
 class Placed:
-    """The outcome of `Placer.place`; arrays are those of `core.rounds.Changes`."""
+    """Where items belong, and the unit rows by which that was judged; n of them."""
 
-    published: NDArray[np.int64]
     vectors: NDArray[np.float32]
     contexts: NDArray[np.float32]
-    drift: NDArray[np.float32]
-    cluster_moves: int
-    """Items published before whose cluster is another."""
-    bucket_moves: int
-    """Buckets that items published before left for others, one for each table."""
+    cluster: NDArray[np.int32]
+    buckets: NDArray[np.uint64]
 
 
 def features(vectors: NDArray[np.float32], contexts: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -59,43 +59,37 @@ def features(vectors: NDArray[np.float32], contexts: NDArray[np.float32]) -> NDA
     return vectors + np.float32(0.5) * contexts
 
 
-def _drift(now: NDArray[np.float32], published: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Cosine distance of unit rows, as half their squared distance; 0 for two rows of zeros."""
-    gap = now - published
-    return np.float32(0.5) * np.einsum("ij,ij->i", gap, gap)
-
-
 class Placer:
-    """Clusters, buckets and the decision to publish, for one vector space."""
+    """Clusters and buckets of one vector space."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.lsh = Lsh.create(settings.lsh, settings.model.dim, settings.model.seed)
 
-    def due(self, placement: Placement, model: Model, items: NDArray[np.int32], now: int) -> bool:
+    def due(self, placement: Placement, settled: int, now: int) -> bool:
         """Whether a major update is: by event time, or because `clusters.count` is another now and
-        there are enough items for it."""
+        there are enough settled items for it."""
         if placement.epoch == 0:
             return False
         count, every = self.settings.clusters.count, int(self.settings.major.every)
-        if len(placement.centroids) != count and len(self._settled(model, items)) >= count:
+        if len(placement.centroids) != count and settled >= count:
             return True
         return every > 0 and now - placement.fitted_at >= every
 
-    def _settled(self, model: Model, items: NDArray[np.int32]) -> NDArray[np.int32]:
-        return items[model.columns.updates[items] >= SETTLED]
+    def is_first_due(self, placement: Placement, settled: int) -> bool:
+        """Whether there are enough settled items for the first clusters of all."""
+        s = self.settings.clusters
+        return placement.epoch == 0 and settled >= max(s.min_items, s.count)
 
     def refresh(
-        self, placement: Placement, model: Model, items: NDArray[np.int32], now: int, major: bool
-    ) -> Placement | None:
-        """A placement of the next epoch: the first one once enough items are settled, and then one
-        in each major update, whose centroids start from where they were. None otherwise."""
+        self, placement: Placement, model: Model, items: NDArray[np.int32], now: int
+    ) -> Placement:
+        """A placement of the next epoch. The centroids start from where they were."""
         s = self.settings
-        if placement.epoch > 0 and not major:
-            return None
-        settled = self._settled(model, items)
-        if placement.epoch == 0 and len(settled) < max(s.clusters.min_items, s.clusters.count):
-            return None
+        settled = items[model.columns.updates[items] >= SETTLED]
+        if len(settled) > SAMPLE:
+            rng = np.random.default_rng([s.model.seed, placement.epoch, PURPOSE])
+            settled = np.sort(rng.choice(settled, SAMPLE, replace=False))
         vectors = unit_rows(hidden(model.rows, settled))
         if placement.epoch == 0:
             centre = features(vectors, unit_rows(model.rows.u[settled])).mean(axis=0)
@@ -106,12 +100,9 @@ class Placer:
                 start = clusters.resized(vectors, start, s.clusters.count, s.model.seed)
         return Placement(placement.epoch + 1, now, centre, clusters.refine(vectors, start))
 
-    def place(self, placement: Placement, model: Model, slots: NDArray[np.int32]) -> Placed:
-        """Place the changed rows `slots` and mark those to publish as published, in `model`."""
+    def place(self, placement: Placement, model: Model, rows: NDArray[np.int32]) -> Placed:
+        """Where these items belong, each by where it was last published."""
         s, c, r = self.settings, model.columns, model.rows
-        ready = c.is_item[slots] & ((c.updates[slots] > 0) | (r.attrs[slots] >= 0).any(axis=1))
-        at = np.flatnonzero(ready)
-        rows = slots[at]
         vectors, contexts = unit_rows(hidden(r, rows)), unit_rows(r.u[rows])
         known = c.published[rows] > 0
         # After centroids moved, each item goes to the nearest, without the margin.
@@ -121,23 +112,4 @@ class Placer:
         if placement.epoch > 0:
             x = x - placement.centre
         rehash = known & (c.epoch[rows] > 0) | known & (placement.epoch == 0)
-        buckets = self.lsh.keys(x, c.buckets[rows], rehash)
-        drift = np.maximum(_drift(vectors, c.pub_v[rows]), _drift(contexts, c.pub_u[rows]))
-        moved_cluster = known & (cluster != c.cluster[rows])
-        moved_buckets = known[:, None] & (buckets != c.buckets[rows])
-        moved = moved_cluster | moved_buckets.any(axis=1)
-        leaves = ~known | c.stale[rows] | moved | (drift >= s.publish.min_drift)
-        out, published = rows[leaves], at[leaves]
-        c.cluster[out], c.buckets[out] = cluster[leaves], buckets[leaves]
-        c.epoch[rows] = placement.epoch
-        c.published[out] = c.version[out]
-        c.pub_v[out], c.pub_u[out] = vectors[leaves], contexts[leaves]
-        c.stale[slots] = False
-        return Placed(
-            published,
-            vectors[leaves],
-            contexts[leaves],
-            drift[leaves & known],
-            int(moved_cluster.sum()),
-            int(moved_buckets.sum()),
-        )
+        return Placed(vectors, contexts, cluster, self.lsh.keys(x, c.buckets[rows], rehash))

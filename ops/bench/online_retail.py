@@ -52,7 +52,7 @@ class Worker:
 
     def __init__(self, name: str, bootstrap: str, folder: Path) -> None:
         self.port, self.state = free_port(), folder / name
-        topics = ("clicks", "items", "item_vectors", "model_state", "vector_deltas", "dead_letters")
+        topics = ("clicks", "items", "item_vectors", "model_state", "transitions", "dead_letters")
         self.settings = settings(
             f"app.name={name}",
             f"kafka.bootstrap.servers={bootstrap}",

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 from broker import Broker
 from chaos import Say
 from confluent_kafka import KafkaException, Message
@@ -33,10 +32,10 @@ from proxy import (
     Proxy,
 )
 
-from streamer import records
 from streamer.demo.shop import Shop
-from streamer.records import Manifest, Part, commit_of
-from tests.support import START_MS, App, as_records, contents, row_table
+from streamer.state import records
+from streamer.state.records import Manifest, Part, commit_of
+from tests.support import START_MS, App, as_records, contents, counts, row_table
 
 CLICKS_A_COMMIT = 20
 ASKED = (PRODUCE, ADD_PARTITIONS_TO_TXN, ADD_OFFSETS_TO_TXN, TXN_OFFSET_COMMIT, END_TXN)
@@ -142,7 +141,7 @@ def audit(app: App) -> list[str]:
     """
     topics = app.config.topics
     written = {t: app.read(t) for t in (topics.model_state, topics.item_vectors)}
-    written[topics.dead_letters] = app.read(topics.dead_letters)
+    written |= {t: app.read(t) for t in (topics.transitions, topics.dead_letters)}
     manifests = _manifests(written[topics.model_state])
     numbers = [manifest.commit for manifest in manifests]
     wrong = []
@@ -188,12 +187,9 @@ def _wrong_vectors(app: App, messages: Iterable[Message]) -> Iterable[str]:
 
 
 def miscounted(app: App, clicks: Iterable[tuple[bytes, bytes]]) -> list[str]:
-    """Whatever the rows of a stopped worker do not count once, as sentences."""
+    """Whatever the graph of a stopped worker does not count once, as sentences."""
     wanted = Counter(str(msgspec.json.decode(value)["item_id"]) for _, value in clicks)
-    keys, rows = row_table(app.config)
-    half_life = int(app.config.graph.half_life)
-    counts = rows["count"] / np.exp2((START_MS - rows["landmark"]) / half_life)
-    got = {key.decode(): round(n) for key, n in zip(keys, counts.tolist(), strict=True)}
+    got = {item: round(n) for item, n in counts(app.config).items()}
     differ = [item for item in wanted.keys() | got.keys() if wanted[item] != got.get(item, 0)]
     ends, wrong = app.ends(app.config.topics.clicks), []
     if differ:

@@ -20,8 +20,8 @@ from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients, rights
 from streamer.kafka.clients import ANY, CALL_SECONDS
 from streamer.kafka.failures import FORBIDDEN, Forbidden
-from streamer.records import REPLAYED_FROM, SOURCE
 from streamer.settings.sections import Config
+from streamer.state.records import REPLAYED_FROM, SOURCE
 from streamer.terminal import Console
 from streamer.wording import counted
 

@@ -2,8 +2,8 @@
 
 The list of them is a set of records in `model-state`, under a hash of the user id, so that every
 worker has it before it folds anything, and nobody can read the ids from it. A worker leaves the
-clicks of such a user out from then on, also when it folds old clicks anew after the loss of its
-folder.
+clicks of such a user out from then on. What counted before stays counted, also in a folder that is
+made anew.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ import numpy as np
 from confluent_kafka.admin import AdminClient
 from numpy.typing import NDArray
 
-from streamer import records
 from streamer.errors import Refused
 from streamer.kafka import clients, rights
 from streamer.kafka.clients import CALL_SECONDS
-from streamer.model_state import put, reserved
 from streamer.settings.load import spelled
 from streamer.settings.sections import Config
+from streamer.state import records
+from streamer.state.model_state import put, reserved
 from streamer.wording import counted
 
 
@@ -72,16 +72,15 @@ def run(config: Config, users: Collection[str], undo: bool) -> None:
         f"clicks of {counted(len(users), 'user')} do not count from now on. What is left of them:\n"
         f"  a hash of each id, in {topics.model_state} and in state folders, until `walkstream "
         "forget --undo`\n"
-        f"  their raw clicks in {topics.clicks}, and bad ones in {topics.dead_letters}, until the "
-        "retention of these topics\n"
-        "  their open sessions in the state folder, until the next checkpoint of the worker "
-        f"(checkpoint.seconds, {config.checkpoint.seconds:g} s, while it runs); RocksDB writes "
-        "over them later\n"
+        f"  their raw clicks in {topics.clicks}, what they did to the graph in "
+        f"{topics.transitions}, and bad ones in {topics.dead_letters}, until the retention of "
+        "these topics\n"
+        f"  their open sessions in {topics.model_state} and in the state folder, until the sweep "
+        "of each after the next wrote over them (of the folder twice checkpoint.seconds, "
+        f"{config.checkpoint.seconds:g} s, while the worker runs); Kafka and RocksDB let go of "
+        "them when they compact\n"
         "  their share in the item graph, which names no user and fades with graph.half_life "
-        f"({half_life}); the graph is without it at once if the worker is stopped, its folder "
-        "deleted (walkstream reset), and started\n"
-        f"  their share in the vectors, in {topics.model_state}, {topics.item_vectors} and state "
-        "folders, which names no user and fades as other clicks are learned; the vectors are "
+        f"({half_life}), and in the vectors, which fades as other clicks are learned; both are "
         "without it if all is learned anew (walkstream reset --topics)"
     )
 

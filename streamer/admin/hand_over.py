@@ -10,16 +10,16 @@ from dataclasses import replace
 import msgspec
 from confluent_kafka.admin import AdminClient
 
-from streamer import records
 from streamer.admin import forget
 from streamer.errors import ConfigError, Refused
 from streamer.kafka import clients, rights
 from streamer.kafka.identity import identity
 from streamer.kafka.members import other_members
 from streamer.kafka.transactions import Transactions
-from streamer.model_state import reserved
-from streamer.records import Manifest, Space
 from streamer.settings.sections import Config
+from streamer.state import records
+from streamer.state.model_state import reserved
+from streamer.state.records import Manifest, Space
 from streamer.worker import claiming
 from streamer.worker.readback import Readback
 

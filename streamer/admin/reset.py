@@ -17,8 +17,6 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from rich.prompt import Confirm
 
-from streamer import folders, records
-from streamer import store as stores
 from streamer.admin import forget
 from streamer.errors import ConfigError, Refused
 from streamer.kafka import clients, rights
@@ -27,6 +25,8 @@ from streamer.kafka.clients import CALL_SECONDS
 from streamer.kafka.failures import failure
 from streamer.kafka.members import other_members
 from streamer.settings.sections import Config
+from streamer.state import folders, records
+from streamer.state import store as stores
 
 DAMAGED = b"damaged"
 """Stands for the origin of a folder that cannot be read."""
@@ -89,7 +89,7 @@ def _run(
 def _model_topics(config: Config) -> list[all_topics.TopicSpec]:
     """All topics but those that others write: clicks and items."""
     kept = config.topics.clicks, config.topics.items
-    specs = all_topics.specs(config.topics, config.graph.horizon_ms)
+    specs = all_topics.specs(config.topics, int(config.session.gap))
     return [spec for spec in specs if spec.name not in kept]
 
 

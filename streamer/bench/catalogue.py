@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from core.model import Model
 from core.placing.clusters import unit_rows
-from core.placing.placement import Placed, Placement, Placer
+from core.placing.leaving import Leaving, Left
+from core.placing.placement import Placement, Placer
 from core.rounds import Changes
 from core.settings import LshSettings, Settings
 
@@ -49,8 +50,7 @@ class Catalogue:
         model.columns.is_item[:n] = True
         model.columns.updates[:n] = 100
         placer = Placer(settings)
-        placement = placer.refresh(Placement.empty(), model, slots, 0, False)
-        assert placement is not None, "all items are settled"
+        placement = placer.refresh(Placement.empty(), model, slots, 0)
         keys = [b"%09d" % number for number in rng.permutation(10 * n)[:n]]
         return cls(model, placer, placement, keys, np.full(n, DAY_MS))
 
@@ -67,10 +67,13 @@ class Catalogue:
         """What a commit that changed these items hands over."""
         self.version += 1
         self.model.columns.version[slots] = self.version
-        placed = self.placer.place(self.placement, self.model, slots)
-        return self._changes(slots, placed)
+        left = Leaving(self.placer.settings, self.placer).leave(
+            self.model, self.placement, slots, DAY_MS
+        )
+        return self._changes(left)
 
-    def _changes(self, slots: NDArray[np.int32], placed: Placed) -> Changes:
+    def _changes(self, placed: Left) -> Changes:
+        slots = placed.slots
         return Changes(
             keys=[self.keys[slot] for slot in slots.tolist()],
             partitions=np.zeros(len(slots), np.int32),
@@ -78,6 +81,7 @@ class Catalogue:
             published=placed.published,
             vectors=placed.vectors,
             contexts=placed.contexts,
+            lengths=placed.lengths,
             drift=placed.drift,
             gone=[],
             versions={0: self.version},

@@ -11,10 +11,10 @@ import scipy
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from core.engine import SWEEPS, Engine
+from core.engine import Engine
 from core.graph import fold as graphs
 from core.graph.fold import Batch, Rules
-from core.graph.graph import NEVER, Graph
+from core.graph.graph import LIVE, NEVER, Graph
 from core.graph.sessions import Sessions
 from core.graph.slabs import LINE, UNIT
 from core.ids.vocabulary import Vocabulary
@@ -116,10 +116,9 @@ def fold(stream: Stream, names: list[str]) -> Folded:
     g, ses = Graph(s.graph.max_degree), Sessions(s.session.length, s.session.event_ids)
     g.reserve(ITEMS)
     half_life, gap = int(s.graph.half_life), int(s.session.gap)
-    tick = max(gap, s.graph.horizon_ms // SWEEPS)
+    clocks = np.full(1, NEVER)
     landmark, clock = int(stream.times[0]) // half_life * half_life, NEVER
-    no_dead = np.zeros(ITEMS, np.bool_)
-    rules = Rules(half_life, gap, tick, s.session.max_events, s.graph.max_degree)
+    rules = Rules(half_life, gap, s.session.max_events, s.graph.max_degree, LIVE)
     sources, targets, batches = [], [], []
     seconds = 0.0
     for at in range(0, len(names), BATCH):
@@ -127,8 +126,9 @@ def fold(stream: Stream, names: list[str]) -> Folded:
         items, times = stream.items[batch].copy(), stream.times[batch]
         n = len(items)
         clicks = Batch(
-            ses.intern(names[batch]), np.zeros(0, np.uint64), times, np.ones(n, np.float32), ITEMS
-        )
+            ses.intern(names[batch]), np.zeros(0, np.uint64), times, np.ones(n, np.float32),
+            np.zeros(0, np.int32), clocks, len(ses.names), ITEMS,
+        )  # fmt: skip
         begin = time.perf_counter()
         out = graphs.Folded.of(items, s.session.length, 0)
         done = 0
@@ -138,11 +138,8 @@ def fold(stream: Stream, names: list[str]) -> Folded:
             )
             if why == graphs.FULL:
                 g.grow_pool()
-            elif why == graphs.TICK:
-                clock = int(times[done]) // tick * tick
-                ses.end(clock - gap, no_dead)
-        seconds += time.perf_counter() - begin
         ses.collect()
+        seconds += time.perf_counter() - begin
         goes_on = out.added > 0.0
         sources.append(out.history[goes_on, 0])
         targets.append(out.target[goes_on])

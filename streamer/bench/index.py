@@ -22,15 +22,15 @@ from rocksdict import Options as RocksOptions
 
 from core.rounds import Changes
 from core.rows import to_values
-from streamer import records
 from streamer.bench.catalogue import Catalogue
 from streamer.bench.results import Options, Result, in_turns
-from streamer.folders import reading
 from streamer.query.index import Index, Mode
 from streamer.query.shelves import Resident
-from streamer.records import Space
-from streamer.rocks import LOG_BYTES
-from streamer.store import Store
+from streamer.state import records
+from streamer.state.folders import reading
+from streamer.state.records import Space
+from streamer.state.rocks import LOG_BYTES
+from streamer.state.store import Store
 
 ITEMS, QUICK_ITEMS = 100_000, 20_000
 ROUND, QUICK_ROUND = 20_000, 4_000

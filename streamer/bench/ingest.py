@@ -29,8 +29,7 @@ from streamer.errors import ConfigError
 from streamer.kafka import clients
 from streamer.kafka.clients import CALL_SECONDS
 from streamer.settings.sections import AppSettings, Config, TopicSettings
-from streamer.worker.loop import MAX_ROUND_BYTES
-from streamer.worker.reader import Reader, columns
+from streamer.worker.reader import MAX_ROUND_BYTES, Reader, columns
 
 SERVERS = "KAFKA_BOOTSTRAP_SERVERS"
 BROKER = Path(__file__).parents[2] / "ops" / "kafka" / "broker.py"

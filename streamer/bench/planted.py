@@ -77,5 +77,5 @@ def plant(n: int, seed: int = 1) -> Planted:
     graph = Graph(max_degree=128)
     graph.reserve(n)
     for node, nbr in enumerate(rows):
-        graph.put_row(node, nbr, np.ones(len(nbr), np.float32), 0)
+        graph.put_row(node, nbr, np.ones(len(nbr), np.float32))
     return Planted(community, graph, held)

@@ -10,7 +10,7 @@ import msgspec
 from streamer.bench.results import Options, Result
 from streamer.errors import ConfigError
 
-Name = Literal["skipgram", "walks", "graph", "ingest", "index", "round"]
+Name = Literal["skipgram", "walks", "graph", "ingest", "index", "round", "scale"]
 """Each is a module of this package with `measure(options) -> Iterator[Result]`."""
 
 

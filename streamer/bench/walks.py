@@ -97,7 +97,7 @@ def random_graph(nodes: int, arcs: int) -> Graph:
     graph.reserve(nodes)
     for slot in rng.permutation(nodes).tolist():
         row = order[edges[slot] : edges[slot + 1]]
-        graph.put_row(slot, target[row], weights[row], 0)
+        graph.put_row(slot, target[row], weights[row])
     return graph
 
 

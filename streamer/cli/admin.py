@@ -53,7 +53,7 @@ def create_topics(config: ConfigFile = None, overrides: Overrides = None) -> Non
     settings = load(config, overrides)
     # Not asked before: what is there already needs no right to be made.
     with rights.allowed(settings, "topics create", ask=False) as admin:
-        made = module.create(admin, module.specs(settings.topics, settings.graph.horizon_ms))
+        made = module.create(admin, module.specs(settings.topics, int(settings.session.gap)))
     print(f"made {', '.join(made)}" if made else "all topics are there already")
 
 
@@ -71,13 +71,16 @@ def check_topics(config: ConfigFile = None, overrides: Overrides = None) -> None
     from streamer.kafka import topics as module
 
     settings = load(config, overrides)
-    specs = module.specs(settings.topics, settings.graph.horizon_ms)
+    specs = module.specs(settings.topics, int(settings.session.gap))
     with rights.allowed(settings, "topics check") as admin:
         mismatches = module.check(admin, specs, with_advice=True)
         if len(module.describe(admin, [spec.name for spec in specs])) == len(specs):
             from streamer.worker import header
 
             notes, lost = header.against_model(settings, admin)
+            if "vector-deltas" in admin.list_topics(timeout=30).topics:
+                notes.append("vector-deltas is of no use any more: evidence is in "
+                             f"{settings.topics.transitions}")  # fmt: skip
             mismatches += lost
             for note in notes:
                 print(f"note: {note}")

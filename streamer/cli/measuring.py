@@ -12,8 +12,10 @@ from streamer.errors import ConfigError
 
 def bench(
     name: Annotated[
-        Literal["skipgram", "walks", "graph", "ingest", "index", "round", "all"],
-        typer.Argument(metavar="NAME", help="skipgram, walks, graph, ingest, index, round or all."),
+        Literal["skipgram", "walks", "graph", "ingest", "index", "round", "scale", "all"],
+        typer.Argument(
+            metavar="NAME", help="skipgram, walks, graph, ingest, index, round, scale or all."
+        ),
     ],
     threads: Annotated[
         int, typer.Option(min=1, metavar="N", help="Also measure with so many threads.")
@@ -39,8 +41,10 @@ def bench(
     graph, beside PecanPy. *graph* folds transitions, beside sums of scipy's sparse matrices, and
     tells what memory holds. *ingest* reads a real Kafka (KAFKA_BOOTSTRAP_SERVERS, or one that it
     starts) as far as the graph, beside quixstreams. *index* writes a round's rows and answers
-    queries, beside sqlite and faiss. *round* replays a whole log, beside item2vec of gensim. Each
-    takes one to ten minutes.
+    queries, beside sqlite and faiss. *round* replays a whole log, beside item2vec of gensim.
+    *scale* takes rounds and commits at ten thousand to a million items, each size beside the
+    smaller one, and tells how many bytes a click costs in each topic. Each takes one to ten
+    minutes.
 
     The two take turns, at least five times each, and the medians count: compare the ratio (ours by
     the peer's), not the figures, between machines. Targets are those of the full size. Peers come

@@ -65,7 +65,7 @@ def worker(
 
         rehearsal.run(settings, accepted)
         return
-    from streamer.worker import loop as module
+    from streamer.worker import run as module
 
     module.run(settings, accepted)
 

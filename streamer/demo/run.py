@@ -66,7 +66,7 @@ def run(seconds: float) -> None:
         broker = stack.enter_context(EmbeddedBroker())
         broker.create(
             topics.clicks, topics.items, topics.item_vectors,
-            topics.model_state, topics.vector_deltas, topics.dead_letters,
+            topics.model_state, topics.transitions, topics.dead_letters,
         )  # fmt: skip
         worker = stack.enter_context(WorkerProcess(broker.bootstrap, folder, SETTINGS))
         vectors = stack.enter_context(closing(_Vectors(broker.bootstrap, topics.item_vectors)))

@@ -170,10 +170,11 @@ class Past:
                 self.touched.add(item)
             session.time = time
             self._open[user] = session
-        for user in self._engine.sessions.ended:
-            session = self._open.pop(user, None) or self._still.pop(user)
-            closed.append(session.rest())
-        self._engine.sessions.ended.clear()
+        users = self._engine.sessions.users
+        if len(self._open) + len(self._still) > len(users):
+            for table in (self._still, self._open):
+                over = [user for user in table if user not in users]
+                closed += [table.pop(user).rest() for user in over]
         for user, session in list(self._open.items()):
             if session.time >= self.time - self._gap:
                 break

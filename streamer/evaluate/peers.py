@@ -170,7 +170,7 @@ def undirected(past: Past) -> Graph:
     graph.reserve(len(past.vocabulary))
     for a, row in rows.items():
         nbr = np.fromiter(row.keys(), np.int32, len(row))
-        graph.put_row(a, nbr, np.fromiter(row.values(), np.float32, len(row)), 0)
+        graph.put_row(a, nbr, np.fromiter(row.values(), np.float32, len(row)))
     return graph
 
 
@@ -187,7 +187,7 @@ def batch(engine: Engine, past: Past) -> Vectors:
     hashes = np.random.default_rng(m.seed).integers(1 << 63, size=len(slots), dtype=np.uint64)
     model.first_rows(slots, np.zeros(len(slots), np.int32), hashes)
     model.rows.attrs[slots] = engine.model.rows.attrs[slots]
-    pool = negatives.pool(items, columns.count[items], m.alpha)
+    pool = negatives.pool(items, engine.graph.clicked[items], m.alpha)
     starts = np.tile(items, s.walks.per_node)
     passes = _passes(engine, s.walks.length * len(starts))
     for number in range(passes):

@@ -175,7 +175,7 @@ def _shares(
             nbr, wgt = e.graph.row(int(e.items[column]))
             found.append(np.searchsorted(e.items, nbr))
             total = wgt.sum()
-            shares.append(weight / total * wgt if total > 0.0 else np.zeros(len(wgt), np.float32))
+            shares.append(weight * (wgt / total) if total > 0.0 else np.zeros(len(wgt), np.float32))
     if len(found) == 1:
         return found[0], shares[0]
     nbr, which = np.unique(np.concatenate(found), return_inverse=True)
@@ -189,7 +189,7 @@ def _shares(
 def popularity(asked: Asked) -> Ranks:
     """By the decayed count."""
     out = np.empty(len(asked), np.int32)
-    counts: NDArray[np.float32] = asked.engine.model.columns.count[asked.engine.items]
+    counts: NDArray[np.float32] = asked.engine.graph.clicked[asked.engine.items]
     scores = np.broadcast_to(counts, (len(asked), len(counts)))
     rank_rows(asked, slice(0, len(asked)), asked.target, scores, out)
     return {"popularity": out}

@@ -16,7 +16,6 @@ class Round:
 
     clicks: Clicks
     closes_commit: bool
-    may_close: bool
 
 
 class Log:
@@ -48,4 +47,4 @@ class Log:
             parts = decoded.clicks.parts(size)
             for at, clicks in enumerate(parts, 1):
                 last = at == len(parts)
-                yield Round(clicks, closes and last, last)
+                yield Round(clicks, closes and last)

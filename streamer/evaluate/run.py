@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from core.engine import Engine
-from core.rounds import Inputs
+from core.rounds import Changes, Inputs
 from core.settings import QualitySettings
 from streamer import kernels, outputs
 from streamer.errors import ConfigError, WalkstreamError
@@ -33,7 +33,7 @@ from streamer.evaluate.scores import Scores
 from streamer.evaluate.stability import Stability
 from streamer.files.log import tell
 from streamer.files.readers import Source
-from streamer.files.replay import NO_CLICK
+from streamer.files.replay import ALL, NO_CLICK
 from streamer.settings.sections import Config
 from streamer.terminal import Console
 from streamer.wording import amounts
@@ -86,6 +86,8 @@ class Evaluation:
             raise ConfigError("--peer: name files on disk; a pipe cannot be read twice")
         kernels.prepare(settings)
         self.engine, self.past = Engine(settings), Past(settings)
+        self.changes: Changes | None = None
+        """Of the last round."""
         self.scores, self.stability = Scores(), Stability(settings.model.seed)
         self.total = self.log.log.count() if options.peer else 0
         """Records of the log, if the peers have to know."""
@@ -152,8 +154,9 @@ class Evaluation:
             self.scores.add(asked, ranks, self.past)
         self.past.learn()
         outputs = self.engine.step(
-            Inputs(taken.clicks, closes_commit=taken.closes_commit, may_close=taken.may_close)
+            Inputs(taken.clicks, closes_commit=taken.closes_commit, room=ALL, budget=ALL)
         )
+        self.changes = outputs.changes
         if outputs.changes is not None:
             self.stability.observe(self.engine, self.past, outputs.changes)
         for peer in self.retrained:

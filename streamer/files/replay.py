@@ -18,8 +18,8 @@ from rich.progress import (
 
 from core.engine import Engine
 from core.rounds import Changes, Inputs
-from streamer import folders, kernels, outputs, records
-from streamer import store as stores
+from streamer import kernels, outputs
+from streamer import vectors as public
 from streamer.decode.deadletter import as_json_line
 from streamer.decode.events import Invalid, attribute_tokens, decode_item
 from streamer.errors import WalkstreamError
@@ -27,14 +27,19 @@ from streamer.files.lines import Record
 from streamer.files.log import ClickLog, tell
 from streamer.files.readers import Source, read_items
 from streamer.files.replay_report import Report
-from streamer.records import Space
 from streamer.settings.load import spelled
 from streamer.settings.sections import Config
-from streamer.store import Store
+from streamer.state import folders, records
+from streamer.state import store as stores
+from streamer.state.records import Space
+from streamer.state.store import Store
 from streamer.terminal import Console
 from streamer.watch.metrics import STAGES, Metrics
 from streamer.wording import amounts
 from streamer.worker import checkpoint
+
+ALL = 2**31
+"""The room that a commit has for records where no broker sets bounds."""
 
 PARTITIONS = 1
 """Item partitions of a replayed folder; a worker that adopts it spreads the items over its own."""
@@ -97,7 +102,7 @@ class Replay:
         self.store.set_meta(
             {records.SPACE: msgspec.msgpack.encode(self.space), stores.ORIGIN: stores.REPLAY}
         )
-        self.engine.load_rows(*self.store.all_rows(), self._tokens)
+        self.engine.load_rows(self.store.rows_in_parts(), self._tokens)
         self.last: dict[bytes, bytes] = {}
         self.attributes: list[tuple[str, list[str] | None]] = []
         self.taken = self.events = self.ignored = self.published = self.trials = 0
@@ -106,7 +111,7 @@ class Replay:
 
     def describe(self, catalogue: Path) -> None:
         """Take attributes in; the first round learns them. WalkstreamError for a bad record."""
-        stored: dict[bytes, bytes | None] = {}
+        stored: dict[bytes, bytes] = {}
         for record in read_items(Source([catalogue], nulls=self.nulls)):
             try:
                 item = decode_item(record.key, record.value, self.config.items.use)
@@ -116,7 +121,7 @@ class Replay:
             stored[item.id.encode()] = msgspec.json.encode(attributes)
             tokens = attribute_tokens(attributes, self.config.items.use)
             self.attributes.append((item.id, tokens))
-        self.store.write(attributes=stored)
+        self.store.write_entries({"attributes": stored.items()})
 
     def _tokens(self, item: str) -> list[str]:
         return attribute_tokens(self.store.attributes(item.encode()), self.config.items.use)
@@ -146,7 +151,7 @@ class Replay:
                     task, completed=reader.bytes_read, what=what if self.taken else "sorting"
                 )
             self.vectors.writelines(value + b"\n" for value in self.last.values())
-        checkpoint.save(self.store, self.engine, {})
+        checkpoint.save(self.store, self.engine, 0, 0)
         self._tell(self._report(time.perf_counter() - begin), as_json)
 
     def __enter__(self) -> Self:
@@ -178,7 +183,8 @@ class Replay:
         parts = decoded.clicks.parts(self.config.round.max_events)
         for number, clicks in enumerate(parts, 1):
             last = number == len(parts)
-            outputs = self.engine.step(Inputs(clicks, self.attributes, closes and last, last))
+            inputs = Inputs(clicks, self.attributes, (), closes and last, ALL, ALL)
+            outputs = self.engine.step(inputs)
             self.attributes = []
             self.events += outputs.events
             self.ignored += outputs.duplicates + outputs.too_long
@@ -192,7 +198,7 @@ class Replay:
                 self.store.write_changes(changes, {})
 
     def _publish(self, changes: Changes) -> None:
-        for key, value in records.vectors(changes, self.space.name, "json"):
+        for key, value in public.records(changes, self.space.name, "json"):
             self.published += 1
             if self.publish_all:
                 self.vectors.write((value or tombstone(key)) + b"\n")

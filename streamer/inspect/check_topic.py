@@ -11,14 +11,12 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from core.settings import DAY_MS, Duration
 from streamer.decode.formats import cut
 from streamer.errors import Refused, WalkstreamError
 from streamer.inspect.topic_report import Report, examine
 from streamer.kafka import clients, rights, topics
 from streamer.kafka.clients import Partition
 from streamer.kafka.newest import newest
-from streamer.settings.load import spelled
 from streamer.settings.sections import Config
 from streamer.terminal import Console
 from streamer.wording import amounts, counted
@@ -51,9 +49,8 @@ def _run(config: Config, admin: AdminClient, topic: str, sample: int, as_json: b
         consumer.close()
     if not messages:
         raise Refused(f"{topic}: the topic has no records to look at: send some clicks first")
-    retention_ms, misfits = _retention(config, topic, admin)
-    found = examine(config, topic, len(partitions), messages, retention_ms, int(time.time() * 1000))
-    misfits = [_in_short(found, one, retention_ms, config) for one in misfits]
+    misfits = _misfits(config, topic, admin)
+    found = examine(config, topic, len(partitions), messages, int(time.time() * 1000))
     found = msgspec.structs.replace(found, warnings=found.warnings + misfits)
     if as_json:
         print(msgspec.json.encode(found).decode())
@@ -75,30 +72,15 @@ def _partitions(admin: AdminClient, topic: str) -> list[Partition]:
     return [(topic, partition) for partition in sorted(there[topic].partitions)]
 
 
-def _retention(config: Config, topic: str, admin: AdminClient) -> tuple[int, list[str]]:
-    """How long the topic keeps clicks (ms; -1: for ever, or not known), and what a check says."""
+def _misfits(config: Config, topic: str, admin: AdminClient) -> list[str]:
+    """What a check says of how the topic is set up."""
     if not config.topics.check:
-        return -1, []
+        return []
     named = replace(config.topics, clicks=topic)
     try:
-        misfits = topics.check(admin, topics.specs(named, config.graph.horizon_ms)[:1])
-        return topics.retention(admin, topic), misfits
+        return topics.check(admin, topics.specs(named, int(config.session.gap))[:1])
     except WalkstreamError as error:
-        return -1, [f"whether the topic keeps clicks for long enough is not known: {error}"]
-
-
-def _in_short(found: Report, misfit: str, retention_ms: int, config: Config) -> str:
-    """What a check says of the topic; where the printed lines cure it, that they do."""
-    if ": retention.ms is " not in misfit or "horizon = " not in found.settings:
-        return misfit
-    kept, horizon = Duration(retention_ms), Duration(config.graph.horizon_ms)
-    return (
-        f"{found.topic} keeps clicks for {spelled(kept)}, and graph.horizon is "
-        f"{spelled(horizon)}. The graph is rebuilt from clicks of the horizon, and needs a day "
-        "more. The lines below lower graph.horizon and graph.half_life so that they fit. To look "
-        "back further, leave out these two lines, and let the topic keep clicks for "
-        f"{spelled(Duration(horizon + DAY_MS))}: `walkstream topics check` prints the command"
-    )
+        return [f"whether the topic keeps clicks for long enough is not known: {error}"]
 
 
 def show(found: Report) -> None:

@@ -11,12 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.placing.placement import SETTLED, Placement
-from streamer import counts, records
-from streamer import store as stores
+from streamer import counts
 from streamer.errors import WalkstreamError
-from streamer.folders import reading
-from streamer.records import is_item
-from streamer.store import Store
+from streamer.state import packing, records
+from streamer.state import store as stores
+from streamer.state.folders import reading
+from streamer.state.records import is_item
+from streamer.state.store import Store
 from streamer.terminal import Console
 from streamer.wording import amounts, counted
 from streamer.worker import checkpoint
@@ -35,7 +36,7 @@ class Contents(msgspec.Struct, frozen=True):
     with_vector: int
     attribute_rows: int
     nodes: int
-    """Of the graph as of the checkpoint, as are arcs and sessions."""
+    """Of the graph as the sweeps wrote it, as are arcs and sessions."""
     arcs: int
     sessions: int
     epoch: int
@@ -51,8 +52,9 @@ class Contents(msgspec.Struct, frozen=True):
     """How far the clicks of each partition were processed."""
     tail: dict[str, int]
     """Next offset of each partition of `items` and `model-state`."""
-    checkpoint: dict[str, int] | None
-    """Next offset that the checkpoint's graph has not folded; None without a checkpoint."""
+    swept: int | None
+    """The commit after which the last sweep of graph and sessions began that is over, from which
+    evidence is folded again at a start; None if none is."""
     commits: int
     """Of the worker that went furthest; 0 in a folder that no worker wrote to, as is `rounds`."""
     rounds: int
@@ -80,11 +82,11 @@ def contents(store: Store) -> Contents:
     if space is None:
         raise WalkstreamError(f"{store.path}: nothing was learned yet: there is no vector space")
     value = store.meta(records.PLACEMENT)
-    placement = records.unpack_placement(value, space.dim) if value else Placement.empty()
+    placement = packing.unpack_placement(value, space.dim) if value else Placement.empty()
     sizes, buckets = counts.cluster_sizes(store), counts.bucket_sizes(store)
     items, attribute_rows = counts.rows(store)
     nodes, arcs = checkpoint.size(store)
-    origin, saved = store.meta(stores.ORIGIN), checkpoint.pointer(store)
+    origin, saved = store.meta(stores.ORIGIN), checkpoint.newest(store)
     progress = {f"{t}/{p}": done for (t, p), done in sorted(store.progress().items())}
     return Contents(
         space=space.name,
@@ -95,7 +97,7 @@ def contents(store: Store) -> Contents:
         attribute_rows=attribute_rows,
         nodes=nodes,
         arcs=arcs,
-        sessions=counts.entries(store, "sessions"),
+        sessions=checkpoint.sessions(store),
         epoch=placement.epoch,
         clusters={label: sizes.get(label, 0) for label in range(len(placement.centroids))},
         settled=None if placement.epoch else _settled(store),
@@ -103,7 +105,7 @@ def contents(store: Store) -> Contents:
         largest_bucket=max(buckets, default=0),
         progress=progress,
         tail={f"{t}/{p}": offset for (t, p), offset in sorted(store.tail_offsets().items())},
-        checkpoint=saved.offsets if saved else None,
+        swept=None if saved is None else saved[1].commit,
         commits=max((done.commit for done in progress.values()), default=0),
         rounds=max((done.round for done in progress.values()), default=0),
         age_seconds=round(store.age(), 1),
@@ -150,9 +152,9 @@ def _figures(state: Path, found: Contents, min_items: int) -> Table:
         "space": f"{found.space}: {h.dim} dimensions, seed {h.seed}, {hashed}",
         "items": f"{found.items:,}, {found.with_vector:,} of them with a vector",
         "attribute rows": f"{found.attribute_rows:,}",
-        "graph": f"{amounts(node=found.nodes, arc=found.arcs)}, as of the checkpoint"
-        if found.checkpoint is not None
-        else "no checkpoint yet",
+        "graph": f"{amounts(node=found.nodes, arc=found.arcs)}, as the sweeps wrote it"
+        if found.swept is not None
+        else "no sweep is over yet",
         "sessions": f"{found.sessions:,}",
         "clusters": _clusters(found, min_items),
         "buckets": f"{found.buckets:,}, the largest of {counted(found.largest_bucket, 'item')}",
@@ -181,12 +183,9 @@ def _clusters(found: Contents, min_items: int) -> str:
 
 
 def _offsets(found: Contents) -> Table:
-    table = Table("partition", "next offset", "checkpoint", "commit", title="Offsets")
-    checkpoint = found.checkpoint or {}
+    table = Table("partition", "next offset", "commit", title="Offsets")
     for name, done in found.progress.items():
-        table.add_row(
-            escape(name), f"{done.offset:,}", f"{checkpoint.get(name, 0):,}", f"{done.commit:,}"
-        )
+        table.add_row(escape(name), f"{done.offset:,}", f"{done.commit:,}")
     for name, offset in found.tail.items():
         table.add_row(escape(name), f"{offset:,}", "", "")
     return table

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from core.placing.clusters import NONE
 from streamer import counts, outputs
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.folders import reading
 from streamer.inspect import labels as labels_of
 from streamer.inspect.folder import clusters_awaited, settled
 from streamer.inspect.labels import Label, short
 from streamer.query.names import name_of, text
 from streamer.query.run import published
-from streamer.records import is_item
-from streamer.store import Store
+from streamer.state.folders import reading
+from streamer.state.records import is_item
+from streamer.state.store import Store
 from streamer.terminal import one_line
 from streamer.wording import counted
 

@@ -7,15 +7,12 @@ from dataclasses import replace
 
 import msgspec
 
-from core.settings import Duration, GraphSettings
 from streamer.decode.fields import AT_KEY
 from streamer.decode.paths import ABSENT, OR, elements, find
 from streamer.inspect import guessing, shapes
 from streamer.inspect.guessing import Guess
 from streamer.inspect.shapes import FORMATS, Click, Field, Form
-from streamer.kafka import topics
 from streamer.settings.file import toml
-from streamer.settings.load import spelled
 from streamer.settings.secrets import masked
 from streamer.settings.sections import ClickSettings, Config, EventSettings
 
@@ -52,17 +49,6 @@ def clicks(
         usual.fields | unfit | guess.paths | configured(config),
         unit if unit != usual.time_unit else guess.time_unit,
     )
-
-
-def graph(given: GraphSettings, retention_ms: int) -> GraphSettings:
-    """A horizon for which clicks are kept, `retention_ms` (-1: for ever), if there is one."""
-    longest = topics.longest_horizon(retention_ms)
-    if retention_ms == -1 or not longest or given.horizon_ms <= longest:
-        return given
-    half_life = given.half_life
-    if retention_ms < 2 * half_life:
-        half_life = Duration(longest // 4)
-    return replace(given, horizon=longest, half_life=half_life)
 
 
 # -- event types ---------------------------------------------------------------------------------
@@ -181,7 +167,7 @@ def operations(events: EventSettings, types: Mapping[str, EventType]) -> dict[st
 # -- lines ---------------------------------------------------------------------------------------
 
 
-def lines(proposed: Config, types: Mapping[str, EventType], retention_ms: int) -> str:
+def lines(proposed: Config, types: Mapping[str, EventType]) -> str:
     """The lines of `walkstream.toml` that differ from the defaults."""
     usual = Config()
     fields, events = proposed.clicks.fields, proposed.events
@@ -191,11 +177,6 @@ def lines(proposed: Config, types: Mapping[str, EventType], retention_ms: int) -
     sections: dict[str, list[str]] = {
         "topics": list(_differing(proposed.topics, usual.topics, "clicks")),
         "registry": [registry] * (proposed.clicks.format in ("avro", "json-schema")),
-        "graph": [
-            line + _within(name, proposed.graph, retention_ms)
-            for name in ("horizon", "half_life")
-            for line in _differing(proposed.graph, usual.graph, name)
-        ],
         "clicks": list(_differing(proposed.clicks, usual.clicks, "format", "time_unit")),
         "clicks.fields": [
             f"{name} = {toml(path)}"
@@ -213,15 +194,6 @@ def _differing(part: object, usual: object, *names: str) -> Iterator[str]:
     for name in names:
         if (value := getattr(part, name)) != getattr(usual, name):
             yield f"{name} = {toml(value)}"
-
-
-def _within(name: str, graph: GraphSettings, retention_ms: int) -> str:
-    """Why the graph looks back as far as clicks are kept, and no further."""
-    if retention_ms == -1 or graph.horizon != topics.longest_horizon(retention_ms):
-        return ""
-    if name == "horizon":
-        return f"  # the topic keeps clicks for {spelled(Duration(retention_ms))}: a day less"
-    return "  # a quarter of the horizon" if graph.half_life == graph.horizon // 4 else ""
 
 
 def _weight_lines(

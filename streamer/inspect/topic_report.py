@@ -89,13 +89,11 @@ def examine(
     topic: str,
     partitions: int,
     messages: Sequence[Message],
-    retention_ms: int,
     now_ms: int,
 ) -> Report:
     """What the records hold, read with proposed settings. What is configured is not guessed.
 
-    `retention_ms` is how long the topic keeps records, -1 for ever. WalkstreamError if a schema
-    registry is configured and does not answer.
+    WalkstreamError if a schema registry is configured and does not answer.
     """
     registry = Registry("avro", config.registry) if "url" in config.registry else None
     parsed = [shapes.parse(message.value(), registry) for message in messages]
@@ -131,7 +129,6 @@ def examine(
         topics=replace(config.topics, clicks=topic),
         clicks=clicks,
         events=replace(config.events, weights=config.events.weights | weights),
-        graph=proposal.graph(config.graph, retention_ms),
     )
     warnings = list(_doubts(config, forms, found, clicks, guess))
     if forms[Form.UNKNOWN] > len(messages) / 2:
@@ -177,7 +174,7 @@ def examine(
         unwanted=tried.unwanted,
         suspicions=list(_suspicions(config, topic, found, guess, tried)),
         warnings=warnings,
-        settings=proposal.lines(proposed, types, retention_ms),
+        settings=proposal.lines(proposed, types),
     )
 
 

@@ -19,13 +19,13 @@ from streamer.errors import KafkaTrouble, Refused, WalkstreamError
 from streamer.kafka import topics as all_topics
 from streamer.kafka.clients import CALL_SECONDS
 from streamer.kafka.failures import FORBIDDEN, Forbidden
-from streamer.records import Layout
 from streamer.settings.sections import TopicSettings
+from streamer.state.records import Layout
 from streamer.wording import counted
 
 log = logging.getLogger(__name__)
 
-ROLES = ("clicks", "items", "item_vectors", "model_state", "vector_deltas", "dead_letters")
+ROLES = ("clicks", "items", "item_vectors", "model_state", "transitions", "dead_letters")
 """The topics, as `TopicSettings` calls them."""
 
 LOOK_SECONDS = 10.0
@@ -184,7 +184,7 @@ class Watch:
 
 def _grew(name: str, role: str, was: int, now: int) -> None:
     """Partitions were added. They are read only by a worker that knows of them from the start."""
-    if role in ("clicks", "items", "vector_deltas"):
+    if role in ("clicks", "items"):
         raise WalkstreamError(
             f"topic {name} has {counted(now, 'partition')}, and had {was} when the worker started: "
             "start again, and it reads the new ones too"

@@ -34,10 +34,13 @@ class Right(NamedTuple):
 TABLE: dict[str, dict[str, tuple[str, ...]]] = {
     "worker": {
         "Read": (
-            *("topics.clicks", "topics.items", "topics.model_state", "topics.vector_deltas"),
+            *("topics.clicks", "topics.items", "topics.model_state", "topics.transitions"),
             *("topics.item_vectors", "topics.dead_letters"),
         ),
-        "Write": ("topics.item_vectors", "topics.model_state", "topics.dead_letters"),
+        "Write": (
+            *("topics.item_vectors", "topics.model_state", "topics.transitions"),
+            "topics.dead_letters",
+        ),
         "DescribeConfigs": ("topics.*",),
         "Read group": ("app.name",),
         "Describe group": ("app.name-tail",),
@@ -46,7 +49,7 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
     "worker --dry-run": {
         "Read": ("topics.clicks", "topics.model_state"),
         "Describe": (
-            *("topics.items", "topics.item_vectors", "topics.vector_deltas"),
+            *("topics.items", "topics.item_vectors", "topics.transitions"),
             "topics.dead_letters",
         ),
         "DescribeConfigs": ("topics.*",),
@@ -58,7 +61,7 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
     "topics create": {"Create": ("topics.*",), "Describe": ("topics.*",)},
     "topics check": {
         "Describe": (
-            *("topics.clicks", "topics.items", "topics.item_vectors", "topics.vector_deltas"),
+            *("topics.clicks", "topics.items", "topics.item_vectors", "topics.transitions"),
             "topics.dead_letters",
         ),
         "Read": ("topics.model_state",),
@@ -83,9 +86,12 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "Describe group": ("app.name-tail",),
     },
     "hand-over": {
-        "Read": ("topics.item_vectors", "topics.model_state", "topics.dead_letters"),
+        "Read": (
+            *("topics.item_vectors", "topics.model_state", "topics.transitions"),
+            "topics.dead_letters",
+        ),
         "Write": ("topics.model_state",),
-        "Describe": ("topics.clicks", "topics.items", "topics.vector_deltas"),
+        "Describe": ("topics.clicks", "topics.items"),
         "Describe group": ("app.name", "app.name-tail"),
         "Write transactional id": ("app.name-app.instance",),
     },
@@ -94,11 +100,11 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "Describe group": ("app.name-tail",),
         "Write": ("topics.model_state",),
         "Delete": (
-            *("topics.item_vectors", "topics.model_state", "topics.vector_deltas"),
+            *("topics.item_vectors", "topics.model_state", "topics.transitions"),
             "topics.dead_letters",
         ),
         "Create": (
-            *("topics.item_vectors", "topics.model_state", "topics.vector_deltas"),
+            *("topics.item_vectors", "topics.model_state", "topics.transitions"),
             "topics.dead_letters",
         ),
         "Delete group": ("app.name",),
@@ -126,7 +132,7 @@ def _names(config: Config, name: str) -> list[str]:
         topics = config.topics
         return [
             *(topics.clicks, topics.items, topics.item_vectors, topics.model_state),
-            *(topics.vector_deltas, topics.dead_letters),
+            *(topics.transitions, topics.dead_letters),
         ]
     if name.startswith("topics."):
         return [str(getattr(config.topics, name.removeprefix("topics.")))]

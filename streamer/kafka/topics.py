@@ -21,12 +21,13 @@ from streamer.errors import WalkstreamError
 from streamer.kafka.failures import FORBIDDEN, Forbidden
 from streamer.settings.load import spelled
 from streamer.settings.sections import TopicSettings
-from streamer.wording import counted
 
 DELETE_RETENTION_MS = DAY_MS
 """Tombstones stay at least this long. A store away for longer may have missed some."""
 
 HOUR_MS = 3_600_000
+KEPT_MS = 7 * DAY_MS
+"""How long new topics keep clicks and evidence at least."""
 
 MAX_SEGMENT_BYTES = 64 * 2**20
 """The cleaner never touches the segment being written: a larger one is never compacted at all."""
@@ -66,8 +67,6 @@ class TopicSpec:
     limits: tuple[Limit, ...] = ()
     config: Mapping[str, str] = field(default_factory=dict)
     """Further settings of a new topic, free to be changed later."""
-    as_many_partitions_as: str | None = None
-    """Name of the topic whose partition p belongs to the same worker as partition p of this one."""
 
     def new(self, with_advice: bool = True) -> NewTopic:
         """The request that creates it."""
@@ -85,24 +84,31 @@ def _at_least(setting: str, least: int, reason: str) -> Limit:
     return Limit(setting, f"at least {least}", least, lambda value: value >= least, reason)
 
 
-def specs(topics: TopicSettings, horizon_ms: int) -> list[TopicSpec]:
-    """What the six topics should be like, for a graph that looks back `horizon_ms` milliseconds."""
-    history = horizon_ms + DAY_MS
+def specs(topics: TopicSettings, gap_ms: int) -> list[TopicSpec]:
+    """What the six topics should be like, where sessions end after `gap_ms` milliseconds."""
+    least = gap_ms + DAY_MS
     kept = Limit(
         "retention.ms",
-        f"-1 or at least {history} ({spelled(Duration(history))})",
-        max(7 * DAY_MS, history),
-        lambda value: value == -1 or value >= history,
-        f"the graph is rebuilt from the clicks of its horizon ({spelled(Duration(horizon_ms))}) "
-        "and one day more",
-        _other_ways,
+        f"-1 or at least {least} ({spelled(Duration(least))})",
+        max(KEPT_MS, least),
+        lambda value: value == -1 or value >= least,
+        "a worker that stood still must find what came meanwhile: keep it for as long as the "
+        f"longest outage, a day at least, better {spelled(Duration(KEPT_MS))}",
+    )
+    swept = Limit(
+        "retention.ms",
+        f"-1 or at least {2 * DAY_MS} (2d)",
+        KEPT_MS,
+        lambda value: value == -1 or value >= 2 * DAY_MS,
+        "a lost state folder is made anew from what two sweeps of the graph and the longest outage "
+        f"take, two days at least, better {spelled(Duration(KEPT_MS))}",
     )
     unlimited = Limit(
         "retention.bytes",
         "-1",
         -1,
         lambda value: value == -1,
-        "clicks inside the horizon must stay, however many they are",
+        "what no worker has read must stay, however much it is",
     )
     ahead = Limit(
         "message.timestamp.after.max.ms",
@@ -143,40 +149,16 @@ def specs(topics: TopicSettings, horizon_ms: int) -> list[TopicSpec]:
             cleanup="compact",
             limits=(message, tombstones, segments),
             config=clean,
-            as_many_partitions_as=topics.vector_deltas,
         ),
-        spec(topics.vector_deltas, cleanup="delete", limits=(message,)),
+        # One worker writes all evidence, in the order in which it was folded.
+        spec(
+            topics.transitions,
+            cleanup="delete",
+            limits=(swept, unlimited, message),
+            partitions=1,
+        ),
         spec(topics.dead_letters, cleanup="delete", limits=(message,)),
     ]
-
-
-def longest_horizon(retention_ms: int) -> Duration:
-    """The longest `graph.horizon`, in whole hours, for which clicks are kept; 0 if there is none.
-
-    `retention_ms` is -1 for clicks that are kept for ever: then any horizon would do.
-    """
-    return Duration(max(0, retention_ms - DAY_MS) // HOUR_MS * HOUR_MS)
-
-
-def _other_ways(retention_ms: int) -> str:
-    """What to do about clicks that go too early, other than to keep them."""
-    horizon = longest_horizon(retention_ms)
-    shorter = (
-        f" Or look back less far: graph.horizon = {spelled(horizon)} at most, or, with "
-        f"graph.horizon = 0, graph.half_life = {spelled(Duration(horizon // 8))} at most."
-    )
-    return (shorter if horizon else "") + (
-        " Or set topics.check = false: no topic is checked then, and after the loss of the state "
-        "folder the graph is rebuilt from the clicks that are still kept, without the older ones"
-    )
-
-
-def retention(admin: AdminClient, topic: str) -> int:
-    """How long records of an existing topic are kept, in ms; -1 for ever.
-
-    Raises WalkstreamError when the cluster does not answer or forbids the question.
-    """
-    return int(_configs(admin, [topic])[topic]["retention.ms"])
 
 
 def create(admin: AdminClient, specs: Iterable[TopicSpec]) -> list[str]:
@@ -266,7 +248,7 @@ def check(admin: AdminClient, specs: Iterable[TopicSpec], with_advice: bool = Fa
     for spec in specs:
         if spec.name in there:
             wrong += _config_mismatches(spec, configs[spec.name], with_advice)
-            wrong += _layout_mismatches(spec, there, configs[spec.name])
+            wrong += _layout_mismatches(spec, there[spec.name], configs[spec.name])
         else:
             wrong.append(
                 f"topic {spec.name} does not exist: run `walkstream topics create`, or name the "
@@ -306,10 +288,9 @@ def _config_mismatches(
 
 
 def _layout_mismatches(
-    spec: TopicSpec, there: Mapping[str, TopicDescription], config: Mapping[str, str]
+    spec: TopicSpec, there: TopicDescription, config: Mapping[str, str]
 ) -> Iterable[str]:
-    partitions = there[spec.name].partitions
-    replicas = min(len(partition.replicas) for partition in partitions)
+    replicas = min(len(partition.replicas) for partition in there.partitions)
     insync = int(config["min.insync.replicas"])
     if replicas < spec.replication:
         yield (
@@ -326,15 +307,6 @@ def _layout_mismatches(
         yield (
             f"topic {spec.name}: min.insync.replicas is {insync}, wanted at least {wanted}. "
             f"{_alter(spec.name, 'min.insync.replicas', wanted)}"
-        )
-    other = there.get(spec.as_many_partitions_as or "")
-    if other is not None and len(other.partitions) != len(partitions):
-        count, has = len(partitions), counted(len(other.partitions), "partition")
-        yield (
-            f"topic {other.name}: it has {has}, wanted {count}, "
-            f"as many as {spec.name}, because the owner of a partition writes its rows there. Stop "
-            f"the workers once they have read {other.name} to its end, delete it, set "
-            f"topics.partitions to {count} and run `walkstream topics create`"
         )
 
 

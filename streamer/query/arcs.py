@@ -1,37 +1,31 @@
-"""The item graph of a state folder, as of its last checkpoint, asked by item."""
+"""The item graph of a state folder, as its sweeps last wrote it, asked by item."""
 
-from streamer.store import Store
+import numpy as np
+
+from streamer.state.store import Store
 from streamer.worker import checkpoint
 
 
 class Arcs:
-    """Reads rows of the checkpoint's graph. Its slots are learned when first asked, by one pass."""
+    """Reads rows of the folder's graph."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._made: bytes | None = None
-        self._ids: dict[int, bytes] = {}
-        self._slots: dict[bytes, int] = {}
 
     @property
     def there(self) -> bool:
-        """Whether there is a checkpoint."""
-        return self.store.meta(checkpoint.POINTER) is not None
+        """Whether there is a graph."""
+        return self.store.last_key("graph") is not None
 
     def shares(self, key: bytes) -> dict[bytes, float]:
         """p(b | a): the share of a's arcs, decayed, that each neighbour b has; none without arcs.
 
         Shares do not depend on the landmark of the weights.
         """
-        made = self.store.meta(checkpoint.POINTER)
-        if made != self._made:
-            # Another checkpoint may have other slots.
-            self._ids = {slot: node.key for slot, node in checkpoint.nodes(self.store)}
-            self._slots = {item: slot for slot, item in self._ids.items()}
-            self._made = made
-        slot = self._slots.get(key)
-        node = None if slot is None else checkpoint.node(self.store, slot)
-        if node is None or not (total := float(node.wgt.sum())) > 0.0:
+        node = checkpoint.node(self.store, key)
+        if node is None:
             return {}
-        pairs = zip(node.nbr.tolist(), (node.wgt / total).tolist(), strict=True)
-        return {self._ids[slot]: share for slot, share in pairs if slot in self._ids}
+        weights = np.frombuffer(node.weights, "<f4")
+        if not (total := float(weights.sum())) > 0.0:
+            return {}
+        return dict(zip(node.neighbours, (weights / total).tolist(), strict=True))

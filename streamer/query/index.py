@@ -16,12 +16,12 @@ from core.placing.clusters import NONE, unit_rows
 from core.placing.placement import Placement, Placer, features
 from core.quality import GRAPH_SHARE
 from core.settings import LshSettings, ModelSettings, Settings
-from streamer import records
 from streamer.errors import WalkstreamError
 from streamer.query.arcs import Arcs
 from streamer.query.shelves import Query, Resident, Scored, Shelf, Stored
-from streamer.records import is_item
-from streamer.store import Store
+from streamer.state import packing, records
+from streamer.state.records import is_item
+from streamer.state.store import Store
 
 Mode = Literal["similar", "next", "hybrid"]
 
@@ -203,7 +203,7 @@ class Index:
 
     def _placement(self) -> Placement:
         value = self.store.meta(records.PLACEMENT)
-        return records.unpack_placement(value, self.dim) if value else Placement.empty()
+        return packing.unpack_placement(value, self.dim) if value else Placement.empty()
 
 
 def _best(score: NDArray[np.float32], k: int) -> list[int]:

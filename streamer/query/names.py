@@ -1,6 +1,6 @@
 """What to call an item, by its attributes."""
 
-from streamer.store import Attributes
+from streamer.state.store import Attributes
 
 NAMES = ("name", "title", "description")
 """Attributes that may tell, the best first."""

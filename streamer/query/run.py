@@ -11,10 +11,10 @@ from rich.table import Table
 
 from streamer import counts
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.folders import reading
 from streamer.query.index import Answer, Index, Mode
 from streamer.query.names import name_of
 from streamer.query.shelves import published as published
+from streamer.state.folders import reading
 from streamer.terminal import Console
 from streamer.wording import counted
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from core.learning.skipgram import KERNEL
 from core.placing.clusters import NONE, unit_rows
 from core.rows import from_values
-from streamer.records import is_item
-from streamer.store import Store, cluster_prefix
+from streamer.state.records import is_item
+from streamer.state.store import Store, cluster_prefix
 
 TELLING = 16
 """With so many clusters, these decide which of the items met are compared; with fewer, all are."""

@@ -25,7 +25,7 @@ _FIRST = ("kafka", "topics", "clicks", "events", "session", "graph", "state")
 """Sections that most people look into; they come first."""
 _ACTIVE = {
     *(f"topics.{name}" for name in ("clicks", "items", "item_vectors", "model_state")),
-    *("topics.vector_deltas", "topics.dead_letters"),
+    *("topics.transitions", "topics.dead_letters"),
     *("clicks.format", "clicks.time_unit"),
     *("session.gap", "graph.half_life", "state.dir"),
 }

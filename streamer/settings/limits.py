@@ -59,11 +59,14 @@ _RANGES: dict[str, tuple[float, float]] = {
     "lsh.margin": _FROM_0,
     "major.every": _FROM_0,
     "publish.min_drift": (0, 2),
+    "publish.min_interval": _FROM_0,
+    "publish.budget": _FROM_0,
     "engine.threads": _FROM_1,
     "round.max_events": _FROM_1,
     "round.max_seconds": _FROM_0,
     "commit.seconds": _POSITIVE,
     "commit.rounds": _FROM_0,
+    "commit.max_records": (4000, 1_000_000),
     "checkpoint.seconds": _POSITIVE,
     "metrics.port": (0, 65535),
 }
@@ -120,6 +123,10 @@ def problems(config: "Config") -> Iterator[tuple[str, str]]:
     if 4 * dim * config.clusters.count > MOST_CENTROID_BYTES:
         most = MOST_CENTROID_BYTES // (4 * dim)
         yield "clusters.count", f"must be at most {most} with model.dim {dim}: one record holds all"
+    if config.publish.min_drift == 0:
+        for name in ("min_interval", "budget"):
+            if getattr(config.publish, name):
+                yield f"publish.{name}", "must be 0 where publish.min_drift is: all leaves then"
     if config.topics.min_insync_replicas > config.topics.replication:
         yield "topics.min_insync_replicas", "must be at most topics.replication"
     for event_type, weight in config.events.weights.items():
@@ -182,7 +189,7 @@ def _name_problems(config: "Config") -> Iterator[tuple[str, str]]:
         if not getattr(getattr(config, section), name):
             yield key, "must not be empty"
     owners: dict[str, str] = {}
-    for name in ("clicks", "items", "item_vectors", "model_state", "vector_deltas", "dead_letters"):
+    for name in ("clicks", "items", "item_vectors", "model_state", "transitions", "dead_letters"):
         topic = getattr(config.topics, name)
         if not _TOPIC.fullmatch(topic) or topic in (".", ".."):
             yield f"topics.{name}", f"{topic!r} is no topic name (1 to 249 of A-Z a-z 0-9 . _ -)"

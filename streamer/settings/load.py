@@ -333,9 +333,18 @@ def _converted(key: str, value: Any) -> Any:
     return value
 
 
+_GONE = {
+    "topics.vector_deltas": "take the line out: evidence is in topics.transitions, and the topic "
+    "of this name is of no use any more",
+}
+"""Settings of older versions, and what became of them."""
+
+
 def _hint(key: str) -> str:
     """The nearest known key, or what there is to choose from."""
     section, _, name = key.partition(".")
+    if key in _GONE:
+        return f" any more: {_GONE[key]}"
     if key.rstrip(".") in _SECTIONS:
         return f"; it is a section: write {section}.name = value"
     if section not in _SECTIONS and (near := difflib.get_close_matches(section, _PASSED_ON, n=1)):

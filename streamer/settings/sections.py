@@ -44,9 +44,9 @@ class TopicSettings:
     item_vectors: str = "item-vectors"
     """Vectors go out here."""
     model_state: str = "model-state"
-    """Internal: model rows and progress, which a worker restores from."""
-    vector_deltas: str = "vector-deltas"
-    """Internal: updates between workers."""
+    """Internal: model rows, graph and progress, which a worker restores from."""
+    transitions: str = "transitions"
+    """Internal: evidence, which is what clicks did to the graph."""
     dead_letters: str = "clicks.dlq"
     """Records that could not be used go out here."""
     partitions: int = 8
@@ -129,6 +129,9 @@ class CommitSettings:
     """A commit closes after this time."""
     rounds: int = 0
     """A commit closes after this many rounds; 0 leaves it to `seconds`."""
+    max_records: int = 20_000
+    """A commit has at most so many; what waits leaves with the next ones. With
+    `publish.min_drift = 0` all that changed leaves, however much it is."""
     read_back: bool = True
     """Each commit is read back and compared with its manifest. Only a broker that shows records
     before they are committed, as the embedded one of the demo does, needs false."""
@@ -137,7 +140,8 @@ class CommitSettings:
 @dataclass(frozen=True)
 class CheckpointSettings:
     seconds: float = 60.0
-    """Time between checkpoints of graph and sessions; a restart folds the clicks since the last."""
+    """Time between two sweeps that write graph and sessions to the state folder; a restart folds
+    the evidence since the last one began."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from core.quality import RANKERS
+from core.quality import CANDIDATES, RANKERS
 from streamer.decode.events import Reason
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ STAGES = (
 OUTCOMES = ("committed", "aborted")
 IGNORED = ("duplicate", "too_long", "forgotten", "unwanted")
 TABLES = ("vectors", "graph", "sessions", "ids")
+WAITING = ("moved", "stale")
 STORE_KINDS = ("files", "memtables", "cache")
 
 _STALENESS_BUCKETS = (
@@ -173,6 +174,23 @@ class Metrics:
         self.row_writes_total = counter(
             "row_writes_total", "Model rows written to the model-state topic."
         )
+        self.graph_writes_total = counter(
+            "graph_writes_total",
+            "Records of graph and sessions that sweeps wrote to the model-state topic.",
+        )
+        self.evidence_bytes_total = counter(
+            "evidence_bytes_total", "Bytes of evidence written to the transitions topic."
+        )
+        self.waiting = gauge(
+            "waiting_rows",
+            "Rows that wait for a commit: `moved` enough, or `stale`, to be written once more.",
+            "kind",
+        )
+        self.waiting_drift = gauge(
+            "waiting_drift",
+            "How far the one moved that waits and moved furthest, in multiples of "
+            "publish.min_drift.",
+        )
         self.cluster_moves_total = counter(
             "cluster_moves_total",
             "Known items that changed cluster. Consumers that cache by cluster notice each.",
@@ -208,6 +226,11 @@ class Metrics:
             "quality_trials_total",
             "Transitions from one item to the next that were ranked before they were learned.",
         )
+        self.quality_candidates = gauge(
+            "quality_candidates",
+            "Items among which trials are ranked: "
+            f"of more than {CANDIDATES:,} a sample stands for all.",
+        )
         self.quality_hits_total = counter(
             "quality_hits_total",
             "Trials whose item was among the first 20 of a ranker: `next` and `hybrid` are the "
@@ -224,6 +247,7 @@ class Metrics:
             (self.table_bytes, TABLES),
             (self.store_bytes, STORE_KINDS),
             (self.quality_hits_total, RANKERS),
+            (self.waiting, WAITING),
         )
         for family, values in families:
             for value in values:

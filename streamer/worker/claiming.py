@@ -7,16 +7,16 @@ import msgspec
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from streamer import records
 from streamer.decode.deadletter import Headers
 from streamer.errors import Refused
 from streamer.kafka import clients
 from streamer.kafka.failures import failure
 from streamer.kafka.transactions import Send, Transactions
 from streamer.kafka.waiting import between
-from streamer.model_state import is_ours
-from streamer.records import Progress, Space, commit_mark
 from streamer.settings.sections import Config, KafkaValue
+from streamer.state import records
+from streamer.state.model_state import is_ours
+from streamer.state.records import Progress, Space, commit_mark
 from streamer.worker.readback import Readback
 
 UNCOMMITTED: dict[str, KafkaValue] = {"isolation.level": "read_uncommitted"}

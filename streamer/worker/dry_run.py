@@ -15,22 +15,23 @@ from confluent_kafka.admin import AdminClient
 from rich.markup import escape
 from rich.table import Table
 
-from streamer import counts, records
+from streamer import counts
 from streamer.admin import forget
 from streamer.decode.guarded import GuardedDecoder
 from streamer.errors import Refused
-from streamer.folders import files, reading
 from streamer.kafka import clients, rights, topics
-from streamer.kafka.clients import Partition, label, partition_name
+from streamer.kafka.clients import Partition, label
 from streamer.kafka.identity import Identity, identity
 from streamer.kafka.members import other_members
 from streamer.kafka.newest import newest
-from streamer.model_state import reserved
-from streamer.records import Progress, Space
 from streamer.settings.sections import Config
+from streamer.state import records
+from streamer.state.folders import files, reading
+from streamer.state.model_state import reserved
+from streamer.state.records import Progress, Space
 from streamer.terminal import Console
 from streamer.wording import counted
-from streamer.worker import age, checkpoint, folder, header, publishers, restore
+from streamer.worker import age, folder, header, publishers, restore
 from streamer.worker.header import Accepted, Difference
 
 SAMPLE = 2000
@@ -44,8 +45,6 @@ class Known(NamedTuple):
     progress: dict[Partition, Progress]
     read: dict[Partition, int]
     """Next offset to read of each partition of `model-state`."""
-    folded: dict[str, int]
-    """The offsets that its checkpoint stands for, by `topic/partition`."""
     ids: dict[str, str]
     """Of the topics it was made with."""
     manifest: bytes | None
@@ -61,7 +60,7 @@ def run(config: Config, accepted: Accepted) -> None:
 def _run(config: Config, admin: AdminClient, accepted: Accepted) -> None:
     console = Console(soft_wrap=True)
     console.print(f"Kafka answers at {escape(str(config.kafka.get('bootstrap.servers')))}")
-    specs = topics.specs(config.topics, config.graph.horizon_ms)
+    specs = topics.specs(config.topics, int(config.session.gap))
     if mismatches := topics.check(admin, specs):
         raise Refused("the topics do not fit:\n  " + "\n  ".join(mismatches))
     console.print(f"{len(specs)} topics, all fit")
@@ -75,7 +74,7 @@ def _run(config: Config, admin: AdminClient, accepted: Accepted) -> None:
         newest_ms = max((one.time for one in (progress or {}).values()), default=0)
         if old := age.warning(newest_ms, config.graph.horizon_ms):
             console.print(f"! {old}", style="yellow")
-        _starts(config, admin, consumer, progress, manifest, known.folded, accepted, console)
+        _starts(config, admin, consumer, progress, manifest, accepted, console)
         _sample(config, admin, consumer, console)
     finally:
         consumer.close()
@@ -90,16 +89,15 @@ def _folder(
     forget.check_reset(path)
     if not files(path):
         console.print(f"{escape(str(path))}: no state folder yet: rows come from Kafka")
-        return Known(None, {}, {}, {}, {}, None)
+        return Known(None, {}, {}, {}, None)
     with reading(path) as store:
         folder.check(config, store, now, accepted, admin)
         if (space := store.space) is not None:
             space.check(Space.of(config.engine_settings, space.partitions), str(path))
-        saved, rows = checkpoint.pointer(store), counts.rows(store)[0]
-        folded = saved.offsets if saved else {}
+        rows = counts.rows(store)[0]
         ids = header.folder_ids(store)
         known = Known(
-            space, store.progress(), store.tail_offsets(), folded, ids,
+            space, store.progress(), store.tail_offsets(), ids,
             store.meta(records.MANIFEST),
         )  # fmt: skip
     console.print(
@@ -151,7 +149,7 @@ def _progress(
 def _starts(
     config: Config, admin: AdminClient, consumer: Consumer,
     progress: Mapping[Partition, Progress] | None, manifest: bytes | None,
-    folded: Mapping[str, int], accepted: Accepted, console: Console,
+    accepted: Accepted, console: Console,
 ) -> None:  # fmt: skip
     """Where each partition of the clicks would begin."""
     where = _partitions(config, consumer)
@@ -165,16 +163,10 @@ def _starts(
             starts = restore.unread(config, where, progress, group, admin, accepted, manifest)
         finally:
             group.close()
-    table = Table("partition", "begins at", "to learn", "to fold again", title="Clicks")
+    table = Table("partition", "begins at", "to learn", title="Clicks")
     for partition, begin in starts.items():
-        name, again = label(partition), 0
-        if progress and header.has_learned(progress):
-            first = folded.get(partition_name(partition), begins[partition])
-            again = begin - restore.reachable(name, first, begins[partition], accepted.loss)
-        table.add_row(
-            escape(name), f"{begin:,}", f"{max(0, ends[partition] - begin):,}",
-            f"{max(0, again):,} at most",
-        )  # fmt: skip
+        left = max(0, ends[partition] - begin)
+        table.add_row(escape(label(partition)), f"{begin:,}", f"{left:,}")
     console.print(table)
 
 

@@ -5,15 +5,15 @@ from contextlib import closing
 import msgspec
 from confluent_kafka.admin import AdminClient
 
-from streamer import records
 from streamer.errors import Refused
 from streamer.kafka import clients
 from streamer.kafka.identity import Identity
 from streamer.kafka.waiting import between
-from streamer.model_state import is_ours
-from streamer.records import Progress
 from streamer.settings.sections import Config
-from streamer.store import Store
+from streamer.state import records
+from streamer.state.model_state import is_ours
+from streamer.state.records import Progress
+from streamer.state.store import Store
 from streamer.worker import header
 from streamer.worker.header import Accepted
 

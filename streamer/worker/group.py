@@ -1,4 +1,4 @@
-"""The worker's membership of the consumer group: all partitions of `clicks` and `vector-deltas`.
+"""The worker's membership of the consumer group: all partitions of `clicks` and `transitions`.
 
 What is owned is fixed from the moment the group handed everything over: whatever it takes away or
 adds later ends the process, and the restart begins from what was committed. A member of the group
@@ -89,8 +89,8 @@ class Group:
                 time.sleep(0.1)
 
     def join(self) -> None:
-        """Subscribe, and wait until every partition of both topics is ours. Nothing is read yet."""
-        topics = [self.config.topics.clicks, self.config.topics.vector_deltas]
+        """Subscribe, and wait until every partition of the clicks is ours. Nothing is read yet."""
+        topics = [self.config.topics.clicks]
         wanted = {(t, p) for t in topics for p in clients.partitions(self.consumer, t)}
         self._subscribe(topics)
         deadline = time.monotonic() + JOIN_SECONDS

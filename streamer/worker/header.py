@@ -18,18 +18,18 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from core.graph import graph
-from streamer import records
-from streamer import store as stores
 from streamer.errors import Refused
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition
 from streamer.kafka.failures import failure
 from streamer.kafka.identity import ROLES, Identity, identity
 from streamer.kafka.transactions import Transactions
-from streamer.model_state import reserved
-from streamer.records import Layout, Progress, Space
 from streamer.settings.sections import Config, TopicSettings
-from streamer.store import Store
+from streamer.state import records
+from streamer.state import store as stores
+from streamer.state.model_state import reserved
+from streamer.state.records import Layout, Progress, Space
+from streamer.state.store import Store
 from streamer.wording import counted
 from streamer.worker import checkpoint, claiming, publishers, repair
 from streamer.worker.readback import Readback
@@ -80,7 +80,7 @@ def differences(
             accepted_by, means = _RENEWED[role]
             name = str(getattr(topics, role, "the cluster"))
             change = f"its id was {was[role]} and is {now.ids[role]}"
-            harmless = role in ("vector_deltas", "dead_letters")
+            harmless = role == "dead_letters"
             yield Difference(role, accepted_by, f"{name}: {change}. {means}", harmless)
     for role in "model_state", "item_vectors":
         count = header.topics[role].partitions if role in header.topics else 0
@@ -128,7 +128,12 @@ _RENEWED = {
         "--repair`, which writes it to the new topic. Or run `walkstream reset --topics`, and all "
         "is learned anew from the clicks",
     ),
-    "vector_deltas": (TOLD, f"{_AGAIN}: nothing is lost by it"),
+    "transitions": (
+        LOSS,
+        f"{_AGAIN}: what clicks did to the graph since it was written last is lost, unless the "
+        "state folder is that of the worker that did it and was stopped well. Start once with "
+        "`walkstream worker --accept-loss`, which goes on from the graph that there is",
+    ),
     "dead_letters": (TOLD, f"{_AGAIN}: the dead letters that the old one held are gone"),
 }
 _SHRUNK = (
@@ -210,7 +215,7 @@ def settle(
             lambda: claiming.check_first(config, admin, read, readback.beat), member,
         )  # fmt: skip
         store.set_meta({records.SPACE: msgspec.msgpack.encode(space)})
-    _renew_folder(store, now, renewed)
+    _renew_folder(store, now)
     return space
 
 
@@ -325,20 +330,17 @@ def _progress(
     return {records.progress_key(*where): one for where, one in progress.items()}
 
 
-def _renew_folder(store: Store, now: Identity, renewed: set[str]) -> None:
-    if "clicks" in renewed:
-        # What the graph was folded from is gone; it goes on with the clicks of the new topic.
-        checkpoint.set_offsets(store, {})
+def _renew_folder(store: Store, now: Identity) -> None:
     if now.ids:
         store.set_meta({stores.IDENTITY: msgspec.msgpack.encode(now.ids)})
 
 
 def _reset(
     config: Config, store: Store, admin: AdminClient, roles: set[str]
-) -> dict[bytes, Progress | None]:
+) -> dict[bytes, Progress | bytes | None]:
     """What has to change of the progress, as the topics it is of were made anew; None deletes."""
     progress, clicks = store.progress(), config.topics.clicks
-    out: dict[bytes, Progress | None] = {}
+    out: dict[bytes, Progress | bytes | None] = {}
     if "clicks" in roles and progress:
         described = admin.list_topics(clicks, clients.CALL_SECONDS).topics[clicks]
         there = [(clicks, partition) for partition in described.partitions]
@@ -350,4 +352,14 @@ def _reset(
             out[records.progress_key(*partition)] = Progress(begin, time, 0, rounds)
     if "items" in roles:
         out |= {records.items_key(*partition): None for partition in store.items_taken()}
+    if "transitions" in roles:
+        # Its offsets mean nothing any more: the new one is read from its beginning.
+        swept = {key: at for key, at in checkpoint.all_swept(store).items() if at.offset}
+        begun = {
+            key: msgspec.msgpack.encode(msgspec.structs.replace(at, offset=0))
+            for key, at in swept.items()
+        }
+        if (own := begun.pop(stores.POINTER, None)) is not None:
+            store.set_meta({stores.POINTER: own})
+        out |= begun
     return out

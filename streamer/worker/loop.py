@@ -2,17 +2,16 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from confluent_kafka import Message
 from prometheus_client import CollectorRegistry
 
-from core.engine import Engine
+from core.engine import RECORDS_OF_GONE, Engine
 from core.rounds import Changes, Inputs
 from streamer import kernels
 from streamer.admin import forget
@@ -20,68 +19,41 @@ from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Decoded
 from streamer.decode.guarded import GuardedDecoder
 from streamer.errors import Fenced, Refused, WalkstreamError
-from streamer.folders import guarded
 from streamer.kafka import clients, rights, topics, unreadable
 from streamer.kafka.clients import Partition
-from streamer.kafka.failures import failure, kafka_error
 from streamer.kafka.identity import Watch, identity
 from streamer.kafka.transactions import Transactions
 from streamer.settings.sections import Config
 from streamer.watch import log as logs
 from streamer.watch.health import Health
 from streamer.watch.metrics import Metrics
-from streamer.worker import checkpoint, header, repair, restore, verdict
-from streamer.worker.commit import Batch, Committer, Pending
+from streamer.worker import header, refold, repair, restore, verdict
+from streamer.worker.batch import Pending
+from streamer.worker.behind import Behind
+from streamer.worker.commit import Committer
 from streamer.worker.group import Group
 from streamer.worker.header import Accepted
+from streamer.worker.outgoing import Outgoing
 from streamer.worker.readback import Readback
-from streamer.worker.reader import Reader, columns
+from streamer.worker.reader import Reader, columns, full, placed
 from streamer.worker.report import Report
 from streamer.worker.stop import Stop
-from streamer.worker.tail import Attributes, Tail
+from streamer.worker.tail import Tail
 
 log = logging.getLogger(__name__)
 
 
-MAX_ROUND_BYTES = 1_000_000
-"""Records of a round together: long ones carry many clicks, and all of them may be bad."""
-MAX_DEAD_LETTERS = 50_000
-"""A commit closes with so many, so that its transaction ends in time."""
+SHARE_OF_LETTERS = 4
+"""A commit closes when dead letters fill this part of it."""
+SHARE_OF_ITEMS = 6
+"""A commit takes in so many items of the catalogue that they fill at most twice this part of it."""
+OTHERS = 1000
+"""Records that a commit keeps free for what is no row: progress, versions, evidence, and those of
+the graph."""
 
 
-CLOSE_SECONDS = 10.0
-"""How long the farewell to the brokers may take when all else is done."""
-
-
-def run(config: Config, accepted: Accepted) -> None:
-    """Run one worker until SIGTERM or SIGINT. Returns after a clean stop, raises otherwise."""
-    stop = Stop()
-    # RocksDB is closed at the end of it, so that a folder that it could not read may be moved.
-    with guarded(Path(config.state.dir)), ExitStack() as stack:
-        worker = Worker(config, stop, stack)
-        try:
-            worker.start(accepted)
-            worker.loop()
-            worker.finish()
-        except Stopped:
-            log.info("stopped while restoring; nothing was changed")
-        except Exception as error:
-            if isinstance(error, SystemError) and isinstance(error.__cause__, WalkstreamError):
-                error = error.__cause__  # of a callback, from within a call that failed as well
-            if (kafka := kafka_error(error)) is not None:
-                error = failure(kafka, "kafka")
-            if isinstance(error, WalkstreamError):
-                error = worker.verdict(error)
-            stop.ending.within(CLOSE_SECONDS, partial(logs.end, error))
-            if isinstance(error, Refused) and hasattr(worker, "group"):
-                worker.group.leave()
-            raise error
-        stop.ending.within(CLOSE_SECONDS, _without_farewell)
-
-
-def _without_farewell() -> int:
-    log.warning("the brokers did not answer to the farewell: ended without it, nothing is lost")
-    return 0
+Attributes = list[tuple[str, Sequence[str] | None]]
+"""Items with their attribute tokens, None for one that is retired."""
 
 
 class Stopped(Exception):
@@ -108,8 +80,14 @@ class Worker:
         self.decoder = GuardedDecoder(
             config.clicks, config.events, config.registry, self.health.beat
         )
-        self.attributes: Attributes = []
         self.forgotten: set[bytes] = set()
+        """Keys of the users whose clicks do not count, as the rounds know them."""
+        self.allowance, self.allowed = 0.0, time.monotonic()
+        """Vectors that may leave, as of that time, where `publish.budget` bounds them."""
+        self.recent: dict[bytes, bytes | None] = {}
+        """Items that were taken in with commits which the folder does not have yet, as JSON."""
+        self.newest_stamp = -1
+        """Greatest record timestamp of the clicks so far, ms."""
 
     def verdict(self, error: WalkstreamError) -> WalkstreamError:
         """What the worker ends with: trouble with Kafka, and commits, may be another process's."""
@@ -132,11 +110,12 @@ class Worker:
         checks = config.topics.check
         admin = stack.enter_context(rights.allowed(config, "worker", ask=checks))
         if checks:
-            specs = topics.specs(config.topics, config.graph.horizon_ms)
+            specs = topics.specs(config.topics, int(config.session.gap))
             mismatches = topics.check(admin, specs)
             if mismatches:
                 raise Refused("the topics do not fit:\n  " + "\n  ".join(mismatches))
         now = identity(admin, config.topics)
+        self.identity = now
         self.watch = Watch(admin, config.topics, now)
         self.store = stack.enter_context(restore.open_store(config, admin, now, accepted))
         accepted = accepted._replace(repair=repair.is_asked(self.store, accepted.repair))
@@ -160,7 +139,7 @@ class Worker:
             self.tail.doubtful = self.readback.doubt.first
         self.tail.repairs = accepted.repair
         self.tail.start(admin, header.void(config, self.store, now))
-        self.tail.catch_up(admin, self._progress_of(0.0, 0.5, self.group))
+        self.tail.catch_up(admin, self._progress_of(0.0, 0.5, self.group), items=False)
         self.space = header.settle(
             config, self.store, now, accepted, self.readback, self.transactions, admin,
             self.tail.header_from, self.group.consumer,
@@ -172,62 +151,57 @@ class Worker:
         self.reader = Reader(config, admin, self.health.beat)
         stack.callback(self.reader.close)
         self.offsets = restore.starts(config, self.store, self.group, admin, accepted)
-        begin = restore.fold_from(
-            config, self.engine, self.store, self.group, admin, self.offsets, accepted.loss
-        )
-        self._fold_again(begin)
-        number = restore.load_model(config, self.store, self.engine)
-        self.commits = max(number, self.readback.last or 0)
+        found = refold.restore(
+            config, self.store, self.engine, admin, accepted.loss,
+            self._progress_of(0.5, 1.0, self.group),
+        )  # fmt: skip
+        newest = restore.load_model(config, self.store, self.engine, lambda: self.recent)
+        self.commits = max(newest, self.readback.last or 0)
         self.tail.follow(self.commits)
-        self._forget()
+        self.decoder.remember(restore.windows(self.store, self.offsets))
         logs.context.update(round=self.engine.round_number, commit=self.commits)
         self.reader.begin(self.offsets)
         self.report = Report(
             self.metrics, self.health, self.store, self.engine, self.reader, self.offsets,
             clients.ends(admin, self.offsets),
         )  # fmt: skip
+        self.admin = admin
+        self.behind = Behind()
+        stack.callback(self.behind.close)
         self.committer = Committer(
-            config, self.space, self.store, self.engine, self.transactions, self.readback,
-            self.watch, self.group, self.metrics,
+            config, self.space, self.store, self.transactions, self.readback, self.watch,
+            self.group, self.metrics,
         )  # fmt: skip
-        self.attributes = self.tail.pending()
         self.watch.others.append(partial(self.tail.handed_over, admin))
         self.readback.beat = self.health.beat  # from here on a stop is no reason to break off
-        if restore.adopt(self.store, self.engine, self.offsets):
-            self._round([], closes=True)
+        self.outgoing = Outgoing(
+            config, self.store, self.engine,
+            lambda: self.readback.at[config.topics.transitions, 0], found.last,
+        )  # fmt: skip
+        self.outgoing.again = [(one.commit, one.rounds) for one in found.again]
+        self.repairs = accepted.repair
+        if header.is_replay(self.store):
+            self.outgoing.publish_all()
         elif accepted.repair:
-            self.pending.gone = repair.begin(config, self.store, self.engine, admin, alive)
-            self._round([], closes=True)
-            header.repaired(config, self.store, now, self.readback, self.transactions)
-            repair.finish(config, self.store, self.tail, self.commits)
-            self.commits = self.readback.last or self.commits
+            versions, count = self.engine.versions, self.space.partitions
+            newest = max(versions.values(), default=0)
+            # A torn commit has used the next version already.
+            versions |= dict.fromkeys(range(count), newest + 1)
+            dead = repair.dead(config, self.store, admin, newest, count, alive)
+            self.outgoing.publish_all(dead)
+        while self.by_count and self.outgoing.needs_folder and not self.stop.asked:
+            self._round([], closes=True)  # no clicks come for it
+        self._join()
         self.health.restored = 1.0
         self.metrics.identify(clients.identity(config), self.space.name)
         self.report.observe(at_once=True)
         if len(self.engine.items) and not self.engine.graph.arcs:
-            log.warning("the clicks that made the vectors are not in Kafka: the graph begins empty")
+            log.warning("the model has vectors, and no graph: it begins empty")
         self.health.state = "running"
         log.info(
             "running: %d items, %d arcs, %d commits so far",
             len(self.engine.items), self.engine.graph.arcs, self.commits,
         )  # fmt: skip
-
-    def _fold_again(self, begin: dict[Partition, int]) -> None:
-        """Fold old clicks from `begin` on, without learning, as they were folded before."""
-        self.decoder.remember(restore.windows(self.store, self.offsets))
-        refused: set[tuple[int, int]] = set()
-        on_progress = self._progress_of(0.5, 1.0, self.group)
-        for messages in self.reader.between(begin, self.offsets, on_progress):
-            decoded, _ = self._decode(messages)
-            refused |= {restore.place_of(messages[number]) for number in self.decoder.refused}
-            copies = restore.copies(messages, begin, self.decoder.decode, refused)
-            clicks = decoded.clicks
-            if copies:
-                clicks = clicks.at(~np.isin(decoded.records, copies))
-            self.engine.fold(clicks)
-        for partition, progress in self.store.progress().items():
-            if partition in self.offsets and progress.window is not None:
-                self.decoder.remember({partition[1]: progress.window})
 
     def _progress_of(
         self, begin: float, end: float, member: Group | None = None
@@ -250,36 +224,46 @@ class Worker:
         """Rounds and commits until a stop is asked for."""
         while not self.stop.asked:
             self.health.beat()
+            if self.repairs and not self.outgoing.needs_folder:
+                self._end_repair()
             with self.metrics.timed("collect"):
                 collected = self._collect_round()
             if collected is None:
                 return
-            if collected or self.attributes or self.tail.bad or self.pending.rounds:
+            if collected or self.pending.rounds or self._has_work():
                 self._round(collected, self._closes())
             self.report.observe(all_taken=not self.reader.waiting)
 
-    def _forget(self) -> None:
-        """End the sessions of users that were put on the list since the last look."""
-        if self.tail.forgotten != self.forgotten:
-            self.forgotten = set(self.tail.forgotten)
-            users = list(self.engine.sessions.users)
-            gone = forget.among(self.config.app.name, users, self.forgotten)
-            self.engine.sessions.forget(gone)
+    def _end_repair(self) -> None:
+        """All was published again: say so, so that no start has to do it once more."""
+        self.repairs = False
+        self._join()
+        header.repaired(self.config, self.store, self.identity, self.readback, self.transactions)
+        repair.finish(self.config, self.store, self.tail, self.commits)
+        self.commits = self.readback.last or self.commits
+
+    def _has_work(self) -> bool:
+        """Whether there is something to do without clicks. By count only clicks make rounds."""
+        if self.by_count:
+            return False
+        now = int(time.time() * 1000)
+        return bool(self.tail.queue) or self.engine.has_work(now) or self.outgoing.has_work
 
     def finish(self) -> None:
-        """Commit what is learned, unless commits close by count, and write a checkpoint."""
+        """Commit what is learned, unless commits close by count, and write graph and sessions."""
         self.health.state = "stopping"
         if self.pending.rounds and not self.by_count:
             self._round([], closes=True)
+        self._join()
         if not self.pending.rounds and self.commits:
-            checkpoint.save(self.store, self.engine, self.offsets, self.decoder.windows)
+            self.outgoing.write_folder(self.commits)
         log.info("stopped after commit %d, round %d", self.commits, self.engine.round_number)
 
     def _collect_round(self) -> list[Message] | None:
         """The records of the next round. None when stopped before a round by count is full."""
         out: list[Message] = []
         deadline = time.monotonic() + self.config.round.max_seconds
-        while (size := self._size(out)) is None:
+        while (size := full(out, self.config.round.max_events)) is None:
             if self.stop.asked and self.by_count:
                 return None
             left = 0.1 if self.by_count else deadline - time.monotonic()
@@ -290,25 +274,27 @@ class Worker:
             self.group.poll()
             out += self.reader.consume(wanted, min(left, 0.1))
             # A round by count may take for ever to fill.
-            self.attributes += self.tail.poll()
-            self._forget()
-            self.committer.look()
+            if not self.behind.is_busy:
+                self._look()
             if self.by_count:
                 self.report.observe(all_taken=not out and not self.reader.waiting)
         self.reader.put_back(out[size:])
         return out[:size]
 
-    def _size(self, messages: list[Message]) -> int | None:
-        """How many of these records make a full round; None if they do not fill one.
+    def _look(self) -> None:
+        """What has to be read, and noticed, while no commit is under way: the folder has one writer
+        at a time."""
+        self.tail.poll()
+        self.committer.look()
 
-        It depends on the records alone, so that rounds by count are the same in every life.
-        """
-        limit, room = self.config.round.max_events, MAX_ROUND_BYTES
-        for size, value in enumerate(map(Message.value, messages[:limit]), 1):
-            room -= len(value or b"")
-            if room <= 0:
-                return size
-        return limit if len(messages) >= limit else None
+    def _beat(self) -> None:
+        """A commit takes as long as its calls may, each of which has its bounds."""
+        self.health.beat()
+        self.group.poll()
+
+    def _join(self) -> None:
+        """Wait for the commit that is under way."""
+        self.behind.join(self._beat)
 
     def _decode(self, messages: list[Message]) -> tuple[Decoded, int]:
         """What is in these records, and how many clicks of forgotten users were left out of it."""
@@ -327,7 +313,7 @@ class Worker:
         settings, pending = self.config.commit, self.pending
         if settings.rounds and pending.rounds + 1 >= settings.rounds:
             return True
-        if len(pending.dead_letters) >= MAX_DEAD_LETTERS:
+        if len(pending.dead_letters) >= settings.max_records // SHARE_OF_LETTERS:
             return True
         return not self.by_count and time.monotonic() - pending.since >= settings.seconds
 
@@ -340,32 +326,75 @@ class Worker:
         with self.metrics.timed("decode"):
             decoded, forgotten = self._decode(messages)
         pending = self.pending
+        self.newest_stamp = max([self.newest_stamp, *(m.timestamp()[1] for m in messages)])
+        attributes: Attributes = []
         if not pending.rounds:
             pending.since = time.monotonic()
+            attributes = self._take_items()
         self.report.read(messages, decoded, forgotten)
         self.report.dead_lettered(self.config.topics.clicks, decoded.bad)
         self._stop_on_dead_letters(decoded)
         pending.dead_letters += [DeadLetter.of(messages[bad.record], bad) for bad in decoded.bad]
         self.offsets |= self.reader.after(messages)
-        parts = decoded.clicks.parts(self.config.round.max_events)
+        parts = placed(decoded, messages).parts(self.config.round.max_events)
         for number, clicks in enumerate(parts, 1):
             self.health.beat()
-            last = number == len(parts)
-            outputs = self.engine.step(Inputs(clicks, self.attributes, closes and last, last))
-            if self.attributes or self.tail.bad:
-                letters = self.tail.dead_letters()
-                self.report.dead_lettered(
-                    self.config.topics.items, [letter.bad for letter in letters]
-                )
-                pending.dead_letters += letters
-                pending.described |= {item: tokens is None for item, tokens in self.attributes}
-                pending.items = self.tail.items_offsets()
-                self.attributes = []
+            inputs = Inputs(
+                clicks, attributes, self._forgotten(), closes and number == len(parts),
+                self._room(), self._budget(), None if self.by_count else int(time.time() * 1000),
+            )  # fmt: skip
+            outputs = self.engine.step(inputs)
+            attributes = []
             pending.rounds += 1
             pending.events += outputs.events
+            pending.evidence.append(outputs.evidence)
             self.report.learned(outputs)
         if outputs.changes is not None:
             self._commit(outputs.changes)
+
+    def _take_items(self) -> Attributes:
+        """The items of the catalogue that this commit takes in. By count it takes those that are
+        dated before its first clicks end, whoever read them when."""
+        until = None
+        if self.by_count:
+            self._join()
+            self.tail.read_items(self.admin)
+            until = self.newest_stamp
+        pending = self.pending
+        taken = self.tail.take(self.config.commit.max_records // SHARE_OF_ITEMS, until)
+        if taken:
+            pending.items = self.tail.items_offsets()
+        letters = [one.letter for one in taken if one.letter is not None]
+        self.report.dead_lettered(self.config.topics.items, [letter.bad for letter in letters])
+        pending.dead_letters += letters
+        news = [one for one in taken if one.letter is None]
+        pending.described |= {one.item.encode(): one.value for one in news}
+        self.recent |= pending.described
+        return [(one.item, one.tokens) for one in news]
+
+    def _forgotten(self) -> list[str]:
+        """The users with open sessions that were put on the list since the last look."""
+        if self.tail.forgotten == self.forgotten:
+            return []
+        self.forgotten = set(self.tail.forgotten)
+        users = list(self.engine.sessions.users)
+        return forget.among(self.config.app.name, users, self.forgotten)
+
+    def _room(self) -> int:
+        """Records that are left for rows, vectors and tombstones."""
+        most = self.config.commit.max_records - OTHERS - len(self.pending.dead_letters)
+        return max(0, most - RECORDS_OF_GONE * self.outgoing.tombstones)
+
+    def _budget(self) -> int:
+        """Vectors that may leave with the commit which is open: what `publish.budget` let through
+        since the last one, and what was left then."""
+        per_second = self.config.publish.budget
+        if not per_second or self.by_count:
+            return self.config.commit.max_records
+        now, most = time.monotonic(), per_second * max(1.0, self.config.commit.seconds)
+        self.allowance = min(self.allowance + per_second * (now - self.allowed), most)
+        self.allowed = now
+        return int(self.allowance)
 
     def _stop_on_dead_letters(self, decoded: Decoded) -> None:
         """Refused if the last records hold more dead letters than `dlq.stop_ratio` allows."""
@@ -379,20 +408,17 @@ class Worker:
             )
 
     def _commit(self, changes: Changes) -> None:
+        """Hand copies of all that leaves to the thread that commits, once it has made the last."""
+        pending, self.pending = self.pending, Pending()
+        self.allowance -= len(changes.published)
         self.commits += 1
-        logs.context.update(round=self.engine.round_number, commit=self.commits)
-        pending = self.pending
-        if pending.gone:
-            changes = replace(changes, gone=[*changes.gone, *pending.gone])
-        self.committer.run(
-            Batch(
-                changes, dict(self.offsets), self.commits, self.engine.round_number,
-                pending.dead_letters, pending.described, pending.items, self.decoder.windows,
-                self.config.items.use,
-            )
-        )  # fmt: skip
-        retired = sum(
-            pending.described.get(gone.key.decode(errors="replace"), False) for gone in changes.gone
-        )
-        self.report.committed(self.commits, pending.events, changes, retired)
-        self.pending = Pending()
+        with self.metrics.timed("commit"):
+            batch = self.outgoing.batch(self.commits, changes, pending, self.offsets,
+                                        self.decoder.windows)  # fmt: skip
+            retired = sum(pending.described.get(gone.key, b"") is None for gone in changes.gone)
+            batch.told = self.report.closing(self.commits, pending.events, batch, retired)
+            self._join()
+            self.recent = dict(pending.described)
+            self._look()
+            logs.context.update(round=self.engine.round_number, commit=self.commits)
+            self.behind.start(partial(self.committer.run, batch))

@@ -12,8 +12,8 @@ from streamer.kafka import clients
 from streamer.kafka.clients import label, partition_of
 from streamer.kafka.identity import Identity
 from streamer.kafka.newest import newest
-from streamer.records import Space, commit_of
 from streamer.settings.sections import Config
+from streamer.state.records import Space, commit_of
 
 SAMPLE = 2000
 """How many of the newest vectors are looked at."""

@@ -21,7 +21,6 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from core.settings import DAY_MS
-from streamer import records
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
@@ -30,13 +29,14 @@ from streamer.kafka.stalls import Stalls
 from streamer.kafka.transactions import Send
 from streamer.kafka.unreadable import read_alone
 from streamer.kafka.waiting import OpenTransactions, Waiting
-from streamer.model_state import is_ours
-from streamer.records import Manifest, Part, Parts, commit_of
 from streamer.settings.sections import Config
+from streamer.state import records
+from streamer.state.model_state import is_ours
+from streamer.state.records import Manifest, Part, Parts, commit_of
 
 log = logging.getLogger(__name__)
 
-WRITTEN = ("model_state", "item_vectors", "dead_letters")
+WRITTEN = ("model_state", "item_vectors", "transitions", "dead_letters")
 """The topics that commits write to, by role."""
 
 GRACE_SECONDS = 1.0

@@ -9,21 +9,26 @@ would count them twice, and neither says a word.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 from confluent_kafka import KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from core.clicks import Clicks
+from streamer.decode.events import Decoded
 from streamer.errors import WalkstreamError
 from streamer.kafka import clients, unreadable
 from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
 from streamer.kafka.stalls import Stalls, gone
-from streamer.kafka.waiting import OpenTransactions, Waiting
+from streamer.kafka.waiting import OpenTransactions
 from streamer.settings.sections import Config
 
 log = logging.getLogger(__name__)
 
+MAX_ROUND_BYTES = 1_000_000
+"""Records of a round together: long ones carry many clicks, and all of them may be bad."""
 MARKERS = 8
 """So many offsets may be those of markers, where a gap of this kind was looked into before."""
 
@@ -82,27 +87,6 @@ class Reader:
             return self._without_events(messages)
         self._check(messages)
         return messages
-
-    def between(
-        self, begin: Mapping[Partition, int], end: Mapping[Partition, int],
-        on_progress: Callable[[float], None],
-    ) -> Iterator[list[Message]]:  # fmt: skip
-        """All records from `begin` up to `end`, in batches, in order within a partition."""
-        left = {where: stop for where, stop in end.items() if begin[where] < stop}
-        total = max(1, sum(stop - begin[where] for where, stop in left.items()))
-        read, waiting = 0, Waiting()
-        self.begin({where: begin[where] for where in left})
-        while left:
-            on_progress(min(1.0, read / total))
-            messages = self.consume(10_000, 0.2)
-            batch = [m for m in messages if (m.offset() or 0) < end[partition_of(m)]]
-            read += len(batch)
-            if batch:
-                yield batch
-            waiting.look({where: self.expected[where] for where in left}, self._ends, left)
-            for where in [where for where, stop in left.items() if self.expected[where] >= stop]:
-                del left[where]
-                self.consumer.incremental_unassign([TopicPartition(*where)])
 
     def after(self, messages: Sequence[Message]) -> dict[Partition, int]:
         """The next offset of each partition, when these records, in order, are taken."""
@@ -227,3 +211,24 @@ def columns(
     """Keys, values and timestamps (ms, -1 for none) of records, as a `Decoder` takes them."""
     stamps = [stamp for _, stamp in map(Message.timestamp, messages)]
     return list(map(Message.key, messages)), list(map(Message.value, messages)), stamps
+
+
+def full(messages: Sequence[Message], limit: int) -> int | None:
+    """How many of these records make a full round, of at most `limit`; None if they make none.
+
+    It depends on the records alone, so that rounds by count are the same in every life.
+    """
+    room = MAX_ROUND_BYTES
+    for size, value in enumerate(map(Message.value, messages[:limit]), 1):
+        room -= len(value or b"")
+        if room <= 0:
+            return size
+    return limit if len(messages) >= limit else None
+
+
+def placed(decoded: Decoded, messages: Sequence[Message]) -> Clicks:
+    """The clicks, each with the partition and the offset of its record."""
+    partitions = np.fromiter(map(Message.partition, messages), np.int32, len(messages))
+    offsets = np.fromiter(map(Message.offset, messages), np.int64, len(messages))
+    at = decoded.records
+    return replace(decoded.clicks, partitions=partitions[at], offsets=offsets[at])

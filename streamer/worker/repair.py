@@ -10,16 +10,15 @@ from contextlib import closing
 
 from confluent_kafka.admin import AdminClient
 
-from core.engine import Engine
 from core.ids.hashing import hash_keys
 from core.rounds import Gone
-from streamer import records
-from streamer import store as stores
 from streamer.admin import forget
 from streamer.kafka import clients
-from streamer.model_state import put, row_keys
 from streamer.settings.sections import Config
-from streamer.store import Store
+from streamer.state import records
+from streamer.state import store as stores
+from streamer.state.model_state import put, row_keys
+from streamer.state.store import Store
 from streamer.worker.tail import Tail
 
 log = logging.getLogger(__name__)
@@ -35,12 +34,13 @@ def ask(store: Store) -> None:
     store.set_meta({stores.REPAIR: b"\x01"})
 
 
-def begin(
-    config: Config, store: Store, engine: Engine, admin: AdminClient, beat: Callable[[], None]
-) -> list[Gone]:
-    """Let the next commit publish all there is; returns what has to leave with it.
+def dead(
+    config: Config, store: Store, admin: AdminClient, newest: int, partitions: int,
+    beat: Callable[[], None],
+) -> list[Gone]:  # fmt: skip
+    """What Kafka has and the model has not, as its deletion was lost: it has to leave.
 
-    That is what Kafka has and the model has not: its deletion was lost.
+    `newest` is the greatest version in use.
     """
     topics = config.topics.model_state, config.topics.item_vectors
     with closing(clients.tail_consumer(config)) as consumer:
@@ -48,23 +48,20 @@ def begin(
         begins, ends = clients.begins(admin, where), clients.ends(admin, where)
         there = row_keys(consumer, begins, ends, beat)
     dead = {where: {key for key in keys if store.row(key) is None} for where, keys in there.items()}
-    # A torn commit has used the next version already.
-    newest = max(engine.versions.values(), default=0) + 1
-    engine.versions = dict.fromkeys(range(engine.partitions), newest)
-    engine.publish_all()
     # A row is deleted where it lies: what no worker wrote may lie anywhere.
     state = config.topics.model_state
     rows = [(key, p) for (topic, p), keys in dead.items() if topic == state for key in keys]
     vectors = sorted(set().union(*dead.values()) - {key for key, _ in rows})
-    places = hash_keys(vectors, engine.partitions)[0].tolist() if vectors else []
+    places = hash_keys(vectors, partitions)[0].tolist() if vectors else []
     return [
-        Gone(key, partition, newest + 1, records.is_item(key))
+        # A torn commit has used the next version already.
+        Gone(key, partition, newest + 2, records.is_item(key), True, records.is_item(key))
         for key, partition in sorted([*rows, *zip(vectors, places, strict=True)])
     ]
 
 
 def finish(config: Config, store: Store, tail: Tail, commit: int) -> None:
-    """The commit that published all is done: write what else `model-state` has to have."""
+    """All is published again: write what else `model-state` has to have."""
     if tail.forgotten:
         forget.write(config, tail.forgotten)
     # The manifest has its place in partition 0, and the commit has written it there.
@@ -77,7 +74,7 @@ def finish(config: Config, store: Store, tail: Tail, commit: int) -> None:
     put(config, reserved)
     tail.overwritten.clear()
     store.write_entries({"meta": [(stores.REPAIR, None)]})
-    log.info("repaired: all rows and vectors were published again in commit %d", commit)
+    log.info("repaired: all rows and vectors were published again by commit %d", commit)
 
 
 def _leaves(key: bytes) -> bool:

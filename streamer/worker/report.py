@@ -2,7 +2,9 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from confluent_kafka import Message
@@ -17,9 +19,10 @@ from streamer.admin.letters import iso
 from streamer.decode.events import Bad, Decoded
 from streamer.kafka.clients import Partition, partition_of
 from streamer.settings.load import spelled
-from streamer.store import Store
+from streamer.state.store import Store
 from streamer.watch.health import Health, Lag
 from streamer.watch.metrics import Metrics
+from streamer.worker.batch import Batch
 from streamer.worker.reader import Reader
 
 log = logging.getLogger(__name__)
@@ -29,7 +32,7 @@ OBSERVE_SECONDS = 1.0
 LOG_SECONDS = 60.0
 """Time between lines of the log that say how far the worker is."""
 MANY = 0.1
-"""From this share of the catalogue on, the log says why items left in a commit."""
+"""From this share of the catalogue on, the log says why items left."""
 
 
 class Report:
@@ -50,8 +53,7 @@ class Report:
         """Record timestamp, ms, of the last record taken from each partition."""
         self.level_at: dict[Partition, int] = {}
         """When nothing was left to read in a partition the last time, ms since the epoch."""
-        self.time = engine.clock.time
-        """Event time of the last commit, ms."""
+        self.departures = Departures(engine, engine.clock.time)
         self.complained: set[tuple[str, str]] = set()
         self.observed = time.monotonic()
         self.logged = -LOG_SECONDS
@@ -94,36 +96,43 @@ class Report:
         metrics.ignored_clicks_total.labels("duplicate").inc(outputs.duplicates)
         metrics.ignored_clicks_total.labels("too_long").inc(outputs.too_long)
         metrics.quality_trials_total.inc(outputs.quality.trials)
+        if outputs.quality.trials:
+            metrics.quality_candidates.set(outputs.quality.candidates)
         for ranker, hits in outputs.quality.hits.items():
             metrics.quality_hits_total.labels(ranker).inc(hits)
 
-    def committed(self, number: int, events: int, changes: Changes, retired: int) -> None:
-        """A commit is through: its vectors can be read."""
-        metrics, now = self.metrics, time.time()
-        if told := departures(changes, retired, self.engine, self.time):
+    def closing(self, number: int, events: int, batch: Batch, retired: int) -> Callable[[], None]:
+        """A commit closes; returns what to call, from whatever thread, when it is through."""
+        sent, clicked, self.sent, self.clicked = self.sent, self.clicked, [], []
+        changes = batch.changes
+        if told := self.departures.add(changes, retired):
             log.warning("commit %d: %s", number, told)
-        self.time = changes.time
-        for stamps in self.sent:
+        return partial(self._through, events, batch, sent, clicked)
+
+    def _through(
+        self, events: int, batch: Batch, sent: list[NDArray[np.int64]],
+        clicked: list[NDArray[np.int64]],
+    ) -> None:  # fmt: skip
+        """A commit is through: its vectors can be read."""
+        metrics, now, changes = self.metrics, time.time(), batch.changes
+        for stamps in sent:
             metrics.staleness_seconds.observe(now - stamps / 1000.0)
-        for times in self.clicked:
+        for times in clicked:
             metrics.click_staleness_seconds.observe(now - times / 1000.0)
-        newest = [stamps.max() for stamps in self.sent if len(stamps)]
+        newest = [stamps.max() for stamps in sent if len(stamps)]
         if newest:
             metrics.newest_click_timestamp_seconds.set(max(newest) / 1000.0)
-        self.sent, self.clicked = [], []
         metrics.events_total.inc(events)
         metrics.published_vectors_total.inc(len(changes.published))
         metrics.row_writes_total.inc(len(changes.keys))
+        metrics.graph_writes_total.inc(batch.swept.records)
+        metrics.evidence_bytes_total.inc(sum(map(len, batch.evidence)))
+        metrics.waiting.labels("moved").set(changes.waiting)
+        metrics.waiting.labels("stale").set(changes.stale)
+        metrics.waiting_drift.set(changes.furthest)
         metrics.cluster_moves_total.inc(changes.cluster_moves)
         metrics.bucket_moves_total.inc(changes.bucket_moves)
         metrics.drift.observe(changes.drift)
-        if time.monotonic() - self.logged >= LOG_SECONDS:
-            self.logged = time.monotonic()
-            log.info(
-                "commit %d: %d items, %d arcs, %d clicks behind",
-                number, len(self.engine.items), self.engine.graph.arcs,
-                sum(behind for _, behind in self.reader.lag(self.offsets, self.ends, False)),
-            )  # fmt: skip
 
     def observe(self, all_taken: bool = True, at_once: bool = False) -> None:
         """Set the gauges, if it is time to. `all_taken`: all that was read is in a round."""
@@ -131,6 +140,12 @@ class Report:
             return
         self.observed = time.monotonic()
         metrics, engine = self.metrics, self.engine
+        if engine.round_number and time.monotonic() - self.logged >= LOG_SECONDS:
+            self.logged = time.monotonic()
+            log.info(
+                "%d items, %d arcs, %d clicks behind", len(engine.items), engine.graph.arcs,
+                sum(behind for _, behind in self.reader.lag(self.offsets, self.ends, False)),
+            )  # fmt: skip
         metrics.items.set(len(engine.items))
         metrics.arcs.set(engine.graph.arcs)
         metrics.sessions.set(len(engine.sessions.users))
@@ -149,20 +164,41 @@ class Report:
         metrics.show_lags(lags)
 
 
-def departures(changes: Changes, retired: int, engine: Engine, before: int) -> str | None:
-    """Why items left in a commit, if it was more than a share MANY of them: `retired` by records
-    of the items topic, the others by event time, which stood at `before` (ms) until then."""
-    left, stay = sum(not is_attribute(decode(g.key)) for g in changes.gone), len(engine.items)
-    if left <= MANY * (left + stay):
-        return None
-    why = f"{left:,} of {left + stay:,} items left"
-    if expired := left - retired:
-        horizon = spelled(Duration(engine.settings.graph.horizon_ms))
-        moved = f"event time moved from {iso(before)} to" if before != NEVER else "event time is"
-        why += (
-            f": {expired:,} that nobody clicked for graph.horizon ({horizon}), because {moved} "
-            f"{iso(changes.time)}. If no click is that new, look at clicks.max_ahead"
-        )
-    if retired:
-        why += f"; {retired:,} were retired by the items topic"
-    return why
+@dataclass
+class Departures:
+    """Tells why items leave, once it is more than a share MANY of them, in however many commits."""
+
+    engine: Engine
+    now: int
+    """Event time (ms) as of the last commit in which none left."""
+
+    def __post_init__(self) -> None:
+        self.before = self.now
+        """And of the last but one: an item leaves after what moved event time on."""
+        self.left = self.retired = 0
+        self.is_told = False
+
+    def add(self, changes: Changes, retired: int) -> str | None:
+        """What to tell of a commit, of whose items `retired` left by records of the items topic."""
+        left = sum(not is_attribute(decode(g.key)) for g in changes.gone)
+        if not left:
+            self.before, self.now = self.now, changes.time
+            self.left, self.retired, self.is_told = 0, 0, False
+            return None
+        self.left, self.retired = self.left + left, self.retired + retired
+        items = self.left + len(self.engine.items)
+        if self.is_told or self.left <= MANY * items:
+            return None
+        self.is_told = True
+        why = f"{self.left:,} of {items:,} items left"
+        if expired := self.left - self.retired:
+            horizon = spelled(Duration(self.engine.settings.graph.horizon_ms))
+            was = self.before
+            moved = f"event time moved from {iso(was)} to" if was != NEVER else "event time is"
+            why += (
+                f": {expired:,} that nobody clicked for graph.horizon ({horizon}), because {moved} "
+                f"{iso(changes.time)}. If no click is that new, look at clicks.max_ahead"
+            )
+        if self.retired:
+            why += f"; {self.retired:,} were retired by the items topic"
+        return why

@@ -1,42 +1,42 @@
 """How a worker comes back to where it committed.
 
   rows       from the state folder, and from `model-state` what the folder does not have yet
-  graph      from the folder's checkpoint, and from the clicks since then, folded without learning
+  graph      from the folder, where every row says as of which commit it is, and from the evidence
+             since then (`streamer.worker.refold`)
   offsets    from the progress records in `model-state`; the group's offsets must agree
 
-With no folder all of it comes from Kafka: every row, and the clicks of one horizon.
+With no folder all of it comes from Kafka: every row, the graph as the last sweep wrote it, and the
+evidence since that began.
 """
 
 import logging
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import msgspec
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
 from core.graph.graph import NEVER
-from core.settings import DAY_MS
-from streamer import folders, records
-from streamer import store as stores
+from core.starts import Birth
 from streamer.admin import forget
 from streamer.decode.ahead import Window
-from streamer.decode.events import Decoder
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients, topics
-from streamer.kafka.clients import CALL_SECONDS, Partition, label, partition_name
+from streamer.kafka.clients import CALL_SECONDS, Partition, label
 from streamer.kafka.identity import Identity
-from streamer.records import Original, Space
 from streamer.settings.load import start_time
 from streamer.settings.sections import Config
-from streamer.store import Store
-from streamer.worker import age, checkpoint, folder, header
+from streamer.state import folders, packing, records
+from streamer.state import store as stores
+from streamer.state.records import Space
+from streamer.state.store import Store
+from streamer.worker import age, folder, header, refold
 from streamer.worker.group import Group
 from streamer.worker.header import Accepted
-from streamer.worker.tail import tokens_of
+from streamer.worker.news import tokens_of
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +82,11 @@ def open_store(config: Config, admin: AdminClient, now: Identity, accepted: Acce
         store.close()
         raise
     limit = topics.DELETE_RETENTION_MS / 2000
-    # A folder of `replay` is no cache at all as long as no worker has published it.
     if header.has_learned(store.progress()) and store.age() > limit:
-        log.warning("%s: older than %.0f s, deletions may be missing: rebuilding", path, limit)
-        if store.meta(stores.ORIGIN) is not None:
-            # No Kafka has the clicks and the catalogue of a replay.
-            store.forget_rows()
+        if refold.marks(store).needs_folder:
+            log.warning("%s: older than %.0f s, deletions may be missing", path, limit)
             return store
+        log.warning("%s: older than %.0f s, deletions may be missing: rebuilding", path, limit)
         store.close()
         folders.delete(path)
         return open_store(config, admin, now, accepted)
@@ -110,19 +108,6 @@ def _check_replay(config: Config, store: Store, admin: AdminClient) -> None:
     space = store.space
     assert space is not None, "replay writes the header first"
     space.check(Space.of(config.engine_settings, space.partitions), str(store.path))
-    checkpoint.check_scale(store, config.engine_settings)
-
-
-def adopt(store: Store, engine: Engine, first: dict[Partition, int]) -> bool:
-    """Make a folder that `replay` made the state of a worker, whose first commit publishes it all.
-
-    Returns whether there is such a commit to make. `first` is where the worker begins in `clicks`.
-    """
-    if not header.is_replay(store):
-        return False
-    checkpoint.set_offsets(store, first)
-    engine.publish_all()
-    return True
 
 
 def starts(
@@ -211,96 +196,42 @@ def reachable(name: str, offset: int, begin: int, accept_loss: bool) -> int:
     return begin
 
 
-def fold_from(
-    config: Config, engine: Engine, store: Store, group: Group, admin: AdminClient,
-    until: Mapping[Partition, int], accept_loss: bool,
-) -> dict[Partition, int]:  # fmt: skip
-    """Load the checkpoint; returns where folding has to begin so that it ends at `until`.
-
-    Without a checkpoint that is one horizon, and a day, before the greatest event time.
-    """
-    begins, progress = clients.begins(admin, until), store.progress()
-    saved = checkpoint.load(store, engine)
-    if not header.has_learned(progress):
-        return dict(until)
-    newest = max(p.time for p in progress.values())
-    since = max(0, newest - config.graph.horizon_ms - DAY_MS)
-    by_time = clients.offsets_at(group.consumer, until, since)
-    out: dict[Partition, int] = {}
-    for partition, end in until.items():
-        folded = None if saved is None else saved.get(partition_name(partition))
-        if folded is not None:
-            name = label(partition)
-            begin = reachable(name, folded, begins[partition], accept_loss)
-        else:
-            begin = max(by_time.get(partition, end), begins[partition])
-        out[partition] = min(begin, end)
-    return out
-
-
-def place_of(message: Message) -> tuple[int, int]:
-    """Partition and offset of a record."""
-    return message.partition() or 0, message.offset() or 0
-
-
-def copies(
-    messages: list[Message], begin: Mapping[Partition, int], decoder: Decoder,
-    refused: Container[tuple[int, int]],
-) -> list[int]:  # fmt: skip
-    """Numbers of the old clicks, of those to fold from `begin` on, that would count twice.
-
-    What `dlq replay` sent again is left out if its original is not before `begin` and is good by
-    now: the settings that made the copy good have then made the original count as well. `refused`
-    are places of originals that were too far ahead, which single records do not tell.
-    """
-    found: dict[int, Original] = {}
-    for number, message in enumerate(messages):
-        original = records.original(message)
-        if original is not None and original[:2] not in refused:
-            partition = message.topic() or "", original.partition
-            if partition in begin and begin[partition] <= original.offset:
-                found[number] = original
-    if not found:
-        return []
-    decoded = decoder(
-        [messages[number].key() for number in found],
-        [messages[number].value() for number in found],
-        [original.timestamp for original in found.values()],
-    )
-    numbers = list(found)
-    return sorted({numbers[record] for record in decoded.records.tolist()})
-
-
-def windows(store: Store, offsets: Iterable[Partition]) -> dict[int, Window]:
-    """What is remembered of the times before the offsets from which clicks are folded again.
+def windows(store: Store, partitions: Iterable[Partition]) -> dict[int, Window]:
+    """What is remembered of the times before the offsets from which clicks are read on.
 
     Of a partition of a model that has learned, of which nothing is remembered, at least the time
-    that the model has reached: a new one, one made anew, one of an older version.
+    that the model has reached: a new one, or one made anew.
     """
     progress = store.progress()
     newest = max((p.time for p in progress.values()), default=NEVER)
     out = {}
     if newest != NEVER:
-        out = {number: Window.at(newest) for _, number in offsets}
-    return out | dict(checkpoint.windows(store))
+        out = {number: Window.at(newest) for _, number in partitions}
+    return out | {
+        partition: one.window for (_, partition), one in progress.items() if one.window is not None
+    }
 
 
-def load_model(config: Config, store: Store, engine: Engine) -> int:
-    """Give rows, placement, versions and times to an engine whose graph is restored.
+def load_model(
+    config: Config, store: Store, engine: Engine, recent: Callable[[], Mapping[bytes, bytes | None]]
+) -> int:
+    """Give rows, placement, versions, marks and times to an engine whose graph is restored.
 
-    Returns the number of the last commit.
+    `recent` gives the attributes that the store does not have yet. Returns the number of the last
+    commit.
     """
-    use = config.items.use
-    was = {p.use for p in store.progress().values() if p.use is not None} - {use}
-    before = partial(tokens_of, store, use=was.pop()) if was else None
-    engine.load_rows(*store.all_rows(), partial(tokens_of, store, use=use), before)
+    marks, progress = refold.marks(store), store.progress().values()
     placement = store.meta(records.PLACEMENT)
     if placement:
-        engine.placement = records.unpack_placement(placement, engine.settings.model.dim)
+        engine.placement = packing.unpack_placement(placement, engine.settings.model.dim)
     engine.versions.update(store.versions())
-    progress = store.progress().values()
+    engine.publish_from = marks.publish_from
+    engine.starts.major = None if marks.major is None else Birth(*marks.major)
     engine.round_number = max([engine.round_number, *(p.round for p in progress)])
     engine.clock.time = max([engine.clock.time, *(p.time for p in progress)])
+    rows = store.rows_in_parts() if store.space is not None else iter(())
+    use = config.items.use
+    engine.load_rows(rows, lambda item: tokens_of(store, item, use, recent()))
     old = age.warning(engine.clock.time, engine.settings.graph.horizon_ms)
     if len(engine.items) and old:
         log.warning(old)

@@ -2,9 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -13,19 +13,26 @@ from confluent_kafka.admin import AdminClient
 from numpy.typing import NDArray
 
 from core.rows import from_values, is_packed, version_of
-from streamer import records
-from streamer import store as stores
 from streamer.decode.deadletter import DeadLetter
-from streamer.decode.events import Bad, Invalid, attribute_tokens, decode_item
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients
-from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
+from streamer.kafka.clients import (
+    Partition,
+    checked,
+    is_unreadable,
+    label,
+    partition_name,
+    partition_of,
+)
 from streamer.kafka.stalls import Stalls
 from streamer.kafka.unreadable import read_alone, verdict_on
-from streamer.kafka.waiting import Waiting, between
-from streamer.model_state import STOP_IT, is_ours, no_workers, order
+from streamer.kafka.waiting import OpenTransactions, Waiting, between
 from streamer.settings.sections import Config
-from streamer.store import Store
+from streamer.state import packing, records
+from streamer.state import store as stores
+from streamer.state.model_state import STOP_IT, is_ours, no_workers, order
+from streamer.state.store import Store
+from streamer.worker.news import News, news_of, stamp
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +40,8 @@ IDLE_SECONDS = 60.0
 """A folder that nothing happens to says so often that it is level with Kafka: by that its age
 counts, and brokers that were away for longer would have ended the worker."""
 
-Attributes = list[tuple[str, Sequence[str] | None]]
-
-
-class Described(NamedTuple):
-    """What a record of `items` says of one item: JSON of its attributes, None if it is retired."""
-
-    value: bytes | None
-    partition: int
-    offset: int
+QUEUED = 10_000
+"""News of items that are read ahead: more of them wait in their topic."""
 
 
 class Tail:
@@ -60,8 +60,10 @@ class Tail:
         """When the folder last said that it is level with Kafka, by the monotonic clock."""
         self.forgotten: set[bytes] = set()
         """Keys of the users whose clicks do not count."""
-        self.bad: list[tuple[Partition, int, DeadLetter]] = []
-        """Partition and offset of unusable records of `items` that no commit has passed."""
+        self.queue: deque[News] = deque()
+        """What was read of `items`, and no round has taken yet."""
+        self._paused = False
+        self._open = OpenTransactions()
         self.doubtful: int | None = None
         """The first commit that is not whole: nothing of it or of later ones is taken."""
         self.commit: int | None = None
@@ -84,57 +86,126 @@ class Tail:
     def close(self) -> None:
         self.consumer.close()
 
+    @property
+    def _of_items(self) -> list[Partition]:
+        return [p for p in self.watched if p[0] == self.config.topics.items]
+
+    @property
+    def _of_model(self) -> list[Partition]:
+        return [p for p in self.watched if p[0] == self.config.topics.model_state]
+
     def start(self, admin: AdminClient, void: Collection[str] = ()) -> None:
         """Know where to read on. Of the topics in `void` the folder's offsets mean nothing."""
         self._stalls = Stalls(self.config, admin, self.beat)
-        begins = clients.begins(admin, self.watched)
+        begins, ends = clients.begins(admin, self.watched), clients.ends(admin, self.watched)
         stored = {p: o for p, o in self.store.tail_offsets().items() if p[0] not in void}
-        ends = clients.ends(admin, self.watched)
-        taken, self.forgotten = self.store.items_taken(), self.store.forgotten()
+        self.forgotten = self.store.forgotten()
         for partition in self.watched:
             self.offsets[partition] = stored.get(partition, begins[partition])
-            if partition[0] == self.config.topics.items:
-                # What no commit has taken in may hold bad records; reading twice does no harm.
-                first = begins[partition]
-                if partition[0] not in void:
-                    first = taken.get(partition, first)
-                self.offsets[partition] = min(self.offsets[partition], first)
             if self.offsets[partition] > ends[partition]:
                 raise stores.Ahead(
                     f"it holds {label(partition)} up to offset {self.offsets[partition]}, and "
                     f"the log ends at {ends[partition]}"
                 )
 
-    def catch_up(self, admin: AdminClient, on_progress: Callable[[float], None]) -> Attributes:
-        """Read to what is the end now, uncommitted records included; returns what items changed."""
-        ends = clients.ends(admin, self.watched)
-        begins = dict(self.offsets)
-        total = max(1, sum(ends[partition] - begins[partition] for partition in self.watched))
-        out: Attributes = []
-        waiting = Waiting()
+    def catch_up(
+        self, admin: AdminClient, on_progress: Callable[[float], None], items: bool = True
+    ) -> None:
+        """Read `model-state` to what is the end now, uncommitted records included, and of `items`
+        what commits have taken in, unless that is not sure yet. What lies behind that is for
+        `take`."""
+        ends = clients.ends(admin, self._of_model)
         # Rows of any partition are readable only once the header, in partition 0, was read.
-        header = [] if self.store.space else [(self.config.topics.model_state, 0)]
-        for partitions in filter(None, (header, self.watched)):
-            self.consumer.assign([TopicPartition(t, p, self.offsets[t, p]) for t, p in partitions])
-            while any(max(self.offsets[p], self.reached[p]) < ends[p] for p in partitions):
-                out += self.poll(0.2)
-                waiting.look({p: self.offsets[p] for p in partitions}, self.reached, ends)
-                on_progress(
-                    min(1.0, sum(self.offsets[p] - begins[p] for p in self.watched) / total)
-                )
-        # What commits have passed on is known only now, that model-state is read as well.
-        taken = self.store.items_taken()
-        self.bad = [bad for bad in self.bad if bad[1] >= taken.get(bad[0], 0)]
+        if not self.store.space:
+            self._read_to({p: end for p, end in ends.items() if p[1] == 0}, lambda share: None)
+        self._read_to(ends, on_progress)
+        if items:
+            self._read_to(self._taken(admin), lambda share: None)
         self._judge_strange()
+        self._assign(self.watched)
+
+    def _taken(self, admin: AdminClient) -> dict[Partition, int]:
+        """What commits have taken in of each partition of `items`. Refused where that is gone."""
+        taken, ends = self.store.items_taken(), clients.ends(admin, self._of_items)
+        for partition, end in ends.items():
+            if taken.get(partition, 0) > end:
+                raise Refused(
+                    f"{label(partition)}: taken in up to offset {taken[partition]}, and the log "
+                    f"ends at {end}: the topic was emptied, or lost what it had acknowledged. Run "
+                    "`walkstream reset --topics`, and all is learned anew"
+                )
+        return {p: taken[p] for p in ends if p in taken}
+
+    def _read_to(self, ends: Mapping[Partition, int], on_progress: Callable[[float], None]) -> None:
+        """Apply all up to these offsets, and what comes along with it."""
+        begins = {p: self.offsets[p] for p in ends}
+        total = max(1, sum(end - begins[p] for p, end in ends.items()))
+        waiting = Waiting()
+        self._assign(ends)
+        while any(max(self.offsets[p], self.reached[p]) < end for p, end in ends.items()):
+            self.poll(0.2)
+            self._fill(ends)
+            waiting.look({p: self.offsets[p] for p in ends}, self.reached, ends)
+            on_progress(min(1.0, sum(self.offsets[p] - begins[p] for p in ends) / total))
+
+    def _assign(self, partitions: Iterable[Partition]) -> None:
+        self.queue.clear()
+        for partition in partitions:
+            if partition[0] == self.config.topics.items:
+                # What was read and not taken is read again.
+                taken = self.store.items_taken().get(partition, self.offsets[partition])
+                self.offsets[partition] = min(self.offsets[partition], taken)
+        self._paused = False
+        self.consumer.assign([TopicPartition(*p, self.offsets[p]) for p in partitions])
+
+    def _fill(self, taken: Mapping[Partition, int]) -> None:
+        """Give the folder the attributes that commits have taken in before."""
+        known = [one for one in self.queue if one.offset < taken.get(one.partition, 0)]
+        if known:
+            self.store.write_entries(
+                {
+                    "attributes": [
+                        (one.item.encode(), one.value) for one in known if one.letter is None
+                    ],
+                    "meta": [
+                        _offset_entry(p, min(self.offsets[p], end)) for p, end in taken.items()
+                    ],
+                }
+            )
+        self.queue.clear()
+
+    def take(self, most: int, until: int | None = None) -> list[News]:
+        """The next news of items, at most so many, and only what is dated up to `until` (ms)."""
+        out: list[News] = []
+        while self.queue and len(out) < most:
+            if until is not None and self.queue[0].stamp > until:
+                break
+            out.append(self.queue.popleft())
         return out
 
-    def poll(self, timeout: float = 0.0) -> Attributes:
-        """Apply what has arrived; returns the items whose attributes changed, with their tokens."""
+    def items_offsets(self) -> dict[Partition, int]:
+        """Next offset of each partition of `items`: what is before it was taken."""
+        out = {p: self.offsets[p] for p in self._of_items}
+        for one in self.queue:
+            out[one.partition] = min(out[one.partition], one.offset)
+        return out
+
+    def read_items(self, admin: AdminClient) -> None:
+        """Read `items` to what is the end now, as far as there is room for it."""
+        ends = clients.ends(admin, self._of_items)
+        while len(self.queue) < QUEUED and any(
+            max(self.offsets[p], self.reached[p]) < end for p, end in ends.items()
+        ):
+            self.beat()
+            self.poll(0.05)
+
+    def poll(self, timeout: float = 0.0) -> None:
+        """Apply what has arrived of `model-state`, and queue what has of `items`."""
         rows: dict[bytes, Message] = {}
         gone: dict[bytes, int] = {}
-        meta: dict[bytes, bytes | None] = {}
-        described: dict[bytes, Described] = {}
-        out: Attributes = []
+        more: dict[str, dict[bytes, bytes | None]] = {"meta": {}, "graph": {}, "sessions": {}}
+        meta = more["meta"]
+        self._pause()
         messages = self.consumer.consume(10_000, timeout)
         lost = next((at for at, m in enumerate(messages) if self._is_lost(m)), len(messages))
         # A version record lies behind all rows of its commit, so what it covers was applied. But
@@ -149,7 +220,7 @@ class Tail:
             self.offsets[partition] = offset + 1
             key, value = message.key(), message.value()
             if partition[0] == self.config.topics.items:
-                out += self._describe(message, described)
+                self.queue.append(news_of(message, self.config.items.use))
             elif key is None:
                 continue
             elif records.is_malformed(key):
@@ -170,7 +241,11 @@ class Tail:
                 self.strange.pop(key, None)
                 if key == records.MANIFEST and value is not None:
                     self._follow(value)
-                if value is None and key.startswith((records.PROGRESS, records.ITEMS)):
+                if key.startswith((records.GRAPH, records.SESSIONS)):
+                    family, own = _own_key(key)
+                    if self._is_newer(message, family, own):
+                        more[family][own] = value
+                elif value is None and key.startswith((records.PROGRESS, records.ITEMS)):
                     meta[key] = None
                 elif value is not None and not self._is_behind(key, value, meta):
                     meta[key] = value
@@ -188,17 +263,37 @@ class Tail:
                 self.strange.pop(key, None)
                 rows[key] = message
         for message in messages[lost : lost + 1]:
-            out += self._get_past(message, described)
+            self._get_past(message)
         if self.is_level and len(messages) < 10_000:
-            self._stalls.look({p: max(self.offsets[p], self.reached[p]) for p in self.watched})
+            # What is paused is not read.
+            looked = self._of_model if self._paused else self.watched
+            self._stalls.look({p: max(self.offsets[p], self.reached[p]) for p in looked})
+            self._tell_what_waits()
         if messages:
-            self._apply(rows, gone, described, meta)
+            self._apply(rows, gone, more)
             if self.is_level:
                 self._judge_strange()
         elif time.monotonic() - self.applied > IDLE_SECONDS and self._at_the_ends():
             self.applied = time.monotonic()
             self.store.write_entries({"meta": [stores.applied_now()]})
-        return out
+
+    def _tell_what_waits(self) -> None:
+        """Say of `items` which open transaction holds back what lies there."""
+        at = {p: self.offsets[p] for p in self._of_items}
+        watermarks = {
+            p: self.consumer.get_watermark_offsets(TopicPartition(*p), cached=True) for p in at
+        }
+        until = {p: max(at[p], end) for p, (_, end) in watermarks.items()}
+        self._open.announce(at, self.reached, until)
+
+    def _pause(self) -> None:
+        """Read no more of `items` than there is room for."""
+        full = len(self.queue) >= QUEUED
+        if full != self._paused:
+            assigned = {(tp.topic, tp.partition) for tp in self.consumer.assignment()}
+            which = [TopicPartition(*p) for p in self._of_items if p in assigned]
+            (self.consumer.pause if full else self.consumer.resume)(which)
+            self._paused = full
 
     def _at_the_ends(self) -> bool:
         """Whether all that was there is in the folder, as of the last word of the brokers."""
@@ -208,48 +303,40 @@ class Tail:
         """Whether records of `items` cannot be fetched. Of `model-state` none can be missing."""
         return message.topic() == self.config.topics.items and is_unreadable(message.error())
 
-    def _get_past(self, message: Message, described: dict[bytes, Described]) -> Attributes:
+    def _get_past(self, message: Message) -> None:
         """Read on behind a batch that cannot be fetched; what was read after it comes again."""
-        partition, out = partition_of(message), []
+        partition = partition_of(message)
         found = read_alone(self.config, partition, self.offsets[partition], message, self.beat)
         for one in found.messages:
             error = one.error()
             if error is None:
-                out += self._describe(one, described)
+                self.queue.append(news_of(one, self.config.items.use))
             else:
                 letter = DeadLetter.of(one, verdict_on(error))
-                self.bad.append((partition, one.offset() or 0, letter))
+                self.queue.append(News(partition, one.offset() or 0, stamp(one), letter=letter))
         self.offsets[partition] = found.next
         assigned = [(tp.topic, tp.partition) for tp in self.consumer.assignment()]
         self.consumer = clients.anew(self.consumer, clients.tail_consumer(self.config))
         self.consumer.assign([TopicPartition(*where, self.offsets[where]) for where in assigned])
-        return out
+        self._paused = False
 
     def _apply(
         self, rows: dict[bytes, Message], gone: dict[bytes, int],
-        described: dict[bytes, Described], meta: dict[bytes, bytes | None],
+        more: dict[str, dict[bytes, bytes | None]],
     ) -> None:  # fmt: skip
         self.applied = time.monotonic()
+        meta = more["meta"]
         if records.SPACE in meta:
-            self.store.write(meta={records.SPACE: meta.pop(records.SPACE)})
+            self.store.write_entries({"meta": [(records.SPACE, meta.pop(records.SPACE))]})
         meta |= dict([stores.applied_now()])
         # What is refused now has to be met again, by the start that repairs it.
         held = [*self.strange.values(), *self.overwritten]
-        for (topic, partition), offset in self.offsets.items():
-            of_it = [m.offset() or 0 for m in held if partition_of(m) == (topic, partition)]
-            offset = min([offset, *of_it])
-            key = stores.TAIL + f"{topic}/{partition}".encode()
-            meta[key] = msgspec.msgpack.encode(offset)
-        for item, news in described.items():
-            meta[stores.DESCRIBED + item] = msgspec.msgpack.encode((news.partition, news.offset))
+        for where in self._of_model:
+            of_it = [m.offset() or 0 for m in held if partition_of(m) == where]
+            meta |= dict([_offset_entry(where, min([self.offsets[where], *of_it]))])
         packed = self._pack(rows) if rows else None
-        self.store.write(
-            keys=list(rows),
-            rows=packed,
-            gone=list(gone.items()),
-            meta=meta,
-            attributes={item: news.value for item, news in described.items()},
-        )
+        families = {family: list(entries.items()) for family, entries in more.items()}
+        self.store.write(keys=list(rows), rows=packed, gone=list(gone.items()), families=families)
 
     def _pack(self, rows: dict[bytes, Message]) -> NDArray[np.void]:
         """The rows that these records hold. Those that hold none are taken out, or refused."""
@@ -327,51 +414,37 @@ class Tail:
     def _is_behind(self, key: bytes, value: bytes, meta: Mapping[bytes, bytes | None]) -> bool:
         """Whether the folder already has a later commit's record under this reserved key.
 
-        `meta` is what goes to the folder next. Of headers the last one counts.
+        `meta` is what goes to the folder next. Of headers, and of one commit's, the last counts.
         """
         if key == records.SPACE:
             return False
         stored = meta[key] if key in meta else self.store.meta(key)
-        return stored is not None and order(key, value) <= order(key, stored)
+        return stored is not None and order(key, value) < order(key, stored)
 
-    def _describe(self, message: Message, described: dict[bytes, Described]) -> Attributes:
-        offset, partition = message.offset() or 0, message.partition() or 0
-        try:
-            item = decode_item(message.key(), message.value(), self.config.items.use)
-        except Invalid as error:
-            bad = Bad(0, None, message.value(), error.reason, error.message)
-            self.bad.append((partition_of(message), offset, DeadLetter.of(message, bad)))
-            return []
-        tokens, value = None, None
-        if item.attributes is not None:
-            tokens = attribute_tokens(item.attributes, self.config.items.use)
-            value = msgspec.json.encode(item.attributes)
-        described[item.id.encode()] = Described(value, partition, offset)
-        return [(item.id, tokens)]
+    def _is_newer(self, message: Message, family: str, own: bytes) -> bool:
+        """Whether the folder lacks this record of the graph's, and takes it in.
 
-    def dead_letters(self) -> list[DeadLetter]:
-        """Those of `bad`, each once."""
-        out = [letter for _, _, letter in self.bad]
-        self.bad = []
-        return out
-
-    def items_offsets(self) -> dict[Partition, int]:
-        """Next offset of each partition of `items`: what is before it was returned by `poll`."""
-        return {p: o for p, o in self.offsets.items() if p[0] == self.config.topics.items}
-
-    def pending(self) -> Attributes:
-        """Items whose attributes were read before a restart, and no commit has taken in."""
-        taken, use = self.store.items_taken(), self.config.items.use
-        return [
-            (item, None if attributes is None else attribute_tokens(attributes, use))
-            for item, attributes, partition, offset in self.store.described()
-            if offset >= taken.get((self.config.topics.items, partition), 0)
-        ]
+        It may have a newer state, of its own sweeps. What this worker commits it also applies. By
+        what partition a record comes from says nothing of what came from the others.
+        """
+        if self.is_level:
+            return False
+        stored, commit = self.store.entry(family, own), records.commit_of(message)
+        if stored is None or family == "sessions":
+            return True
+        return commit is not None and packing.unpack_node(stored).cut < commit[1]
 
 
-def tokens_of(store: Store, item: str, use: Sequence[str]) -> list[str]:
-    """Attribute tokens of an item, as last read, of the attributes in `use`."""
-    return attribute_tokens(store.attributes(item.encode()), use)
+def _offset_entry(partition: Partition, offset: int) -> stores.Entry:
+    """What the folder says of how far it has a partition."""
+    return stores.TAIL + partition_name(partition).encode(), msgspec.msgpack.encode(offset)
+
+
+def _own_key(key: bytes) -> tuple[str, bytes]:
+    """The family in which a folder has a record of the graph's, and its key there."""
+    if key.startswith(records.GRAPH):
+        return "graph", key.removeprefix(records.GRAPH)
+    return "sessions", records.SWEPT + key
 
 
 def _version(message: Message) -> int:

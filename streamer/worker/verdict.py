@@ -53,8 +53,8 @@ def _replaced(
     """
     try:
         group.check()
-    except Fenced as fenced:
-        told = _of_kafka(fenced, config, watch, group, beat)
+    except (Fenced, KafkaTrouble) as lost:  # the name is another's, or nobody's any more
+        told = _of_kafka(lost, config, watch, group, beat)
         return told if isinstance(told, Fenced) else error
     except (WalkstreamError, KafkaException):
         pass

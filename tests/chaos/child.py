@@ -19,9 +19,10 @@ from typing import Any
 from streamer import cli
 from streamer.admin import forget
 from streamer.kafka import topics, transactions
-from streamer.store import Store
+from streamer.state.store import Store
 from streamer.worker import header, restore
 from streamer.worker.commit import Committer
+from streamer.worker.outgoing import Outgoing
 from streamer.worker.tail import Tail
 
 PLAN = json.loads(os.environ["CHAOS_PLAN"])
@@ -31,13 +32,13 @@ IN_FLIGHT_SECONDS = 0.003
 """The middle of `commit` is this long after it began: its outcome is not known then."""
 
 POINTS: dict[str, tuple[Any, str]] = {
-    step: (Committer, step)
-    for step in ("begin", "produce", "offsets", "commit", "apply", "checkpoint")
+    step: (Committer, step) for step in ("begin", "produce", "offsets", "commit", "apply")
 } | {
     "tail": (Tail, "_apply"),
     "fold": (restore, "load_model"),
     "space": (header, "settle"),
-    "adopt": (restore, "adopt"),
+    "adopt": (Outgoing, "publish_all"),
+    "finish": (Outgoing, "write_folder"),
     "recreate": (topics, "recreate"),
     "remember": (forget, "write"),
 }

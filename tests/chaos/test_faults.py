@@ -114,7 +114,7 @@ def test_clicks_that_were_deleted_while_the_worker_stood_still(
         ended(worker, 1, "offset 0, which is the next to be read, is no longer in the log")
 
 
-GONE = {"clicks": 3, "item_vectors": 3, "model_state": 3}
+GONE = {"clicks": 3, "item_vectors": 3, "model_state": 3, "transitions": 3}
 
 
 def test_a_topic_that_is_deleted_while_the_worker_runs(broker: Broker, tmp_path: Path) -> None:

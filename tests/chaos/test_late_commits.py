@@ -16,13 +16,13 @@ from late_commits import SETTINGS, audit, miscounted
 from proxy import END_TXN, REQUEST, Proxy
 
 from core.ids.hashing import hash_keys
-from streamer import records
 from streamer.decode.deadletter import Headers
 from streamer.demo.shop import Shop
 from streamer.errors import Refused
 from streamer.kafka.identity import identity
 from streamer.kafka.transactions import Send, Transactions
-from streamer.records import Manifest, commit_mark
+from streamer.state import records
+from streamer.state.records import Manifest, commit_mark
 from streamer.worker.readback import Readback
 from tests.support import START_MS, App, as_records, row_table, wait_until
 
@@ -151,6 +151,7 @@ def test_a_torn_commit_is_refused_and_a_repair_mends_it(kafka: str, tmp_path: Pa
             assert f"{topics.item_vectors}[{places[0]}] has " in worker.output
             assert "walkstream worker --repair" in worker.output
         worker = app.worker("--repair")
+        worker.until(lambda: "repaired: all rows and vectors" in worker.output, "the repair")
         worker.until(app.caught_up, "all clicks committed")
         worker.stop()
         assert miscounted(app, CLICKS) == []

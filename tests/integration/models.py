@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 from confluent_kafka.admin import NewPartitions
 
-from streamer import records
 from streamer.demo.shop import Shop
 from streamer.kafka import topics
-from streamer.records import Space
-from tests.support import START_MS, App, Process, as_records, row_table, wait_until
+from streamer.state import records
+from streamer.state.records import Space
+from tests.support import START_MS, App, Process, as_records, counts, row_table, wait_until
 
 CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 1600))
 SETTINGS: dict[str, object] = {
@@ -32,10 +32,8 @@ def header_of(app: App) -> Space:
 
 
 def counted(app: App) -> int:
-    """How many clicks the rows of the stopped worker have counted."""
-    _, rows = row_table(app.config)
-    half_life = int(app.config.graph.half_life)
-    return int((rows["count"] * 2.0 ** ((rows["landmark"] - START_MS) / half_life)).sum().round())
+    """How many clicks the graph of the stopped worker has counted."""
+    return round(sum(counts(app.config).values()))
 
 
 def newest_vectors(app: App) -> dict[bytes, int]:
@@ -57,12 +55,19 @@ def recreate(app: App, topic: str, partitions: int | None = None) -> None:
     names = replace(app.config.topics, partitions=partitions or app.config.topics.partitions)
     app.admin.delete_topics([topic])[topic].result()
     wait_until(lambda: topic not in app.admin.list_topics(timeout=10).topics, "the deletion")
-    topics.create(app.admin, topics.specs(names, app.config.graph.horizon_ms))
+    topics.create(app.admin, topics.specs(names, int(app.config.session.gap)))
 
 
 def grow(app: App, topic: str, partitions: int) -> None:
     app.admin.create_partitions([NewPartitions(topic, partitions)])[topic].result()
     wait_until(lambda: len(app.partitions(topic)) == partitions, "the new partitions")
+
+
+def repair(app: App) -> None:
+    """A start that publishes all once more."""
+    worker = app.worker("--repair").running()
+    worker.until(lambda: "repaired: all rows and vectors" in worker.output, "the repair")
+    worker.stop()
 
 
 def refused(worker: Process, *parts: str, code: int = 3) -> None:

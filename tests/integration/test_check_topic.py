@@ -12,22 +12,16 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import (
     AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
     NewTopic,
-    ResourceType,
 )
 
-from core.settings import DAY_MS
 from streamer.demo.shop import Shop
 from streamer.errors import ConfigError, Refused
 from streamer.inspect import check_topic, topic_report
-from streamer.kafka import clients, topics
+from streamer.kafka import clients
 from streamer.settings import load as config
 from streamer.settings.sections import Config
 from tests.integration.test_foreign_topic import CLICKS, avro, foreign, registry
-from tests.support import wait_until
 
 PARTITIONS = 3
 
@@ -49,14 +43,6 @@ class Topic:
         given |= settings or {}
         overrides = [f"{key}={value}" for key, value in given.items()]
         return config.load(file or self.folder / "none.toml", overrides, {})
-
-    def keep(self, retention_ms: int) -> None:
-        entry = ConfigEntry(
-            "retention.ms", str(retention_ms), incremental_operation=AlterConfigOpType.SET
-        )
-        change = ConfigResource(ResourceType.TOPIC, self.name, incremental_configs=[entry])
-        self.admin.incremental_alter_configs([change])[change].result()
-        wait_until(lambda: topics.retention(self.admin, self.name) == retention_ms, "the change")
 
     def send(self, records: Sequence[tuple[bytes | None, bytes | None]], **how: Any) -> None:
         producer = Producer({"bootstrap.servers": self.servers})
@@ -144,7 +130,6 @@ def test_a_topic_of_walkstreams_own_form_needs_only_its_name(
     topic: Topic, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topic.send([(key(c), json.dumps(c).encode()) for c in own(300)])
-    topic.keep(-1)
     found = topic.report(capsys)
     assert found.settings == f'[topics]\nclicks = "{topic.name}"'
     assert (found.clicks, found.users_in_several_partitions) == (300, 0)
@@ -205,27 +190,6 @@ def test_users_that_are_scattered_over_partitions_are_told_of(
     found = topic.report(capsys)
     assert found.users_in_several_partitions == found.users > 5
     assert any("set the key of a record to its user" in warning for warning in found.warnings)
-
-
-def test_a_retention_that_is_too_short_is_told_of_and_the_proposed_horizon_fits_it(
-    topic: Topic, capsys: pytest.CaptureFixture[str]
-) -> None:
-    topic.send([(key(c), json.dumps(c).encode()) for c in own(20)])
-    topic.keep(7 * DAY_MS)
-    found = topic.report(capsys)
-    (warning,) = found.warnings
-    assert "keeps clicks for 7d, and graph.horizon is 56d" in warning
-    assert "leave out these two lines, and let the topic keep clicks for 57d" in warning
-    assert 'horizon = "6d"  # the topic keeps clicks for 7d: a day less' in found.settings
-    pasted = topic.as_pasted(found.settings)
-    assert (pasted.graph.horizon, pasted.graph.half_life) == (6 * DAY_MS, 1.5 * DAY_MS)
-    capsys.readouterr()
-    check_topic.run(pasted, topic.name, 1000, True)
-    again = msgspec.json.decode(capsys.readouterr().out, type=topic_report.Report)
-    assert again.warnings == []
-    assert tomllib.loads(again.settings) == tomllib.loads(found.settings)
-    unchecked = topic.report(capsys, {"topics.check": "false"})
-    assert (unchecked.warnings, "[graph]" in unchecked.settings) == ([], False)
 
 
 def test_lines_that_are_pasted_below_the_same_section_say_what_to_do(topic: Topic) -> None:

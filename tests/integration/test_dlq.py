@@ -16,9 +16,9 @@ from broker import free_port
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from streamer import records
 from streamer.demo.shop import Shop
 from streamer.kafka import clients
+from streamer.state import records
 from tests.support import START_MS, App, Process, as_records, contents
 
 
@@ -280,7 +280,7 @@ def arcs(app: App) -> dict[tuple[str, str], float]:
     scale = 2.0 ** ((state.clock[0] - state.clock[1]) / int(app.config.graph.half_life))
     return {
         (node, neighbour): float(weight) / scale
-        for node, (_, neighbours, weights) in state.graph.items()
+        for node, (_, _, neighbours, weights) in state.graph.items()
         for neighbour, weight in zip(neighbours, np.frombuffer(weights, "<f4"), strict=True)
     }
 

@@ -162,7 +162,9 @@ def test_a_first_start_begins_at_a_time(app: App) -> None:
 # -- users to forget -----------------------------------------------------------------------------
 
 
-def test_a_forgotten_user_counts_no_more_not_even_in_a_rebuilt_graph(app: App) -> None:
+def test_a_forgotten_user_counts_no_more_and_what_counted_stays_so_in_a_new_folder(
+    app: App,
+) -> None:
     port = free_port()
     worker = app.worker(metrics__port=port)
     own = [(b"anna", json.dumps({"user_id": "anna", "item_id": i, "ts": START_MS + n}).encode())
@@ -174,6 +176,7 @@ def test_a_forgotten_user_counts_no_more_not_even_in_a_rebuilt_graph(app: App) -
     assert told.wait() == 0, told.output
     assert "anna" not in told.output
     assert "checkpoint.seconds, 60 s" in told.output
+    assert app.config.topics.transitions in told.output
     app.publish(RECORDS[500:600])
     worker.until(app.caught_up, "the worker to have read what was written before")
     wait_until(lambda: worker.metric(port, "sessions") == others, "her session to have ended")
@@ -182,12 +185,14 @@ def test_a_forgotten_user_counts_no_more_not_even_in_a_rebuilt_graph(app: App) -
     wait_until(lambda: worker.metric(port, "events_total") == 602, "the others, and no more")
     worker.stop()
     assert "secret-3" not in learned(app)
-    assert "secret-1" in contents(app.config).graph
+    before = contents(app.config)
+    assert "secret-1" in before.graph
+    assert "anna" not in before.sessions
 
     assert app.command("reset", "--yes").wait() == 0
     app.worker().running().stop()
-    graph = contents(app.config).graph
-    assert not graph.get("secret-1", (0, [], b""))[1]
+    after = contents(app.config)
+    assert (after.graph, after.sessions) == (before.graph, before.sessions)
     assert b"anna" not in b"".join(m.key() or b"" for m in app.read(app.config.topics.model_state))
 
     assert app.command("forget", "anna", "--undo").wait() == 0

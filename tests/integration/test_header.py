@@ -10,14 +10,14 @@ import msgspec
 import pytest
 from confluent_kafka import Producer
 
-from streamer import records
 from streamer.errors import Refused
 from streamer.kafka.identity import identity
 from streamer.kafka.members import members
 from streamer.kafka.transactions import Transactions
-from streamer.records import Layout, Space
 from streamer.settings.sections import Config
-from streamer.store import Store
+from streamer.state import records
+from streamer.state.records import Layout, Space
+from streamer.state.store import Store
 from streamer.worker import header
 from streamer.worker.header import Accepted
 from streamer.worker.readback import Readback
@@ -32,6 +32,7 @@ from tests.integration.models import (
     published,
     recreate,
     refused,
+    repair,
 )
 from tests.support import App, contents, wait_until
 
@@ -233,9 +234,7 @@ def test_vectors_go_to_a_topic_that_was_created_again_by_a_repair(learned: App) 
     assert "--repair" in worker.output
     worker.stop()
     assert newest_vectors(learned).keys() < wanted.keys()
-    worker = learned.worker("--repair").running()
-    assert "repaired: all rows and vectors" in worker.output
-    worker.stop()
+    repair(learned)
     assert newest_vectors(learned) == published(learned)
     assert published(learned).keys() == wanted.keys()
     worker = learned.worker().running()
@@ -252,11 +251,12 @@ def test_a_model_that_was_created_again_comes_back_from_the_folder_by_a_repair(
     recreate(learned, topic)
     refused(learned.worker(), f"{topic}: its id was", "--repair", "reset --topics")
     refused(learned.worker(state__dir=tmp_path / "new"), "reset --topics")
-    learned.worker("--repair").running().stop()
+    repair(learned)
     learned.worker(state__dir=tmp_path / "again").running().stop()
     learned.settings = {**learned.settings, "state.dir": tmp_path / "again"}
     after = contents(learned.config)
     assert after.rows.keys() == before.rows.keys()
+    assert after.graph == before.graph
     assert {p: x.offset for p, x in after.progress.items()} == {
         p: x.offset for p, x in before.progress.items()
     }
@@ -266,7 +266,7 @@ def test_a_model_that_was_created_again_comes_back_from_the_folder_by_a_repair(
 
 def test_keys_stay_where_they_are_when_partitions_are_added(learned: App) -> None:
     names = learned.config.topics
-    for topic in names.item_vectors, names.model_state, names.vector_deltas:
+    for topic in names.item_vectors, names.model_state, names.transitions:
         grow(learned, topic, 3)
     check = learned.command("topics", "check")
     assert check.wait() == 0, check.output

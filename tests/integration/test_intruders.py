@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from streamer import records
-from streamer import store as stores
-from streamer.store import Store
-from tests.integration.models import CLICKS, SETTINGS, newest_vectors, published, refused
+from streamer.state import records
+from streamer.state import store as stores
+from streamer.state.store import Store
+from tests.integration.models import CLICKS, SETTINGS, newest_vectors, published, refused, repair
 from tests.support import App, Process, wait_until
 
 
@@ -44,7 +44,7 @@ def test_records_that_no_worker_wrote_are_named_and_a_repair_writes_over_them(
         refused(learned.worker(**changed), f"{topic}[", "the record at offset", "--repair")
     # Who was refused has left the group, or this would be told of a member.
     refused(learned.command("hand-over", "--from", learned.name, **renamed), *told)
-    learned.worker("--repair").running().stop()
+    repair(learned)
     for process in learned.command("topics", "check"), learned.worker("--dry-run", **fresh):
         refused(process, code=0)
     assert newest_vectors(learned) == published(learned)

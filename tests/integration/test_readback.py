@@ -8,14 +8,14 @@ import msgspec
 import pytest
 from confluent_kafka import Message, Producer
 
-from streamer import records
 from streamer.decode.deadletter import Headers
 from streamer.demo.shop import Shop
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients, waiting
 from streamer.kafka.identity import identity
 from streamer.kafka.transactions import Send, Transactions
-from streamer.records import Manifest, commit_mark
+from streamer.state import records
+from streamer.state.records import Manifest, commit_mark
 from streamer.worker.readback import Readback
 from tests.support import START_MS, App, as_records
 

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from confluent_kafka import Producer
 
-from streamer import records
-from streamer.model_state import is_ours
-from streamer.store import Store
-from tests.integration.models import CLICKS, EXACT, newest_vectors, published, refused
+from streamer.state import records
+from streamer.state.model_state import is_ours
+from streamer.state.store import Store
+from tests.integration.models import CLICKS, EXACT, newest_vectors, published, refused, repair
 from tests.support import App
 
 FIVE = msgspec.msgpack.encode(5)
@@ -70,7 +70,7 @@ def test_records_under_malformed_keys_are_named_and_a_repair_deletes_them(
         refused(app.command("topics", "check"), *told)
         refused(app.worker("--dry-run"), *told)
         refused(app.worker(), *told)
-        app.worker("--repair").running().stop()
+        repair(app)
         assert newest_vectors(app) == published(app)
         living = {m.key(): m.value() for m in app.read(topic)}
         assert not [key for key in odd if living[key] is not None and key != records.SPACE]

@@ -21,7 +21,7 @@ from streamer.kafka import topics
 from streamer.kafka.identity import identity
 from streamer.settings.sections import TopicSettings
 
-HORIZON_MS = 56 * DAY_MS
+GAP_MS = 7 * DAY_MS
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def names() -> TopicSettings:
         items=f"{run}.items",
         item_vectors=f"{run}.item-vectors",
         model_state=f"{run}.model-state",
-        vector_deltas=f"{run}.vector-deltas",
+        transitions=f"{run}.transitions",
         dead_letters=f"{run}.clicks.dlq",
         partitions=2,
     )
@@ -46,7 +46,7 @@ def names() -> TopicSettings:
 @pytest.fixture
 def wanted(admin: AdminClient, names: TopicSettings) -> list[topics.TopicSpec]:
     """Specs of topics that exist and fit."""
-    specs = topics.specs(names, HORIZON_MS)
+    specs = topics.specs(names, GAP_MS)
     topics.create(admin, specs)
     return specs
 
@@ -88,7 +88,7 @@ def test_created_topics_pass_the_check(admin: AdminClient, wanted: list[topics.T
 
 
 def test_create_makes_only_what_is_missing(admin: AdminClient, names: TopicSettings) -> None:
-    specs = topics.specs(names, HORIZON_MS)
+    specs = topics.specs(names, GAP_MS)
     own = NewTopic(names.clicks, 5, 1, config={"retention.ms": "-1"})
     admin.create_topics([own])[names.clicks].result()
     wait_until(lambda: names.clicks in admin.list_topics(timeout=10).topics)
@@ -103,7 +103,7 @@ def test_create_makes_only_what_is_missing(admin: AdminClient, names: TopicSetti
 def test_create_does_not_wait_for_a_topic_that_goes_meanwhile(
     admin: AdminClient, names: TopicSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = topics.specs(names, HORIZON_MS)[:2]
+    one, other = topics.specs(names, GAP_MS)[:2]
     topics.create(admin, [one])
     describe = topics.describe
 
@@ -122,13 +122,15 @@ def test_create_does_not_wait_for_a_topic_that_goes_meanwhile(
     [
         ("clicks", "cleanup.policy", "compact", "delete"),
         ("clicks", "cleanup.policy", "compact,delete", "delete"),
-        ("vector_deltas", "cleanup.policy", "compact", "delete"),
+        ("transitions", "cleanup.policy", "compact", "delete"),
         ("dead_letters", "cleanup.policy", "compact", "delete"),
         ("items", "cleanup.policy", "compact,delete", "compact"),
         ("item_vectors", "cleanup.policy", "delete", "compact"),
         ("model_state", "cleanup.policy", "compact,delete", "compact"),
-        ("clicks", "retention.ms", str(HORIZON_MS), str(HORIZON_MS + DAY_MS)),
+        ("clicks", "retention.ms", str(GAP_MS), str(GAP_MS + DAY_MS)),
         ("clicks", "retention.bytes", "1000000000", "-1"),
+        ("transitions", "retention.ms", str(DAY_MS), str(7 * DAY_MS)),
+        ("transitions", "retention.bytes", "1000000000", "-1"),
         ("model_state", "segment.bytes", "1073741824", str(16 * 2**20)),
         ("model_state", "delete.retention.ms", "3600000", str(DAY_MS)),
         ("model_state", "max.message.bytes", "10000", "1000000"),
@@ -155,34 +157,12 @@ def test_a_wrong_setting_is_named_and_the_proposed_value_repairs_it(
     assert topics.check(admin, wanted) == []
 
 
-@pytest.mark.parametrize("retention", ["-1", str(HORIZON_MS + DAY_MS)])
-def test_clicks_kept_for_the_horizon_and_a_day_or_for_ever_are_enough(
+@pytest.mark.parametrize("retention", ["-1", str(GAP_MS + DAY_MS)])
+def test_clicks_kept_for_a_session_and_a_day_or_for_ever_are_enough(
     admin: AdminClient, names: TopicSettings, wanted: list[topics.TopicSpec], retention: str
 ) -> None:
     alter(admin, names.clicks, "retention.ms", retention)
     assert topics.check(admin, wanted) == []
-
-
-@pytest.mark.parametrize(("days", "ways"), [
-    (7, "graph.horizon = 6d at most, or, with graph.horizon = 0, graph.half_life = 18h at most"),
-    (1, ""),
-])  # fmt: skip
-def test_all_ways_out_of_a_short_retention_are_named_and_a_shorter_horizon_is_one(
-    admin: AdminClient, names: TopicSettings, wanted: list[topics.TopicSpec], days: int, ways: str
-) -> None:
-    alter(admin, names.clicks, "retention.ms", str(days * DAY_MS))
-    assert topics.retention(admin, names.clicks) == days * DAY_MS
-    [sentence] = topics.check(admin, wanted)
-    assert ways in sentence
-    assert ("graph.horizon" in sentence) == bool(ways)
-    assert "topics.check = false" in sentence
-    assert "after the loss of the state folder" in sentence
-    horizon = topics.longest_horizon(days * DAY_MS)
-    assert horizon == (days - 1) * DAY_MS
-    if ways:
-        assert topics.check(admin, topics.specs(names, horizon)) == []
-        [still] = topics.check(admin, topics.specs(names, horizon + 1))
-        assert "retention.ms" in still
 
 
 def test_a_missing_topic_is_named(
@@ -193,20 +173,10 @@ def test_a_missing_topic_is_named(
     assert f"topic {names.item_vectors} does not exist" in sentence
 
 
-def test_unequal_partitions_of_rows_and_deltas_are_named(
-    admin: AdminClient, names: TopicSettings, wanted: list[topics.TopicSpec]
-) -> None:
-    add_partition(admin, names.vector_deltas)
-
-    [sentence] = topics.check(admin, wanted)
-    assert f"topic {names.vector_deltas}: it has 3 partitions, wanted 2" in sentence
-    assert names.model_state in sentence
-
-
 def test_too_few_replicas_are_named(
     admin: AdminClient, names: TopicSettings, wanted: list[topics.TopicSpec]
 ) -> None:
-    safer = topics.specs(replace(names, replication=3, min_insync_replicas=2), HORIZON_MS)
+    safer = topics.specs(replace(names, replication=3, min_insync_replicas=2), GAP_MS)
     sentences = topics.check(admin, safer)
     for spec in wanted:
         assert any(f"topic {spec.name}: it has 1 replicas, wanted 3" in s for s in sentences)

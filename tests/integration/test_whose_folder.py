@@ -18,6 +18,7 @@ from tests.integration.models import (
     published,
     recreate,
     refused,
+    repair,
 )
 from tests.support import App
 
@@ -74,7 +75,7 @@ def test_a_repair_that_was_killed_leaves_word_for_a_new_folder(
     worker = learned.worker().running()
     assert f"{vectors}: its id was" in worker.output
     worker.stop()
-    learned.worker("--repair").running().stop()
+    repair(learned)
     assert newest_vectors(learned) == published(learned)
     assert published(learned).keys() == wanted.keys()
     learned.publish(CLICKS[200:600])

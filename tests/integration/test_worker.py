@@ -19,8 +19,16 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import NewTopic
 
 from streamer.demo.shop import Shop
-from streamer.store import FAMILIES, Store
-from tests.support import DETERMINISTIC, START_MS, App, as_records, contents, wait_until
+from streamer.state.store import FAMILIES, Store
+from tests.support import (
+    DETERMINISTIC,
+    START_MS,
+    App,
+    as_records,
+    assert_same,
+    contents,
+    wait_until,
+)
 
 SHOP = Shop(5, products=60, users=40)
 CLICKS = as_records(islice(SHOP.clicks(START_MS, 0.5), 2000))
@@ -222,9 +230,11 @@ def test_a_replayed_folder_starts_a_worker_even_if_its_first_commit_is_killed(
     rows = {k: v for k, v in last.items() if v is not None and not (k or b"").startswith(b"\xff")}
     assert contents(counted.config).rows == rows
     # The model is in Kafka now: the folder is a cache like any other.
+    wanted = contents(counted.config)
+    assert sum(len(row[2]) for row in wanted.graph.values()) > 500
     shutil.rmtree(counted.state)
     counted.worker().running().stop()
-    assert contents(counted.config).rows == rows
+    assert_same(contents(counted.config), wanted)
 
 
 def test_a_refused_start_leaves_a_replayed_folder_as_it_was(counted: App, tmp_path: Path) -> None:
@@ -249,9 +259,9 @@ def test_a_refused_start_leaves_a_replayed_folder_as_it_was(counted: App, tmp_pa
     fresh = {"topics__model_state": f"{counted.name}-other", "state__dir": folder}
     topic = NewTopic(f"{counted.name}-other", 1, config={"cleanup.policy": "compact"})
     counted.admin.create_topics([topic])[topic.topic].result()
-    other = counted.worker(**fresh, topics__check=False, graph__half_life="1h")
-    assert other.wait() == 3, "the graph of the replay has another scale"
-    assert "graph.half_life was" in other.output
+    other = counted.worker(**fresh, topics__check=False, model__dim=32)
+    assert other.wait() == 3, "the vectors of the replay have another space"
+    assert "model.dim is 16 there and 32 here" in other.output
     assert held() == before
 
 

@@ -29,7 +29,7 @@ from streamer.files.readers import Source
 from streamer.query.index import Index, Mode
 from streamer.settings import load
 from streamer.settings.sections import ClickSettings, EventSettings
-from streamer.store import Store
+from streamer.state.store import Store
 from tests.property.strategies import HORIZON, LEAPS, START_MS, Click, small_settings, to_clicks
 
 ROUNDS, SIZE = 40, 60
@@ -87,7 +87,7 @@ def drive_engine() -> None:
         walk(engine.graph, engine.items, 6, 1, number, 0.25, 4.0)
     packed = np.frombuffer(b"".join(stored.values()), engine.model.dtype)
     restored = Engine(settings, partitions=2)
-    restored.load_rows(list(stored), packed)
+    restored.load_rows([(list(stored), packed)])
     restored.step(Inputs(to_clicks(clicks(rng, now))))
     check(restored)
 

@@ -14,6 +14,7 @@ from core.settings import (
     LshSettings,
     MajorSettings,
     ModelSettings,
+    PublishSettings,
     SessionSettings,
     Settings,
     WalkSettings,
@@ -33,7 +34,7 @@ LEAPS = [GAP, GAP + 1, 2 * HALF_LIFE, HORIZON, 64 * HALF_LIFE, 200 * HALF_LIFE]
 
 def small_settings(
     *, horizon: int = HORIZON, max_degree: int = 4, max_events: int = 500, event_ids: int = 2,
-    **model: Any,
+    min_drift: float = 0.01, **model: Any,
 ) -> Settings:  # fmt: skip
     return Settings(
         session=SessionSettings(
@@ -47,6 +48,7 @@ def small_settings(
         clusters=ClusterSettings(count=2, min_items=3),
         lsh=LshSettings(tables=2, bits=3),
         major=MajorSettings(every=Duration(3 * HALF_LIFE)),
+        publish=PublishSettings(min_drift=min_drift),
     )
 
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,8 +15,6 @@ from core.graph.fold import KEPT
 from core.graph.graph import NEVER, Graph
 from core.graph.sessions import REMEMBERED
 from core.graph.slabs import UNIT
-from streamer.store import Store
-from streamer.worker import checkpoint
 from tests.property.strategies import (
     GAP,
     HALF_LIFE,
@@ -90,7 +86,8 @@ def test_folding_in_two_parts_is_bitwise_folding_at_once(
     whole, parts = Engine(chosen), Engine(chosen)
     folded = whole.fold(to_clicks(rows))
     one, two = parts.fold(to_clicks(rows[:cut])), parts.fold(to_clicks(rows[cut:]))
-    assert state_of(parts) == state_of(whole)
+    assert graph_of(parts) == graph_of(whole)
+    assert (parts.clock.time, parts.clock.landmark) == (whole.clock.time, whole.clock.landmark)
     for name in ("fate", "slots", "history", "target"):
         both = np.concatenate([getattr(one, name), getattr(two, name)])
         assert np.array_equal(both, getattr(folded, name))
@@ -181,7 +178,7 @@ def test_long_rows_are_those_of_a_plain_model(degree: int) -> None:
     engine = Engine(small_settings(max_degree=degree, max_events=10_000))
     # Rows that were longer leave numbers of neighbours behind, which are none.
     engine.fold(to_clicks(now))
-    engine.graph.drop(np.ones(len(engine.graph.degree), np.bool_))
+    engine.graph.drop(np.arange(len(engine.vocabulary)))
     engine.sessions.forget(["u"])
     expected = Model(degree)
     engine.fold(to_clicks(now))
@@ -195,33 +192,6 @@ def test_long_rows_are_those_of_a_plain_model(degree: int) -> None:
         _, neighbours, weights = arcs[name]
         assert neighbours == [b for b, _ in row]
         assert np.frombuffer(weights, np.float32).tolist() == [w for _, w in row]
-
-
-@given(
-    st.lists(click_lists(late=3000, size=30, with_ids=True), min_size=2, max_size=4),
-    st.data(), degrees, horizons, limits,
-)  # fmt: skip
-@settings(max_examples=60, deadline=None)
-def test_folding_on_from_a_checkpoint_is_bitwise_folding_on(
-    batches: list[list[Click]], data: st.DataObject, degree: int, horizon: int,
-    limit: dict[str, int],
-) -> None:  # fmt: skip
-    chosen = small_settings(max_degree=degree, horizon=horizon, **limit)
-    live, restored = Engine(chosen), Engine(chosen)
-    stop = data.draw(st.integers(1, len(batches) - 1))
-    with TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "state")
-        for rows in batches[:stop]:
-            live.fold(to_clicks(rows))
-            checkpoint.save(store, live, {})
-        checkpoint.load(store, restored)
-        store.close()
-    assert state_of(restored) == state_of(live)
-    for rows in batches[stop:]:
-        assert live.fold(to_clicks(rows)).fate.tolist() == (
-            restored.fold(to_clicks(rows)).fate.tolist()
-        )
-    assert state_of(restored) == state_of(live)
 
 
 def kept(rows: list[Click], fate: NDArray[np.int8]) -> list[Click]:
@@ -265,8 +235,8 @@ def test_slabs_never_overlap_and_none_is_lost(
         dead = np.zeros(len(engine.graph.degree), np.bool_)
         leaving = data.draw(st.lists(st.integers(0, 13), max_size=6))
         dead[[slot for slot in leaving if slot < len(engine.vocabulary)]] = True
-        engine.sessions.end(NEVER, dead)
-        engine.graph.drop(dead)
+        engine.sessions.end_with(dead)
+        engine.graph.drop(np.flatnonzero(dead))
         check_pool(engine.graph)
         assert (engine.graph.degree <= degree).all()
         for slot in range(len(engine.vocabulary)):

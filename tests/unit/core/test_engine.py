@@ -10,6 +10,7 @@ from core.engine import Engine
 from core.placing.clusters import unit_rows
 from core.rounds import Inputs
 from core.settings import Duration, SessionSettings, Settings
+from core.starts import Birth
 from tests.unit.core.groups import (
     GAP,
     GROUP,
@@ -81,13 +82,81 @@ def test_a_round_that_closes_no_commit_leaves_its_changes_to_the_next() -> None:
     assert changes.versions == {0: 1}
 
 
-def test_a_row_leaves_with_every_click_even_one_that_teaches_nothing() -> None:
-    engine = Engine(settings())
+def test_without_a_drift_a_row_leaves_with_every_click_even_one_that_teaches_nothing() -> None:
+    engine = Engine(settings(min_drift=0.0))
     step(engine, [("u", "a", 0)])
     changes = step(engine, [("v", "a", 2 * GAP)])
     assert changes.keys == [b"a"]
     assert changes.rows["last_seen"].tolist() == [START + 2 * GAP]
-    assert changes.rows["count"][0] > 2
+    assert engine.graph.clicked[0] > 2
+    assert step(Engine(settings()), [("u", "a", 0)]).keys == []
+
+
+def test_a_row_leaves_with_its_vector_and_other_rows_stay() -> None:
+    engine = Engine(settings(min_drift=0.05))
+    left = 0
+    for i in range(30):
+        changes = step(engine, visits(i, at=100 * i, sessions=3))
+        assert changes.published.tolist() == list(range(len(changes.keys)))
+        left += len(changes.keys)
+        assert not engine.model.rows.dirty.any()
+    assert 30 <= left < 15 * 3 * GROUP
+
+
+def test_what_moved_furthest_leaves_first_and_the_rest_as_there_is_room() -> None:
+    one, bounded = Engine(settings()), Engine(settings())
+    for i in range(3):
+        rows = clicks(visits(i, at=100 * i))
+        one.step(Inputs(rows))
+        bounded.step(Inputs(rows, closes_commit=i < 2))
+    drifts = bounded.leaving
+    drifts.judge(bounded.model, bounded.placement)
+    moved = bounded.model.columns.moved
+    furthest = sorted(drifts.waiting.tolist(), key=lambda slot: (-moved[slot], slot))[:5]
+    wanted = {bounded.vocabulary.keys[slot] for slot in furthest}
+    changes = bounded.step(Inputs(Clicks.empty(), room=11)).changes
+    assert changes is not None
+    assert {key.decode() for key in changes.keys} == wanted
+    assert changes.waiting == len(drifts.waiting) > 0
+    assert bounded.has_work(START)
+    left = [key for _ in range(4) for key in step(bounded, []).keys]
+    assert len(left) == changes.waiting
+    assert not bounded.has_work(2 * START)
+    assert bounded.step(Inputs(clicks(visits(9, at=400)), budget=3)).changes is not None
+
+
+def test_an_item_is_published_at_most_once_an_interval_unless_it_moved_far() -> None:
+    chosen = settings(min_drift=0.002)
+    chosen = replace(chosen, publish=replace(chosen.publish, min_interval=Duration(1000)))
+    engine, last = Engine(chosen), dict[bytes, int]()
+    early = 0
+    for i in range(40):
+        changes = step(engine, visits(i, at=100 * i, sessions=3))
+        for key in published(changes):
+            if key in last and 100 * i - last[key] < 1000:
+                early += 1
+                assert changes.drift.max() >= 5 * 0.002
+            last[key] = 100 * i
+    assert early > 0
+    assert engine.has_work(2 * START)
+    assert not engine.has_work(engine.leaving.due_at - 1)
+
+
+def test_rows_that_must_be_written_again_leave_by_birth_as_there_is_room() -> None:
+    engine = trained(settings())
+    step(engine, [])
+    before = engine.versions.copy()
+    engine.publish_all()
+    seen: list[bytes] = []
+    for _ in range(6):
+        changes = engine.step(Inputs(Clicks.empty(), room=11)).changes
+        assert changes is not None
+        assert len(changes.keys) == 5
+        seen += changes.keys
+        assert changes.stale == 3 * GROUP - len(seen)
+    born = [str(engine.vocabulary.keys[slot]).encode() for slot in engine.items]
+    assert seen == born
+    assert min(engine.versions.values()) > max(before.values())
 
 
 def test_versions_of_an_item_only_grow() -> None:
@@ -107,7 +176,7 @@ def test_a_vector_leaves_only_when_it_drifted() -> None:
         changes = step(engine, visits(i, at=100 * i, sessions=3))
         both = np.concatenate([changes.vectors, changes.contexts], axis=1)
         leaving = {changes.keys[at]: both[n] for n, at in enumerate(changes.published)}
-        for key in changes.keys:
+        for key in seen.keys() | leaving.keys():
             slots = np.array([engine.vocabulary.get(key.decode())], np.int32)
             contexts = unit_rows(engine.model.rows.u[slots])
             now = np.concatenate([vectors(engine, [key.decode()]), contexts], axis=1)[0]
@@ -126,8 +195,7 @@ def test_an_item_that_taught_nothing_new_is_not_published_again() -> None:
     engine = Engine(settings(attribute_slots=1))
     assert published(step(engine, [("u", "a", 0)], [("a", ["c=x"])])) == {b"a"}
     changes = step(engine, [("v", "a", 2 * GAP)])
-    assert changes.keys == [b"a"]
-    assert published(changes) == set()
+    assert changes.keys == []
 
 
 def test_drift_is_how_far_vectors_moved_that_are_published_again() -> None:
@@ -181,20 +249,40 @@ def test_major_updates_begin_an_epoch_and_keep_labels() -> None:
         assert len({labels[-1][item] for item in group(number)}) == 1
 
 
-def test_a_major_update_closes_a_commit() -> None:
-    engine = trained(settings(major=2000))
-    out = engine.step(Inputs(clicks(visits(99, at=10_000)), closes_commit=False))
-    assert out.changes is not None
-    assert out.changes.placement is not None
-
-
-def test_a_major_update_that_may_not_close_a_commit_waits() -> None:
+def test_a_major_update_takes_rounds_and_moves_centroids_with_the_commit_behind_them() -> None:
     engine = trained(settings(major=2000))
     late = clicks(visits(99, at=10_000))
-    assert engine.step(Inputs(late, closes_commit=False, may_close=False)).changes is None
-    changes = engine.step(Inputs(late, closes_commit=False)).changes
-    assert changes is not None
+    assert engine.step(Inputs(late, closes_commit=False)).changes is None
+    assert engine.starts.major is not None, "all items were started from in one slice"
+    changes = step(engine, [])
     assert changes.placement is not None
+    assert engine.starts.major is None
+
+
+def test_a_major_update_starts_from_every_item_in_slices_and_goes_on_after_a_restart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("core.starts.SLICE", 7)
+    engine = trained(settings(major=2000))
+    step(engine, [("u", "i0", 10_000)])
+    seen = []
+    for _ in range(3):
+        assert engine.starts.major is not None
+        begin = engine.starts.since(engine.starts.major)
+        step(engine, [])
+        seen.append(begin)
+    assert seen == [7, 14, 21]
+    again = Engine(engine.settings, 2)
+    again.clock, again.placement, again.starts.major = (
+        engine.clock,
+        engine.placement,
+        engine.starts.major,
+    )
+    engine.publish_all()
+    changes = step(engine, [])
+    again.load_rows([(changes.keys, changes.rows)])
+    assert again.starts.since(again.starts.major or Birth(0, 0)) == 28
+    assert step(again, []).placement is not None
 
 
 def test_another_number_of_clusters_is_taken_with_a_major_update_at_the_next_round() -> None:
@@ -205,8 +293,8 @@ def test_another_number_of_clusters_is_taken_with_a_major_update_at_the_next_rou
         changes = step(before, [])
         chosen = settings()
         after = Engine(replace(chosen, clusters=replace(chosen.clusters, count=count)), 2)
-        after.load_rows(changes.keys, changes.rows)
         after.clock.time, after.placement = before.clock.time, before.placement
+        after.load_rows([(changes.keys, changes.rows)])
         changes = step(after, visits(50, at=2000))
         assert changes.placement is not None
         assert changes.placement.epoch == before.placement.epoch + 1
@@ -232,7 +320,7 @@ def test_moves_count_items_that_changed_cluster_and_buckets_that_they_changed() 
 
 
 def test_clicks_that_do_not_count_are_counted_apart_and_teach_nothing() -> None:
-    chosen = replace(settings(), session=SessionSettings(Duration(GAP), 3, 2, 4))
+    chosen = replace(settings(min_drift=0.0), session=SessionSettings(Duration(GAP), 3, 2, 4))
     rows = [("u", "a", 0), ("u", "a", 0), ("u", "b", 0), ("u", "c", 0), ("v", "d", 0)]
     ids = np.array([1, 1, 2, 3, 0], np.uint64)
     noisy, quiet = Engine(chosen), Engine(chosen)
@@ -243,7 +331,7 @@ def test_clicks_that_do_not_count_are_counted_apart_and_teach_nothing() -> None:
     step(quiet, [rows[0], rows[2], rows[4]])
     for name in ("v", "u"):
         assert np.array_equal(getattr(noisy.model.rows, name), getattr(quiet.model.rows, name))
-    assert np.array_equal(noisy.model.columns.count, quiet.model.columns.count)
+    assert np.array_equal(noisy.graph.clicked, quiet.graph.clicked)
 
 
 def test_parts_of_clicks_are_the_clicks_in_order() -> None:

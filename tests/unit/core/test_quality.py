@@ -9,7 +9,7 @@ from core.clicks import Clicks
 from core.engine import Engine
 from core.learning.skipgram import hidden
 from core.placing.clusters import unit_rows
-from core.quality import DEPTH, RANKERS, SCORES, Quality, ranks, sample, transitions
+from core.quality import CANDIDATES, DEPTH, RANKERS, SCORES, Quality, ranks, sample, transitions
 from core.rounds import Inputs
 from core.settings import Duration, ModelSettings, QualitySettings, SessionSettings, Settings
 
@@ -141,8 +141,7 @@ def test_samples_are_as_large_as_settings_and_items_allow_and_differ_between_rou
     settings = chosen(size=32)
     assert len(sample(1000, 5_000, settings, 1)) == 32
     assert sample(5, 5_000, settings, 1).tolist() == [0, 1, 2, 3, 4]
-    assert len(sample(1000, 100_000, settings, 1)) == SCORES // 100_000
-    assert len(sample(1000, 10 * SCORES, settings, 1)) == 1
+    assert len(sample(1000, 100_000, chosen(size=1000), 1)) == SCORES // CANDIDATES
     assert len(sample(1000, 5_000, chosen(size=0), 1)) == 0
     assert len(sample(0, 0, settings, 1)) == 0
     one, again, other = (sample(1000, 100, settings, n).tolist() for n in (1, 1, 2))
@@ -166,7 +165,7 @@ def expected_ranks(engine: Engine, a: int, b: int) -> dict[str, int]:
     by = {
         "next": score,
         "hybrid": score + 2 * np.sqrt(weight / weight.sum()),
-        "popularity": engine.model.columns.count[items].astype(float),
+        "popularity": engine.graph.clicked[items].astype(float),
         "covisitation": weight,
     }
     place = int(np.searchsorted(items, b))
@@ -213,7 +212,7 @@ def test_equals_rank_in_the_order_of_birth_and_the_query_is_left_out() -> None:
 def test_a_target_that_is_not_known_is_a_trial_and_a_miss_even_among_few_items() -> None:
     engine = engine_with_sessions(chosen())
     out = engine.step(Inputs(clicks([("u", "new", 1, 0)])))
-    assert out.quality == Quality(1, NOTHING)
+    assert out.quality == Quality(1, NOTHING, 3)
     unseen = np.array([-1], np.int32)
     got = ranks(engine.model, engine.graph, engine.items, engine.items[:1], unseen)
     assert {int(r[0]) for r in got.values()} == {DEPTH}
@@ -222,7 +221,7 @@ def test_a_target_that_is_not_known_is_a_trial_and_a_miss_even_among_few_items()
 def test_a_transition_from_an_item_that_is_not_known_is_no_trial() -> None:
     engine = engine_with_sessions(chosen())
     out = engine.step(Inputs(clicks([("u", "new", 1, 0), ("u", "c", 1, 0)])))
-    assert out.quality == Quality(1, NOTHING)
+    assert out.quality == Quality(1, NOTHING, 3)
     assert Engine(chosen()).step(Inputs(clicks(visits(1, at=0)))).quality == Quality(0, NOTHING)
 
 
@@ -231,13 +230,13 @@ def test_a_transition_from_an_item_that_is_not_known_is_no_trial() -> None:
 
 def test_a_round_counts_trials_and_hits_before_it_learns() -> None:
     engine = engine_with_sessions(chosen())
-    assert engine.step(Inputs(Clicks.empty())).quality == Quality(0, NOTHING)
+    assert engine.step(Inputs(Clicks.empty())).quality == Quality(0, NOTHING, 3)
     out = engine.step(Inputs(clicks([("u", "c", 1, 0)])))
     # Of three items all are among the first; but b -> c was no arc before this round.
-    assert out.quality == Quality(1, dict.fromkeys(RANKERS, 1) | {"covisitation": 0})
+    assert out.quality == Quality(1, dict.fromkeys(RANKERS, 1) | {"covisitation": 0}, 3)
     engine.step(Inputs(clicks([("u", "b", 2, 0)])))
     out = engine.step(Inputs(clicks([("u", "c", 3, 0)])))
-    assert out.quality == Quality(1, dict.fromkeys(RANKERS, 1))
+    assert out.quality == Quality(1, dict.fromkeys(RANKERS, 1), 3)
 
 
 def test_a_model_that_learned_a_pattern_beats_popularity() -> None:

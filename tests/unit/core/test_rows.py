@@ -28,7 +28,7 @@ def test_a_model_packs_what_it_unpacked_bit_for_bit() -> None:
         Settings(model=ModelSettings(dim=16, attribute_slots=2), lsh=LshSettings(tables=3))
     )
     rows = random_rows(5)
-    rows["landmark"], rows["last_seen"] = 7000, 8000
+    rows["written"], rows["last_seen"] = 7000, 8000
     model.reserve(9)
     slots = np.array([4, 0, 8, 2, 5], np.int32)
     model.unpack(slots, rows)
@@ -38,9 +38,9 @@ def test_a_model_packs_what_it_unpacked_bit_for_bit() -> None:
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (lambda v: v[:-1], "bytes, format 02, where"),
-        (lambda v: v + b"\0", "bytes, format 02, where"),
-        (lambda v: b"\x03" + v[1:], "format 03, where"),
+        (lambda v: v[:-1], "bytes, format 03, where"),
+        (lambda v: v + b"\0", "bytes, format 03, where"),
+        (lambda v: b"\x04" + v[1:], "format 04, where"),
         (lambda v: b"", "0 bytes, format none, where"),
     ],
 )

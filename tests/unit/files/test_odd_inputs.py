@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer.store import Store
+from streamer.state.store import Store
 from tests.unit.conftest import Run
 
 GOOD = b"user_id,item_id,ts\n" + b"".join(

@@ -14,7 +14,7 @@ from streamer.errors import ConfigError, WalkstreamError
 from streamer.files import replay
 from streamer.files.readers import Source
 from streamer.settings import load as config
-from streamer.store import Store
+from streamer.state.store import Store
 
 START_MS = 1_700_000_000_000
 SETTINGS = [

@@ -99,9 +99,11 @@ def test_event_ids_are_those_of_one_user_and_clicks_without_one_are_no_duplicate
     assert got.fate.tolist() == [KEPT] * 4
 
 
-def test_the_last_event_ids_are_remembered_and_over_the_gap_too() -> None:
-    _, got = fates([("u", "a", 0, 1), ("u", "b", 2 * GAP, 2), ("u", "c", 4 * GAP, 1)])
+def test_the_last_event_ids_are_remembered_for_a_gap() -> None:
+    _, got = fates([("u", "a", 0, 1), ("u", "b", GAP, 2), ("u", "c", GAP, 1)])
     assert got.fate.tolist() == [KEPT, KEPT, DUPLICATE]
+    _, got = fates([("u", "a", 0, 1), ("v", "b", 3 * GAP, 2), ("u", "c", 3 * GAP, 1)])
+    assert got.fate.tolist() == [KEPT] * 3
     _, got = fates([("u", "a", 0, 1), ("u", "b", 1, 2), ("u", "c", 2, 3), ("u", "d", 3, 1)])
     assert got.fate.tolist() == [KEPT] * 4
     _, got = fates([("u", "a", 0, 1), ("u", "a", 0, 1)], event_ids=0)
@@ -180,11 +182,30 @@ def test_scaled_weights_double_in_a_half_life_and_survive_any_time() -> None:
 
 def test_a_dropped_node_leaves_no_arc_behind() -> None:
     engine = folded([("u", "a", 0), ("u", "b", 0), ("u", "c", 0), ("u", "a", 0)])
-    dead = np.zeros(len(engine.graph.degree), np.bool_)
-    dead[1] = True
-    engine.graph.drop(dead)
+    engine.graph.drop(np.array([1]))
     assert arcs(engine) == {"a": {"c": 1}, "b": {}, "c": {"a": 1}}
     assert engine.graph.arcs == 2
+
+
+def test_a_node_that_gave_a_place_away_leaves_no_arc_with_those_that_still_hold_it() -> None:
+    """The hub keeps four neighbours, and eight hold arcs to it."""
+    engine = folded([(f"u{n}", item, 0) for n in range(8) for item in ("hub", f"i{n}")])
+    hub = engine.vocabulary.get("hub")
+    assert hub is not None
+    assert engine.graph.degree[hub] == 4
+    assert engine.graph.evicted[hub]
+    engine.graph.drop(np.array([hub]))
+    assert engine.graph.arcs == 0
+    assert not engine.graph.evicted[hub]
+
+
+def test_too_many_neighbours_of_a_row_leave_the_lightest_out() -> None:
+    graph = Graph(4)
+    graph.reserve(8)
+    graph.put_row(0, np.arange(1, 7, dtype=np.int32), np.array([3, 1, 4, 1, 5, 9], np.float32))
+    nbr, wgt = graph.row(0)
+    assert (nbr.tolist(), wgt.tolist()) == ([1, 3, 5, 6], [3, 4, 5, 9])
+    assert graph.evicted[0]
 
 
 def test_a_pool_grows_when_a_checkpoint_or_clicks_need_more() -> None:
@@ -192,7 +213,7 @@ def test_a_pool_grows_when_a_checkpoint_or_clicks_need_more() -> None:
     graph.reserve(300)
     nbr, wgt = np.arange(128, dtype=np.int32), np.ones(128, np.float32)
     for slot in range(300):
-        graph.put_row(slot, nbr, wgt, START)
+        graph.put_row(slot, nbr, wgt)
     assert graph.arcs == 300 * 128
     assert np.array_equal(graph.row(299)[0], nbr)
     pairs = [("u", f"i{i % 97 * (i % 2 + 1)}", 0) for i in range(20_000)]
@@ -206,6 +227,6 @@ def test_the_pool_holds_the_whole_lines_that_scans_of_a_row_read(degree: int) ->
     graph.reserve(2000)
     nbr, wgt = np.arange(degree, dtype=np.int32), np.ones(degree, np.float32)
     for slot in range(2000):
-        graph.put_row(slot, nbr, wgt, START)
+        graph.put_row(slot, nbr, wgt)
         read = graph.start[slot] * UNIT + -(-degree // LINE) * LINE
         assert read <= len(graph.nbr)

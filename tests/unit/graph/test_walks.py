@@ -10,9 +10,9 @@ def small_graph() -> Graph:
     """0 -> 1, 2, 3 with weights 1, 2, 5; 1, 2 and 3 -> 0; 4 is alone."""
     graph = Graph(8)
     graph.reserve(5)
-    graph.put_row(0, np.array([1, 2, 3], np.int32), np.array([1, 2, 5], np.float32), 0)
+    graph.put_row(0, np.array([1, 2, 3], np.int32), np.array([1, 2, 5], np.float32))
     for slot in (1, 2, 3):
-        graph.put_row(slot, np.array([0], np.int32), np.array([0.1], np.float32), 0)
+        graph.put_row(slot, np.array([0], np.int32), np.array([0.1], np.float32))
     return graph
 
 
@@ -26,7 +26,7 @@ def dense_graph(nodes: int, share: float, max_degree: int) -> tuple[Graph, NDArr
     graph.reserve(nodes)
     for slot in rng.permutation(nodes).tolist():
         nbr = rng.permutation(np.flatnonzero(weights[slot])).astype(np.int32)
-        graph.put_row(slot, nbr, weights[slot, nbr].astype(np.float32), 0)
+        graph.put_row(slot, nbr, weights[slot, nbr].astype(np.float32))
     return graph, weights
 
 

@@ -12,15 +12,15 @@ import pytest
 from core.placing.clusters import NONE
 from core.rows import FORMAT, row_dtype
 from core.settings import ModelSettings, Settings
-from streamer import records
 from streamer.demo.shop import Shop
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.files import replay
 from streamer.files.readers import Source
 from streamer.inspect import labels, plot
-from streamer.records import Space
 from streamer.settings import load as config
-from streamer.store import Store
+from streamer.state import records
+from streamer.state.records import Space
+from streamer.state.store import Store
 
 START_MS = 1_700_000_000_000
 SHOP = Shop(1, products=200)
@@ -58,7 +58,7 @@ def catalogue(path: Path, n: int) -> None:
     store.write(
         keys=[f"item {i}".encode() for i in range(n)],
         rows=rows,
-        meta={records.SPACE: msgspec.msgpack.encode(space)},
+        families={"meta": [(records.SPACE, msgspec.msgpack.encode(space))]},
     )
     store.close()
 
@@ -130,9 +130,8 @@ def test_before_there_are_clusters_the_attribute_colours_and_names(tmp_path: Pat
     catalogue(tmp_path / "state", 30)
     store = Store(tmp_path / "state")
     kinds = {f"item {i}": "lamp" if i % 3 else "rug" for i in range(28)}
-    store.write(
-        attributes={i.encode(): msgspec.json.encode({"kind": kind}) for i, kind in kinds.items()}
-    )
+    attributes = [(i.encode(), msgspec.json.encode({"kind": kind})) for i, kind in kinds.items()]
+    store.write_entries({"attributes": attributes})
     store.close()
     drawn = drawn_from(tmp_path / "state", tmp_path / "scratch", by="kind")
     assert [label for label, _ in drawn.group_labels().values()] == ["lamp", "rug"]
@@ -261,7 +260,7 @@ def test_names_with_markup_and_dollars_are_shown_as_they_are(tmp_path: Path) -> 
     catalogue(tmp_path / "state", 3)
     name = "</script><b>$x_{$ & more"
     store = Store(tmp_path / "state")
-    store.write(attributes={b"item 2": msgspec.json.encode({"title": name})})
+    store.write_entries({"attributes": [(b"item 2", msgspec.json.encode({"title": name}))]})
     store.close()
     plot.run(tmp_path / "state", tmp_path / "map.png", "category", 3, "pca", 40)
     plot.run(tmp_path / "state", tmp_path / "map.html", "category", 3, "pca", 40)

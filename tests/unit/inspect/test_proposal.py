@@ -2,9 +2,6 @@
 
 from typing import Any
 
-import pytest
-
-from core.settings import Duration, GraphSettings
 from streamer.inspect import proposal, shapes
 from streamer.settings.sections import EventSettings
 
@@ -45,22 +42,3 @@ def test_a_weight_that_somebody_has_set_stays_whatever_the_type_lacks() -> None:
         "view": 0.0, "scroll": 0.0, "rent": 2.0,
     }  # fmt: skip
     assert found["view"].note == "60% have no item: 0 leaves it out"
-
-
-HOURS = 3_600_000
-
-
-@pytest.mark.parametrize(("half_life", "kept", "horizon", "proposed"), [
-    (168, 168, 144, 36),  # Kafka's default, and that of Walkstream
-    (168, 336, 312, 168),  # two half-lives
-    (24, 168, 144, 24),
-    (168, 57 * 24, 0, 168),  # it fits
-    (168, 24, 0, 168),  # no horizon fits
-    (168, -1 / HOURS, 0, 168),
-])  # fmt: skip
-def test_the_horizon_is_a_day_less_than_clicks_are_kept(
-    half_life: int, kept: float, horizon: int, proposed: int
-) -> None:
-    given = GraphSettings(half_life=Duration(half_life * HOURS))
-    found = proposal.graph(given, round(kept * HOURS))
-    assert (found.horizon, found.half_life) == (horizon * HOURS, proposed * HOURS)

@@ -26,7 +26,7 @@ def examined(values: Sequence[bytes | None], config: Config | None = None) -> Re
         )
         for at, value in enumerate(values)
     ]
-    return examine(config or Config(), "t", 1, messages, -1, NOW)
+    return examine(config or Config(), "t", 1, messages, NOW)
 
 
 def applied(found: Report, values: Sequence[bytes | None], folder: Path) -> Decoded:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from core.placing.clusters import unit_rows
 from streamer.query.index import Index, Mode
-from streamer.store import Store
+from streamer.state.store import Store
 from streamer.worker import checkpoint
 
 
@@ -33,13 +33,12 @@ def scores(store: Store, weights: dict[str, float], mode: Mode) -> dict[str, flo
 
 def shares(store: Store, names: list[str], weights: dict[str, float]) -> NDArray[np.float64]:
     """p of each item: the weighted mean of the shares that it has of the arcs of some items."""
-    slots, p = dict(checkpoint.nodes(store)), np.zeros(len(names))
-    for node in slots.values():
-        weight = weights.get(node.key.decode(), 0.0)
-        for slot, share in zip(node.nbr.tolist(), node.wgt / node.wgt.sum(), strict=True):
-            neighbour = slots[slot].key.decode()
-            if weight and neighbour in names:
-                p[names.index(neighbour)] += weight * share
+    p = np.zeros(len(names))
+    for key, node in checkpoint.nodes(store):
+        weight, arcs = weights.get(key.decode(), 0.0), np.frombuffer(node.weights, "<f4")
+        for neighbour, share in zip(node.neighbours, arcs / arcs.sum(), strict=True):
+            if weight and neighbour.decode() in names:
+                p[names.index(neighbour.decode())] += weight * share
     return p
 
 

@@ -12,11 +12,11 @@ from core.placing.clusters import unit_rows
 from core.placing.placement import Placement, Placer, features
 from core.rows import FORMAT, row_dtype
 from core.settings import LshSettings, ModelSettings, Settings
-from streamer import records
 from streamer.query.index import Answer, Index, Mode
 from streamer.query.shelves import Resident
-from streamer.records import Space
-from streamer.store import Store
+from streamer.state import packing, records
+from streamer.state.records import Space
+from streamer.state.store import Store
 from tests.unit.query.ranking import recall
 
 START_MS = 1_700_000_000_000
@@ -52,10 +52,10 @@ def catalogue(
         if count:
             rows["cluster"] = np.where(rng.random(n) < 0.9, (v @ centroids.T).argmax(axis=1), -1)
         placement = Placement(1, START_MS, centre, centroids)
-        meta[records.PLACEMENT] = records.pack_placement(placement)
+        meta[records.PLACEMENT] = packing.pack_placement(placement)
     store = Store(path)
     items = [f"item {i}" for i in range(n)]
-    store.write(keys=[item.encode() for item in items], rows=rows, meta=meta)
+    store.write(keys=[item.encode() for item in items], rows=rows, families={"meta": meta.items()})
     return store, items
 
 

@@ -21,7 +21,7 @@ from streamer.query import run as query
 from streamer.query.index import Index, Mode
 from streamer.query.run import Options
 from streamer.settings import load as config
-from streamer.store import Store, cluster_prefix
+from streamer.state.store import Store, cluster_prefix
 from streamer.worker import checkpoint
 from tests.unit.query.ranking import best, recall, scores, tables
 
@@ -44,12 +44,10 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     replay.run(config.load(None, settings, {}), Source([log]), None, folder / "out", False)
     state = folder / "out" / replay.DIRECTORY
     store = Store(state)
-    store.write(
-        attributes={
-            item["item_id"].encode(): msgspec.json.encode(item["attributes"])
-            for item in SHOP.items()
-        }
-    )
+    attributes = [
+        (item["item_id"].encode(), msgspec.json.encode(item["attributes"])) for item in SHOP.items()
+    ]
+    store.write_entries({"attributes": attributes})
     store.close()
     return state
 
@@ -121,13 +119,12 @@ def test_hybrid_compares_every_neighbour_in_the_graph(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streamer.query.index.ENOUGH", 1)
-    slots = dict(checkpoint.nodes(store))
     names = set(tables(store)[0])
     index = Index(store)
-    node = max(slots.values(), key=lambda node: len(node.nbr))
-    neighbours = {slots[slot].key.decode() for slot in node.nbr.tolist()} & names
-    answer = index.neighbours([node.key.decode()], len(neighbours), "hybrid")
-    first = best(scores(store, {node.key.decode(): 1.0}, "hybrid"), len(neighbours))
+    key, node = max(checkpoint.nodes(store), key=lambda one: len(one[1].neighbours))
+    neighbours = {neighbour.decode() for neighbour in node.neighbours} & names
+    answer = index.neighbours([key.decode()], len(neighbours), "hybrid")
+    first = best(scores(store, {key.decode(): 1.0}, "hybrid"), len(neighbours))
     assert {n.item for n in answer.neighbours} >= first & neighbours
 
 
@@ -231,7 +228,7 @@ def test_hybrid_tells_that_the_graph_is_not_there_yet(
 ) -> None:
     young = Path(shutil.copytree(learned, tmp_path / "young"))
     store = Store(young)
-    store.write_entries({"meta": [(checkpoint.POINTER, None)]})
+    store.write_entries({"graph": [(key, None) for key in store.everything("graph")]})
     store.close()
     for folder, tells in ((young, True), (learned, False)):
         query.run(folder, ["sku-0001"], Options(mode="hybrid"))
@@ -266,7 +263,7 @@ def test_an_unknown_item_is_told_apart_from_one_without_a_vector(learned: Path) 
         with pytest.raises(WalkstreamError, match="there is no item"):
             query.run(learned, [unknown], Options())
     store = Store(learned)
-    store.write(attributes={b"sku-new": b'{"name": "New"}'})
+    store.write_entries({"attributes": [(b"sku-new", b'{"name": "New"}')]})
     store.close()
     with pytest.raises(WalkstreamError, match=r"has no vector.*or it had one and left"):
         query.run(learned, ["sku-new"], Options())

@@ -4,9 +4,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from streamer import records
-from streamer.records import Space
-from streamer.store import Store
+from streamer.state import records
+from streamer.state.records import Space
+from streamer.state.store import Store
 from tests.unit.state.made import SETTINGS
 
 

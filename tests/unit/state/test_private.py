@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from streamer import records
 from streamer.admin import forget
 from streamer.errors import CorruptState
-from streamer.folders import guarded
-from streamer.store import Ahead, Store
+from streamer.state import records
+from streamer.state.folders import guarded
+from streamer.state.store import Ahead, Store
 
 
 @pytest.fixture(autouse=True)

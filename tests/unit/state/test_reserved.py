@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from core.settings import Settings
-from streamer import records
-from streamer.model_state import is_ours
-from streamer.records import Manifest, Progress, Space
+from streamer.state import records
+from streamer.state.model_state import is_ours
+from streamer.state.records import Manifest, Progress, Space
 
 WRITTEN = {
     records.SPACE: Space.of(Settings(), 2),

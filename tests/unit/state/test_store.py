@@ -5,16 +5,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core.clicks import Clicks
 from core.engine import Engine
 from core.ids.vocabulary import ATTRIBUTE
-from core.rounds import Inputs
+from core.rounds import Gone, Inputs
 from core.rows import FORMAT, row_dtype
-from streamer import counts, records
+from streamer import counts
 from streamer.errors import WalkstreamError
-from streamer.records import Progress, Space
-from streamer.store import (
-    DESCRIBED,
+from streamer.state import records
+from streamer.state.records import Progress, Space
+from streamer.state.store import (
     POSTINGS,
     Store,
     bucket_prefix,
@@ -223,27 +222,27 @@ def test_rows_of_items_and_of_attributes_are_counted_apart(store: Store) -> None
 
 
 def test_attributes_come_back_until_the_item_is_retired(store: Store) -> None:
-    store.write(attributes={b"a": b'{"name":"A","tags":["x","y"]}'})
+    store.write(families={"attributes": [(b"a", b'{"name":"A","tags":["x","y"]}')]})
     assert store.attributes(b"a") == {"name": "A", "tags": ["x", "y"]}
     assert store.attributes(b"b") == {}
-    store.write(attributes={b"a": None})
+    store.write(families={"attributes": [(b"a", None)]})
     assert store.attributes(b"a") == {}
 
 
-def test_attributes_wait_for_the_commit_that_takes_them_in(store: Store) -> None:
-    news = {DESCRIBED + b"a": (0, 7), DESCRIBED + b"b": (1, 3), DESCRIBED + b"c": (1, 9)}
-    meta = {key: msgspec.msgpack.encode(place) for key, place in news.items()}
-    store.write(attributes={b"a": b'{"name":"A"}', b"b": None}, meta=meta)
-    assert list(store.described()) == [
-        ("a", {"name": "A"}, 0, 7),
-        ("b", None, 1, 3),
-        ("c", None, 1, 9),
-    ]
-    changes = Engine(SETTINGS, 1).step(Inputs(Clicks.empty())).changes
+def test_what_a_commit_has_for_other_families_comes_with_its_rows(store: Store) -> None:
+    engine = Engine(SETTINGS, 1)
+    (clicks,) = batches(1)
+    changes = engine.step(Inputs(clicks)).changes
     assert changes is not None
-    taken = {("items", 0): 8, ("items", 1): 4}
-    store.write_changes(changes, {}, ["a", "b", "c"], taken)
-    assert list(store.described()) == [("c", None, 1, 9)], "its news is newer than the commit"
+    left = Gone(b"left", 0, 2, was_published=False)
+    changes.gone.append(left)
+    store.write_entries({"graph": [(b"left", b"old"), (b"stays", b"old")]})
+    families = {"attributes": [(b"a", b'{"name":"A"}')], "graph": [(b"a", b"row")]}
+    store.write_changes(changes, {b"\xffmarks": b"m"}, families)
+    assert store.attributes(b"a") == {"name": "A"}
+    assert store.everything("graph") == {b"a": b"row", b"stays": b"old"}, "what left has no row"
+    assert (store.meta(b"\xffmarks"), store.versions()) == (b"m", {0: 1})
+    assert len(store.everything("rows")) == len(changes.keys) > 0
 
 
 def test_offsets_come_back_by_topic_and_partition(store: Store) -> None:

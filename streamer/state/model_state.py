@@ -1,24 +1,26 @@
 """What `model-state` says under its reserved keys, and what is no worker's there."""
 
+import zlib
 from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, Message, Producer
 
-from streamer import records
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, label, partition_of
 from streamer.kafka.failures import FORBIDDEN, Forbidden
 from streamer.kafka.waiting import between
 from streamer.settings.sections import Config
+from streamer.state import packing, records
 
 
 def reserved(
     consumer: Consumer, begins: Mapping[Partition, int], ends: Mapping[Partition, int],
     skips_strange: bool = False,
 ) -> dict[bytes, bytes]:  # fmt: skip
-    """The newest value under each reserved key, between two offsets of each partition.
+    """The newest value under each reserved key, between two offsets of each partition, but of graph
+    and sessions.
 
     Keys that were deleted are left out. `consumer` reads what is committed, and is of no group.
     Refused if the newest is nothing that a worker writes, unless such records are to be skipped.
@@ -27,7 +29,7 @@ def reserved(
     strange: dict[bytes, Message] = {}
     for message in between(consumer, begins, ends):
         key, value = message.key(), message.value()
-        if key is None or records.is_row(key):
+        if key is None or records.is_row(key) or key.startswith((records.GRAPH, records.SESSIONS)):
             continue
         if value is not None and not is_ours(key, value):
             strange[key] = message
@@ -75,7 +77,7 @@ def is_ours(key: bytes, value: bytes) -> bool:
         return False
     try:
         order(key, value)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, zlib.error):
         return False
     return True
 
@@ -90,11 +92,19 @@ def order(key: bytes, value: bytes) -> int:
     if key == records.MANIFEST:
         return msgspec.msgpack.decode(value, type=records.Manifest).commit
     if key == records.PLACEMENT:
-        return records.unpack_placement(value, 1).epoch
+        return packing.unpack_placement(value, 1).epoch
     if key.startswith((records.VERSION, records.ITEMS)):
         return msgspec.msgpack.decode(value, type=int)
+    if key == records.MARKS:
+        return msgspec.msgpack.decode(value, type=records.Marks).commit
+    if key == records.SWEPT:
+        return msgspec.msgpack.decode(value, type=records.Swept).commit
     if key == records.SPACE:
         msgspec.msgpack.decode(value, type=records.Space)
+    if key.startswith(records.GRAPH):
+        packing.unpack_node(value)
+    if key.startswith(records.SESSIONS):
+        packing.unpack_sessions(value)
     return 0
 
 

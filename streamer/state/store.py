@@ -9,9 +9,9 @@ Column families:
   clusters  cluster (int32, big-endian), item -> nothing
   postings  table (1 byte), bucket (uint64, big-endian), item -> cluster (int32, big-endian)
   attributes  item -> JSON of its attributes
-  graph     slot (uint32, big-endian) -> id, time last seen and neighbours, as of the checkpoint
-  sessions  user -> time, number of clicks, last items and event ids, as of the checkpoint
-  meta      reserved keys of `streamer.records`, offsets, ids, and the checkpoint
+  graph     item -> its row of the graph, and as of which commit (`core.graph.written`)
+  sessions  sessions that were open when a sweep began, by the kind of the sweep
+  meta      reserved keys of `records`, offsets, ids, and where its own last sweep began
 """
 
 import logging
@@ -28,15 +28,15 @@ from rocksdict import AccessType, Cache, Rdict, WriteBatch
 
 from core.rounds import Changes
 from core.rows import from_values, row_dtype, to_values
-from streamer import records
 from streamer.errors import WalkstreamError
-from streamer.places import Moves, Places
-from streamer.places import bucket_prefix as bucket_prefix
-from streamer.places import cluster_prefix as cluster_prefix
-from streamer.records import Progress, Space
-from streamer.rocks import CACHE, bytes_used, each, family_options, prepare_folder
-from streamer.rocks import FAMILIES as FAMILIES
-from streamer.rocks import Ahead as Ahead
+from streamer.state import packing, records
+from streamer.state.places import Moves, Places
+from streamer.state.places import bucket_prefix as bucket_prefix
+from streamer.state.places import cluster_prefix as cluster_prefix
+from streamer.state.records import Progress, Space
+from streamer.state.rocks import CACHE, bytes_used, each, family_options, prepare_folder
+from streamer.state.rocks import FAMILIES as FAMILIES
+from streamer.state.rocks import Ahead as Ahead
 
 log = logging.getLogger(__name__)
 
@@ -53,18 +53,15 @@ REPAIR = b"repair"
 REPLAY, ADOPTED = b"replay", b"adopted"
 """Values of ORIGIN: the folder was made by `replay`; a worker began to publish it."""
 TAIL = b"tail/"
-DESCRIBED = b"described/"
-"""Items whose attributes were read, and which no commit has taken in yet."""
-
+HOLDS_ALL = b"holds-all"
+"""There where the folder has what Kafka may not have yet (`records.Marks.needs_folder`)."""
+EVIDENCE = b"evidence"
+"""The evidence of the newest commit, which only the folder has if that is torn."""
 POSTINGS, WITH_CLUSTERS = b"postings", b"cluster"
 """The value of POSTINGS where each posting has its cluster, which those of older versions lack."""
 
-POINTER = b"checkpoint"
-"""What graph and sessions stand for."""
-OWN = (IDENTITY, ORIGIN, POINTER, POSTINGS)
-"""Entries of `meta` that no topic has."""
-FROM_MODEL_STATE = ("rows", "clusters", "postings")
-"""Families that follow from the rows in `model-state`."""
+POINTER = b"swept"
+"""Where the last sweep began that wrote to the folder and is over."""
 
 _WRITE = msgspec.msgpack.encode
 
@@ -196,15 +193,6 @@ class Store:
         value = self.meta(APPLIED_AT)
         return time.time() - msgspec.msgpack.decode(value, type=float) if value else 0.0
 
-    def forget_rows(self) -> None:
-        """Drop all that `model-state` has and forget how far it was read, in one batch.
-
-        Attributes, and the checkpoint of graph and sessions, stay.
-        """
-        gone = {f: [(key, None) for key, _ in self.scan(f)] for f in FROM_MODEL_STATE}
-        meta = [(key, None) for key, _ in self.scan("meta") if key not in OWN]
-        self.write_entries(gone | {"meta": meta})
-
     # -- rows and indices ------------------------------------------------------------------------
 
     def row(self, key: bytes) -> bytes | None:
@@ -214,12 +202,20 @@ class Store:
         # One by one, which takes less time than what rocksdict does with a list.
         return list(map(self._cf["rows"].get, keys))
 
+    def rows_in_parts(self) -> Iterator[tuple[list[bytes], NDArray[np.void]]]:
+        """All keys and rows, some at a time."""
+        stored = self.scan("rows")
+        while part := list(islice(stored, SCANNED)):
+            keys, values = zip(*part, strict=True)
+            yield list(keys), from_values(list(values), self.dtype)
+
     def all_rows(self) -> tuple[list[bytes], NDArray[np.void]]:
-        keys, values = [], []
-        for key, value in self.scan("rows"):
-            keys.append(key)
-            values.append(value)
-        return keys, from_values(values, self.dtype)
+        keys: list[bytes] = []
+        parts = [np.zeros(0, self.dtype)]
+        for some, rows in self.rows_in_parts():
+            keys += some
+            parts.append(rows)
+        return keys, np.concatenate(parts)
 
     def buckets(self, buckets: Iterable[tuple[int, int]]) -> tuple[list[bytes], list[bytes]]:
         """The items of these LSH buckets, given as (table, key), and the cluster of each, packed.
@@ -249,16 +245,6 @@ class Store:
         value = self._cf["attributes"].get(item)
         return msgspec.json.decode(value) if value else {}
 
-    def described(self) -> Iterator[tuple[str, Attributes | None, int, int]]:
-        """Items whose attributes no commit of this folder has taken in yet:
-        id, attributes (None for an item that was retired), partition and offset of the record.
-        """
-        for key, position in self.scan("meta", DESCRIBED):
-            item = key.removeprefix(DESCRIBED)
-            value = self._cf["attributes"].get(item)
-            partition, offset = msgspec.msgpack.decode(position, type=tuple[int, int])
-            yield item.decode(), msgspec.json.decode(value) if value else None, partition, offset
-
     def everything(self, family: str) -> dict[bytes, bytes]:
         """A whole column family: for tests and tools that compare folders."""
         return dict(self.scan(family))
@@ -269,12 +255,11 @@ class Store:
         keys: Sequence[bytes] = (),
         rows: NDArray[np.void] | None = None,
         gone: Sequence[tuple[bytes, int]] = (),
-        attributes: Mapping[bytes, bytes | None] | None = None,
-        meta: Mapping[bytes, bytes | None] | None = None,
+        families: Mapping[str, Iterable[Entry]] | None = None,
     ) -> None:
-        """Apply rows, deletions (key, version), attributes and meta entries in one atomic batch.
+        """Apply rows, deletions (key, version) and entries of other families in one atomic batch.
 
-        None deletes an entry of `attributes` or `meta`. ValueError if two rows have the same key.
+        None deletes an entry. ValueError if two rows have the same key.
 
         A row or deletion applies only if its version is newer than the stored row's, so the same
         record may be applied any number of times. When a row's cluster or buckets changed, the old
@@ -284,8 +269,8 @@ class Store:
         if rows is not None:
             keys, rows, at = self._put_rows(batch, keys, rows)
         leaving = self._delete_rows(batch, gone) if gone else []
-        self._put(batch, "attributes", (attributes or {}).items())
-        self._put(batch, "meta", (meta or {}).items())
+        for family, entries in (families or {}).items():
+            self._put(batch, family, entries)
         self._db.write(batch)
         if rows is not None:
             self._places_of(rows.dtype).store(keys, at, rows)
@@ -366,31 +351,25 @@ class Store:
             each(batch.put, entered, values, repeat(self._handle[family]))
 
     def write_changes(
-        self, changes: Changes, meta: Mapping[bytes, bytes], described: Iterable[str] = (),
-        taken: Mapping[tuple[str, int], int] | None = None,
+        self, changes: Changes, meta: Mapping[bytes, bytes | None],
+        families: Mapping[str, Sequence[Entry]] | None = None,
     ) -> None:  # fmt: skip
-        """Apply what a commit changed, with its reserved records in `meta`.
-
-        `described` names the items whose attributes it took in, of records of the items topic
-        before the offsets `taken`; newer news of an item keeps waiting.
-        """
+        """Apply what a commit changed, with its reserved records in `meta` and what it has for
+        other families."""
+        more = dict(families or {})
         entries: dict[bytes, bytes | None] = dict([*meta.items(), applied_now()])
         if changes.placement is not None:
-            entries[records.PLACEMENT] = records.pack_placement(changes.placement)
+            entries[records.PLACEMENT] = packing.pack_placement(changes.placement)
         for partition, version in changes.versions.items():
             entries[records.version_key(partition)] = _WRITE(version)
-        ends = {partition: offset for (_, partition), offset in (taken or {}).items()}
-        for item in described:
-            key = DESCRIBED + item.encode()
-            if (position := self.meta(key)) is not None:
-                partition, offset = msgspec.msgpack.decode(position, type=tuple[int, int])
-                if offset < ends.get(partition, 0):
-                    entries[key] = None
+        left: list[Entry] = [(g.key, None) for g in changes.gone]
+        more["graph"] = [*left, *more.get("graph", ())]
+        more["meta"] = [*entries.items(), *more.get("meta", ())]
         self.write(
             keys=changes.keys,
             rows=changes.rows,
             gone=[(g.key, g.version) for g in changes.gone],
-            meta=entries,
+            families=more,
         )
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from rocksdict import AccessType, Cache, Options, Rdict
 
 from streamer.errors import CorruptState, Refused, WalkstreamError
-from streamer.rocks import CACHE, FAMILIES, FILES, Ahead, family_options
-from streamer.store import Store
+from streamer.state.rocks import CACHE, FAMILIES, FILES, Ahead, family_options
+from streamer.state.store import Store
 
 ATTEMPTS = 3
 """How often a reader opens a folder whose files its worker replaces meanwhile."""

@@ -3,28 +3,26 @@
 Keys of `model-state` that start with 0xFF are reserved: `space` (the header: the vector space, the
 app whose model it is, and its topics), `manifest` (what the newest commit consists of), `placement`
 (centre and centroids), `progress/<topic>/<partition>` (how far clicks were processed),
-`items/<topic>/<partition>` (the offset up to which attributes were taken in), `forgotten/<hash>`
+`items/<topic>/<partition>` (the offset up to which attributes were taken in), `marks` (what is
+under way), `graph/<item>` (a row of the graph), `sessions/<turn>/<number>` (some of the sessions
+that were open when a sweep began), `swept` (where evidence is read from again), `forgotten/<hash>`
 (a user whose clicks do not count), `forgotten/app/<hex>` (a name that the app had when users
 were hashed) and `version/<partition>` (the version counter of an item partition). All other keys
 are items, and attributes under `core.ids.vocabulary.ATTRIBUTE`; their values are packed rows
-(`core.rows`). Header, manifest, placement and forgotten users stand in partition 0.
+(`core.rows`). Rows of the graph stand in the partitions of their items; header, manifest,
+placement, marks, sessions, `swept` and forgotten users in partition 0.
 """
 
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple, Self
+from typing import Self
 from zlib import crc32
 
 import msgspec
-import numpy as np
-import orjson
 from confluent_kafka import Message
-from numpy.typing import NDArray
 
 from core.ids.vocabulary import ATTRIBUTE
-from core.placing.placement import Placement
-from core.rounds import Changes
 from core.rows import FORMAT
 from core.settings import Settings
 from streamer.decode.ahead import Window
@@ -38,6 +36,10 @@ VERSION = b"\xffversion/"
 FORGOTTEN = b"\xffforgotten/"
 FORMER_APP = FORGOTTEN + b"app/"
 MANIFEST = b"\xffmanifest"
+MARKS = b"\xffmarks"
+GRAPH = b"\xffgraph/"
+SESSIONS = b"\xffsessions/"
+SWEPT = b"\xffswept"
 
 VERSION_HEADER = "version"
 """Header of a tombstone in `model-state`: the version that the deletion has."""
@@ -70,6 +72,7 @@ _SHAPES = [
     (VERSION, re.compile(_NUMBER)),
     (FORMER_APP, re.compile(rb"(?:[0-9a-f]{2})+")),
     (FORGOTTEN, re.compile(rb"[0-9a-f]{32}")),
+    (SESSIONS, re.compile(rb"[01]/" + _NUMBER)),
 ]
 """What follows the first part of a reserved key; of two that fit the longer one is first."""
 
@@ -187,8 +190,42 @@ class Progress(msgspec.Struct, frozen=True):
     round: int
     window: Window | None = None
     """What is remembered of the times of its clicks (`decode.ahead`)."""
-    use: tuple[str, ...] | None = None
-    """`items.use` of the commit; None of older versions, which did not say."""
+
+
+class Marks(msgspec.Struct, frozen=True):
+    """What the engine has under way, and goes on with after a restart."""
+
+    commit: int
+    publish_from: int
+    """Rows with a version below it are still to be written again."""
+    major: tuple[int, int] | None = None
+    """Birth of the item that a major update starts from next; None if none is under way."""
+    evidence: int = 0
+    """The newest commit that has evidence."""
+    needs_folder: bool = False
+    """Whether the state folder has what Kafka has not yet: then it can not be made anew."""
+
+
+class Swept(msgspec.Struct, frozen=True):
+    """The moment at which a sweep began, after a commit: rows of the graph that are older did not
+    change before it. From here on evidence is folded again."""
+
+    commit: int
+    offset: int
+    """Of `transitions`: all evidence of later commits is there or behind."""
+    time: int
+    """Greatest event time of the engine, ms."""
+    landmark: int
+    half_life: int
+    clocks: list[int]
+    """Greatest event time of each clicks partition, ms."""
+    round: int
+    turn: int
+    """0 or 1: which records hold the sessions that were open."""
+    parts: int
+    """How many of them."""
+    older: int = 0
+    """How many the sweep before this one had."""
 
 
 class Part(msgspec.Struct, array_like=True):
@@ -263,53 +300,17 @@ def is_of_another(manifest: bytes | None, app: str) -> bool:
     return manifest is not None and msgspec.msgpack.decode(manifest, type=Manifest).app != app
 
 
-class Original(NamedTuple):
-    """The record of the same topic that a copy was sent again for."""
-
-    partition: int
-    offset: int
-    timestamp: int
-    """Of the record, in ms; -1 for none."""
-
-
-def original(message: Message) -> Original | None:
-    """What a record is a copy of; None if `dlq replay` did not send it, or did not know."""
-    headers = dict(message.headers() or [])
-    if REPLAYED_FROM not in headers:
-        return None
-    try:
-        return Original(*(int(headers[name] or "") for name in SOURCE))
-    except (KeyError, ValueError):  # anybody may write to the topic
-        return None
-
-
-class _Placement(msgspec.Struct):
-    epoch: int
-    fitted_at: int
-    centre: bytes
-    centroids: bytes
-
-
-class _Vector(msgspec.Struct):
-    """A record of `item-vectors`."""
-
-    item_id: str
-    version: int
-    space: str
-    vector: msgspec.Raw | bytes
-    context: msgspec.Raw | bytes
-    cluster: int | None
-    buckets: list[str]
-    updates: int
-    ts: int
-
-
 def progress_key(topic: str, partition: int) -> bytes:
     return PROGRESS + f"{topic}/{partition}".encode()
 
 
 def items_key(topic: str, partition: int) -> bytes:
     return ITEMS + f"{topic}/{partition}".encode()
+
+
+def partition_of_key(key: bytes) -> int:
+    """The partition that a progress or items key is of; 0 for others, which stand there."""
+    return progress_partition(key)[1] if key.startswith((PROGRESS, ITEMS)) else 0
 
 
 def progress_partition(key: bytes) -> tuple[str, int]:
@@ -322,72 +323,9 @@ def version_key(partition: int) -> bytes:
     return VERSION + str(partition).encode()
 
 
-def pack_placement(placement: Placement) -> bytes:
-    return _to_msgpack(
-        _Placement(
-            placement.epoch,
-            placement.fitted_at,
-            placement.centre.tobytes(),
-            placement.centroids.tobytes(),
-        )
-    )
+def graph_key(item: bytes) -> bytes:
+    return GRAPH + item
 
 
-def unpack_placement(value: bytes, dim: int) -> Placement:
-    p = msgspec.msgpack.decode(value, type=_Placement)
-    centroids = np.frombuffer(p.centroids, np.float32).reshape(-1, dim)
-    return Placement(p.epoch, p.fitted_at, np.frombuffer(p.centre, np.float32), centroids)
-
-
-def _json_rows(xs: NDArray[np.float32]) -> list[msgspec.Raw | bytes]:
-    """Each row of xs as a JSON array; all are written in one call, which is twice as fast."""
-    if len(xs) == 0:
-        return []
-    # Six decimals of a unit vector's entries lose less than float32's own rounding of a cosine.
-    text = orjson.dumps(xs.round(6), option=orjson.OPT_SERIALIZE_NUMPY)
-    return [msgspec.Raw(b"[%b]" % row) for row in text[2:-2].split(b"],[")]
-
-
-def vectors(
-    changes: Changes, space: str, fmt: Literal["json", "msgpack"]
-) -> Iterator[tuple[bytes, bytes | None]]:
-    """Key and value of each record of `item-vectors`, tombstones last."""
-    chosen = changes.rows[changes.published]
-    if fmt == "json":
-        encode = _to_json
-        spread = [_json_rows(xs) for xs in (changes.vectors, changes.contexts)]
-    else:
-        encode = _to_msgpack
-        spread = [
-            [x.tobytes() for x in xs.astype("<f4")] for xs in (changes.vectors, changes.contexts)
-        ]
-    columns = zip(
-        changes.published.tolist(),
-        chosen["version"].tolist(),
-        *spread,
-        chosen["cluster"].tolist(),
-        chosen["buckets"].tolist(),
-        chosen["updates"].tolist(),
-        strict=True,
-    )
-    for at, version, vector, context, cluster, buckets, updates in columns:
-        key = changes.keys[at]
-        yield (
-            key,
-            encode(
-                _Vector(
-                    key.decode(),
-                    version,
-                    space,
-                    vector,
-                    context,
-                    cluster if cluster >= 0 else None,
-                    [f"{bucket:x}" for bucket in buckets],
-                    updates,
-                    max(changes.time, 0),
-                )
-            ),
-        )
-    for gone in changes.gone:
-        if gone.was_published:
-            yield gone.key, None
+def sessions_key(turn: int, number: int) -> bytes:
+    return SESSIONS + f"{turn}/{number}".encode()

@@ -1,0 +1,157 @@
+"""What leaves with a commit beside the rows: evidence, a part of the sweeps, and what is marked."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from core.engine import Engine
+from core.graph.graph import NEVER
+from core.graph.slabs import LOCAL, TOPIC
+from core.ids.vocabulary import decode
+from core.rounds import Changes, Evidence, Gone
+from streamer.decode.ahead import Window
+from streamer.kafka.clients import Partition
+from streamer.settings.sections import Config
+from streamer.state import evidence, records
+from streamer.state import store as stores
+from streamer.state.records import Marks
+from streamer.state.store import Store
+from streamer.worker import checkpoint, refold
+from streamer.worker.batch import Batch, Pending
+from streamer.worker.sweeping import Sweeping, as_entries
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_ROWS = 2000
+"""Rows of the graph that a commit writes to the state folder at most: ten milliseconds or so."""
+SWEPT_ROWS = 500
+"""Records of graph and sessions that a commit writes to `model-state` at most."""
+BYTES_A_CLICK = 20
+"""So much of them leaves for each click: a sweep is over when clicks have paid for it."""
+LEAST_BYTES = 2000
+"""So much of them leaves with a commit that has few clicks."""
+SLOW_SECONDS = 3600.0
+"""A sweep that takes longer goes on faster, so that it is over long before `transitions` ends."""
+IDLE_SECONDS = 60.0
+"""Where no click came for so long, a sweep goes on by itself until it is over."""
+FAST_BYTES = 1_000_000
+"""What leaves of it with each commit then."""
+
+
+class Outgoing:
+    """Makes the batches of one worker."""
+
+    def __init__(
+        self, config: Config, store: Store, engine: Engine, end: Callable[[], int], last: int
+    ) -> None:
+        """`last` is the newest commit whose evidence is in `transitions`, and `end` tells an offset
+        of it behind which evidence of the next ones will be."""
+        self.config, self.store, self.engine, self.end = config, store, engine, end
+        self.evidence = last
+        self.again: list[tuple[int, list[Evidence]]] = []
+        """Evidence of commits before, with their numbers, that leaves with the next one."""
+        self.needs_folder = refold.marks(store).needs_folder
+        self.topic = Sweeping(engine, TOPIC, checkpoint.swept(store, records.SWEPT))
+        self.folder = Sweeping(engine, LOCAL, checkpoint.swept(store, stores.POINTER))
+        if self.needs_folder:
+            engine.graph.changed[engine.graph.last_seen != NEVER] |= TOPIC
+        self.dead: list[Gone] = []
+        """Tombstones that still have to leave, of what Kafka has and the model has not."""
+        self._publishes_all_since: int | None = None
+        """The commit with which everything began to leave once more."""
+        self._clicked = time.monotonic()
+        self._allowance = 0
+        """Bytes that may leave with the next commit."""
+
+    @property
+    def tombstones(self) -> int:
+        """How many of `dead` leave with the next commit."""
+        return min(len(self.dead), self.config.commit.max_records // 4)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether commits are to be made without clicks: tombstones, or a sweep that is idle."""
+        if self.dead or (self.needs_folder and self.topic.is_under_way):
+            return True
+        is_idle = time.monotonic() - self._clicked > IDLE_SECONDS
+        return is_idle and (
+            self.topic.lags(self.evidence)
+            or self.folder.is_under_way
+            or (self._folder_is_due and self.folder.lags(self.evidence))
+        )
+
+    @property
+    def _folder_is_due(self) -> bool:
+        return time.monotonic() - self.folder.ended >= self.config.checkpoint.seconds
+
+    def publish_all(self, dead: list[Gone] | None = None) -> None:
+        """Let everything leave once more, as there is room for it: rows, vectors, graph, sessions.
+
+        `dead` are tombstones that leave too. Until all is out the folder cannot be made anew.
+        """
+        self.engine.publish_all()
+        self.dead += dead or []
+        self.needs_folder = True
+        self.store.set_meta({stores.HOLDS_ALL: b"\x01"})
+        self._publishes_all_since = None
+        self.topic = Sweeping(self.engine, TOPIC, checkpoint.swept(self.store, records.SWEPT))
+
+    def batch(
+        self, number: int, changes: Changes, pending: Pending, offsets: Mapping[Partition, int],
+        windows: Mapping[int, Window],
+    ) -> Batch:  # fmt: skip
+        """All that leaves with this commit. The engine is as it was after its last round."""
+        if pending.events:
+            self._clicked = time.monotonic()
+        packed: list[bytes] = []
+        again, self.again = self.again, []
+        for commit, rounds in (*again, (number, pending.evidence)):
+            if told := list(evidence.pack(commit, self.evidence, rounds)):
+                packed, self.evidence = packed + told, commit
+        dead, self.dead = self.dead[: self.tombstones], self.dead[self.tombstones :]
+        # What was clicked since it was found lives again.
+        changes.gone.extend(gone for gone in dead if decode(gone.key) not in self.engine.vocabulary)
+        at = self.end()
+        self.topic.begin(number, at, self.evidence)
+        self._allowance += max(BYTES_A_CLICK * pending.events, LEAST_BYTES)
+        size = self._allowance = min(self._allowance, FAST_BYTES)
+        is_slow = time.monotonic() - self.topic.began > SLOW_SECONDS
+        if is_slow or not pending.events or self.needs_folder:
+            size = max(size, FAST_BYTES)
+        swept = self.topic.take(number, SWEPT_ROWS, size)
+        # A part of the sessions may be more than there was room for: later commits make up for it.
+        self._allowance -= swept.size
+        if self._folder_is_due:
+            self.folder.begin(number, at, self.evidence)
+        written = self.folder.take(number, CHECKPOINT_ROWS, checkpoint.ALL)
+        self._settle(number, changes, swept.swept is not None)
+        major = self.engine.starts.major
+        marks = Marks(
+            number, self.engine.publish_from, None if major is None else (major[0], major[1]),
+            self.evidence, self.needs_folder,
+        )  # fmt: skip
+        return Batch(
+            changes, dict(offsets), self.engine.round_number, marks, packed, swept, written,
+            pending.dead_letters, pending.described, pending.items, windows,
+        )  # fmt: skip
+
+    def _settle(self, number: int, changes: Changes, swept: bool) -> None:
+        """Notice when all has left that was to leave once more."""
+        if not self.needs_folder:
+            return
+        if self._publishes_all_since is None:
+            self._publishes_all_since = number
+        last = self.topic.last
+        is_swept = last is not None and swept and last.commit >= self._publishes_all_since
+        is_swept = is_swept or self.engine.clock.time == NEVER  # there is no graph yet
+        if is_swept and not changes.stale and not self.dead:
+            self.needs_folder = False
+            log.info("everything was published again by commit %d", number)
+
+    def write_folder(self, commit: int) -> None:
+        """Write all that the folder does not have yet of graph and sessions, as of this commit."""
+        at = self.end()
+        for _ in range(2):  # the end of the one that is under way, and another from its beginning
+            self.folder.begin(commit, at)
+            written = self.folder.take(commit, checkpoint.ALL, checkpoint.ALL)
+            self.store.write_entries(as_entries(written, stores.POINTER))

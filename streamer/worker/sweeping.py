@@ -1,0 +1,137 @@
+"""Sweeps: graph and sessions are written a little with each commit, so that restarts are short.
+
+There are two, which differ in where they write and how fast: one keeps the state folder young, the
+other `model-state`, from which a lost folder is made anew. Each row says as of which commit it is
+folded (`core.graph.written`). A sweep that is over says where it began: evidence is folded again
+from there on, into each row from where it stands.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from core.engine import Engine
+from core.graph.graph import NEVER
+from core.graph.sweep import Sweep
+from core.graph.written import Snapshot, nodes
+from streamer.state import packing, records
+from streamer.state.records import Swept
+
+SESSIONS = 500
+"""Sessions of a record."""
+
+
+@dataclass
+class Written:
+    """What a sweep writes with one commit."""
+
+    graph: dict[bytes, bytes] = field(default_factory=dict)
+    """Rows of the graph by item."""
+    sessions: dict[bytes, bytes | None] = field(default_factory=dict)
+    """By their keys in `model-state`; None for parts of an earlier sweep, which had more."""
+    swept: bytes | None = None
+    """Where the sweep began, if it is over."""
+
+    @property
+    def records(self) -> int:
+        return len(self.graph) + len(self.sessions) + (self.swept is not None)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all values."""
+        return sum(len(value or b"") for value in (*self.graph.values(), *self.sessions.values()))
+
+
+class Sweeping:
+    """One sweep after the other. `bit` says what it writes to (`core.graph.slabs`)."""
+
+    def __init__(self, engine: Engine, bit: int, last: Swept | None) -> None:
+        self.engine, self.bit = engine, bit
+        self.last = last
+        """Where the last one that is over began."""
+        self.ended = time.monotonic()
+        self.began = time.monotonic()
+        self._sweep: Sweep | None = None
+        self._begun: Swept | None = None
+        self._snapshot: Snapshot | None = None
+        self._part = 0
+
+    @property
+    def is_under_way(self) -> bool:
+        return self._sweep is not None
+
+    def lags(self, commit: int) -> bool:
+        """Whether evidence of this commit, or of an earlier one, is in no sweep that is over."""
+        return self.engine.clock.time != NEVER and (
+            self.is_under_way or self.last is None or self.last.commit < commit
+        )
+
+    def begin(self, commit: int, offset: int, evidence: int | None = None) -> None:
+        """Begin after this commit, of the engine as it is now; `offset` is that of the evidence of
+        later ones, or before it. Nothing happens if one is under way, or nothing did since:
+        `evidence` is the newest commit that has some.
+        """
+        clock = self.engine.clock
+        if self.is_under_way or clock.time == NEVER:
+            return
+        last, round_number = self.last, self.engine.round_number
+        is_still = last is not None and (
+            last.round == round_number if evidence is None else last.commit >= evidence
+        )
+        if is_still and len(self.engine.graph.unwritten(self.bit)) == 0:
+            return
+        self._snapshot = Snapshot(self.engine.catalogue)
+        scale = self.engine.scale
+        self._begun = Swept(
+            commit, offset, clock.time, clock.landmark, scale.half_life, clock.partitions.tolist(),
+            self.engine.round_number, 0 if self.last is None else 1 - self.last.turn,
+            -(-len(self._snapshot) // SESSIONS), 0 if self.last is None else self.last.parts,
+        )  # fmt: skip
+        self._sweep = Sweep(self.bit)
+        self._part = 0
+        self.began = time.monotonic()
+        self.engine.sweeps.append(self._sweep)
+
+    def take(self, commit: int, rows: int, size: int) -> Written:
+        """What to write with this commit, whose rounds are folded and nothing after them: at most
+        so many records, and about so many bytes at most."""
+        out = Written()
+        sweep, begun, snapshot = self._sweep, self._begun, self._snapshot
+        if sweep is None or begun is None or snapshot is None:
+            return out
+        while self._part < begun.parts and rows > 0 and size > 0:
+            begin = self._part * SESSIONS
+            key = records.sessions_key(begun.turn, self._part)
+            value = packing.pack_sessions(begun.commit, snapshot.part(begin, begin + SESSIONS))
+            out.sessions[key] = value
+            self._part, rows, size = self._part + 1, rows - 1, size - len(value)
+        catalogue = self.engine.catalogue
+        while rows > 0 and size > 0:
+            slots = sweep.take(self.engine.graph, min(rows, 100))
+            if len(slots) == 0:
+                break
+            found = nodes(catalogue, slots, commit, self.engine.scale, self.bit)
+            out.graph |= {key: packing.pack_node(node) for key, node in found}
+            rows -= len(slots)
+            size -= sum(len(out.graph[key]) for key, _ in found)
+        if self._part == begun.parts and sweep.is_over(self.engine.graph):
+            older = 0 if self.last is None else self.last.older
+            for number in range(begun.parts, older):
+                out.sessions[records.sessions_key(begun.turn, number)] = None
+            out.swept = msgspec.msgpack.encode(begun)
+            self.engine.sweeps.remove(sweep)
+            self.last, self.ended = begun, time.monotonic()
+            self._sweep = self._begun = self._snapshot = None
+        return out
+
+
+def as_entries(written: Written, pointer: bytes) -> Mapping[str, list[tuple[bytes, bytes | None]]]:
+    """What a state folder gets of it; `pointer` is the key of where the sweep began."""
+    meta = [] if written.swept is None else [(pointer, written.swept)]
+    return {
+        "graph": list(written.graph.items()),
+        "sessions": [(pointer + key, value) for key, value in written.sessions.items()],
+        "meta": list[tuple[bytes, bytes | None]](meta),
+    }

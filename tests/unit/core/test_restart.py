@@ -1,0 +1,44 @@
+"""What an engine finds out at a start: rows that were to be written, and items to learn again."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from core.engine import Engine
+from core.graph.written import load_nodes, nodes
+from core.rounds import Inputs
+from tests.unit.core.groups import GROUP, clicks, group, settings, step, trained, visits
+
+
+def test_what_waits_when_a_process_ends_is_found_in_the_rows() -> None:
+    engine = trained(settings())
+    step(engine, [])
+    engine.publish_all()
+    changes = step(engine, [])
+    again = Engine(settings(), 2)
+    again.clock, again.placement = engine.clock, engine.placement
+    again.publish_from = engine.publish_from + 1  # nothing was written since it was raised
+    again.versions = dict(engine.versions)
+    again.load_rows([(changes.keys, changes.rows)])
+    assert set(step(again, []).keys) == set(changes.keys)
+    assert step(again, []).keys == []
+
+
+def test_items_clicked_after_their_rows_were_written_are_learned_once_more() -> None:
+    engine = trained(settings())
+    engine.publish_all()
+    changes = step(engine, [])
+    kept = nodes(engine.catalogue, engine.items, 1, engine.scale)
+    out = engine.step(Inputs(clicks(visits(50, at=2000, groups=1)), closes_commit=False))
+    again = Engine(settings(), 2)
+    again.clock = replace(engine.clock, time=changes.time)
+    load_nodes(again.catalogue, kept, 1, engine.scale)
+    again.placement = engine.placement
+    again.fold_again(out.evidence, 2)
+    again.load_rows([(changes.keys, changes.rows)])
+    assert {again.vocabulary.keys[slot] for slot in again.starts.behind} == set(group(0))
+    before = again.model.rows.v[again.items].copy()
+    step(again, [])
+    moved = np.abs(again.model.rows.v[again.items] - before).max(axis=1) > 0
+    assert moved[:GROUP].all()
+    assert len(again.starts.behind) == 0

@@ -1,0 +1,129 @@
+"""Which evidence counts at a start, and what is refused where some of it is missing."""
+
+import msgspec
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from core.clicks import Clicks
+from core.engine import Engine
+from core.rounds import Evidence, Inputs
+from streamer.errors import Refused
+from streamer.settings import load as configs
+from streamer.state import evidence, records
+from streamer.state import store as stores
+from streamer.state.records import Marks
+from streamer.state.store import Store
+from streamer.worker import checkpoint, refold
+from tests.unit.state.made import SETTINGS, batches
+
+CONFIG = configs.load(None, [], {})
+
+
+def test_commits_count_that_another_comes_after_and_the_newest() -> None:
+    assert counted([(1, 0, "a"), (2, 1, "b"), (5, 2, "c")], until=5) == {1: "a", 2: "b", 5: "c"}
+
+
+def test_the_newest_does_not_count_if_only_transitions_has_it() -> None:
+    """The rest of it is not in `model-state`: it is torn, and its clicks are taken again."""
+    assert counted([(1, 0, "a"), (2, 1, "b")], until=1) == {1: "a"}
+    assert counted([(1, 0, "a"), (2, 1, "b"), (2, 2, "c")], until=1) == {1: "a"}
+
+
+def test_a_torn_commit_that_no_other_names_is_left_out() -> None:
+    assert counted([(1, 0, "a"), (2, 1, "torn"), (3, 1, "b")], until=3) == {1: "a", 3: "b"}
+    twice = [(1, 0, "a"), (2, 1, "torn"), (2, 2, "torn"), (3, 1, "b"), (3, 3, "c"), (4, 3, "d")]
+    assert counted(twice, until=4) == {1: "a", 3: "bc", 4: "d"}
+
+
+def test_a_torn_commit_whose_number_is_used_again_is_left_out() -> None:
+    again = [(1, 0, "a"), (2, 1, "torn"), (2, 2, "torn"), (2, 1, "b"), (2, 2, "c"), (3, 2, "d")]
+    assert counted(again, until=3) == {1: "a", 2: "bc", 3: "d"}
+
+
+def test_a_gap_leaves_what_stands_before_it_and_shows_by_the_commit_that_is_named() -> None:
+    read = [(1, 0, [named("a")]), (5, 4, [named("b")])]
+    assert [(one.commit, one.before) for one in refold.whole(read, 5)] == [(1, 0), (5, 4)]
+
+
+def counted(found: list[tuple[int, int, str]], until: int) -> dict[int, str]:
+    """By commit, the names of its rounds that count, where each record has one round."""
+    read = [(n, before, [named(name)]) for n, before, name in found]
+    return {
+        one.commit: "".join(told.gone[0] for told in one.rounds)
+        for one in refold.whole(read, until)
+    }
+
+
+def named(name: str) -> Evidence:
+    return Evidence(1, [name], [], Clicks.empty(), {})
+
+
+# -- from the folder -----------------------------------------------------------------------------
+
+
+def nobody() -> AdminClient:
+    return AdminClient({"bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+
+
+def restored(store: Store, accept_loss: bool = False) -> tuple[Engine, refold.Refolded]:
+    engine = Engine(SETTINGS, 1)
+    return engine, refold.restore(CONFIG, store, engine, nobody(), accept_loss, lambda share: None)
+
+
+def test_a_folder_that_is_level_with_the_evidence_asks_nobody(store: Store) -> None:
+    engine = Engine(SETTINGS, 1)
+    (clicks,) = batches(1)
+    engine.step(Inputs(clicks))
+    checkpoint.save(store, engine, 4, 0)
+    store.set_meta({records.MARKS: msgspec.msgpack.encode(Marks(6, 0, evidence=4))})
+    again, found = restored(store)
+    assert found == refold.Refolded(4, [])
+    assert again.graph.arcs == engine.graph.arcs
+
+
+def test_without_the_folder_that_kafka_has_not_all_of_a_start_is_refused(store: Store) -> None:
+    marks = Marks(6, 0, evidence=4, needs_folder=True)
+    store.set_meta({records.MARKS: msgspec.msgpack.encode(marks)})
+    with pytest.raises(Refused, match="state folder is gone, and Kafka did not have all of it"):
+        restored(store)
+
+
+def torn(store: Store) -> tuple[Engine, Evidence]:
+    """A folder that has a commit of which `transitions` has nothing, and the engine of it."""
+    engine = Engine(SETTINGS, 1)
+    first, second = batches(2)
+    engine.step(Inputs(first))
+    checkpoint.save(store, engine, 4, 0)
+    told = engine.step(Inputs(second)).evidence
+    packed = list(evidence.pack(5, 4, [told]))
+    store.set_meta({stores.EVIDENCE: msgspec.msgpack.encode(packed)})
+    return engine, told
+
+
+def test_the_evidence_of_a_torn_commit_comes_from_the_folder_and_leaves_again(
+    store: Store,
+) -> None:
+    engine, told = torn(store)
+    again = Engine(SETTINGS, 1)
+    checkpoint.load(store, again)
+    found = refold._of_folder(store, again, "transitions", 4, 5, False)
+    assert found.last == 4, "what leaves next follows on what the topic has"
+    ((commit, _, (one,), _),) = found.again
+    assert commit == 5, "rows that are folded as of it have it"
+    assert (one.round_number, list(one.clicks.items)) == (2, list(told.clicks.items))
+    assert again.graph.arcs == engine.graph.arcs
+    assert again.round_number == engine.round_number
+
+
+@pytest.mark.parametrize(("last", "wanted"), [(4, 6), (3, 5)])
+def test_evidence_that_nobody_has_is_refused_unless_the_loss_is_accepted(
+    store: Store, last: int, wanted: int
+) -> None:
+    """The folder has another commit, or one that does not follow on what was read."""
+    torn(store)
+    again = Engine(SETTINGS, 1)
+    checkpoint.load(store, again)
+    told = f"between commit {last} and commit {5 if wanted == 5 else 6} is gone"
+    with pytest.raises(Refused, match=rf"transitions\[0\]: the evidence {told}.*--accept-loss"):
+        refold._of_folder(store, again, "transitions", last, wanted, False)
+    assert refold._of_folder(store, again, "transitions", last, wanted, True).last == last
