@@ -146,7 +146,8 @@ class Metrics:
         self.newest_click_timestamp_seconds.set(math.nan)
         self.staleness_seconds = histogram(
             "staleness_seconds",
-            "Seconds from when a click was sent to when the vectors it changed were committed.",
+            "Seconds from when a click was sent to when the vectors it changed were committed, but "
+            "those that wait (waiting_rows).",
             _STALENESS_BUCKETS,
         )
         self.click_staleness_seconds = histogram(
@@ -189,7 +190,7 @@ class Metrics:
         self.waiting_drift = gauge(
             "waiting_drift",
             "How far the one moved that waits and moved furthest, in multiples of "
-            "publish.min_drift.",
+            "publish.min_drift. Above 5 for long: there is no room in the commits.",
         )
         self.cluster_moves_total = counter(
             "cluster_moves_total",
