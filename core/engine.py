@@ -140,8 +140,8 @@ class Engine:
         with self.timed("learn"):
             self._learn(walks, history, target)
         catalogue.drop_unused(inputs.room // SHARE_OF_GONE - RECORDS_OF_GONE * len(catalogue.gone))
-        recorded = folded.fate != graphs.DUPLICATE
-        clicks = inputs.clicks if recorded.all() else inputs.clicks.at(recorded)
+        counts = folded.fate != graphs.DUPLICATE
+        clicks = inputs.clicks if counts.all() else inputs.clicks.at(counts)
         evidence = Evidence(self.round_number, gone, inputs.forgotten, clicks, births)
         changes = None
         if inputs.closes_commit:
@@ -150,11 +150,10 @@ class Engine:
         return Outputs(
             round_number=self.round_number,
             events=len(slots),
-            duplicates=int((~recorded).sum()),
+            duplicates=len(counts) - len(clicks),
             too_long=int((folded.fate == graphs.TOO_LONG).sum()),
             quality=quality,
             evidence=evidence,
-            recorded=recorded,
             changes=changes,
         )
 

@@ -1,7 +1,7 @@
 """What goes into a round and what comes out of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,6 +119,4 @@ class Outputs:
     """Clicks left out because their session has more than `session.max_events`."""
     quality: Quality
     evidence: Evidence
-    recorded: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
-    """Which of the round's clicks are in the evidence, bool [clicks]."""
     changes: Changes | None = None
