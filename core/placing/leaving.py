@@ -2,7 +2,8 @@
 
 A row leaves when its vector is worth publishing, and with it. What moved less stays behind in
 memory, and is learned again in kind by whoever has to go on from what was written. Nothing here
-costs more than the rows that were touched, and the ones that wait.
+costs more than the rows that were touched, and the ones that wait, but a look at one
+flag of each row.
 """
 
 from dataclasses import dataclass, field

@@ -12,7 +12,8 @@ items that were born with them, numbered in `items`, with their ranks. `items` a
 The others are columns with one entry a click: an integer column is [first, width, bytes], where the
 bytes are the differences from one entry to the next, signed and little-endian, in so many bytes
 each; weights are little-endian float32, or one of them if all are equal; event ids are
-little-endian uint64, or nothing.
+little-endian uint64, or nothing. Sessions go by the clock of their click's partition; the offset is
+for people, who find the click in its topic by it.
 
 Clicks that were left out because they came before are in none. Those past `session.max_events` are
 in it: they keep their session open. A commit has as many records as it takes to keep each short;
