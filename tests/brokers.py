@@ -1,28 +1,32 @@
 """Brokers for tests."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-from broker import Broker, Unavailable, java
+from broker import Broker, Unavailable, jars, java
+
+from tests import absent
 
 
 @contextmanager
 def a_broker(**options: Any) -> Iterator[Broker]:
-    """A running broker, with the options of `Broker`. Where none can be, the test is skipped.
-
-    On a CI machine that has Java the tests must run, so that nothing is skipped there by accident.
-    """
+    """A running broker, with the options of `Broker`. Where none can be, the test is skipped, or
+    fails on a CI machine that has Java."""
     try:
         broker = Broker(**options)
     except Unavailable as reason:
-        if os.environ.get("CI") == "true" and _has_java():
-            pytest.fail(f"no Kafka for the tests: {reason}")
-        pytest.skip(str(reason))
+        absent.skip("Kafka", reason, _has_java())
     with broker:
         yield broker
+
+
+def need_jars() -> None:
+    """Let a test that starts its own brokers be skipped, or fail, as `a_broker` does."""
+    try:
+        jars()
+    except Unavailable as reason:
+        absent.skip("Kafka", reason, _has_java())
 
 
 def _has_java() -> bool:

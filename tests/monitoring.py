@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
 from broker import free_port
+
+from tests import absent
 
 ROOT = Path(__file__).resolve().parent.parent
 DASHBOARD = ROOT / "ops" / "grafana" / "walkstream.json"
@@ -51,9 +52,7 @@ def needed(name: str, package: str) -> tuple[Path, dict[str, str]]:
     try:
         return program(name, package)
     except Unavailable as reason:
-        if os.environ.get("CI") == "true" and shutil.which("apt-get"):
-            pytest.fail(f"no {name} for the tests: {reason}")
-        pytest.skip(str(reason))
+        absent.skip(name, reason, shutil.which("apt-get") is not None)
 
 
 def _unpacked(package: str) -> Path:

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from broker import Unavailable, jars
 
 from streamer import cli
 from streamer.errors import WalkstreamError
@@ -19,6 +18,7 @@ from streamer.kafka import clients, rights
 from streamer.settings.load import load
 from streamer.settings.sections import Config, TopicSettings
 from streamer.watch import log
+from tests.brokers import need_jars
 from tests.secured import PASSWORD, Grant, Secured, certificate, secured
 from tests.support import ROOT, START_MS, App, Process, as_records, wait_until
 
@@ -123,10 +123,7 @@ class Case:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    try:
-        jars()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    need_jars()
     with secured(tmp_path_factory.mktemp("secured")) as running:
         yield running
 
