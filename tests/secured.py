@@ -28,6 +28,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from streamer.kafka import clients
+
 PASSWORD = "canary-7f3a"
 MECHANISM = "SCRAM-SHA-512"
 
@@ -90,7 +92,7 @@ class Secured:
         """The folder of the topics."""
         self.stale = stale
         """Where the certificate has expired."""
-        self.admin = AdminClient({"bootstrap.servers": plain})
+        self.admin = AdminClient(clients.COMMON | {"bootstrap.servers": plain})
 
     def client(self, user: str) -> dict[str, str]:
         """The properties of [kafka] with which a user comes in."""

@@ -162,7 +162,7 @@ class App:
             "topics.dead_letters": f"{self.name}-dlq",
         }
         self.settings = {**SMALL, **own, **self.settings}
-        self.admin = AdminClient({"bootstrap.servers": self.servers})
+        self.admin = AdminClient(clients.COMMON | {"bootstrap.servers": self.servers})
         specs = topics.specs(self.config.topics, int(self.config.session.gap))
         topics.create(self.admin, specs)
 
