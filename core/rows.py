@@ -2,13 +2,21 @@
 
 It is the value of `model-state` and of the `rows` column family, packed and little-endian, the same
 on every worker, so that a row that one worker wrote is applied by another without translation.
+
+The vectors as last published are the end of it, and are left out where they follow from the learned
+ones, as those of an item without attributes that leaves: a third of the row.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core.placing.clusters import unit_rows
+
 FORMAT = 3
 """Number of this layout, the first byte of each row."""
+
+PUBLISHED = {"v": "pub_v", "u": "pub_u"}
+"""The learned vectors, and what of them was last published."""
 
 
 def row_dtype(dim: int, attribute_slots: int, tables: int) -> np.dtype[np.void]:
@@ -33,7 +41,8 @@ def row_dtype(dim: int, attribute_slots: int, tables: int) -> np.dtype[np.void]:
             ("mix", "<f4", (1 + attribute_slots,)),  # attribute weights before softmax
             ("v", "<f4", (dim,)),
             ("u", "<f4", (dim,)),
-            ("pub_v", "<f2", (dim,)),  # unit rows as last published: drift is measured against them
+            # Unit rows as last published: drift is measured against them. The last two fields.
+            ("pub_v", "<f2", (dim,)),
             ("pub_u", "<f2", (dim,)),
         ]
     )
@@ -50,17 +59,46 @@ def is_packed(value: bytes) -> bool:
 
 
 def to_values(rows: NDArray[np.void]) -> list[bytes]:
-    """Each row as its bytes."""
+    """Each row as its bytes, without the published vectors where these follow from the rest."""
     values: list[bytes] = rows.view(f"V{rows.dtype.itemsize}").tolist()
+    follows = np.ones(len(rows), np.bool_)
+    for learned, published in PUBLISHED.items():
+        given = np.ascontiguousarray(rows[published]).view(np.uint16)
+        follows &= (_derived(rows[learned]).view(np.uint16) == given).all(axis=1)
+    short = _short(rows.dtype)
+    for at in np.flatnonzero(follows).tolist():
+        values[at] = values[at][:short]
     return values
 
 
 def from_values(values: list[bytes], dtype: np.dtype[np.void]) -> NDArray[np.void]:
     """The inverse of `to_values`; ValueError if a value is no row of this layout."""
+    short = _short(dtype)
     for value in values:
-        if len(value) != dtype.itemsize or value[0] != FORMAT:
+        if not fits(value, dtype):
             raise ValueError(
                 f"a model row of {len(value)} bytes, format {value[:1].hex() or 'none'}, where "
-                f"{dtype.itemsize} bytes of format {FORMAT:02x} are expected"
+                f"{short} or {dtype.itemsize} bytes of format {FORMAT:02x} are expected"
             )
-    return np.frombuffer(b"".join(values), dtype)
+    rows = np.frombuffer(b"".join(value.ljust(dtype.itemsize, b"\0") for value in values), dtype)
+    follows = np.flatnonzero([len(value) == short for value in values])
+    if len(follows):
+        rows = rows.copy()
+        for learned, published in PUBLISHED.items():
+            rows[published][follows] = _derived(rows[learned][follows])
+    return rows
+
+
+def fits(value: bytes, dtype: np.dtype[np.void]) -> bool:
+    """Whether this is a row of that layout."""
+    return len(value) in (_short(dtype), dtype.itemsize) and value[0] == FORMAT
+
+
+def _short(dtype: np.dtype[np.void]) -> int:
+    """How long a row without its published vectors is."""
+    return dtype.itemsize - sum(dtype[name].itemsize for name in PUBLISHED.values())
+
+
+def _derived(learned: NDArray[np.float32]) -> NDArray[np.float16]:
+    """The published vectors of items without attributes, and of attributes."""
+    return unit_rows(learned).astype("<f2")

@@ -14,8 +14,12 @@ NONE = -1
 
 
 def unit_rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows scaled to length 1, float32 of x's shape; rows of zeros stay zeros."""
-    norm = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))
+    """Rows scaled to length 1, float32 of x's shape; rows of zeros stay zeros.
+
+    A row's result follows from that row alone, to the bit: what was published is told by it.
+    """
+    wide = x.astype(np.float64)
+    norm = np.sqrt((wide * wide).sum(axis=1))
     return (x / np.where(norm > 0.0, norm, 1.0)[:, None]).astype(np.float32)
 
 

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from numpy.typing import NDArray
 
-from core.rows import from_values, is_packed, version_of
+from core.rows import fits, from_values, is_packed, version_of
 from streamer.decode.deadletter import DeadLetter
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients
@@ -347,7 +347,7 @@ class Tail:
             return from_values([message.value() or b"" for message in rows.values()], dtype)
         except ValueError:
             for key, message in list(rows.items()):
-                if len(message.value() or b"") != dtype.itemsize:
+                if not fits(message.value() or b"", dtype):
                     self.strange[key] = rows.pop(key)
         return from_values([message.value() or b"" for message in rows.values()], dtype)
 

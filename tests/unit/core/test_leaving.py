@@ -7,7 +7,7 @@ from core.engine import Engine
 from core.ids.vocabulary import attribute_key, decode, encode, is_attribute
 from core.placing.clusters import unit_rows
 from core.rounds import Changes, Inputs
-from core.rows import to_values
+from core.rows import from_values, to_values
 from tests.unit.core.groups import (
     GAP,
     GROUP,
@@ -101,7 +101,7 @@ def test_an_item_told_of_before_the_first_click_lives_on_after_a_restart() -> No
         rows |= zip(changes.keys, to_values(changes.rows), strict=True)
     restored = Engine(settings(attribute_slots=1))
     restored.fold(clicks([("u", "b", 0)]))
-    packed = np.frombuffer(b"".join(rows.values()), engine.model.dtype)
+    packed = from_values(list(rows.values()), engine.model.dtype)
     restored.load_rows([(list(rows), packed)], lambda item: ["c=x"] if item == "a" else [])
     for one in (engine, restored):
         assert gone(step(one, [("v", "b", HORIZON // 2)])) == {}
@@ -190,7 +190,7 @@ def test_only_items_that_lost_an_attribute_are_looked_at_after_a_restart() -> No
 
     def first_commit(now: dict[str, list[str]]) -> Changes:
         restored = Engine(settings(attribute_slots=2))
-        packed = np.frombuffer(b"".join(rows.values()), engine.model.dtype)
+        packed = from_values(list(rows.values()), engine.model.dtype)
         restored.load_rows([(list(rows), packed)], now.__getitem__)
         return step(restored, [])
 
