@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from core.graph.graph import NEVER, Graph
 from core.graph.sessions import Sessions
-from core.graph.slabs import UNWRITTEN, WRITTEN
+from core.graph.slabs import UNWRITTEN
 from core.ids.hashing import hash_keys
 from core.ids.vocabulary import Vocabulary, attribute_key, encode, is_attribute
 from core.model import Model
@@ -66,9 +66,9 @@ class Catalogue:
         self.living = Living()
         self.settled = 0
         """Living items that were a centre SETTLED times."""
-        self.gone: dict[str, tuple[int, bool]] = {}
-        """The items that left since the last commit: the slot that each had, whose columns are
-        still to be read, and whether the graph's row of it may be in the topic."""
+        self.gone: dict[str, int] = {}
+        """The items that left since the last commit, and the slot that each had, whose columns are
+        still to be read."""
         self.described: set[str] = set()
         """The items that were described since the last commit, whose rows leave with it."""
         self.attributes: Callable[[str], Sequence[str]] = lambda item: ()
@@ -101,9 +101,8 @@ class Catalogue:
         dead = np.zeros(len(self.graph.degree), np.bool_)
         dead[slots] = True
         self.sessions.end_with(dead)
-        was_swept = self.graph.changed[slots] & WRITTEN > 0
         self.graph.drop(slots)
-        self._remove(slots, was_swept)
+        self._remove(slots)
         return names
 
     def retired(
@@ -158,7 +157,7 @@ class Catalogue:
         left = [slot for slot in sorted(self._unused) if c.alive[slot] and c.users[slot] == 0]
         left, self._unused = left[: max(most, 0)], set(left[max(most, 0) :])
         if left:
-            self._remove(np.array(left), np.zeros(len(left), np.bool_))
+            self._remove(np.array(left))
 
     def give_birth(self, slots: NDArray[np.int32]) -> dict[str, int]:
         """Give first rows to those of the slots that have none; the items among them, and the rank
@@ -174,9 +173,9 @@ class Catalogue:
         c.born_rank[new] = np.arange(self._born, self._born + len(new))
         for slot, name in zip(new.tolist(), names, strict=True):
             if (old := self.gone.pop(name, None)) is not None:
-                self.model.keep_published(old[0], slot)
-                # No tombstone leaves: the row that it had is written over.
-                self.graph.changed[slot] |= (WRITTEN | UNWRITTEN) * old[1]
+                self.model.keep_published(old, slot)
+                # No tombstone leaves: the rows that it had are written over.
+                self.graph.changed[slot] |= UNWRITTEN
         self._born += len(new)
         self.living.add(new[is_item])
         born = {
@@ -220,15 +219,12 @@ class Catalogue:
             c.stale[slot] |= before != int(c.described[slot])
         self._unused = set(np.flatnonzero(c.alive & ~c.is_item & (c.users == 0)).tolist())
 
-    def _remove(self, slots: NDArray[np.integer], was_swept: NDArray[np.bool_]) -> None:
+    def _remove(self, slots: NDArray[np.integer]) -> None:
         c = self.model.columns
         self._let_go(self.model.rows.attrs[slots].reshape(-1))
         self.model.rows.attrs[slots] = -1
         names = self.vocabulary.names(slots)
-        self.gone |= {
-            name: (slot, swept)
-            for name, slot, swept in zip(names, slots.tolist(), was_swept.tolist(), strict=True)
-        }
+        self.gone |= zip(names, slots.tolist(), strict=True)
         items = slots[c.is_item[slots]]
         self.settled -= int((c.updates[items] >= SETTLED).sum())
         self.living.remove(items)

@@ -270,7 +270,7 @@ class Engine:
         now = self.clock.time if inputs.now is None else inputs.now
         room = inputs.room - RECORDS_OF_GONE * len(catalogue.gone)
         slots = self.leaving.choose(self.model, must, room, inputs.budget, now)
-        left = [slot for slot, _ in catalogue.gone.values()]
+        left = list(catalogue.gone.values())
         touched = np.unique(c.partition[np.concatenate([slots, left]).astype(np.int32)]).tolist()
         for partition in touched:
             self.versions[partition] = self.versions.get(partition, 0) + 1
@@ -278,9 +278,9 @@ class Engine:
         gone = [
             Gone(
                 encode(name), p := int(c.partition[at]), self.versions[p],
-                bool(c.published[at] > 0), bool(c.version[at] > 0), swept,
+                bool(c.published[at] > 0), bool(c.version[at] > 0),
             )
-            for name, (at, swept) in catalogue.gone.items()
+            for name, at in catalogue.gone.items()
         ]  # fmt: skip
         catalogue.gone = {}
         c.version[slots] = version_of[c.partition[slots]]

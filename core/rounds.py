@@ -44,8 +44,6 @@ class Gone:
     was_published: bool
     had_row: bool = True
     """Whether a model row of it was ever written."""
-    had_node: bool = False
-    """Whether a row of the graph may have been written."""
 
 
 @dataclass(frozen=True)

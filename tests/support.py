@@ -273,6 +273,7 @@ def publish(servers: str, topic: str, clicks: Iterable[tuple[bytes, bytes | None
     producer = Producer(
         {
             "bootstrap.servers": servers,
+            "enable.idempotence": True,  # a batch that is sent again keeps its place
             "linger.ms": 5,
             "partitioner": "murmur2_random",
             "queue.buffering.max.messages": 1_000_000,

@@ -19,7 +19,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.graph.slabs import LINE, UNIT, UNWRITTEN, WRITTEN, Slabs, give, shrink, take
+from core.graph.slabs import LINE, UNIT, UNWRITTEN, Slabs, give, shrink, take
 from core.kernels.lanes import SOURCES, pointers
 
 NEVER = np.iinfo(np.int64).min
@@ -90,6 +90,8 @@ def _drop(dead, graph, commit, sources=SOURCES):  # type: ignore[no-untyped-def]
             shrink(graph, a, kept)
         if dead[a]:
             _clear(graph, a)
+            # Its row may be written, and it may live on: by its model row, or as it is born again.
+            graph.changed[a] = UNWRITTEN if commit != LIVE else 0
 
 
 @nb.njit(cache=True, nogil=True)
@@ -313,7 +315,7 @@ class Graph:
         return np.flatnonzero(self.changed & bit).astype(np.int32)
 
     def written(self, slots: NDArray[np.integer], bit: int) -> None:
-        self.changed[slots] = self.changed[slots] & ~np.uint8(bit) | np.uint8(WRITTEN)
+        self.changed[slots] &= ~np.uint8(bit)
 
     def relabel(self, order: NDArray[np.int64], new: NDArray[np.int32]) -> None:
         """Make slot `order[i]` slot i. Arcs to dropped slots (`new` is -1) must be gone."""

@@ -23,8 +23,6 @@ INLINED = nb.njit(forceinline=True)
 LOCAL, TOPIC = 1, 2
 """Bits of `changed`: the row is not yet written as it is to the state folder, or to the topic."""
 UNWRITTEN = LOCAL | TOPIC
-WRITTEN = 4
-"""Bit of `changed`: some state of the row may be in the topic."""
 
 
 class Slabs(NamedTuple):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from core.catalogue import Catalogue
 from core.graph.graph import AHEAD, NEVER
-from core.graph.slabs import TOPIC, UNWRITTEN, WRITTEN
+from core.graph.slabs import TOPIC, UNWRITTEN
 from core.ids.vocabulary import decode, encode
 
 PART = 5000
@@ -129,7 +129,7 @@ def load_nodes(
             cut[is_ahead], landmark[is_ahead], own[is_ahead],
         )  # fmt: skip
         ahead.append(later)
-        g.changed[own] = [WRITTEN if node.is_swept else WRITTEN | TOPIC for _, node in part]
+        g.changed[own] = [0 if node.is_swept else TOPIC for _, node in part]
         g.changed[own[is_foreign]] |= UNWRITTEN
         c.born_round[own] = [node.born_round for _, node in part]
         c.born_rank[own] = [node.born_rank for _, node in part]
@@ -144,8 +144,8 @@ def _power(node: Node, scale: Scale) -> float:
     one, that loses nothing, where the half-life is the same."""
     if node.half_life == scale.half_life:
         return float((node.landmark - scale.landmark) // scale.half_life)
-    now = (scale.now - scale.landmark) / scale.half_life
-    return now - (scale.now - node.landmark) / node.half_life
+    at = max(scale.now, node.seen)  # it may have clicks that came later
+    return (at - scale.landmark) / scale.half_life - (at - node.landmark) / node.half_life
 
 
 def _times(weights: NDArray[np.float32], power: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -3,174 +3,84 @@
     .venv/bin/python ops/bench/online_retail.py EVENTS ITEMS > ops/results/online-retail.md
 
 EVENTS and ITEMS are `events.tsv.gz` and `items.tsv.gz` of the UCI Online Retail data (user, item,
-unix ms, event type; and item, description). Three runs, one after the other: `replay` without
+unix ms, event type; and item, description). Four runs, one after the other: `replay` without
 Kafka; a worker that finds the whole log waiting; a worker while the log is published at 5,000
-clicks a second. Needs Java 17 and Maven, or KAFKA_BOOTSTRAP_SERVERS; takes some seven minutes on
-two cores.
+clicks a second, and once more with shorter commits. Needs Java 17 and Maven, or
+KAFKA_BOOTSTRAP_SERVERS; takes some ten minutes on two cores.
 """
 
-import json
+import gzip
 import os
 import platform
 import re
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "kafka"))
-from broker import Broker, free_port
+from worker import Worker, a_kafka, as_options, say, walkstream
 
 COLUMNS = "user_id,item_id,ts,event_type"
 SETTINGS = ["graph.half_life=180d", "topics.partitions=4"]
 RATE = 5000
+SHORT = "commit.seconds=0.3"
 PRODUCTS = ["85123A", "22423", "84879", "20725", "22960"]
-
-
-def walkstream(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "streamer.cli", *arguments]
-
-
-def settings(*more: str) -> list[str]:
-    return [part for setting in [*SETTINGS, *more] for part in ("--set", setting)]
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-class Worker:
-    """A worker with topics and a state folder of its own, watched through its metrics."""
-
-    def __init__(self, name: str, bootstrap: str, folder: Path) -> None:
-        self.port, self.state = free_port(), folder / name
-        topics = ("clicks", "items", "item_vectors", "model_state", "transitions", "dead_letters")
-        self.settings = settings(
-            f"app.name={name}",
-            f"kafka.bootstrap.servers={bootstrap}",
-            f"state.dir={self.state}",
-            f"metrics.port={self.port}",
-            *(f"topics.{topic}={name}.{topic}" for topic in topics),
-        )
-        subprocess.run(
-            walkstream("topics", "create", *self.settings), check=True, stdout=sys.stderr
-        )
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        process = subprocess.Popen(walkstream("worker", *self.settings))
-        try:
-            while self.metrics().get("walkstream_restore_progress") != 1.0:
-                if process.poll() is not None:
-                    sys.exit("the worker ended before it was running")
-                time.sleep(0.1)
-            yield
-            self.peak_mib = psutil.Process(process.pid).memory_info().rss / 2**20
-            self.peak_mib = max(self.peak_mib, peak(process.pid))
-        finally:
-            process.send_signal(signal.SIGTERM)
-            if process.wait(60) != 0:
-                sys.exit("the worker did not stop cleanly")
-
-    def publish(self, events: Path, *more: str) -> None:
-        command = walkstream("publish", str(events), "--columns", COLUMNS, *more, *self.settings)
-        subprocess.run(command, check=True, stdout=sys.stderr)
-
-    def wait(self, events: int) -> None:
-        """Until every record was learned from, left out, or made a dead letter."""
-        while self.taken() < events:
-            time.sleep(0.2)
-
-    def taken(self) -> float:
-        counters = [
-            f"walkstream_{name}_total" for name in ("events", "ignored_clicks", "dead_letters")
-        ]
-        found = self.metrics().items()
-        return sum(value for name, value in found if name.partition("{")[0] in counters)
-
-    def metrics(self) -> dict[str, float]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as page:
-                lines = page.read().decode().splitlines()
-        except OSError:
-            return {}
-        return {
-            name: float(value)
-            for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")
-        }
-
-    def staleness(self, share: float) -> float:
-        """A quantile of click sent to vector committed, in seconds, linear inside its bucket."""
-        bound = re.compile(r'walkstream_staleness_seconds_bucket\{le="(.+)"\}')
-        low, below = 0.0, 0.0
-        buckets = [(m[1], v) for n, v in self.metrics().items() if (m := bound.match(n))]
-        wanted = share * buckets[-1][1]
-        for edge, count in buckets:
-            if count >= wanted:
-                inside = (wanted - below) / (count - below)
-                return low + inside * (float(edge) - low)
-            low, below = float(edge), count
-        raise AssertionError("the last bucket holds all")
-
-    def neighbours(self, item: str) -> list[str]:
-        command = walkstream("query", item, "--state", str(self.state), "-k", "10", "--json")
-        answer = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-        return [neighbour["item"] for neighbour in answer["neighbours"]]
-
-
-def peak(pid: int) -> float:
-    """Peak resident memory of a process in MiB, where the system tells."""
-    status = Path(f"/proc/{pid}/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return int(found[1]) / 1024 if found else 0.0
 
 
 def replay(events: Path, folder: Path) -> str:
     out = folder / "replay"
     command = walkstream("replay", str(events), "--columns", COLUMNS, "--out", str(out))
-    done = subprocess.run([*command, *settings()], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, *as_options(SETTINGS)], check=True, capture_output=True, text=True
+    )
     return done.stdout.partition("try:")[0].strip()
 
 
-def measure(events: Path, items: Path, bootstrap: str, folder: Path) -> str:
-    import gzip
+def wait(worker: Worker, events: int) -> None:
+    while worker.taken() < events:
+        time.sleep(0.2)
 
+
+def measure(events: Path, items: Path, bootstrap: str, folder: Path) -> str:
     with gzip.open(events, "rt") as log:
         total = sum(1 for _ in log)
     with gzip.open(items, "rt") as catalogue:
         names = {row[0]: row[1] for row in (line.split("\t") for line in catalogue)}
 
-    say("1/3 replay")
+    say("1/4 replay")
     replayed = replay(events, folder)
 
-    say("2/3 a worker that finds the whole log waiting")
-    full = Worker("full", bootstrap, folder)
-    full.publish(events)
+    say("2/4 a worker that finds the whole log waiting")
+    full = Worker("full", bootstrap, folder, SETTINGS)
+    full.publish(events, "--columns", COLUMNS)
     with full.running():
         begin = time.perf_counter()
-        full.wait(total)
+        wait(full, total)
         seconds = time.perf_counter() - begin
-        got = full.metrics()
-    catch_up_memory = full.peak_mib
+        got, catch_up_memory = full.metrics(), full.peak_mib()
 
-    say(f"3/3 a worker at {RATE:,} clicks a second")
-    steady = Worker("steady", bootstrap, folder)
-    with steady.running():
-        steady.publish(events, "--rate", str(RATE))
-        steady.wait(total)
-        p50, p99 = steady.staleness(0.5), steady.staleness(0.99)
-        mean_commit = (
-            steady.metrics()["walkstream_commit_seconds_sum"]
-            / steady.metrics()["walkstream_commit_seconds_count"]
-        )
+    at_rate: list[tuple[str, str]] = []
+    for number, changed in ((3, ""), (4, SHORT)):
+        say(f"{number}/4 a worker at {RATE:,} clicks a second {changed}")
+        steady = Worker(f"steady-{number}", bootstrap, folder, [*SETTINGS, *changed.split()])
+        with steady.running():
+            steady.publish(events, "--columns", COLUMNS, "--rate", str(RATE))
+            wait(steady, total)
+            p50, p99 = steady.staleness(0.5), steady.staleness(0.99)
+            mean = steady.total("commit_seconds_sum") / steady.total("commit_seconds_count")
+            vectors, peak = steady.total("published_vectors_total"), steady.peak_mib()
+        where = f"at {RATE:,} clicks/s" + (f", `{changed}`" if changed else "")
+        at_rate += [
+            (f"staleness p50 / p99 {where}", f"{p50:.2f} / {p99:.2f} s"),
+            (
+                f"mean seconds of a commit, vectors published {where}",
+                f"{mean:.3f} s, {vectors:,.0f}",
+            ),
+            (f"peak memory of the worker {where}", f"{peak:,.0f} MiB"),
+        ]
 
     dead = sum(v for n, v in got.items() if n.startswith("walkstream_dead_letters_total"))
     transactions = got['walkstream_transactions_total{outcome="committed"}']
@@ -186,10 +96,7 @@ def measure(events: Path, items: Path, bootstrap: str, folder: Path) -> str:
         ("vectors published", f"{got['walkstream_published_vectors_total']:,.0f}"),
         ("transactions committed", f"{transactions:,.0f}"),
         ("peak memory of the worker", f"{catch_up_memory:,.0f} MiB"),
-        (f"staleness p50 at {RATE:,} clicks/s", f"{p50:.2f} s"),
-        (f"staleness p99 at {RATE:,} clicks/s", f"{p99:.2f} s"),
-        (f"mean seconds of a commit at {RATE:,} clicks/s", f"{mean_commit:.3f} s"),
-        ("peak memory of the worker at that rate", f"{steady.peak_mib:,.0f} MiB"),
+        *at_rate,
     ]
     stages = re.compile(r'walkstream_stage_seconds_total\{stage="(.+)"\}')
     shares = ", ".join(
@@ -222,13 +129,8 @@ def main() -> None:
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     events, items = Path(sys.argv[1]), Path(sys.argv[2])
-    with tempfile.TemporaryDirectory() as folder:
-        given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
-        if given:
-            print(measure(events, items, given, Path(folder)))
-        else:
-            with Broker() as broker:
-                print(measure(events, items, broker.bootstrap, Path(folder)))
+    with tempfile.TemporaryDirectory() as folder, a_kafka() as bootstrap:
+        print(measure(events, items, bootstrap, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Faults that a network makes, in numbers that no test suite has the time for.
 
-    ops/chaos --seed 1 --commits 1000 --starts 200
+    ops/chaos --seed 1 --commits 1000 --kills 50 --starts 200
 
 Each scenario runs real workers on a real Kafka behind a proxy that delays, cuts and reorders what
 they say, and then counts: every click once, every commit whole. It ends with 1 if anything was lost
@@ -40,6 +40,7 @@ class Scenario(NamedTuple):
 
 SCENARIOS = [
     Scenario("late_commits", "commits", "commits while EndTxn comes late, and twice"),
+    Scenario("kills", "kills", "kills of a worker at random moments"),
     Scenario("first_starts", "starts", "first starts while answers to ListOffsets come late"),
 ]
 

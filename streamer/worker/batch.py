@@ -82,7 +82,8 @@ def records_of(config: Config, space: Space, batch: Batch) -> Iterator[Send]:
         version = records.VERSION_HEADER, str(gone.version).encode()
         if gone.had_row:
             yield Send(state, gone.partition, gone.key, None, [*mark, version])
-        if gone.had_node:
+        # Whether a row of the graph was ever written, no restart can know.
+        if records.is_item(gone.key):
             yield Send(state, gone.partition, records.graph_key(gone.key), None, mark)
     # A version record stands behind all rows of its commit: readers rely on it.
     for partition, counter in changes.versions.items():

@@ -82,6 +82,8 @@ class Reader:
         messages = self.consumer.consume(n, timeout)
         if len(messages) < n:
             self._stalls.look(self.expected)
+            # Only here: a worker that is busy asks for nothing, and waits for nobody.
+            self._waits.announce(self.expected, self._ends, dict(self._known_ends(self.expected)))
         # Each question to a message costs: what is all well is asked in one go.
         if any(map(Message.error, messages)):
             return self._without_events(messages)
@@ -104,16 +106,18 @@ class Reader:
 
         `ends` are ends that are known from elsewhere. If `all_taken`, all that was consumed is
         before the offsets: then the position, which also gets past the markers of transactions,
-        is as far as they are. An open transaction that holds them back is told in the log.
+        is as far as they are.
         """
-        until = dict(ends)
-        for where in offsets:
-            _, end = self.consumer.get_watermark_offsets(TopicPartition(*where), cached=True)
-            until[where] = max(end, ends[where])
-        self._waits.announce(self.expected, self._ends, until)
-        for where, offset in offsets.items():
+        for where, end in self._known_ends(offsets):
+            offset = offsets[where]
             begin = max(offset, self.expected[where]) if all_taken else offset
-            yield where, max(0, until[where] - begin)
+            yield where, max(0, max(end, ends[where]) - begin)
+
+    def _known_ends(self, partitions: Iterable[Partition]) -> Iterator[tuple[Partition, int]]:
+        """The end of each partition as of the last answer to a fetch; negative before the first."""
+        for where in partitions:
+            _, end = self.consumer.get_watermark_offsets(TopicPartition(*where), cached=True)
+            yield where, end
 
     # -- what came -------------------------------------------------------------------------------
 

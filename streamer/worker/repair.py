@@ -55,7 +55,7 @@ def dead(
     places = hash_keys(vectors, partitions)[0].tolist() if vectors else []
     return [
         # A torn commit has used the next version already.
-        Gone(key, partition, newest + 2, records.is_item(key), True, records.is_item(key))
+        Gone(key, partition, newest + 2, records.is_item(key))
         for key, partition in sorted([*rows, *zip(vectors, places, strict=True)])
     ]
 
