@@ -28,8 +28,8 @@ from streamer.settings.sections import Config
 from streamer.state import folders, records
 from streamer.state import store as stores
 
-DAMAGED = b"damaged"
-"""Stands for the origin of a folder that cannot be read."""
+DAMAGED, NEEDED = b"damaged", b"needed"
+"""Stand for the origin of a folder that cannot be read, and of one that has more than Kafka."""
 LEAVE_SECONDS = 5.0
 """How much longer than a session brokers may need to notice that a member is gone."""
 
@@ -64,7 +64,7 @@ def _run(
         print("nothing was changed: leave out --dry-run to do it")
         return
     if not yes:
-        if origin in (stores.REPLAY, DAMAGED):
+        if origin in (stores.REPLAY, NEEDED, DAMAGED):
             raise ConfigError(
                 f"{path} cannot be rebuilt, or cannot say so: give --yes if it shall go"
             )
@@ -99,6 +99,8 @@ def _plan(config: Config, path: Path | None, origin: bytes | None, topics: bool)
         fate = "the next start rebuilds it from Kafka"
         if origin == stores.REPLAY:
             fate = "it comes from `walkstream replay`, no worker took it over: it is lost for good"
+        elif origin == NEEDED:
+            fate = "a repair or an adopted replay is not all in Kafka yet; the rest goes for good"
         elif origin == DAMAGED:
             fate = (
                 "it is damaged, and cannot say where it comes from: the next start of a worker "
@@ -137,6 +139,8 @@ def _inspect(path: Path) -> bytes | None:
         store = stores.Store(path)  # takes the lock that a worker holds
         known = store.meta(records.SPACE) or store.meta(stores.IDENTITY)
         origin = store.meta(stores.ORIGIN)
+        if origin != stores.REPLAY and store.holds_more:
+            origin = NEEDED
         store.close()
     except Exception as error:
         if "/LOCK:" in str(error):

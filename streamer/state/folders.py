@@ -16,6 +16,9 @@ from streamer.errors import CorruptState, Refused, WalkstreamError
 from streamer.state.rocks import CACHE, FAMILIES, FILES, Ahead, family_options
 from streamer.state.store import Store
 
+KEPT, MOVING = "kept", "moving"
+"""Folders within a state folder: the files of one that was too old, until it is made anew, and
+files on the way to there or back."""
 ATTEMPTS = 3
 """How often a reader opens a folder whose files its worker replaces meanwhile."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -73,6 +76,7 @@ def delete(path: Path) -> list[str]:
 
 def remove(path: Path) -> list[str]:
     """The same for a folder that this process made itself, and may have failed to close."""
+    drop_kept(path)
     for file in files(path):
         file.unlink()
     left = sorted(file.name for file in path.iterdir()) if path.exists() else []
@@ -91,6 +95,47 @@ def set_aside(path: Path) -> Path:
     for file in files(path):
         file.rename(aside / file.name)
     return aside
+
+
+def keep(path: Path) -> None:
+    """Move the files of RocksDB into a folder within this one, to make the state anew without them.
+
+    They come back with the next `put_back`, unless `drop_kept` says that they are not needed.
+    """
+    moving = path / MOVING
+    moving.mkdir(0o700, exist_ok=True)
+    for file in files(path):
+        file.rename(moving / file.name)
+    moving.rename(path / KEPT)
+
+
+def put_back(path: Path) -> bool:
+    """Put back what was kept, in place of what was made since. Returns whether there was any.
+
+    It may be killed anywhere, and so may `keep`: what is in MOVING belongs to what is beside it,
+    and what is in KEPT stands for all of it.
+    """
+    kept, moving = path / KEPT, path / MOVING
+    if kept.is_dir():
+        Rdict.destroy(str(path), Options(raw_mode=True))  # raises if a process has it open
+        for file in files(path):
+            file.unlink()
+        kept.rename(moving)
+    if not moving.is_dir():
+        return False
+    for file in files(moving):
+        file.rename(path / file.name)
+    moving.rmdir()
+    return True
+
+
+def drop_kept(path: Path) -> None:
+    """The state was made anew: what was kept of the old one goes."""
+    for kept in (path / KEPT, path / MOVING):
+        for file in files(kept):
+            file.unlink()
+        if kept.is_dir():
+            kept.rmdir()
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from streamer.state import packing, records
 from streamer.state.places import Moves, Places
 from streamer.state.places import bucket_prefix as bucket_prefix
 from streamer.state.places import cluster_prefix as cluster_prefix
-from streamer.state.records import Progress, Space
+from streamer.state.records import Marks, Progress, Space
 from streamer.state.rocks import CACHE, bytes_used, each, family_options, prepare_folder
 from streamer.state.rocks import FAMILIES as FAMILIES
 from streamer.state.rocks import Ahead as Ahead
@@ -187,6 +187,16 @@ class Store:
             topic, _, partition = key.removeprefix(TAIL).decode().rpartition("/")
             out[topic, int(partition)] = msgspec.msgpack.decode(value, type=int)
         return out
+
+    @property
+    def holds_more(self) -> bool:
+        """Whether it may have what Kafka has not: of a replay or a repair that is not all out."""
+        value, progress = self.meta(records.MARKS), self.progress().values()
+        return (
+            self.meta(REPAIR) is not None
+            or (value is not None and msgspec.msgpack.decode(value, type=Marks).needs_folder)
+            or (self.meta(ORIGIN) is not None and not any(one.round for one in progress))
+        )
 
     def age(self) -> float:
         """Seconds since the folder last took something from Kafka, by this machine's clock."""

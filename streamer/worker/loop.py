@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from confluent_kafka import Message
@@ -24,6 +25,7 @@ from streamer.kafka.clients import Partition
 from streamer.kafka.identity import Watch, identity
 from streamer.kafka.transactions import Transactions
 from streamer.settings.sections import Config
+from streamer.state import folders
 from streamer.watch import log as logs
 from streamer.watch.health import Health
 from streamer.watch.metrics import Metrics
@@ -192,6 +194,7 @@ class Worker:
         while self.by_count and self.outgoing.needs_folder and not self.stop.asked:
             self._round([], closes=True)  # no clicks come for it
         self._join()
+        folders.drop_kept(Path(config.state.dir))
         self.health.restored = 1.0
         self.metrics.identify(clients.identity(config), self.space.name)
         self.report.observe(at_once=True)

@@ -64,6 +64,8 @@ def open_store(config: Config, admin: AdminClient, now: Identity, accepted: Acce
     forget.check_reset(path)
     folders.check_ours(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if folders.put_back(path):
+        log.info("%s: an older state was to be made anew, and was not: it is back", path)
     store = Store(path)
     if store.meta(stores.IDENTITY) is None:
         entries = {stores.IDENTITY: msgspec.msgpack.encode(now.ids)}
@@ -82,14 +84,19 @@ def open_store(config: Config, admin: AdminClient, now: Identity, accepted: Acce
         store.close()
         raise
     limit = topics.DELETE_RETENTION_MS / 2000
-    if header.has_learned(store.progress()) and store.age() > limit:
-        if refold.marks(store).needs_folder:
-            log.warning("%s: older than %.0f s, deletions may be missing", path, limit)
-            return store
-        log.warning("%s: older than %.0f s, deletions may be missing: rebuilding", path, limit)
-        store.close()
-        folders.delete(path)
-        return open_store(config, admin, now, accepted)
+    if store.age() <= limit:
+        return store
+    told = f"{path}: older than {limit:.0f} s, deletions may be missing"
+    # What it has may be nowhere else, or be what is going to be published again.
+    if accepted.repair or accepted.loss or store.holds_more or header.void(config, store, now):
+        log.warning("%s", told)
+        return store
+    log.warning("%s: rebuilding", told)
+    store.close()
+    # Whether Kafka has all that is needed turns out on the way: it goes when the worker runs.
+    folders.keep(path)
+    store = Store(path)
+    store.set_meta({stores.IDENTITY: msgspec.msgpack.encode(now.ids)})
     return store
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,10 @@ from streamer.inspect import plot
 from streamer.kafka.identity import Identity
 from streamer.query import run as query
 from streamer.settings import load as config
-from streamer.state import records
+from streamer.state import folders, records
 from streamer.state import store as stores
 from streamer.state.folders import check_ours, delete, guarded, reading
-from streamer.state.records import Marks, Progress, progress_key
+from streamer.state.records import Layout, Marks, Progress, progress_key
 from streamer.state.store import Store
 from streamer.worker.header import Accepted
 from streamer.worker.restore import open_store
@@ -228,6 +229,90 @@ def test_a_folder_that_kafka_has_not_all_of_yet_never_goes_by_age(
             assert not after["rows"]
             assert not after["graph"]
             assert not store.progress()
+
+
+@pytest.fixture
+def old(learned: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "old"
+    shutil.copytree(learned, path)
+    age(path)
+    return path
+
+
+def rows_of(path: Path, admin: AdminClient, now: Identity, accepted: Accepted) -> int:
+    """How many rows a start finds in the folder."""
+    settings = [*SMALL, "topics.check=false", f"state.dir={path}"]
+    with open_store(config.load(None, settings, {}), admin, now, accepted) as store:
+        return len(store.everything("rows"))
+
+
+def test_a_folder_that_is_too_old_comes_back_until_it_was_made_anew(
+    old: Path, admin: AdminClient
+) -> None:
+    """The start that makes it anew may be refused, or killed, before it has all of it."""
+    with Store(old) as store:
+        rows = len(store.everything("rows"))
+    assert rows_of(old, admin, NOWHERE, Accepted()) == 0
+    assert rows_of(old, admin, NOWHERE, Accepted(loss=True)) == rows
+    assert rows_of(old, admin, NOWHERE, Accepted(repair=True)) == rows
+    assert rows_of(old, admin, NOWHERE, Accepted()) == 0
+    folders.drop_kept(old)
+    assert rows_of(old, admin, NOWHERE, Accepted(repair=True)) == 0
+    assert delete(old) == []
+
+
+def test_no_moment_of_the_change_loses_a_file(old: Path, tmp_path: Path) -> None:
+    """A process may be killed between any two moves."""
+    wanted = {file.name for file in folders.files(old)}
+    for change in (folders.keep, folders.put_back):
+        for most in range(2 * len(wanted) + 2):
+            copy = tmp_path / f"{change.__name__}-{most}"
+            shutil.copytree(old, copy)
+            if change is folders.put_back:
+                folders.keep(copy)
+                Store(copy).close()
+            with killed_after(most), suppress(KilledError):
+                change(copy)
+            with killed_after(1000):
+                folders.put_back(copy)
+            assert wanted <= {file.name for file in folders.files(copy)}
+            with Store(copy) as store:
+                assert store.progress()
+
+
+class KilledError(Exception):
+    """In place of a kill."""
+
+
+@contextmanager
+def killed_after(moves: int) -> Iterator[None]:
+    """Let so many files be renamed or deleted, and raise at the next one."""
+    left, rename, unlink = moves, Path.rename, Path.unlink
+
+    def counted(do: Any) -> Any:
+        def done(*arguments: Any) -> Any:
+            nonlocal left
+            if left == 0:
+                raise KilledError
+            left -= 1
+            return do(*arguments)
+
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", counted(rename))
+        patch.setattr(Path, "unlink", counted(unlink))
+        yield
+
+
+def test_a_folder_never_goes_by_age_where_a_topic_was_made_anew(
+    old: Path, admin: AdminClient
+) -> None:
+    was, now = (Identity("", {"transitions": Layout(name, 1)}) for name in ("one", "another"))
+    with Store(old) as store:
+        store.set_meta({stores.IDENTITY: msgspec.msgpack.encode(was.ids)})
+        rows = len(store.everything("rows"))
+    assert rows_of(old, admin, now, Accepted()) == rows
 
 
 def test_a_folder_that_holds_nothing_else_goes_whole(made: Path) -> None:
