@@ -39,8 +39,9 @@ LEVEL = 1
 """zlib's: the next ones take twice as long and save a twentieth."""
 CLICKS = 8000
 """Clicks of a record at most: some 150 kB."""
-DEPARTED = 20_000
-"""Items that left, of a record."""
+ID_BYTES = 400_000
+"""Bytes of the ids of a record at most, before compression. With 28 bytes of each click beside them
+a record stays below 1 MB, which is all that brokers and clients take by default."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -64,30 +65,53 @@ def pack(commit: int, before: int, rounds: Sequence[Evidence]) -> Iterator[bytes
     """The records of a commit, and which one had evidence before it. Rounds that did nothing are
     left out."""
     part: list[Evidence] = []
-    clicks = departed = 0
-    for one in _short(rounds):
-        if part and (clicks + len(one.clicks) > CLICKS or departed + len(one.gone) > DEPARTED):
+    clicks = size = 0
+    for one, ids in _short(rounds):
+        if part and (clicks + len(one.clicks) > CLICKS or size + ids > ID_BYTES):
             yield _packed(commit, before, part)
             before = commit
-            part, clicks, departed = [], 0, 0
+            part, clicks, size = [], 0, 0
         part.append(one)
-        clicks, departed = clicks + len(one.clicks), departed + len(one.gone)
+        clicks, size = clicks + len(one.clicks), size + ids
     if part:
         yield _packed(commit, before, part)
 
 
-def _short(rounds: Sequence[Evidence]) -> Iterator[Evidence]:
-    """The rounds that did something; one of very many clicks as several."""
+def _short(rounds: Sequence[Evidence]) -> Iterator[tuple[Evidence, int]]:
+    """The rounds that did something, each with the bytes of its ids; what is too much for a record
+    as several."""
     for one in filter(None, rounds):
-        n, unborn = len(one.clicks), dict(one.births)
-        if n <= CLICKS:
-            yield one
+        ids = _sizes(one.clicks.users) + _sizes(one.clicks.items)
+        left, ended = _sizes(one.gone), _sizes(one.forgotten)
+        size = int(ids.sum() + left.sum() + ended.sum())
+        if len(ids) <= CLICKS and size <= ID_BYTES:
+            yield one, size
             continue
-        for begin in range(0, n, CLICKS):
-            some = one.clicks.at(np.arange(begin, min(begin + CLICKS, n)))
+        # As they are folded again: sessions end, items leave, and then come the clicks.
+        number, nothing, unborn = one.round_number, Clicks.empty(), dict(one.births)
+        for begin, end, size in _parts(ended):
+            yield Evidence(number, (), one.forgotten[begin:end], nothing, {}), size
+        for begin, end, size in _parts(left):
+            yield Evidence(number, one.gone[begin:end], (), nothing, {}), size
+        for begin, end, size in _parts(ids):
+            some = one.clicks.at(np.arange(begin, end))
             births = {name: unborn.pop(name) for name in some.items if name in unborn}
-            gone, forgotten = (one.gone, one.forgotten) if begin == 0 else ((), ())
-            yield Evidence(one.round_number, gone, forgotten, some, births)
+            yield Evidence(number, (), (), some, births), size
+
+
+def _sizes(texts: Sequence[str]) -> NDArray[np.int64]:
+    return Texts.of(texts).sizes.astype(np.int64)
+
+
+def _parts(sizes: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+    """Spans that are short enough for a record, and the bytes of each."""
+    begin, behind = 0, np.cumsum(sizes)
+    while begin < len(sizes):
+        before = int(behind[begin] - sizes[begin])
+        end = int(np.searchsorted(behind, before + ID_BYTES, side="right"))
+        end = max(begin + 1, min(end, begin + CLICKS))
+        yield begin, end, int(behind[end - 1]) - before
+        begin = end
 
 
 def _packed(commit: int, before: int, rounds: Sequence[Evidence]) -> bytes:

@@ -224,8 +224,6 @@ class Swept(msgspec.Struct, frozen=True):
     """0 or 1: which records hold the sessions that were open."""
     parts: int
     """How many of them."""
-    older: int = 0
-    """How many the sweep before this one had."""
 
 
 class Part(msgspec.Struct, array_like=True):

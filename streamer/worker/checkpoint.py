@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from core.engine import Engine
-from core.graph.slabs import LOCAL
+from core.graph.slabs import LOCAL, TOPIC
 from core.graph.written import Node, Opened, Scale, load_nodes, load_sessions
 from streamer.errors import WalkstreamError
 from streamer.state import packing, records
@@ -27,6 +27,16 @@ def swept(store: Store, key: bytes) -> Swept | None:
     """Where the last sweep of this kind began: POINTER for the folder's, or `records.SWEPT`."""
     value = store.meta(key)
     return None if value is None else msgspec.msgpack.decode(value, type=Swept)
+
+
+def of(store: Store, engine: Engine, key: bytes) -> Sweeping:
+    """Sweeps of this kind, which go on behind what the folder knows of earlier ones."""
+    stored = {0: 0, 1: 0}
+    prefix = key + records.SESSIONS
+    for name, _ in store.scan("sessions", prefix):
+        turn, number = map(int, name.removeprefix(prefix).split(b"/"))
+        stored[turn] = max(stored[turn], number + 1)
+    return Sweeping(engine, LOCAL if key == POINTER else TOPIC, swept(store, key), stored)
 
 
 def all_swept(store: Store) -> dict[bytes, Swept]:
@@ -107,7 +117,7 @@ def save(store: Store, engine: Engine, commit: int, offset: int) -> int:
 
     Only while the engine is as it was after that commit.
     """
-    sweeping = Sweeping(engine, LOCAL, swept(store, POINTER))
+    sweeping = of(store, engine, POINTER)
     sweeping.begin(commit, offset)
     written = sweeping.take(commit, ALL, ALL)
     store.write_entries(as_entries(written, POINTER))

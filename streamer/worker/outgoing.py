@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from core.engine import Engine
 from core.graph.graph import NEVER
-from core.graph.slabs import LOCAL, TOPIC
+from core.graph.slabs import TOPIC
 from core.ids.vocabulary import decode
 from core.rounds import Changes, Evidence, Gone
 from streamer.decode.ahead import Window
@@ -18,7 +18,7 @@ from streamer.state.records import Marks
 from streamer.state.store import Store
 from streamer.worker import checkpoint, refold
 from streamer.worker.batch import Batch, Pending
-from streamer.worker.sweeping import Sweeping, as_entries
+from streamer.worker.sweeping import as_entries
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ class Outgoing:
         self.again: list[tuple[int, list[Evidence]]] = []
         """Evidence of commits before, with their numbers, that leaves with the next one."""
         self.needs_folder = refold.marks(store).needs_folder
-        self.topic = Sweeping(engine, TOPIC, checkpoint.swept(store, records.SWEPT))
-        self.folder = Sweeping(engine, LOCAL, checkpoint.swept(store, stores.POINTER))
+        self.topic = checkpoint.of(store, engine, records.SWEPT)
+        self.folder = checkpoint.of(store, engine, stores.POINTER)
         if self.needs_folder:
             engine.graph.changed[engine.graph.last_seen != NEVER] |= TOPIC
         self.dead: list[Gone] = []
@@ -94,7 +94,7 @@ class Outgoing:
         self.needs_folder = True
         self.store.set_meta({stores.HOLDS_ALL: b"\x01"})
         self._publishes_all_since = None
-        self.topic = Sweeping(self.engine, TOPIC, checkpoint.swept(self.store, records.SWEPT))
+        self.topic = checkpoint.of(self.store, self.engine, records.SWEPT)
 
     def batch(
         self, number: int, changes: Changes, pending: Pending, offsets: Mapping[Partition, int],

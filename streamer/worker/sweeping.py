@@ -20,7 +20,9 @@ from streamer.state import packing, records
 from streamer.state.records import Swept
 
 SESSIONS = 500
-"""Sessions of a record."""
+"""Sessions of a record at most."""
+PART_BYTES = 500_000
+"""Bytes of such a record at most: brokers and clients refuse one of 1 MB."""
 
 
 @dataclass
@@ -47,16 +49,21 @@ class Written:
 class Sweeping:
     """One sweep after the other. `bit` says what it writes to (`core.graph.slabs`)."""
 
-    def __init__(self, engine: Engine, bit: int, last: Swept | None) -> None:
+    def __init__(
+        self, engine: Engine, bit: int, last: Swept | None, stored: Mapping[int, int]
+    ) -> None:
+        """`stored` says of each turn how many records of sessions are there, of whatever sweep."""
         self.engine, self.bit = engine, bit
         self.last = last
         """Where the last one that is over began."""
+        self._stored = {0: 0, 1: 0} | dict(stored)
         self.ended = time.monotonic()
         self.began = time.monotonic()
         self._sweep: Sweep | None = None
         self._begun: Swept | None = None
         self._snapshot: Snapshot | None = None
-        self._part = 0
+        self._taken = self._part = 0
+        """Sessions that were written, and their records."""
 
     @property
     def is_under_way(self) -> bool:
@@ -86,11 +93,10 @@ class Sweeping:
         scale = self.engine.scale
         self._begun = Swept(
             commit, offset, clock.time, clock.landmark, scale.half_life, clock.partitions.tolist(),
-            self.engine.round_number, 0 if self.last is None else 1 - self.last.turn,
-            -(-len(self._snapshot) // SESSIONS), 0 if self.last is None else self.last.parts,
+            self.engine.round_number, 0 if self.last is None else 1 - self.last.turn, 0,
         )  # fmt: skip
         self._sweep = Sweep(self.bit)
-        self._part = 0
+        self._taken = self._part = 0
         self.began = time.monotonic()
         self.engine.sweeps.append(self._sweep)
 
@@ -101,12 +107,11 @@ class Sweeping:
         sweep, begun, snapshot = self._sweep, self._begun, self._snapshot
         if sweep is None or begun is None or snapshot is None:
             return out
-        while self._part < begun.parts and rows > 0 and size > 0:
-            begin = self._part * SESSIONS
-            key = records.sessions_key(begun.turn, self._part)
-            value = packing.pack_sessions(begun.commit, snapshot.part(begin, begin + SESSIONS))
-            out.sessions[key] = value
+        while self._taken < len(snapshot) and rows > 0 and size > 0:
+            value = self._next_sessions(snapshot, begun.commit)
+            out.sessions[records.sessions_key(begun.turn, self._part)] = value
             self._part, rows, size = self._part + 1, rows - 1, size - len(value)
+        self._stored[begun.turn] = max(self._stored[begun.turn], self._part)
         catalogue = self.engine.catalogue
         while rows > 0 and size > 0:
             slots = sweep.take(self.engine.graph, min(rows, 100))
@@ -116,15 +121,30 @@ class Sweeping:
             out.graph |= {key: packing.pack_node(node) for key, node in found}
             rows -= len(slots)
             size -= sum(len(out.graph[key]) for key, _ in found)
-        if self._part == begun.parts and sweep.is_over(self.engine.graph):
-            older = 0 if self.last is None else self.last.older
-            for number in range(begun.parts, older):
-                out.sessions[records.sessions_key(begun.turn, number)] = None
-            out.swept = msgspec.msgpack.encode(begun)
+        if self._taken < len(snapshot) or not sweep.is_over(self.engine.graph):
+            return out
+        # Of an earlier sweep of this turn, which had more, or of one that a stop cut short.
+        while self._stored[begun.turn] > self._part and rows > 0:
+            self._stored[begun.turn] -= 1
+            out.sessions[records.sessions_key(begun.turn, self._stored[begun.turn])] = None
+            rows -= 1
+        if self._stored[begun.turn] == self._part:
+            self.last = msgspec.structs.replace(begun, parts=self._part)
+            out.swept = msgspec.msgpack.encode(self.last)
             self.engine.sweeps.remove(sweep)
-            self.last, self.ended = begun, time.monotonic()
+            self.ended = time.monotonic()
             self._sweep = self._begun = self._snapshot = None
         return out
+
+    def _next_sessions(self, snapshot: Snapshot, commit: int) -> bytes:
+        """A record of the next sessions, fewer where their ids are long."""
+        n = SESSIONS
+        while True:
+            value = packing.pack_sessions(commit, snapshot.part(self._taken, self._taken + n))
+            if len(value) <= PART_BYTES or n == 1:
+                self._taken += n
+                return value
+            n //= 2
 
 
 def as_entries(written: Written, pointer: bytes) -> Mapping[str, list[tuple[bytes, bytes | None]]]:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from core.engine import Engine
-from core.graph.slabs import LOCAL, TOPIC
 from core.quality import Quality
 from core.rounds import ROOM, Changes, Evidence, Inputs
 from core.rows import from_values, to_values
@@ -181,8 +180,7 @@ class Log:
 
 
 def sweeps_of(engine: Engine, store: Store) -> dict[bytes, Sweeping]:
-    bits = {records.SWEPT: TOPIC, POINTER: LOCAL}
-    return {key: Sweeping(engine, bit, checkpoint.swept(store, key)) for key, bit in bits.items()}
+    return {key: checkpoint.of(store, engine, key) for key in (records.SWEPT, POINTER)}
 
 
 @given(histories(), models, st.data())

@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 from core.clicks import Clicks
 from core.engine import Engine
 from core.graph.slabs import LOCAL, TOPIC
-from core.rounds import Inputs
-from core.settings import Duration
+from core.rounds import Evidence, Inputs
+from core.settings import Duration, SessionSettings
 from streamer.errors import WalkstreamError
-from streamer.state import records
+from streamer.state import packing, records
 from streamer.state.store import POINTER, Store
 from streamer.worker import checkpoint
-from streamer.worker.sweeping import Sweeping, as_entries
+from streamer.worker.sweeping import PART_BYTES, Sweeping, as_entries
 from tests.unit.state.made import SETTINGS, batches
+
+START = 1_700_000_000_000
 
 
 def remembered(engine: Engine) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def test_a_folder_without_a_checkpoint_has_none(store: Store) -> None:
 def test_the_newest_sweep_counts_be_it_of_the_folder_or_of_the_topic(store: Store) -> None:
     """Each says with which sessions it goes: the parts of the other are not mixed in."""
     engine = Engine(SETTINGS, 1)
-    topic, folder = Sweeping(engine, TOPIC, None), Sweeping(engine, LOCAL, None)
+    topic, folder = Sweeping(engine, TOPIC, None, {}), Sweeping(engine, LOCAL, None, {})
     later = {2: (topic, records.SWEPT), 3: (folder, POINTER), 4: (topic, records.SWEPT)}
     for n, clicks in enumerate(batches(4), 1):
         engine.step(Inputs(clicks))
@@ -145,7 +147,7 @@ def test_a_sweep_that_is_cut_short_leaves_the_one_before_it(store: Store) -> Non
     engine.step(Inputs(first))
     checkpoint.save(store, engine, 1, 0)
     rounds = [engine.step(Inputs(second)).evidence]
-    cut = Sweeping(engine, LOCAL, checkpoint.swept(store, POINTER))
+    cut = checkpoint.of(store, engine, POINTER)
     cut.begin(2, 1)
     store.write_entries(as_entries(cut.take(2, 20, checkpoint.ALL), POINTER))
     rounds.append(engine.step(Inputs(third)).evidence)
@@ -210,3 +212,91 @@ def test_an_item_that_left_and_was_described_again_in_one_commit_has_no_old_row(
     after = checkpoint.node(store, key)
     assert after is not None
     assert (after.clicked, after.neighbours) == (0, [])
+
+
+def folded(engine: Engine, users: list[str], items: list[str], time: int) -> Clicks:
+    n = len(users)
+    clicks = Clicks(users, items, np.full(n, time, np.int64), np.ones(n, np.float32))
+    engine.fold(clicks)
+    engine.round_number += 1
+    return clicks
+
+
+def swept_whole(store: Store, engine: Engine, commit: int, rows: int = 500) -> None:
+    """A sweep of the topic, with as many commits as it takes, of so many records each."""
+    sweeping = checkpoint.of(store, engine, records.SWEPT)
+    sweeping.begin(commit, 0)
+    while sweeping.is_under_way:
+        written = sweeping.take(commit, rows, checkpoint.ALL)
+        assert written.records <= rows + 1
+        store.write_entries(as_entries(written, records.SWEPT))
+
+
+def test_no_record_of_sessions_is_too_long_whatever_the_ids_are(store: Store) -> None:
+    engine = Engine(replace(SETTINGS, session=SessionSettings(gap=Duration(10**9))), 1)
+    rng = np.random.default_rng(1)
+    users = [rng.bytes(250).hex() for _ in range(300)]
+    for _ in range(20):
+        folded(engine, users, [rng.bytes(250).hex() for _ in users], START)
+    swept_whole(store, engine, 1)
+    values = store.everything("sessions").values()
+    assert max(map(len, values)) <= PART_BYTES
+    assert len(values) > 1
+    assert checkpoint.sessions(store) == 300
+    loaded = Engine(engine.settings, 1)
+    checkpoint.load(store, loaded)
+    loaded.load_rows([])
+    assert remembered(loaded)["sessions"] == remembered(engine)["sessions"]
+
+
+def test_users_of_a_sweep_that_was_cut_short_do_not_stay(store: Store) -> None:
+    """A stop in the middle of one, at the peak of a day, and then quiet hours."""
+    engine, gap = Engine(SETTINGS, 1), int(SETTINGS.session.gap)
+    for hour in range(2):
+        folded(engine, [f"early-{n}" for n in range(400)], ["a"] * 400, START + hour * 2 * gap)
+        swept_whole(store, engine, hour + 1)
+    peak = [f"peak-{n}" for n in range(5000)]
+    folded(engine, peak, ["a"] * 5000, START + 4 * gap)
+    cut = checkpoint.of(store, engine, records.SWEPT)
+    cut.begin(3, 0)
+    store.write_entries(as_entries(cut.take(3, 9, checkpoint.ALL), records.SWEPT))
+    for hour in range(2):
+        folded(engine, [f"late-{n}" for n in range(40)], ["a"] * 40, START + (6 + 2 * hour) * gap)
+        swept_whole(store, engine, hour + 4, rows=5)
+    left = [
+        user
+        for value in store.everything("sessions").values()
+        for user in packing.unpack_sessions(value)[1].users
+    ]
+    assert len(left) == 80
+    assert not set(left) & set(peak)
+
+
+@pytest.mark.parametrize("days", [2, 14])
+def test_another_half_life_takes_items_alike_that_were_swept_at_different_times(
+    store: Store, days: int
+) -> None:
+    """A row that was swept late has clicks that came after the sweep began."""
+    day = 86_400_000
+    graph = replace(SETTINGS.graph, half_life=Duration(7 * day), horizon=Duration(10_000 * day))
+    engine, commits = Engine(replace(SETTINGS, graph=graph), 1), range(1, 21)
+    topic, clicks = checkpoint.of(store, engine, records.SWEPT), []
+    for commit in commits:
+        clicks.append(folded(engine, ["u", "v"], ["early", "late"], START + commit * day))
+        if commit == 1:
+            topic.begin(1, 0)
+        if commit in (1, 20):
+            written = topic.take(commit, 2 if commit == 1 else 10, checkpoint.ALL)
+            store.write_entries(as_entries(written, records.SWEPT))
+    assert {one.cut for _, one in checkpoint.nodes(store)} == {1, 20}
+    loaded = Engine(replace(SETTINGS, graph=replace(graph, half_life=Duration(days * day))), 1)
+    checkpoint.load(store, loaded)
+    for commit in commits[1:]:
+        loaded.fold_again(Evidence(commit, (), (), clicks[commit - 1], {}), commit)
+    loaded.load_rows([])
+    early, late = (
+        float(loaded.graph.clicked[loaded.vocabulary.intern([name])[0]])
+        for name in ("early", "late")
+    )
+    # One has aged by the old half-life until the end of the sweep, and the other until its start.
+    assert 0.25 < early / late < 4

@@ -81,15 +81,50 @@ def test_what_is_packed_comes_back(commit: list[Evidence], number: int, before: 
 def test_a_long_commit_has_several_records_each_of_which_names_the_one_before() -> None:
     (clicks,) = batches(1, size=3000)
     nothing = Evidence(2, [], [], Clicks.empty(), {})
-    gone = [Evidence(6, [f"i{n}" for n in range(15_000)], [], Clicks.empty(), {}),
-            Evidence(7, [f"j{n}" for n in range(15_000)], [], Clicks.empty(), {})]  # fmt: skip
+    gone = [Evidence(6, [f"i{n}" for n in range(50_000)], [], Clicks.empty(), {}),
+            Evidence(7, [f"j{n}" for n in range(50_000)], [], Clicks.empty(), {})]  # fmt: skip
     commit = [Evidence(n, [], [], clicks, {}) for n in (1, 3, 4, 5)]
     packed = list(evidence.pack(9, 4, [commit[0], nothing, *commit[1:], *gone]))
     found = [evidence.unpack(record) for record in packed]
-    # 8,000 clicks, or 20,000 items that left, of a record at most; a round is never cut.
+    # 8,000 clicks, or ids of 400 kB, of a record at most; a round that fits into one is never cut.
     assert [[one.round_number for one in part] for _, _, part in found] == [[1, 3], [4, 5, 6], [7]]
     assert [(n, before) for n, before, _ in found] == [(9, 4), (9, 9), (9, 9)]
-    assert max(map(len, packed)) < 200_000
+    assert max(map(len, packed)) < 400_000
+
+
+@pytest.mark.parametrize("shares", ["none", "users"])
+def test_no_record_is_too_long_whatever_the_ids_are(shares: str) -> None:
+    """Brokers and clients refuse one of 1 MB, and no restart would make it shorter."""
+    rng = np.random.default_rng(1)
+
+    def texts(n: int, size: int) -> list[str]:
+        return [rng.bytes(size // 2).hex() for _ in range(n)]
+
+    n, size = 2000, 512
+    users = texts(n, size) if shares == "none" else texts(1, size) * n
+    long = Clicks(
+        Texts.of(users), Texts.of(texts(n, size)), rng.integers(0, 2**40, n),
+        rng.random(n).astype(np.float32), rng.integers(1, 2**63, n).astype(np.uint64),
+        rng.integers(0, 99, n).astype(np.int32), rng.integers(0, 2**62, n),
+    )  # fmt: skip
+    born = {item: rank for rank, item in enumerate(long.items)}
+    commit = [
+        Evidence(1, texts(1700, size), texts(900, size), long, born),
+        Evidence(2, texts(1700, size), [], Clicks.empty(), {}),
+    ]
+    packed = list(evidence.pack(9, 4, commit))
+    assert max(map(len, packed)) < 900_000
+    found = [evidence.unpack(record) for record in packed]
+    assert [before for _, before, _ in found] == [4] + [9] * (len(packed) - 1)
+    parts = [one for _, _, part in found for one in part]
+    assert [one.round_number for one in parts] == sorted(one.round_number for one in parts)
+    for name in ("gone", "forgotten"):
+        told = [text for one in parts for text in getattr(one, name)]
+        assert told == [text for one in commit for text in getattr(one, name)]
+    assert {k: v for one in parts for k, v in one.births.items()} == born
+    clicks = Clicks.joined([one.clicks for one in parts])
+    whole = Evidence(1, [], [], clicks, {})
+    assert plain(whole) == plain(Evidence(1, [], [], long, {}))
 
 
 def test_a_click_takes_a_few_bytes() -> None:
