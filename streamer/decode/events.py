@@ -65,6 +65,11 @@ __all__ = [
 ]
 
 
+MANY_BAD = 20
+"""A record with more bad clicks than this, and fewer good ones than bad, is one dead letter: a few
+bytes could ask for ten thousand otherwise, and all of a round are in one transaction."""
+
+
 class Bad(NamedTuple):
     """What of a batch is not used, and why."""
 
@@ -260,6 +265,13 @@ class Decoder:
                 error = TooManyParts(f"more than {MAX_PARTS}", "clicks in arrays")
                 bad.append(Bad(record, None, value, Reason.OVERSIZED, str(error)))
                 return 0
+        if MANY_BAD < len(not_good) > len(good) + unwanted:
+            why = (
+                f"{len(not_good)} of its {clicks} clicks are bad, so that none of them counts; "
+                f"the first: {not_good[0].message}"
+            )
+            bad.append(Bad(record, None, value, not_good[0].reason, why))
+            return 0
         rows += good
         bad += not_good
         return unwanted

@@ -11,6 +11,7 @@ import pytest
 from broker import free_port
 from confluent_kafka import Message
 
+from streamer.decode.events import MANY_BAD
 from streamer.demo.shop import Shop
 from tests.support import START_MS, App, as_records, wait_until
 
@@ -55,7 +56,7 @@ def test_records_of_too_many_clicks_do_not_stop_a_worker(kafka: str, tmp_path: P
 
 @pytest.mark.timeout(300)
 def test_a_long_key_is_not_repeated_for_every_bad_click(kafka: str, tmp_path: Path) -> None:
-    key, n = b"k" * 100_000, 2000
+    key, n = b"k" * 100_000, MANY_BAD
     with App(kafka, tmp_path, {"topics.partitions": 1}) as app:
         app.publish([(key, b"[" + b",".join([BAD] * n) + b"]"), *CLICKS])
         app.run_to_end()
@@ -95,7 +96,8 @@ def test_a_transaction_that_took_too_long_is_no_other_worker(kafka: str, tmp_pat
         "kafka.transaction.timeout.ms": 1000,
         "kafka.session.timeout.ms": 120_000,
     }
-    many_bad = (b"k", b"[" + b",".join([BAD] * 10_000) + b"]")
+    # No fewer good ones than bad ones, or all of it would be one letter.
+    many_bad = (b"k", b"[" + b",".join([BAD, GOOD] * 5000) + b"]")
     with App(kafka, tmp_path, settings) as app:
         dead_letters = app.config.topics.dead_letters
         worker = app.worker().running()

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from streamer.decode.events import Decoded, Decoder, Reason
+from streamer.decode.events import MANY_BAD, Decoded, Decoder, Reason
 from streamer.errors import ConfigError
 from streamer.settings import load
 from streamer.settings.sections import ClickSettings, EventSettings
@@ -225,3 +225,22 @@ def test_paths_that_lead_nowhere_are_wrong_settings(
     (tmp_path / "none.toml").write_text("")
     with pytest.raises(ConfigError, match=message):
         load.load(tmp_path / "none.toml", overrides, {})
+
+
+@pytest.mark.parametrize(("good", "letters"), [(MANY_BAD, 1), (MANY_BAD + 1, None)])
+def test_a_record_of_little_else_than_bad_clicks_is_one_dead_letter(
+    good: int, letters: int | None
+) -> None:
+    """A few bytes would ask for ten thousand otherwise, all in one transaction."""
+    bad = MANY_BAD + 1
+    value = msgspec.json.encode([{"user": "u"}] * bad + [order({"id": "a"})] * good)
+    (other, decoded) = decode(order({"id": "b"})), decode(value, order({"id": "b"}))
+    if letters is None:
+        assert [one.part for one in decoded.bad] == list(range(bad))
+        assert len(decoded.clicks) == good + 1
+        return
+    (letter,) = decoded.bad
+    assert (letter.record, letter.part, letter.value) == (0, None, value)
+    assert letter.message.startswith(f"{bad} of its {bad + good} clicks are bad")
+    assert items(decoded) == items(other)
+    assert decoded.records.tolist() == [1]
