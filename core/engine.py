@@ -289,7 +289,7 @@ class Engine:
         changes = Changes(
             keys=[encode(name) for name in self.vocabulary.names(slots)],
             partitions=c.partition[slots],
-            rows=self.model.pack(slots, self.clock.time, self.graph.last_seen),
+            rows=self.model.pack(slots, self.graph.last_seen),
             published=placed.published,
             vectors=placed.vectors,
             contexts=placed.contexts,
@@ -402,19 +402,19 @@ class Engine:
         g = self.graph
         half_life = int(self.settings.graph.half_life)
         self.clock.landmark = g.end_again(self.clock.landmark, half_life)
-        order, written = take_rows(self.catalogue, parts)
+        order, heard = take_rows(self.catalogue, parts)
         self._relabel(order)
         if self.clock.time != NEVER:
             # Items that came with attributes before any click have aged since the first one.
             unseen = g.last_seen[self.items] == NEVER
             g.last_seen[self.items[unseen]] = self.clock.time
         self.catalogue.recall_all()
-        self._find_what_waits(written)
+        self._find_what_waits(heard)
 
-    def _find_what_waits(self, written: NDArray[np.int64]) -> None:
+    def _find_what_waits(self, heard: NDArray[np.int64]) -> None:
         """What was to be written, and was not, before the process ended: it follows from the rows.
 
-        `written` int64 [slots] says when each row was.
+        `heard` int64 [slots] is the time of the last click that each row knows of.
         """
         c, items = self.model.columns, self.items
         alive = np.flatnonzero(c.alive)
@@ -425,7 +425,7 @@ class Engine:
         self.leaving.any_stale = bool(c.stale.any())
         if self.settings.publish.min_drift > 0:
             seen = self.graph.last_seen[items]
-            self.starts.behind = items[(seen != NEVER) & (seen > written[items])]
+            self.starts.behind = items[(seen != NEVER) & (seen > heard[items])]
 
 
 def _column(given: NDArray[Any] | None, kind: type[np.generic]) -> NDArray[Any]:

@@ -119,14 +119,11 @@ class Model:
             column = getattr(self.columns, name)
             column[slot] = column[old]
 
-    def pack(
-        self, slots: NDArray[np.int32], now: int, last_seen: NDArray[np.int64]
-    ) -> NDArray[np.void]:
-        """The packed rows of `slots`, written at `now` (ms)."""
+    def pack(self, slots: NDArray[np.int32], last_seen: NDArray[np.int64]) -> NDArray[np.void]:
+        """The packed rows of `slots`; last_seen int64 [slots] is the graph's."""
         r, c = self.rows, self.columns
         out = np.zeros(len(slots), self.dtype)
         out["format"] = FORMAT
-        out["written"] = now
         out["last_seen"] = last_seen[slots]
         for name in ("acc_v", "acc_u", "mix", "v", "u"):
             out[name] = getattr(r, name)[slots]

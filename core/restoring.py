@@ -19,21 +19,21 @@ def take_rows(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Give all nodes and all packed rows a row, and let the rest leave.
 
-    Returns the living slots in the order of birth, and when the row of each was written (ms).
+    Returns the living slots in the order of birth, and the time of the last click that the row of
+    each knows of (ms).
     """
     g, vocabulary = catalogue.graph, catalogue.vocabulary
     nodes = np.flatnonzero(g.last_seen != NEVER).astype(np.int32)
     _first_rows(catalogue, nodes[nodes < len(vocabulary)])
-    written = np.full(len(g.degree), NEVER)
+    heard = np.full(len(g.degree), NEVER)
     for keys, rows in parts:
         slots = vocabulary.intern([decode(key) for key in keys])
         catalogue.reserve()
-        if len(g.degree) > len(written):
-            more = np.full(len(g.degree) - len(written), NEVER)
-            written = np.concatenate([written, more])
+        if len(g.degree) > len(heard):
+            heard = np.concatenate([heard, np.full(len(g.degree) - len(heard), NEVER)])
         _first_rows(catalogue, slots[~catalogue.model.columns.alive[slots]])
         catalogue.model.unpack(slots, rows)
-        written[slots] = rows["written"]
+        heard[slots] = rows["last_seen"]
         g.last_seen[slots] = np.maximum(g.last_seen[slots], rows["last_seen"])
     c = catalogue.model.columns
     dead = ~c.alive[: len(g.degree)]
@@ -43,7 +43,7 @@ def take_rows(
     g.find_one_sided()
     born = np.flatnonzero(c.alive[: len(vocabulary)])
     order = born[np.lexsort((c.born_rank[born], c.born_round[born]))]
-    return order, written[order]
+    return order, heard[order]
 
 
 def _first_rows(catalogue: Catalogue, slots: NDArray[np.int32]) -> None:

@@ -28,8 +28,7 @@ def row_dtype(dim: int, attribute_slots: int, tables: int) -> np.dtype[np.void]:
             ("born_round", "<i8"),  # birth: the order of slots
             ("born_rank", "<i4"),
             ("updates", "<i8"),  # times the item was a centre
-            ("written", "<i8"),  # the engine's clock when the row was written, ms
-            ("last_seen", "<i8"),  # decay time of its last click by then, ms
+            ("last_seen", "<i8"),  # decay time of its last click when it was written, ms
             ("described", "<u8"),  # hash of the attributes that it had, 0 for none
             ("acc_v", "<f4"),  # Adagrad's accumulators
             ("acc_u", "<f4"),

@@ -77,7 +77,7 @@ class Catalogue:
         return Changes(
             keys=[self.keys[slot] for slot in slots.tolist()],
             partitions=np.zeros(len(slots), np.int32),
-            rows=self.model.pack(slots, 0, self.last_seen),
+            rows=self.model.pack(slots, self.last_seen),
             published=placed.published,
             vectors=placed.vectors,
             contexts=placed.contexts,

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from core.engine import Engine
 from core.graph.written import load_nodes, nodes
@@ -24,8 +25,12 @@ def test_what_waits_when_a_process_ends_is_found_in_the_rows() -> None:
     assert step(again, []).keys == []
 
 
-def test_items_clicked_after_their_rows_were_written_are_learned_once_more() -> None:
+@pytest.mark.parametrize("is_late", [False, True])
+def test_items_clicked_after_their_rows_were_written_are_learned_once_more(is_late: bool) -> None:
+    """Also where another partition of the log is ahead of the one that the clicks are from."""
     engine = trained(settings())
+    if is_late:
+        engine.step(Inputs(clicks([("far", "ahead", 20_000)])))
     engine.publish_all()
     changes = step(engine, [])
     kept = nodes(engine.catalogue, engine.items, 1, engine.scale)
