@@ -77,14 +77,13 @@ class Model:
         )
 
     def reserve(self, n: int) -> None:
-        """Make room for slots below n."""
+        """Make room for slots below n, and no more: who asks has rounded it up."""
         have = len(self.columns.alive)
         if n > have:
-            more = max(1024, n + n // 2) - have
             for table in (self.rows, self.columns):
                 for f in fields(table):
                     old = getattr(table, f.name)
-                    grown = np.zeros((more, *old.shape[1:]), old.dtype)
+                    grown = np.zeros((n - have, *old.shape[1:]), old.dtype)
                     setattr(table, f.name, np.concatenate([old, grown]))
 
     def first_rows(
