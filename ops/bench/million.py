@@ -34,7 +34,10 @@ BULK = 10
 """Clicks of a record, and of a visitor, when the graph is filled."""
 AHEAD = 200_000
 """Records that may wait while the graph is filled."""
-FILLING = ["walks.per_node=1", "walks.length=2", "model.session_passes=0", "walks.replay=0"]
+FILLING = [
+    *("walks.per_node=1", "walks.length=2", "walks.replay=0"),
+    *("model.session_passes=0", "quality.sample=0"),
+]
 """Little is learned meanwhile: what is wanted of it are the arcs."""
 CLUSTERS = 65
 """Another number than the default, which makes a major update at a start."""
