@@ -56,7 +56,11 @@ def is_ours(path: Path) -> bool:
 
 
 def check_ours(path: Path) -> None:
-    """Refused if the folder has the database of another program."""
+    """Refused if the folder has the database of another program, or is that around a replay's."""
+    if files(path / "state") and not files(path):
+        raise Refused(
+            f"{path}: this folder is no state folder, it has one: let state.dir be {path / 'state'}"
+        )
     if (path / "CURRENT").exists() and not is_ours(path):
         raise Refused(
             f"{path}: there is a database in this folder that is not Walkstream's. Let state.dir "

@@ -1,12 +1,33 @@
-"""Whether a model is so old that the first click of today empties it.
+"""Whether items will leave for no click of theirs: as a model is old, or by other settings.
 
 Event time decides what leaves, and the wall clock never does; here it only informs.
 """
 
 import time
 
+from core.engine import Engine
+from core.graph.graph import NEVER
 from core.settings import DAY_MS, Duration
 from streamer.settings.load import spelled
+from streamer.wording import counted
+
+MANY = 0.02
+"""Share of the items: fewer may be on their way out anyway."""
+
+
+def shortened(engine: Engine) -> str | None:
+    """What to say where the settings of today let items leave at once; None if they do not."""
+    items, now = engine.items, engine.clock.time
+    horizon = engine.settings.graph.horizon_ms
+    seen = engine.graph.last_seen[items]
+    leave = int(((seen != NEVER) & (seen < now - horizon)).sum())
+    if now == NEVER or leave <= MANY * len(items):
+        return None
+    return (
+        f"{leave:,} of {counted(len(items), 'item')} were last clicked more than graph.horizon "
+        f"({spelled(Duration(horizon))}) before the newest click, and leave now: it was longer "
+        "before, or graph.half_life was, of which it is eight if it is 0"
+    )
 
 
 def warning(newest_ms: int, horizon_ms: int, now_ms: int | None = None) -> str | None:

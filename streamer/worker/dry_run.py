@@ -26,6 +26,7 @@ from streamer.kafka.members import other_members
 from streamer.kafka.newest import newest
 from streamer.settings.sections import Config
 from streamer.state import records
+from streamer.state import store as stores
 from streamer.state.folders import files, reading
 from streamer.state.model_state import reserved
 from streamer.state.records import Progress, Space
@@ -91,7 +92,10 @@ def _folder(
         console.print(f"{escape(str(path))}: no state folder yet: rows come from Kafka")
         return Known(None, {}, {}, {}, None)
     with reading(path) as store:
-        folder.check(config, store, now, accepted, admin)
+        if store.meta(stores.ORIGIN) == stores.REPLAY:
+            restore.check_replay(config, store, admin)
+        else:
+            folder.check(config, store, now, accepted, admin)
         if (space := store.space) is not None:
             space.check(Space.of(config.engine_settings, space.partitions), str(path))
         rows = counts.rows(store)[0]

@@ -119,8 +119,8 @@ _RENEWED = {
     ),
     "item_vectors": (
         TOLD,
-        f"{_AGAIN}: it lacks every vector that was published before, until the item moves again. "
-        "Start once with `walkstream worker --repair`, which publishes all of them",
+        f"{_AGAIN}: it lacks every vector that was published before. The worker publishes all of "
+        "them again when it starts",
     ),
     "model_state": (
         REPAIR,
@@ -217,6 +217,12 @@ def settle(
         store.set_meta({records.SPACE: msgspec.msgpack.encode(space)})
     _renew_folder(store, now)
     return space
+
+
+def lacks_vectors(space: Space, now: Identity) -> bool:
+    """Whether the topic of the vectors is another one than that which has all of them."""
+    was = space.topics["item_vectors"].id
+    return bool(was) and now.ids.get("item_vectors", was) != was
 
 
 def repaired(

@@ -147,6 +147,9 @@ class Worker:
             self.tail.header_from, self.group.consumer,
             partial(restore.starts, config, self.store, self.group, admin, accepted),
         )  # fmt: skip
+        if header.lacks_vectors(self.space, now):
+            repair.ask(self.store)  # a start that does not come to the end of it is not the last
+            accepted = accepted._replace(repair=True)
         # What a new header changed of the progress reaches the folder by way of Kafka.
         self.tail.catch_up(admin, self._progress_of(0.5, 0.5, self.group))
         self.engine = Engine(config.engine_settings, self.space.partitions, self.metrics.timed)
@@ -394,7 +397,8 @@ class Worker:
         per_second = self.config.publish.budget
         if not per_second or self.by_count:
             return self.config.commit.max_records
-        now, most = time.monotonic(), per_second * max(1.0, self.config.commit.seconds)
+        # A commit that took long has more to give; what nobody used for long is gone.
+        now, most = time.monotonic(), per_second * max(5.0, 2 * self.config.commit.seconds)
         self.allowance = min(self.allowance + per_second * (now - self.allowed), most)
         self.allowed = now
         return int(self.allowance)

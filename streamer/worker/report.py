@@ -195,10 +195,14 @@ class Departures:
             horizon = spelled(Duration(self.engine.settings.graph.horizon_ms))
             was = self.before
             moved = f"event time moved from {iso(was)} to" if was != NEVER else "event time is"
-            why += (
-                f": {expired:,} that nobody clicked for graph.horizon ({horizon}), because {moved} "
-                f"{iso(changes.time)}. If no click is that new, look at clicks.max_ahead"
-            )
+            why += f": {expired:,} that nobody clicked for graph.horizon ({horizon})"
+            if was == changes.time:
+                why += ", which was longer before. To keep the others, raise it again"
+            else:
+                why += (
+                    f", because {moved} {iso(changes.time)}. If no click is that new, look at "
+                    "clicks.max_ahead"
+                )
         if self.retired:
             why += f"; {self.retired:,} were retired by the items topic"
         return why

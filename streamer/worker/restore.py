@@ -71,7 +71,7 @@ def open_store(config: Config, admin: AdminClient, now: Identity, accepted: Acce
         entries = {stores.IDENTITY: msgspec.msgpack.encode(now.ids)}
         if store.meta(stores.ORIGIN) == stores.REPLAY:
             try:
-                _check_replay(config, store, admin)
+                check_replay(config, store, admin)
             except Refused:
                 store.close()
                 raise
@@ -100,7 +100,7 @@ def open_store(config: Config, admin: AdminClient, now: Identity, accepted: Acce
     return store
 
 
-def _check_replay(config: Config, store: Store, admin: AdminClient) -> None:
+def check_replay(config: Config, store: Store, admin: AdminClient) -> None:
     """Refused if this folder of `replay` cannot become the state of this worker.
 
     Nothing is written before this is sure: the folder may be all there is of a backfill.
@@ -240,8 +240,9 @@ def load_model(
     use = config.items.use
     engine.load_rows(rows, lambda item: tokens_of(store, item, use, recent()))
     old = age.warning(engine.clock.time, engine.settings.graph.horizon_ms)
-    if len(engine.items) and old:
-        log.warning(old)
+    for told in (old, age.shortened(engine)):
+        if len(engine.items) and told:
+            log.warning(told)
     manifest = store.meta(records.MANIFEST)
     newest = msgspec.msgpack.decode(manifest, type=records.Manifest).commit if manifest else 0
     return max([newest, *(p.commit for p in progress)])

@@ -224,17 +224,21 @@ def test_clicks_and_items_that_were_created_again_are_read_anew_once_that_is_acc
     store.close()
 
 
-def test_vectors_go_to_a_topic_that_was_created_again_by_a_repair(learned: App) -> None:
+def test_vectors_go_to_a_topic_that_was_created_again(learned: App) -> None:
+    """By the next start, whoever makes it, and though it is killed on the way."""
     vectors = learned.config.topics.item_vectors
     wanted = published(learned)
     assert len(wanted) > 50
     recreate(learned, vectors, partitions=3)
-    worker = learned.worker().running()
+    refused(learned.command("topics", "check"), f"{vectors}: its id was")
+    plan = {"point": "commit", "when": "before", "call": 1}
+    killed = learned.worker(plan=plan | {"marker": str(learned.folder / "killed")})
+    assert killed.wait() == -9, killed.output
+    assert newest_vectors(learned) == {}
+    worker = learned.worker()
+    worker.until(lambda: "repaired: all rows and vectors" in worker.output, "all vectors again")
     assert f"{vectors}: its id was" in worker.output
-    assert "--repair" in worker.output
     worker.stop()
-    assert newest_vectors(learned).keys() < wanted.keys()
-    repair(learned)
     assert newest_vectors(learned) == published(learned)
     assert published(learned).keys() == wanted.keys()
     worker = learned.worker().running()

@@ -170,6 +170,12 @@ def test_the_database_of_another_program_is_neither_opened_nor_moved(theirs: Pat
     assert {*before} <= {file.name for file in theirs.iterdir()}
 
 
+def test_what_a_replay_wrote_is_no_state_folder_but_has_one(learned: Path) -> None:
+    check_ours(learned)
+    with pytest.raises(Refused, match=f"let state.dir be {learned}"):
+        check_ours(learned.parent)
+
+
 # -- what is deleted -----------------------------------------------------------------------------
 
 

@@ -1,10 +1,15 @@
 """What the log says when much of the catalogue leaves, in one commit or in many."""
 
+from dataclasses import replace
+
 import pytest
 
 from core.clicks import Clicks
 from core.engine import Engine
+from core.graph.written import load_nodes, nodes
 from core.rounds import Inputs
+from core.settings import Duration
+from streamer.worker.age import shortened
 from streamer.worker.report import Departures
 from tests.unit.core.groups import HORIZON, START, settings, step
 
@@ -39,6 +44,25 @@ def test_over_a_tenth_that_expired_is_told_with_what_moved_the_clock() -> None:
     assert "because event time moved from 2023-11-14T22:13:20" in told
     assert "to 2023-11-14T22:15:28" in told
     assert "clicks.max_ahead" in told
+
+
+def test_a_shorter_horizon_is_told_of_at_the_start_and_as_the_reason() -> None:
+    engine = grown()
+    step(engine, [("v", "i0", HORIZON // 2)])
+    assert shortened(engine) is None
+    graph = replace(engine.settings.graph, horizon=Duration(HORIZON // 4))
+    again = Engine(replace(engine.settings, graph=graph))
+    again.clock = engine.clock
+    load_nodes(
+        again.catalogue, nodes(engine.catalogue, engine.items, 1, engine.scale), 1, engine.scale
+    )
+    again.load_rows([])
+    told = shortened(again) or ""
+    assert told.startswith("19 of 20 items were last clicked more than graph.horizon (16s)")
+    departures = Departures(again, again.clock.time)
+    why = departures.add(step(again, []), 0) or ""
+    assert why.startswith("19 of 20 items left: 19 that nobody clicked for graph.horizon (16s)")
+    assert "was longer before" in why
 
 
 def test_items_that_leave_over_many_commits_are_told_of_once() -> None:
