@@ -198,7 +198,8 @@ class Trial:
         self.worker.kill()
 
     def caught_up(self) -> None:
-        while self.worker.total("lag"):
+        """Until no more waits than visitors send in two seconds."""
+        while self.worker.total("lag") > 2 * RATE / VISIT:
             time.sleep(0.2)
 
     def restart(self) -> None:
