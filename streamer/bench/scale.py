@@ -278,7 +278,7 @@ def _bytes(world: World, n: int, changed: list[str]) -> Iterator[Result]:
 
 def _restart(world: World, n: int) -> Iterator[Result]:
     """From the folder, with a sweep that has just ended: rows, graph and sessions."""
-    world.outgoing.write_folder(world.commits)
+    checkpoint.save(world.store, world.engine, world.commits, 0)
     world.store.close()
     begin = time.perf_counter()
     with Store(Path(world.config.state.dir)) as store:

@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_ROWS = 2000
 """Rows of the graph that a commit writes to the state folder at most: ten milliseconds or so."""
+CHUNK = 20_000
+"""Rows that are written at a time at a stop."""
+FOLDER_SECONDS = 12.0
+"""How long the graph may take to be written at a stop, of the 30 s that supervisors give it."""
 SWEPT_ROWS = 500
 """Records of graph and sessions that a commit writes to `model-state` at most."""
 BYTES_A_CLICK = 20
@@ -149,9 +153,19 @@ class Outgoing:
             log.info("everything was published again by commit %d", number)
 
     def write_folder(self, commit: int) -> None:
-        """Write all that the folder does not have yet of graph and sessions, as of this commit."""
-        at = self.end()
+        """Write all that the folder does not have yet of graph and sessions, as of this commit.
+
+        It ends in time for the stop to be a clean one: what is left follows from the evidence.
+        """
+        at, until = self.end(), time.monotonic() + FOLDER_SECONDS
         for _ in range(2):  # the end of the one that is under way, and another from its beginning
             self.folder.begin(commit, at)
-            written = self.folder.take(commit, checkpoint.ALL, checkpoint.ALL)
-            self.store.write_entries(as_entries(written, stores.POINTER))
+            while self.folder.is_under_way:
+                if time.monotonic() > until:
+                    log.info(
+                        "%s: not all of the graph could be written in %.0f s: the next start folds "
+                        "what came since it was written last", self.store.path, FOLDER_SECONDS,
+                    )  # fmt: skip
+                    return
+                written = self.folder.take(commit, CHUNK, checkpoint.ALL)
+                self.store.write_entries(as_entries(written, stores.POINTER))
