@@ -15,6 +15,8 @@ from core.placing.clusters import unit_rows
 FORMAT = 3
 """Number of this layout, the first byte of each row."""
 
+_MARK = bytes([FORMAT])
+
 PUBLISHED = {"v": "pub_v", "u": "pub_u"}
 """The learned vectors, and what of them was last published."""
 
@@ -72,16 +74,16 @@ def to_values(rows: NDArray[np.void]) -> list[bytes]:
 
 def from_values(values: list[bytes], dtype: np.dtype[np.void]) -> NDArray[np.void]:
     """The inverse of `to_values`; ValueError if a value is no row of this layout."""
-    short = _short(dtype)
-    for value in values:
-        if not fits(value, dtype):
-            raise ValueError(
-                f"a model row of {len(value)} bytes, format {value[:1].hex() or 'none'}, where "
-                f"{short} or {dtype.itemsize} bytes of format {FORMAT:02x} are expected"
-            )
-    rows = np.frombuffer(b"".join(value.ljust(dtype.itemsize, b"\0") for value in values), dtype)
-    follows = np.flatnonzero([len(value) == short for value in values])
-    if len(follows):
+    short, whole = _short(dtype), dtype.itemsize
+    if any(value[:1] != _MARK or len(value) not in (short, whole) for value in values):
+        value = next(value for value in values if not fits(value, dtype))
+        raise ValueError(
+            f"a model row of {len(value)} bytes, format {value[:1].hex() or 'none'}, where "
+            f"{short} or {whole} bytes of format {FORMAT:02x} are expected"
+        )
+    rows = np.frombuffer(b"".join([value.ljust(whole, b"\0") for value in values]), dtype)
+    follows = np.fromiter(map(len, values), np.int64, len(values)) == short
+    if follows.any():
         rows = rows.copy()
         for learned, published in PUBLISHED.items():
             rows[published][follows] = _derived(rows[learned][follows])
@@ -100,4 +102,4 @@ def _short(dtype: np.dtype[np.void]) -> int:
 
 def _derived(learned: NDArray[np.float32]) -> NDArray[np.float16]:
     """The published vectors of items without attributes, and of attributes."""
-    return unit_rows(learned).astype("<f2")
+    return unit_rows(np.ascontiguousarray(learned)).astype("<f2")
