@@ -332,9 +332,11 @@ def battered(kafka: str, folder: Path) -> Iterator[Battered]:
         publisher = threading.Thread(target=trickle)
         publisher.start()
         moments = random.Random(11)
-        for _ in range(KILLS):
+        for number in range(KILLS):
             worker = app.worker()
-            time.sleep(moments.uniform(0.5, 4.5))
+            if number % 3:  # the others may still be restoring, however slow the machine is
+                worker.running()
+            time.sleep(moments.uniform(0.5, 3.0))
             assert worker.popen.poll() is None, worker.output
             worker.kill()
         assert sum(max(0, offset) for offset in app.group_offsets().values()) > 0
