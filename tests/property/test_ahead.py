@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from core.settings import DAY_MS, Duration
 from streamer.decode.ahead import WINDOW, Window
+from streamer.decode.events import MANY_BAD
 from streamer.decode.guarded import GuardedDecoder
 from streamer.settings.sections import ClickSettings, EventSettings
 
@@ -137,7 +138,11 @@ def test_a_first_record_that_is_dated_ahead_is_refused_rather_than_all_others() 
 
 def test_a_record_of_many_clicks_counts_once_and_keeps_those_that_are_good() -> None:
     values = [record(START + n) for n in range(WINDOW)]
-    values += [record(START, YEAR_2099, START + 1), record(*[YEAR_2099] * 50), record(START + 99)]
+    values += [
+        record(START, YEAR_2099, START + 1),
+        record(*[YEAR_2099] * MANY_BAD),
+        record(START + 99),
+    ]
     stamps = [YEAR_2099] * len(values)
     decoded = decoder()([None] * len(values), values, stamps)
     first, *others = decoded.bad
@@ -146,7 +151,7 @@ def test_a_record_of_many_clicks_counts_once_and_keeps_those_that_are_good() -> 
     assert "its time, 2099-01-01T00:00:00Z, is" in first.message
     assert "days ahead of 2025-10-09T" in first.message
     assert "clicks.max_ahead is 14 days" in first.message
-    assert [bad.record for bad in others] == [WINDOW + 1] * 50
+    assert [bad.record for bad in others] == [WINDOW + 1] * MANY_BAD
     assert decoded.records.tolist() == [*range(WINDOW), WINDOW, WINDOW, WINDOW + 2]
     assert decoded.clicks.times.tolist()[-3:] == [START, START + 1, START + 99]
 

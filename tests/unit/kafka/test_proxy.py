@@ -43,7 +43,11 @@ def receive(line: socket.socket) -> bytes:
     """The next frame; empty if the line broke."""
     try:
         head = line.recv(4, socket.MSG_WAITALL)
-        return line.recv(struct.unpack(">i", head)[0], socket.MSG_WAITALL) if head else b""
+        size, data = struct.unpack(">i", head)[0] if head else 0, b""
+        # A line with a time-out does not wait for all.
+        while len(data) < size and (more := line.recv(size - len(data))):
+            data += more
+        return data
     except OSError:
         return b""
 
