@@ -130,6 +130,10 @@ def _plan(config: Config, path: Path | None, origin: bytes | None, topics: bool)
 def _inspect(path: Path) -> bytes | None:
     """How the folder began (`store.ORIGIN`). Refused if it is no state folder, or in use."""
     refusal = f"{path}: this is no state folder of Walkstream, and reset does not touch it"
+    try:
+        folders.put_back(path)  # the state that counts, where it was not made anew yet
+    except Exception as error:
+        raise (_in_use(path) if "/LOCK:" in str(error) else error) from None
     if not folders.files(path):
         raise Refused(f"{refusal}: there is no database in it. Look at state.dir")
     # Opening writes to the folder: a database of another program must not be opened.

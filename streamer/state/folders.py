@@ -16,9 +16,9 @@ from streamer.errors import CorruptState, Refused, WalkstreamError
 from streamer.state.rocks import CACHE, FAMILIES, FILES, Ahead, family_options
 from streamer.state.store import Store
 
-KEPT, MOVING = "kept", "moving"
-"""Folders within a state folder: the files of one that was too old, until it is made anew, and
-files on the way to there or back."""
+KEPT, MOVING, DROPPED = "kept", "moving", "dropped"
+"""Folders within a state folder: the files of one that was too old, until it is made anew; files on
+the way to there or back; and files that are not needed any more."""
 ATTEMPTS = 3
 """How often a reader opens a folder whose files its worker replaces meanwhile."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -81,6 +81,7 @@ def delete(path: Path) -> list[str]:
 def remove(path: Path) -> list[str]:
     """The same for a folder that this process made itself, and may have failed to close."""
     drop_kept(path)
+    _empty(path / MOVING)
     for file in files(path):
         file.unlink()
     left = sorted(file.name for file in path.iterdir()) if path.exists() else []
@@ -135,11 +136,18 @@ def put_back(path: Path) -> bool:
 
 def drop_kept(path: Path) -> None:
     """The state was made anew: what was kept of the old one goes."""
-    for kept in (path / KEPT, path / MOVING):
-        for file in files(kept):
-            file.unlink()
-        if kept.is_dir():
-            kept.rmdir()
+    kept, dropped = path / KEPT, path / DROPPED
+    if kept.is_dir():
+        _empty(dropped)
+        kept.rename(dropped)  # at once: half of what was kept must never come back
+    _empty(dropped)
+
+
+def _empty(folder: Path) -> None:
+    for file in files(folder):
+        file.unlink()
+    if folder.is_dir():
+        folder.rmdir()
 
 
 @contextmanager

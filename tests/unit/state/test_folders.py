@@ -17,8 +17,9 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from rocksdict import Rdict
 
+from streamer.admin import reset
 from streamer.demo.shop import Shop
-from streamer.errors import CorruptState, Refused, WalkstreamError
+from streamer.errors import ConfigError, CorruptState, Refused, WalkstreamError
 from streamer.files import replay
 from streamer.files.readers import Source
 from streamer.inspect import folder as inspection
@@ -284,6 +285,38 @@ def test_no_moment_of_the_change_loses_a_file(old: Path, tmp_path: Path) -> None
             assert wanted <= {file.name for file in folders.files(copy)}
             with Store(copy) as store:
                 assert store.progress()
+
+
+def test_half_of_what_was_kept_never_comes_back(old: Path, tmp_path: Path) -> None:
+    """A process may be killed while it does away with what it no longer needs."""
+    wanted = {file.name for file in folders.files(old)}
+    for most in range(len(wanted) + 4):
+        copy = tmp_path / f"dropped-{most}"
+        shutil.copytree(old, copy)
+        folders.keep(copy)
+        with Store(copy) as store:
+            store.set_meta({b"made": b"anew"})
+        with killed_after(most), suppress(KilledError):
+            folders.drop_kept(copy)
+        if not folders.put_back(copy):
+            with Store(copy) as store:
+                assert store.meta(b"made") == b"anew"
+        else:
+            assert most == 0
+            assert wanted <= {file.name for file in folders.files(copy)}
+        assert delete(copy) == []
+
+
+def test_a_reset_asks_about_the_state_that_was_to_be_made_anew(old: Path) -> None:
+    with Store(old) as store:
+        store.set_meta({stores.REPAIR: b"1"})
+    folders.keep(old)
+    Store(old).close()
+    settings = [*SMALL, f"state.dir={old}"]
+    with pytest.raises(ConfigError, match="cannot be rebuilt"):
+        reset.run(config.load(None, settings, {}), topics=False, dry_run=False, yes=False)
+    with Store(old) as store:
+        assert store.everything("rows")
 
 
 class KilledError(Exception):
