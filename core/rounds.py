@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from core.clicks import Clicks
 from core.placing.placement import Placement
 from core.quality import Quality
+from core.rows import to_values
 
 ROOM = 20_000
 """Records of a commit at most, where nobody says otherwise."""
@@ -102,6 +104,11 @@ class Changes:
     """Rows that must be written again, and wait."""
     furthest: float = 0.0
     """How far the one that moved furthest of `waiting` did, in multiples of the drift."""
+
+    @cached_property
+    def values(self) -> list[bytes]:
+        """The packed rows as they are written, to the topic and to the state folder."""
+        return to_values(self.rows)
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,8 @@ class PublishSettings:
     """An item is published at most so often, unless it moved five times `min_drift`. A restart
     begins to count anew."""
     budget: int = 0
-    """Vectors published in a second at most, the ones that moved furthest first; 0: no bound."""
+    """Vectors published in a second at most, over five of them, the ones that moved furthest first;
+    0: no bound."""
     format: Literal["json", "msgpack"] = "json"
     """`msgpack` carries the vectors as little-endian float32 bytes."""
 

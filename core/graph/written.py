@@ -99,7 +99,7 @@ def load_nodes(
 
     A row of a later commit stays on the scale that it was written on until evidence comes there
     (`Graph.catch_up`). One that was written with another half-life is converted through the time
-    `scale.now`, which all rows have in common, and is to be written anew.
+    `scale.now`, or that of its last click if it came later, and is to be written anew.
     """
     g = catalogue.graph
     g.begin_again(begin)

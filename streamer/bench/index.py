@@ -21,7 +21,6 @@ from rocksdict import DBCompressionType, Rdict, WriteBatch
 from rocksdict import Options as RocksOptions
 
 from core.rounds import Changes
-from core.rows import to_values
 from streamer.bench.catalogue import Catalogue
 from streamer.bench.results import Options, Result, in_turns
 from streamer.query.index import Index, Mode
@@ -165,7 +164,7 @@ class Table:
                 self._buckets[key] = now
         run = self._db.executemany
         self._db.execute("begin")
-        values = zip(changes.keys, to_values(changes.rows), strict=True)
+        values = zip(changes.keys, changes.values, strict=True)
         run("insert or replace into rows values (?, ?)", values)
         run("delete from postings where place = ? and bucket = ? and key = ?", left)
         run("insert into postings values (?, ?, ?)", entered)
@@ -185,7 +184,7 @@ class Bare:
 
     def seconds(self, changes: Changes) -> float:
         """To put each row, and two short entries for each bucket that moved, in key order."""
-        rows = sorted(zip(changes.keys, to_values(changes.rows), strict=True))
+        rows = sorted(zip(changes.keys, changes.values, strict=True))
         short = [b"%017d" % n + key for n, key in enumerate(changes.keys)]
         moved = short * (2 * changes.bucket_moves // len(short) + 1)
         batch = WriteBatch(raw_mode=True)

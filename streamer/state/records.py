@@ -15,7 +15,7 @@ placement, marks, sessions, `swept` and forgotten users in partition 0.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Self
 from zlib import crc32
 
@@ -190,6 +190,11 @@ class Progress(msgspec.Struct, frozen=True):
     round: int
     window: Window | None = None
     """What is remembered of the times of its clicks (`decode.ahead`)."""
+
+
+def has_learned(progress: "Mapping[tuple[str, int], Progress]") -> bool:
+    """Whether a round is in the model, and not only where the first one begins."""
+    return any(one.round for one in progress.values())
 
 
 class Marks(msgspec.Struct, frozen=True):

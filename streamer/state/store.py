@@ -191,12 +191,18 @@ class Store:
     @property
     def holds_more(self) -> bool:
         """Whether it may have what Kafka has not: of a replay or a repair that is not all out."""
-        value, progress = self.meta(records.MARKS), self.progress().values()
-        return (
-            self.meta(REPAIR) is not None
-            or (value is not None and msgspec.msgpack.decode(value, type=Marks).needs_folder)
-            or (self.meta(ORIGIN) is not None and not any(one.round for one in progress))
-        )
+        return self.meta(REPAIR) is not None or self.marks.needs_folder or self.is_replay
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether this is a folder of `replay` that no worker has published yet."""
+        return self.meta(ORIGIN) is not None and not records.has_learned(self.progress())
+
+    @property
+    def marks(self) -> Marks:
+        """What the engine had under way."""
+        value = self.meta(records.MARKS)
+        return Marks(0, 0) if value is None else msgspec.msgpack.decode(value, type=Marks)
 
     def age(self) -> float:
         """Seconds since the folder last took something from Kafka, by this machine's clock."""
@@ -264,12 +270,14 @@ class Store:
         *,
         keys: Sequence[bytes] = (),
         rows: NDArray[np.void] | None = None,
+        values: Sequence[bytes] | None = None,
         gone: Sequence[tuple[bytes, int]] = (),
         families: Mapping[str, Iterable[Entry]] | None = None,
     ) -> None:
         """Apply rows, deletions (key, version) and entries of other families in one atomic batch.
 
-        None deletes an entry. ValueError if two rows have the same key.
+        `values` are the rows as bytes, where they are known. None deletes an entry. ValueError if
+        two rows have the same key.
 
         A row or deletion applies only if its version is newer than the stored row's, so the same
         record may be applied any number of times. When a row's cluster or buckets changed, the old
@@ -277,7 +285,8 @@ class Store:
         """
         batch = WriteBatch(raw_mode=True)
         if rows is not None:
-            keys, rows, at = self._put_rows(batch, keys, rows)
+            values = to_values(rows) if values is None else values
+            keys, rows, at = self._put_rows(batch, keys, rows, values)
         leaving = self._delete_rows(batch, gone) if gone else []
         for family, entries in (families or {}).items():
             self._put(batch, family, entries)
@@ -303,8 +312,9 @@ class Store:
                 batch.put(key, value, handle)
 
     def _put_rows(
-        self, batch: WriteBatch, keys: Sequence[bytes], rows: NDArray[np.void]
-    ) -> tuple[Sequence[bytes], NDArray[np.void], NDArray[np.int64]]:
+        self, batch: WriteBatch, keys: Sequence[bytes], rows: NDArray[np.void],
+        values: Sequence[bytes],
+    ) -> tuple[Sequence[bytes], NDArray[np.void], NDArray[np.int64]]:  # fmt: skip
         """Returns the rows that apply, and where the places have had them so far."""
         places = self._places_of(rows.dtype)
         at = places.find(keys)
@@ -314,13 +324,14 @@ class Store:
             raise ValueError("two rows of one write have the same key: only the newer may be given")
         newer = places.versions(at) < rows["version"]
         if not newer.all():
-            keys = [keys[n] for n in np.flatnonzero(newer).tolist()]
+            kept = np.flatnonzero(newer).tolist()
+            keys, values = [keys[n] for n in kept], [values[n] for n in kept]
             rows, at = rows[newer], at[newer]
         self._move(batch, places.moves(keys, at, rows))
         # With one key after the other RocksDB finds its way in memory sooner. For that, what the
         # keys begin with will do.
         order = np.array(keys, f"S{SORTED_BY}").argsort(kind="stable").tolist()
-        in_order = (map(column.__getitem__, order) for column in (keys, to_values(rows)))
+        in_order = (map(column.__getitem__, order) for column in (keys, values))
         each(batch.put, *in_order, repeat(self._handle["rows"]))
         return keys, rows, at
 
@@ -378,6 +389,7 @@ class Store:
         self.write(
             keys=changes.keys,
             rows=changes.rows,
+            values=changes.values,
             gone=[(g.key, g.version) for g in changes.gone],
             families=more,
         )

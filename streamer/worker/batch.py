@@ -8,7 +8,6 @@ import msgspec
 
 from core.ids.hashing import hash_keys
 from core.rounds import Changes, Evidence
-from core.rows import to_values
 from streamer import vectors as public
 from streamer.decode.ahead import Window
 from streamer.decode.deadletter import DeadLetter, Headers
@@ -75,7 +74,7 @@ def records_of(config: Config, space: Space, batch: Batch) -> Iterator[Send]:
     state, encode = topics.model_state, msgspec.msgpack.encode
     commit = records.commit_mark(config.app.name, batch.number)
     mark: Headers = [(records.COMMIT_HEADER, commit)]
-    rows = zip(changes.keys, to_values(changes.rows), changes.partitions.tolist(), strict=True)
+    rows = zip(changes.keys, changes.values, changes.partitions.tolist(), strict=True)
     for key, row, partition in rows:
         yield Send(state, partition, key, row, mark)
     for gone in changes.gone:

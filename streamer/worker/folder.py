@@ -69,6 +69,6 @@ def _has_model(config: Config, admin: AdminClient) -> bool:
                 return True
             if key.startswith(records.PROGRESS):
                 progress = msgspec.msgpack.decode(value, type=Progress)
-                if header.has_learned({(topic, 0): progress}):
+                if records.has_learned({(topic, 0): progress}):
                     return True
     return False

@@ -173,7 +173,7 @@ def settle(
     header, known = store.space, folder_ids(store)
     renewed = _renewed(store, now)
     wanted = Space.of(config.engine_settings, now.topics["model_state"].partitions)
-    adopts = header is not None and is_replay(store) and not header.app
+    adopts = header is not None and store.is_replay and not header.app
     is_new = header is None or adopts or "model_state" in renewed
     reset: set[str] = set()
     if header is not None:
@@ -289,16 +289,6 @@ def refuse(what: Iterable[Difference], accepted: Accepted) -> None:
         raise Refused("\n  ".join(["the model does not fit what is here:", *refused]))
     for one in found:
         log.warning("%s", one.text)
-
-
-def is_replay(store: Store) -> bool:
-    """Whether this is a folder of `replay` that no worker has published yet."""
-    return store.meta(stores.ORIGIN) is not None and not has_learned(store.progress())
-
-
-def has_learned(progress: Mapping[Partition, Progress]) -> bool:
-    """Whether a round is in the model, and not only where the first one begins."""
-    return any(p.round for p in progress.values())
 
 
 def folder_ids(store: Store) -> dict[str, str]:

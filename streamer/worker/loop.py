@@ -185,7 +185,7 @@ class Worker:
         )  # fmt: skip
         self.outgoing.again = [(one.commit, one.rounds) for one in found.again]
         self.repairs = accepted.repair
-        if header.is_replay(self.store):
+        if self.store.is_replay:
             self.outgoing.publish_all()
         elif accepted.repair:
             versions, count = self.engine.versions, self.space.partitions

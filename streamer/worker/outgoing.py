@@ -16,7 +16,7 @@ from streamer.state import evidence, records
 from streamer.state import store as stores
 from streamer.state.records import Marks
 from streamer.state.store import Store
-from streamer.worker import checkpoint, refold
+from streamer.worker import checkpoint
 from streamer.worker.batch import Batch, Pending
 from streamer.worker.sweeping import as_entries
 
@@ -54,7 +54,7 @@ class Outgoing:
         self.evidence = last
         self.again: list[tuple[int, list[Evidence]]] = []
         """Evidence of commits before, with their numbers, that leaves with the next one."""
-        self.needs_folder = refold.marks(store).needs_folder
+        self.needs_folder = store.marks.needs_folder
         self.topic = checkpoint.of(store, engine, records.SWEPT)
         self.folder = checkpoint.of(store, engine, stores.POINTER)
         if self.needs_folder:

@@ -19,9 +19,8 @@ from streamer.errors import Refused
 from streamer.kafka import clients
 from streamer.kafka.waiting import between
 from streamer.settings.sections import Config
-from streamer.state import evidence, records
+from streamer.state import evidence
 from streamer.state import store as stores
-from streamer.state.records import Marks
 from streamer.state.store import Store
 from streamer.worker import checkpoint
 
@@ -38,11 +37,6 @@ class Refolded(NamedTuple):
     own number, as rows that are folded as of that one have it."""
 
 
-def marks(store: Store) -> Marks:
-    value = store.meta(records.MARKS)
-    return Marks(0, 0) if value is None else msgspec.msgpack.decode(value, type=Marks)
-
-
 def restore(
     config: Config, store: Store, engine: Engine, admin: AdminClient, accept_loss: bool,
     beat: Callable[[float], None],
@@ -50,7 +44,7 @@ def restore(
     """Give an empty engine the graph and the sessions of the last commit. Refused if evidence is
     gone, or if Kafka never had what a lost folder had."""
     topic = config.topics.transitions
-    mine = marks(store)
+    mine = store.marks
     at = checkpoint.load(store, engine)
     if mine.needs_folder and store.meta(stores.HOLDS_ALL) is None:
         raise Refused(

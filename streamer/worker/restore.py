@@ -33,7 +33,7 @@ from streamer.state import folders, packing, records
 from streamer.state import store as stores
 from streamer.state.records import Space
 from streamer.state.store import Store
-from streamer.worker import age, folder, header, refold
+from streamer.worker import age, folder, header
 from streamer.worker.group import Group
 from streamer.worker.header import Accepted
 from streamer.worker.news import tokens_of
@@ -227,7 +227,7 @@ def load_model(
     `recent` gives the attributes that the store does not have yet. Returns the number of the last
     commit.
     """
-    marks, progress = refold.marks(store), store.progress().values()
+    marks, progress = store.marks, store.progress().values()
     placement = store.meta(records.PLACEMENT)
     if placement:
         engine.placement = packing.unpack_placement(placement, engine.settings.model.dim)

@@ -336,7 +336,10 @@ class Tail:
             meta |= dict([_offset_entry(where, min([self.offsets[where], *of_it]))])
         packed = self._pack(rows) if rows else None
         families = {family: list(entries.items()) for family, entries in more.items()}
-        self.store.write(keys=list(rows), rows=packed, gone=list(gone.items()), families=families)
+        values = [message.value() or b"" for message in rows.values()]
+        self.store.write(
+            keys=list(rows), rows=packed, values=values, gone=list(gone.items()), families=families
+        )
 
     def _pack(self, rows: dict[bytes, Message]) -> NDArray[np.void]:
         """The rows that these records hold. Those that hold none are taken out, or refused."""
