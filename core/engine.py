@@ -320,8 +320,10 @@ class Engine:
             )
             self.starts.major = None
             self._placement_changed = True
-            # What was never published will be placed by them when it is.
-            self._mark_stale(self.items[self.model.columns.published[self.items] > 0])
+            # What was never published, or came back and is not learned yet, will be placed by them
+            # when it is.
+            known = self.items[self.model.columns.published[self.items] > 0]
+            self._mark_stale(known[ready(self.model, known)])
 
     def _mark_stale(self, slots: NDArray[np.integer]) -> None:
         self.model.columns.stale[slots] = True

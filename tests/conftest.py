@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.brokers import a_broker
@@ -15,9 +16,17 @@ KINDS = ("integration", "chaos", "quality")
 DAY_MS = 24 * 60 * 60 * 1000
 
 
-def pytest_configure() -> None:
-    """Interrupts reach what tests start, even if a shell started all of this in the background."""
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Interrupts reach what tests start, even if a shell started all of this in the background.
+
+    Examples are the same in every run; `--hypothesis-profile=default` draws others.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not config.getoption("--hypothesis-profile", None):
+        hypothesis.settings.load_profile("fixed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -47,3 +47,27 @@ def test_items_clicked_after_their_rows_were_written_are_learned_once_more(is_la
     moved = np.abs(again.model.rows.v[again.items] - before).max(axis=1) > 0
     assert moved[:GROUP].all()
     assert len(again.starts.behind) == 0
+
+
+def test_what_came_back_and_is_not_learned_yet_does_not_leave_with_new_centroids(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its row cannot tell a restart that it would have to."""
+    chosen = settings(major=2000, min_drift=0.0)
+    chosen = replace(chosen, walks=replace(chosen.walks, replay=0.0))  # which touch any item
+    monkeypatch.setattr("core.starts.SLICE", 3 * GROUP - 1)
+    engine = trained(chosen)
+    alone = Inputs(clicks([("late", "i0", 10_000)]), attributes=[("i0", None)])
+    engine.publish_all()
+    changes = engine.step(alone).changes
+    assert changes is not None
+    again = Engine(engine.settings, 2)
+    again.clock, again.placement, again.versions = engine.clock, engine.placement, engine.versions
+    again.starts.major = engine.starts.major
+    again.load_rows([(changes.keys, changes.rows)])
+    moved, same = step(engine, []), step(again, [])
+    assert moved.placement is not None
+    assert same.placement is not None
+    assert len(changes.keys) == 3 * GROUP
+    assert same.keys == moved.keys
+    assert set(moved.keys) == set(changes.keys) - {b"i0"}
