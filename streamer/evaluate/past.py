@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from core.clicks import Clicks
 from core.engine import Engine
 from core.graph.fold import BEGINS, DUPLICATE, KEPT, Folded
+from core.graph.graph import NEVER
 from core.ids.vocabulary import Vocabulary
 from core.settings import Duration, Settings
+from streamer.evaluate.tables import Table
 
 SAMPLE = 6
 """Purpose number of this module's random stream."""
-
-Table = dict[int, dict[int, float]]
-"""By item, the weight of each other item."""
+WINDOW = 5
+"""Steps back in its session over which a click counts for `Past.around`."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,10 @@ class _Round:
     """What `learn` takes in."""
 
     history: NDArray[np.int32]
+    """[n, WINDOW or more]"""
     target: NDArray[np.int32]
     added: NDArray[np.float32]
+    amounts: NDArray[np.float32]
     closed: list[NDArray[np.int32]] = field(default_factory=list)
 
 
@@ -91,7 +94,9 @@ class Past:
         horizon = Duration(settings.graph.horizon_ms)
         graph = replace(settings.graph, max_degree=16, horizon=horizon)
         model = replace(settings.model, dim=16, attribute_slots=0)
-        self._engine = Engine(replace(settings, graph=graph, model=model))
+        self._length = settings.session.length
+        session = replace(settings.session, length=max(self._length, WINDOW))
+        self._engine = Engine(replace(settings, session=session, graph=graph, model=model))
         self._gap, self._seed = int(settings.session.gap), settings.model.seed
         self._landmark = self._engine.clock.landmark
         self._rounds = self.clicks = 0
@@ -108,10 +113,13 @@ class Past:
         """Time of each item's first click, ms."""
         self.touched: set[int] = set()
         """Items clicked since this was last emptied, which its reader does."""
-        self.after: Table = {}
+        self.after = Table()
         """How often item b was the next after item a."""
-        self.beside: Table = {}
+        self.beside = Table()
         """Decayed weight of the clicks that went from a to b or from b to a."""
+        self.around = Table()
+        """Decayed weight of the clicks on b with a up to WINDOW steps before, or on a with b, each
+        divided by the steps."""
         self.transitions: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
         """Histories [n, length] and targets [n] of all rounds."""
 
@@ -137,9 +145,12 @@ class Past:
         goes_on = np.flatnonzero((folded.fate == KEPT) & (folded.target >= 0))
         rng = np.random.default_rng([self._seed, self._rounds, SAMPLE])
         chosen = np.sort(rng.choice(goes_on, min(size, len(goes_on)), replace=False))
-        self._round = _Round(folded.history[goes_on], folded.target[goes_on], folded.added[goes_on])
+        self._round = _Round(
+            folded.history[goes_on], folded.target[goes_on], folded.added[goes_on],
+            folded.amounts[goes_on],
+        )  # fmt: skip
         sessions = self._follow(clicks, folded, set(chosen.tolist()))
-        history, number = folded.history[chosen], self.clicks + chosen
+        history, number = folded.history[chosen, : self._length], self.clicks + chosen
         at = [session[-1] for session in sessions]
         assert at == history[:, 0].tolist(), "sessions differ from the engine's"
         self._rounds += 1
@@ -189,26 +200,30 @@ class Past:
             return
         new, self._round = self._round, None
         self._rescale()
-        self.transitions.append((new.history, new.target))
-        columns = (new.history[:, 0].tolist(), new.target.tolist(), new.added.tolist())
-        for a, b, amount in zip(*columns, strict=True):
-            _add(self.after, a, b, 1.0)
-            _add(self.beside, a, b, amount)
-            _add(self.beside, b, a, amount)
+        self.transitions.append((new.history[:, : self._length], new.target))
+        a, b = new.history[:, 0], new.target
+        self.after.add(a, b, np.ones(len(b), np.float32))
+        _add_both(self.beside, a, b, new.added)
+        back = np.arange(1, WINDOW + 1)
+        a, b = new.history[:, :WINDOW], np.broadcast_to(b[:, None], (len(b), WINDOW))
+        shares = (new.amounts[:, None] / back).astype(np.float32)
+        there = (a >= 0) & (a != b)
+        _add_both(self.around, a[there], b[there], shares[there])
         self.closed += [items for items in new.closed if len(items)]
 
     def _rescale(self) -> None:
         """Follow the landmark: decayed weights are relative to it (`core.graph.graph`)."""
         landmark = self._engine.clock.landmark
-        if landmark != self._landmark and self.beside:
+        if self._landmark not in (NEVER, landmark):
             half_life = int(self._engine.settings.graph.half_life)
-            factor = 2.0 ** ((self._landmark - landmark) // half_life)
-            for row in self.beside.values():
-                for b in row:
-                    row[b] *= factor
+            for table in (self.beside, self.around):
+                table.shift((landmark - self._landmark) // half_life)
         self._landmark = landmark
 
 
-def _add(table: Table, a: int, b: int, amount: float) -> None:
-    row = table.setdefault(a, {})
-    row[b] = row.get(b, 0.0) + amount
+def _add_both(
+    table: Table, a: NDArray[np.int32], b: NDArray[np.int32], amounts: NDArray[np.float32]
+) -> None:
+    """Add amounts to b in the rows of a, and to a in those of b."""
+    pairs = np.stack([a, b], axis=1)
+    table.add(pairs.ravel(), pairs[:, ::-1].ravel(), np.repeat(amounts, 2))

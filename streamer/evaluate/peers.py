@@ -160,8 +160,8 @@ def _gensim(word2vec: Any, sentences: Sentences, epochs: int, settings: Settings
 def undirected(past: Past) -> Graph:
     """The graph of all transitions so far, both ways, each counted once, nothing decayed."""
     rows: dict[int, dict[int, float]] = {}
-    for a, row in past.after.items():
-        for b, n in row.items():
+    for a in range(len(past.vocabulary)):
+        for b, n in zip(*(x.tolist() for x in past.after.row(a)), strict=True):
             for one, other in ((a, b), (b, a)):
                 arcs = rows.setdefault(one, {})
                 arcs[other] = arcs.get(other, 0.0) + n

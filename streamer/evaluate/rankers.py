@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.engine import Engine
+from core.graph.slabs import UNIT
 from core.kernels.lanes import SOURCES
 from core.kernels.scan import rank
 from core.learning.skipgram import hidden
 from core.placing.clusters import unit_rows
 from core.quality import DEPTH, GRAPH_SHARE
-from streamer.evaluate.past import Past, Positions, Table
+from streamer.evaluate.past import Past, Positions
+from streamer.evaluate.tables import Table
 
 Mode = Literal["similar", "next", "hybrid"]
 Ranks = dict[str, NDArray[np.int32]]
@@ -205,18 +207,35 @@ class Counts:
 
     def __call__(self, asked: Asked) -> Ranks:
         out = np.full(len(asked), asked.last, np.int32)
-        numbers = asked.positions.history[:, 0].tolist()
-        rows = {a: _living(asked, self.table.get(a, {})) for a in set(numbers)}
-        for i, (a, goal) in enumerate(zip(numbers, asked.target.tolist(), strict=True)):
-            columns, weights = rows[a]
-            if goal >= 0 and len(found := weights[columns == goal]):
-                before = (weights > found) | (weights == found) & (columns < goal)
-                left_out = asked.left_out_columns[slice(*asked.left_out_begin[i : i + 2])]
-                out[i] = (before & ~np.isin(columns, left_out)).sum()
+        at = asked.positions
+        _rank_counts(
+            at.history[:, 0], at.target, asked.left_out_begin, asked.left_out_columns,
+            asked.column, self.table.slabs(), out,
+        )  # fmt: skip
         return {self.name: out}
 
 
-def _living(asked: Asked, row: dict[int, float]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    columns = asked.column[np.fromiter(row.keys(), np.int64, len(row))]
-    weights = np.fromiter(row.values(), np.float64, len(row))
-    return columns[columns >= 0], weights[columns >= 0]
+@nb.njit(cache=True, nogil=True)
+def _rank_counts(query, target, begin, left_out, column, graph, out, sources=SOURCES):  # type: ignore[no-untyped-def]
+    """Ranks of the items `target` int32 [q] in the rows of `query` int32 [q], both numbers of
+    `past`, into out [q], which stays as it is where one is not found."""
+    nbr, wgt = graph.nbr, graph.wgt
+    for i in range(len(query)):
+        a, goal = query[i], column[target[i]]
+        if goal < 0 or a >= len(graph.degree):
+            continue
+        row = graph.start[a] * UNIT
+        end = row + graph.degree[a]
+        found = row
+        while found < end and nbr[found] != target[i]:
+            found += 1
+        if found == end:
+            continue
+        before = 0
+        for j in range(row, end):
+            c = column[nbr[j]]
+            if c >= 0 and (wgt[j] > wgt[found] or (wgt[j] == wgt[found] and c < goal)):
+                before += 1
+                for k in range(begin[i], begin[i + 1]):
+                    before -= left_out[k] == c
+        out[i] = before

@@ -100,6 +100,7 @@ class Evaluation:
             popularity,
             Counts("transitions", self.past.after),
             Counts("co-visitation", self.past.beside),
+            Counts("w5", self.past.around),
             SessionKnn(self.past),
             *self.retrained,
         ]

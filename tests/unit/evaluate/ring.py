@@ -9,6 +9,7 @@ from core.rounds import Inputs
 from core.settings import Duration, GraphSettings, ModelSettings, SessionSettings, Settings
 from streamer.evaluate.past import Past
 from streamer.evaluate.rankers import Asked
+from streamer.evaluate.tables import Table
 
 START, GAP = 1_700_000_000_000, 1000
 SETTINGS = Settings(
@@ -59,3 +60,8 @@ class Learned:
 
 def names(past: Past, numbers: NDArray[np.int32]) -> list[str]:
     return past.vocabulary.names(numbers)
+
+
+def weights(table: Table, a: int) -> dict[int, float]:
+    """The row of item a."""
+    return dict(zip(*(column.tolist() for column in table.row(a)), strict=True))

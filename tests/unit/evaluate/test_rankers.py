@@ -12,9 +12,10 @@ from core.placing.clusters import unit_rows
 from core.rounds import Inputs
 from core.settings import Duration, GraphSettings, ModelSettings
 from streamer.evaluate import knn, peers
-from streamer.evaluate.past import Past
+from streamer.evaluate.past import WINDOW, Past
 from streamer.evaluate.rankers import Asked, Counts, Model, popularity
-from tests.unit.evaluate.ring import ALL, SETTINGS, Learned, clicks, names, visits
+from streamer.evaluate.tables import Table
+from tests.unit.evaluate.ring import ALL, SETTINGS, Learned, clicks, names, visits, weights
 
 # -- what is ranked ------------------------------------------------------------------------------
 
@@ -74,14 +75,59 @@ def test_tables_count_transitions_and_weigh_neighbours_as_a_graph_without_a_boun
     past, counted = learned.past, Counter[tuple[int, int]]()
     for history, target in past.transitions:
         counted.update(zip(history[:, 0].tolist(), target.tolist(), strict=True))
-    assert {(a, b): n for a, row in past.after.items() for b, n in row.items()} == counted
+    items = range(len(past.vocabulary))
+    assert {(a, b): n for a in items for b, n in weights(past.after, a).items()} == counted
     for slot in learned.engine.items.tolist():
         nbr, wgt = learned.engine.graph.row(slot)
         name = learned.engine.vocabulary.keys[slot]
-        row = past.beside[past.vocabulary.get(name or "") or 0]
+        row = weights(past.beside, past.vocabulary.get(name or "") or 0)
         at = past.vocabulary.intern(learned.engine.vocabulary.names(nbr))
         assert np.allclose([row[b] for b in at.tolist()], wgt, rtol=1e-5)
         assert len(row) == len(nbr)
+
+
+def test_a_click_counts_for_the_five_items_before_it_by_their_distance() -> None:
+    settings = replace(SETTINGS, graph=GraphSettings(half_life=Duration(25)))
+    settings = replace(settings, graph=replace(settings.graph, horizon=Duration(10**9)))
+    learned = Learned(settings)
+    walk = [("w", f"i{n % 7}", 2900 + 10 * n) for n in (*range(12), 3, 3, 5, 4, 6, 20)]
+    learned.round(walk)
+    rows = [row for number in range(6) for row in visits(number, at=400 * number)] + walk
+    expected, sessions = Counter[tuple[str, str]](), dict[str, tuple[int, list[str]]]()
+    for user, item, time in rows:
+        last, session = sessions.get(user, (time, []))
+        if abs(time - last) > settings.session.gap:
+            session = []
+        if session[-1:] != [item]:
+            for steps, other in enumerate(session[: -WINDOW - 1 : -1], 1):
+                if other != item:
+                    amount = 2.0 ** ((time - rows[-1][2]) / 25) / steps
+                    expected[item, other] += amount
+                    expected[other, item] += amount
+            session = [*session, item]
+        sessions[user] = time, session
+    past = learned.past
+    items = past.vocabulary.names(np.arange(len(past.vocabulary)))
+    got = {(items[a], items[b]): weight for a in range(len(items))
+           for b, weight in weights(past.around, a).items()}  # fmt: skip
+    assert got.keys() == expected.keys()
+    most, pairs = max(got.values()) / max(expected.values()), list(expected)
+    assert np.allclose([got[pair] for pair in pairs], [most * expected[pair] for pair in pairs],
+                       rtol=1e-5, atol=most * 1e-20)  # fmt: skip
+
+
+def test_a_table_has_room_for_whatever_comes() -> None:
+    table, rng = Table(), np.random.default_rng(1)
+    a, b = rng.integers(3, size=200_000), rng.integers(20_000, size=200_000)
+    amounts = rng.integers(1, 9, size=200_000).astype(np.float32)
+    for at in (slice(0, 90_000), slice(90_000, None)):
+        table.add(a[at].astype(np.int32), b[at].astype(np.int32), amounts[at])
+    table.shift(1)
+    for item in range(3):
+        expected = np.bincount(b[a == item], amounts[a == item]) / 2
+        row = weights(table, item)
+        assert row == {n: expected[n] for n in np.flatnonzero(expected).tolist()}
+    assert weights(table, 20_001) == {}
 
 
 @pytest.mark.parametrize("unseen", [False, True])
@@ -91,7 +137,7 @@ def test_counts_rank_as_a_sort_does_and_what_has_no_count_is_not_found(unseen: b
     asked = learned.ask(visits(8, at=2500), unseen)
     ranks = Counts("transitions", table)(asked)["transitions"]
     for i, rank in enumerate(ranks.tolist()):
-        row = table.get(int(asked.positions.history[i, 0]), {})
+        row = weights(table, int(asked.positions.history[i, 0]))
         target = int(asked.positions.target[i])
         if target not in row:
             assert rank == asked.last
@@ -256,9 +302,10 @@ def test_the_graph_of_deepwalk_has_every_transition_both_ways() -> None:
     graph = peers.undirected(past)
     total = sum(len(target) for _, target in past.transitions)
     assert sum(graph.row(n)[1].sum() for n in range(len(past.vocabulary))) == 2 * total
+    after = [weights(past.after, a) for a in range(len(past.vocabulary))]
     for a in range(len(past.vocabulary)):
         for b, n in zip(*(x.tolist() for x in graph.row(a)), strict=True):
-            assert n == past.after.get(a, {}).get(b, 0) + past.after.get(b, {}).get(a, 0)
+            assert n == after[a].get(b, 0) + after[b].get(a, 0)
 
 
 @pytest.mark.parametrize("name", ["gensim", "batch"])
