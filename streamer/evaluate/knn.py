@@ -1,9 +1,23 @@
-"""Session-kNN, the baseline that is hard to beat in one session.
+"""Session neighbours: three baselines that score an item by the past sessions that have it.
 
-Jannach and Ludewig, "When recurrent neural networks meet the neighborhood for session-based
-recommendation", RecSys 2017: of the 1,000 most recent sessions that share an item with the one at
-hand, the 100 most alike by the cosine of their item sets; an item scores the sum of the likenesses
-of those that have it.
+All three take the most recent sessions that share an item with the one at hand, keep the ones most
+like it, and let each give its items a part of its likeness.
+
+Session-kNN (Jannach and Ludewig, "When recurrent neural networks meet the neighborhood for
+session-based recommendation", RecSys 2017): likeness is the cosine of the two sets of items, and
+each item of a neighbour gets all of it.
+
+VSKNN (Ludewig and Jannach, "Evaluation of session-based recommendation algorithms", User Modeling
+and User-Adapted Interaction 28, 2018): the item at place p of l counts (p / l)^2 for likeness; a
+neighbour gives less, the further back the last item lies that it shares; rare items get more.
+
+STAN (Garg, Gupta, Malhotra, Vig and Shroff, "Sequence and time aware neighborhood for session-based
+recommendations", SIGIR 2019): three exponentials, by the place of a shared item in the session at
+hand, by the age of the neighbour, and by the distance of an item from the last shared one in the
+neighbour.
+
+Constants are those of the authors' framework for Diginetica, a shop's clicks (session-rec, files
+window_digi_baselines.yml and window_digi_stan.yml, `stan-hr`).
 """
 
 from typing import NamedTuple
@@ -15,66 +29,98 @@ from numpy.typing import NDArray
 from streamer.evaluate.past import Past
 from streamer.evaluate.rankers import Asked, Ranks
 
-RECENT, NEAREST = 1000, 100
-NAME = "session-kNN"
+NAMES = KNN, VSKNN, STAN = "session-kNN", "VSKNN", "STAN"
+RECENT = 1000, 5000, 5000
+"""Sessions that share an item, the newest, by ranker."""
+NEAREST = 100, 500, 100
+"""Those of them that count, the most alike; of equals the newest."""
+RARE = 5.0
+"""VSKNN: an item gets 1 + RARE ln(sessions / sessions that have it) times its part."""
+BACK = 2.45
+"""STAN: a shared item counts exp(-steps / BACK), steps back from the last one at hand."""
+AGE = 20 / 7
+"""STAN: a neighbour counts exp(-age / (AGE half-lives)): the 20 days of the source, where the
+half-life of the graph is its default of 7 days."""
+APART = 9.8
+"""STAN: an item gets exp(-places / APART) of it, places apart from the last shared one."""
+
+STRIDES = 64
+"""Stretches of time in which neighbours are looked for, the newest first."""
+FIRST_ROOM = 4
+"""Sessions that an item's list has room for at first. Each time that it is full it doubles."""
 
 
 class _Table(NamedTuple):
-    """Sessions, numbered as they ended: entry e says that session `session[e]` has `item[e]`."""
+    """Sessions, numbered as they ended. Entry e says that a session has `item[e]`."""
 
     begin: NDArray[np.int64]
     """[sessions + 1]: the entries of session s are begin[s] to begin[s + 1]."""
-    session: NDArray[np.int32]
+    time: NDArray[np.int64]
+    """[sessions]: of the last click, ms."""
     item: NDArray[np.int32]
-    before: NDArray[np.int32]
-    """By entry, that of the same item in the session before, -1 for none."""
-    head: NDArray[np.int32]
-    """By item, its last entry."""
+    """By entry: each item of a session once."""
+    place: NDArray[np.int32]
+    """By entry: where the item came last in its session, from 0."""
+    listed: NDArray[np.int32]
+    """Lists of the sessions of each item, ascending."""
+    start: NDArray[np.int64]
+    """[items]: where an item's list begins."""
+    count: NDArray[np.int32]
+    """[items]: sessions in it."""
+    room: NDArray[np.int32]
+    """[items]: and how many more before it has to move."""
 
 
-class SessionKnn:
-    """Ranks by the sessions that `past` says are over. An item of none of them is not found."""
+class SessionNeighbours:
+    """Ranks by the sessions that `past` says are over. An item of no neighbour is not found."""
 
-    def __init__(self, past: Past) -> None:
-        self._past = past
-        self._taken = self._entries = 0
-        none = np.zeros(0, np.int32)
-        self._table = _Table(np.zeros(1, np.int64), none, none, none, none)
+    def __init__(self, past: Past, half_life: int) -> None:
+        """`half_life` in ms is the one of the graph."""
+        self._past, self._age = past, AGE * half_life
+        self._taken = 0
+        times, none = np.zeros(0, np.int64), np.zeros(0, np.int32)
+        self._table = _Table(np.zeros(1, np.int64), times, none, none, none, times, none, none)
+        self._used = np.zeros(1, np.int64)
+        """How much of the lists' pool is in use."""
 
     def __call__(self, asked: Asked) -> Ranks:
         self._take_in()
-        score = np.zeros(len(self._table.head), np.float32)
-        out = np.full(len(asked), asked.last, np.int32)
-        column = asked.column
-        for i, items in enumerate(asked.positions.sessions):
-            if asked.target[i] >= 0:
-                out[i] = _rank(
-                    np.unique(items), asked.positions.target[i], asked.left_out[i], column,
-                    asked.last, self._table, score,
-                )  # fmt: skip
-        return {NAME: out}
+        at = asked.positions
+        out = np.full((len(NAMES), len(asked)), asked.last, np.int32)
+        # Relative to the newest, which leaves all ranks as they are.
+        age = self._table.time.max(initial=0) - self._table.time
+        _ranks(
+            *_flat(at.sessions), at.target, *_flat(asked.left_out), asked.column, self._table,
+            np.exp(-age / self._age), out,
+        )  # fmt: skip
+        return dict(zip(NAMES, out, strict=True))
 
     def _take_in(self) -> None:
         """The sessions that ended since the last call."""
-        new = [np.unique(items) for items in self._past.closed[self._taken :]]
-        sizes = np.array([len(items) for items in new], np.int64)
-        first, count = self._taken, int(sizes.sum())
+        new = self._past.closed[self._taken :]
+        items, ends = _flat([session.items for session in new])
+        old, first = self._table, self._taken
         self._taken += len(new)
-        old, end = self._table, self._entries + count
-        more = len(self._past.vocabulary) - len(old.head)
-        table = self._table = _Table(
-            begin=np.concatenate([old.begin, old.begin[-1] + np.cumsum(sizes)]),
-            session=_room(old.session, end),
-            item=_room(old.item, end),
-            before=_room(old.before, end),
-            head=np.concatenate([old.head, np.full(more, -1, np.int32)]),
+        most = int(old.begin[-1]) + len(items)
+        more = len(self._past.vocabulary) - len(old.start)
+        self._table = _Table(
+            begin=np.concatenate([old.begin, np.zeros(len(new), np.int64)]),
+            time=np.concatenate([old.time, np.array([s.time for s in new], np.int64)]),
+            item=_room(old.item, most),
+            place=_room(old.place, most),
+            # Rooms double, and are not used again: of n sessions there are less than 4 n.
+            listed=_room(old.listed, FIRST_ROOM * most),
+            start=np.concatenate([old.start, np.zeros(more, np.int64)]),
+            count=np.concatenate([old.count, np.zeros(more, np.int32)]),
+            room=np.concatenate([old.room, np.zeros(more, np.int32)]),
         )
-        if count:
-            at = slice(self._entries, end)
-            table.item[at] = np.concatenate(new)
-            table.session[at] = np.repeat(np.arange(first, self._taken), sizes)
-            _link(self._entries, end, table)
-        self._entries = end
+        _link(first, items, ends, self._table, self._used)
+
+
+def _flat(rows: list[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Rows one after the other, and where each begins; [rows + 1]."""
+    none = np.zeros(0, np.int32)
+    return np.concatenate([none, *rows]), np.cumsum([0, *map(len, rows)])
 
 
 def _room(column: NDArray[np.int32], n: int) -> NDArray[np.int32]:
@@ -85,61 +131,210 @@ def _room(column: NDArray[np.int32], n: int) -> NDArray[np.int32]:
 
 
 @nb.njit(cache=True, nogil=True)
-def _link(begin, end, table):  # type: ignore[no-untyped-def]
-    for e in range(begin, end):
-        table.before[e] = table.head[table.item[e]]
-        table.head[table.item[e]] = e
+def _link(first, items, ends, table, used):  # type: ignore[no-untyped-def]
+    """Write sessions from number `first` on, whose items lie between `ends`, into the table."""
+    for s in range(first, first + len(ends) - 1):
+        e = table.begin[s]
+        begin = ends[s - first]
+        for p in range(ends[s - first + 1] - 1, begin - 1, -1):
+            b = items[p]
+            n = table.count[b]
+            if n > 0 and table.listed[table.start[b] + n - 1] == s:
+                continue
+            table.item[e], table.place[e] = b, p - begin
+            e += 1
+            if table.room[b] == 0:
+                grown = max(2 * n, FIRST_ROOM)
+                for k in range(n):
+                    table.listed[used[0] + k] = table.listed[table.start[b] + k]
+                table.start[b], table.room[b] = used[0], grown - n
+                used[0] += grown
+            table.listed[table.start[b] + n] = s
+            table.count[b] = n + 1
+            table.room[b] -= 1
+        table.begin[s + 1] = e
+
+
+class _Found(NamedTuple):
+    """What the session at hand shares with others, by session. `back` is 0 for all others."""
+
+    back: NDArray[np.int32]
+    """How far back the last shared item lies, from 1."""
+    shared: NDArray[np.int32]
+    """How many items."""
+    squares: NDArray[np.float64]
+    """The sum of (p / l)^2."""
+    powers: NDArray[np.float64]
+    """The sum of exp(-steps / BACK)."""
 
 
 @nb.njit(cache=True, nogil=True)
-def _rank(items, target, left_out, column, last, table, score):  # type: ignore[no-untyped-def]
-    """How many living items come before the target, `last` if it has no score.
+def _look(items, stamp, seen, table, found, touched, cuts):  # type: ignore[no-untyped-def]
+    """Find the sessions that share any of `items`, in `touched`. Returns how many, and how many
+    items there are, each once.
 
-    `items` are those of the session at hand, each once, and `left_out` what is not ranked of them;
-    `score` float32 [items] is zero before and after.
+    `seen` int32 [items] gets the stamp where the session has an item. cuts[r] is the first of the
+    RECENT[r] newest sessions, or 0 if there are fewer.
     """
-    begin, session, item, before = table.begin, table.session, table.item, table.before
-    # The lists of sessions of the items, merged from the newest on: how many of them name a session
-    # is how many items it shares.
-    at = np.empty(len(items), np.int32)
-    for j in range(len(items)):
-        at[j] = table.head[items[j]]
-    found = np.empty(RECENT, np.int32)
-    like = np.empty(RECENT, np.float64)
-    n = 0
-    while n < RECENT:
-        newest = np.int32(-1)
-        for j in range(len(at)):
-            if at[j] >= 0:
-                newest = max(newest, session[at[j]])
-        if newest < 0:
-            break
-        shared = 0
-        for j in range(len(at)):
-            if at[j] >= 0 and session[at[j]] == newest:
-                shared += 1
-                at[j] = before[at[j]]
-        found[n] = newest
-        like[n] = shared / np.sqrt(len(items) * (begin[newest + 1] - begin[newest]))
-        n += 1
-    order = np.argsort(-like[:n], kind="mergesort")[:NEAREST]
-    for j in order:
-        for e in range(begin[found[j]], begin[found[j] + 1]):
-            score[item[e]] += np.float32(like[j])
-    goal, rank = score[target], 0
-    # What was counted, and what is not to be, is marked: nothing that scores is below 0.
-    for b in left_out:
-        score[b] = np.float32(-1.0)
-    for j in order:
-        for e in range(begin[found[j]], begin[found[j] + 1]):
-            b = item[e]
-            if score[b] > goal or (score[b] == goal and column[b] < column[target]):
-                rank += column[b] >= 0
-            if b != target:
-                score[b] = np.float32(-1.0)
-    for b in left_out:
-        score[b] = np.float32(0.0)
-    for j in order:
-        for e in range(begin[found[j]], begin[found[j] + 1]):
-            score[item[e]] = np.float32(0.0)
-    return rank if goal > 0.0 else last
+    length, sessions = len(items), len(table.time)
+    at, end = np.empty(length, np.int64), np.empty(length, np.int64)
+    back, squares, powers = np.empty(length, np.int32), np.empty(length), np.empty(length)
+    distinct = 0
+    for step in range(1, length + 1):
+        b = items[length - step]
+        if seen[b] != stamp:
+            seen[b] = stamp
+            end[distinct] = table.start[b]
+            at[distinct] = table.start[b] + table.count[b]
+            back[distinct] = step
+            squares[distinct] = ((length - step + 1) / length) ** 2
+            powers[distinct] = np.exp((1 - step) / BACK)
+            distinct += 1
+    for r in range(len(cuts)):
+        cuts[r] = 0
+    # A stretch of time after the other, each by the lists of all items: so the newest sessions are
+    # found first, and within each the items come from the last one at hand on.
+    n, stretch = 0, sessions // STRIDES + 1
+    begin = sessions
+    while begin > 0 and n < RECENT[-1]:
+        begin = max(0, begin - stretch)
+        before = n
+        for j in range(distinct):
+            k = at[j]
+            while k > end[j] and table.listed[k - 1] >= begin:
+                k -= 1
+                s = table.listed[k]
+                if found.back[s] == 0:
+                    found.back[s] = back[j]
+                    found.shared[s], found.squares[s], found.powers[s] = 0, 0.0, 0.0
+                    touched[n] = s
+                    n += 1
+                found.shared[s] += 1
+                found.squares[s] += squares[j]
+                found.powers[s] += powers[j]
+            at[j] = k
+        for r in range(len(cuts)):
+            if before < RECENT[r] <= n:
+                surplus = n - RECENT[r]
+                cuts[r] = np.partition(touched[before:n], surplus)[surplus]
+    return n, distinct
+
+
+@nb.njit(cache=True, nogil=True)
+def _nearest(most, touched, n, like):  # type: ignore[no-untyped-def]
+    """The least likeness of the `most` sessions that are most like, and of those that have it the
+    first that counts: newer ones do."""
+    if n <= most:
+        return -1.0, np.int32(0)
+    least = np.partition(like[:n], n - most)[n - most]
+    above = level = 0
+    for i in range(n):
+        above += like[i] > least
+        level += like[i] == least
+    if above + level == most:
+        return least, np.int32(0)
+    equal = np.empty(level, np.int32)
+    level = 0
+    for i in range(n):
+        if like[i] == least:
+            equal[level] = touched[i]
+            level += 1
+    return least, np.partition(equal, level - (most - above))[level - (most - above)]
+
+
+@nb.njit(cache=True, nogil=True)
+def _compare(r, touched, distinct, cut, table, age, found, like):  # type: ignore[no-untyped-def]
+    """How like ranker r finds each touched session into `like`, negative for those before `cut`."""
+    for j in range(len(touched)):
+        s = touched[j]
+        size = table.begin[s + 1] - table.begin[s]
+        if s < cut:
+            like[j] = -1.0
+        elif r == 0:
+            like[j] = found.shared[s] / np.sqrt(distinct * size)
+        elif r == 1:
+            like[j] = found.squares[s]
+        else:
+            like[j] = found.powers[s] / np.sqrt(size) * age[s]
+
+
+class _Scored(NamedTuple):
+    """Items that have a score."""
+
+    item: NDArray[np.int32]
+    """Each once."""
+    token: NDArray[np.int64]
+    """By item: whose score it is."""
+
+
+@nb.njit(cache=True, nogil=True)
+def _give(r, s, part, stamp, seen, apart, table, token, score, scored, m):  # type: ignore[no-untyped-def]
+    """Give each item of session s its part. Returns how many have a score; m had one before."""
+    last = 0
+    if r == 2:
+        for e in range(table.begin[s], table.begin[s + 1]):
+            if seen[table.item[e]] == stamp:
+                last = max(last, table.place[e])
+    for e in range(table.begin[s], table.begin[s + 1]):
+        b = table.item[e]
+        if scored.token[b] != token:
+            scored.token[b] = token
+            score[b] = 0.0
+            scored.item[m] = b
+            m += 1
+        if r == 2:
+            score[b] += part * apart[min(abs(table.place[e] - last), len(apart) - 1)]
+        else:
+            score[b] += part
+    return m
+
+
+@nb.njit(cache=True, nogil=True)
+def _ranks(items, ends, target, left_out, left_ends, column, table, age, out):  # type: ignore[no-untyped-def]
+    """How many living items come before each target, by the three rankers: out[3, q], which stays
+    as it is where one has no score.
+
+    The sessions at hand are `items` between `ends`, what is not ranked `left_out` between
+    `left_ends`; `age` float64 [sessions] is what STAN multiplies likeness by.
+    """
+    sessions, known, rankers = len(table.time), len(column), len(RECENT)
+    touched, like = np.empty(sessions, np.int32), np.empty(sessions, np.float64)
+    found = _Found(
+        np.zeros(sessions, np.int32), np.empty(sessions, np.int32),
+        np.empty(sessions, np.float64), np.empty(sessions, np.float64),
+    )  # fmt: skip
+    cuts, apart = np.zeros(rankers, np.int32), np.exp(-np.arange(1024) / APART)
+    seen, gone = np.zeros(known, np.int32), np.zeros(known, np.int32)
+    score, scored = np.zeros(known), _Scored(np.empty(known, np.int32), np.zeros(known, np.int64))
+    for i in range(len(target)):
+        goal, stamp = target[i], np.int32(i + 1)
+        if column[goal] < 0:
+            continue
+        for k in range(left_ends[i], left_ends[i + 1]):
+            gone[left_out[k]] = stamp
+        at_hand = items[ends[i] : ends[i + 1]]
+        n, distinct = _look(at_hand, stamp, seen, table, found, touched, cuts)
+        for r in range(rankers):
+            _compare(r, touched[:n], distinct, cuts[r], table, age, found, like)
+            least, first = _nearest(NEAREST[r], touched, n, like)
+            token, m = rankers * i + r + 1, 0
+            for j in range(n):
+                s = touched[j]
+                if like[j] > max(least, 0.0) or (like[j] == least and s >= first):
+                    part = like[j] / found.back[s] if r == 1 else like[j]
+                    m = _give(r, s, part, stamp, seen, apart, table, token, score, scored, m)
+            if scored.token[goal] != token:
+                continue
+            before = 0
+            for j in range(m):
+                b = scored.item[j]
+                if r == 1:
+                    score[b] *= 1.0 + RARE * np.log(sessions / table.count[b])
+            for j in range(m):
+                b = scored.item[j]
+                if gone[b] != stamp and column[b] >= 0:
+                    tied = score[b] == score[goal] and column[b] < column[goal]
+                    before += score[b] > score[goal] or tied
+            out[r, i] = before
+        for j in range(n):
+            found.back[touched[j]] = 0

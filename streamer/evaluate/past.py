@@ -5,6 +5,7 @@ Items have numbers of their own here, which they keep for good; the engine's slo
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,15 @@ class Positions:
         return np.array([(session == item).any() for session, item in pairs], np.bool_)
 
 
+class Closed(NamedTuple):
+    """A session that is over, or a part of it."""
+
+    items: NDArray[np.int32]
+    """In their order, without repeats in a row."""
+    time: int
+    """Of the session's last click, ms."""
+
+
 @dataclass
 class Session:
     """A session so far."""
@@ -65,9 +75,9 @@ class Session:
     handed_out: int = 0
     """How many of them `Past.closed` has, because the session was still for a gap."""
 
-    def rest(self) -> NDArray[np.int32]:
-        """The items that `Past.closed` does not have."""
-        return np.array(self.items[self.handed_out :], np.int32)
+    def rest(self) -> Closed:
+        """What `Past.closed` does not have."""
+        return Closed(np.array(self.items[self.handed_out :], np.int32), self.time)
 
 
 @dataclass
@@ -79,7 +89,7 @@ class _Round:
     target: NDArray[np.int32]
     added: NDArray[np.float32]
     amounts: NDArray[np.float32]
-    closed: list[NDArray[np.int32]] = field(default_factory=list)
+    closed: list[Closed] = field(default_factory=list)
 
 
 class Past:
@@ -106,8 +116,8 @@ class Past:
         self._still: dict[str, Session] = {}
         """Those that were still for a gap of the log's time. A user whose clicks come late may go
         on with one."""
-        self.closed: list[NDArray[np.int32]] = []
-        """Items of the sessions that are over, in the order of their ends. Of one that went on
+        self.closed: list[Closed] = []
+        """The sessions that are over, in the order of their ends. Of one that went on
         after all, what came later stands apart."""
         self.born: dict[int, int] = {}
         """Time of each item's first click, ms."""
@@ -135,9 +145,10 @@ class Past:
 
     def sessions(self) -> Iterator[NDArray[np.int32]]:
         """The items of all sessions that `learn` knows of, and of those still open."""
-        yield from self.closed
-        for session in self._open.values():
-            yield session.rest()
+        for session in self.closed:
+            yield session.items
+        for open_session in self._open.values():
+            yield open_session.rest().items
 
     def take(self, clicks: Clicks, size: int) -> Positions:
         """At most `size` of the clicks that go on from one item to another, drawn by the seed."""
@@ -209,7 +220,7 @@ class Past:
         shares = (new.amounts[:, None] / back).astype(np.float32)
         there = (a >= 0) & (a != b)
         _add_both(self.around, a[there], b[there], shares[there])
-        self.closed += [items for items in new.closed if len(items)]
+        self.closed += [session for session in new.closed if len(session.items)]
 
     def _rescale(self) -> None:
         """Follow the landmark: decayed weights are relative to it (`core.graph.graph`)."""

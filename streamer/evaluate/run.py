@@ -24,7 +24,7 @@ from core.settings import QualitySettings
 from streamer import kernels, outputs
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.evaluate import peers, picture, report
-from streamer.evaluate.knn import SessionKnn
+from streamer.evaluate.knn import SessionNeighbours
 from streamer.evaluate.past import Past
 from streamer.evaluate.peers import Peer
 from streamer.evaluate.rankers import Asked, Counts, Mode, Model, Ranker, Ranks, popularity
@@ -101,7 +101,7 @@ class Evaluation:
             Counts("transitions", self.past.after),
             Counts("co-visitation", self.past.beside),
             Counts("w5", self.past.around),
-            SessionKnn(self.past),
+            SessionNeighbours(self.past, int(settings.graph.half_life)),
             *self.retrained,
         ]
 

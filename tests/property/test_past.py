@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from core.engine import Engine
 from core.graph.fold import BEGINS
 from core.rounds import Inputs
-from streamer.evaluate.knn import SessionKnn
+from streamer.evaluate.knn import SessionNeighbours
 from streamer.evaluate.past import Past
 from streamer.evaluate.rankers import Asked, Model
 from tests.property.strategies import GAP, HORIZON, Click, click_lists, small_settings, to_clicks
@@ -35,7 +35,8 @@ def test_sessions_are_those_of_the_engine_however_late_a_user_is(
             assert len(known) == min(len(session), chosen.session.length)
         asked = Asked(engine, past, positions, unseen)
         if len(asked):
-            for ranks in (Model(("hybrid",), 0.5)(asked) | SessionKnn(past)(asked)).values():
+            found = Model(("hybrid",), 0.5)(asked) | SessionNeighbours(past, GAP)(asked)
+            for ranks in found.values():
                 assert ((ranks >= 0) & (ranks <= asked.last)).all()
         past.learn()
         engine.step(Inputs(to_clicks(rows)))

@@ -141,7 +141,8 @@ def test_the_command_prints_json_and_draws(ring: Path, tmp_path: Path) -> None:
     hr = {f["ranker"]: f["hr"] for f in report["figures"] if f["of"] == "all"}
     assert set(hr) == {
         "similar", "next", "hybrid", "similar, session", "next, session", "hybrid, session",
-        "popularity", "transitions", "co-visitation", "w5", "session-kNN", "batch, next",
+        "popularity", "transitions", "co-visitation", "w5", "session-kNN", "VSKNN", "STAN",
+        "batch, next",
     }  # fmt: skip
     assert hr["batch, next"] > hr["popularity"]
     assert hr["hybrid"] > hr["popularity"]
