@@ -65,7 +65,7 @@ class _Table(NamedTuple):
     """Lists of the sessions of each item, ascending."""
     start: NDArray[np.int64]
     """[items]: where an item's list begins."""
-    count: NDArray[np.int32]
+    held: NDArray[np.int32]
     """[items]: sessions in it."""
     room: NDArray[np.int32]
     """[items]: and how many more before it has to move."""
@@ -111,7 +111,7 @@ class SessionNeighbours:
             # Rooms double, and are not used again: of n sessions there are less than 4 n.
             listed=_room(old.listed, FIRST_ROOM * most),
             start=np.concatenate([old.start, np.zeros(more, np.int64)]),
-            count=np.concatenate([old.count, np.zeros(more, np.int32)]),
+            held=np.concatenate([old.held, np.zeros(more, np.int32)]),
             room=np.concatenate([old.room, np.zeros(more, np.int32)]),
         )
         _link(first, items, ends, self._table, self._used)
@@ -138,7 +138,7 @@ def _link(first, items, ends, table, used):  # type: ignore[no-untyped-def]
         begin = ends[s - first]
         for p in range(ends[s - first + 1] - 1, begin - 1, -1):
             b = items[p]
-            n = table.count[b]
+            n = table.held[b]
             if n > 0 and table.listed[table.start[b] + n - 1] == s:
                 continue
             table.item[e], table.place[e] = b, p - begin
@@ -150,7 +150,7 @@ def _link(first, items, ends, table, used):  # type: ignore[no-untyped-def]
                 table.start[b], table.room[b] = used[0], grown - n
                 used[0] += grown
             table.listed[table.start[b] + n] = s
-            table.count[b] = n + 1
+            table.held[b] = n + 1
             table.room[b] -= 1
         table.begin[s + 1] = e
 
@@ -185,7 +185,7 @@ def _look(items, stamp, seen, table, found, touched, cuts):  # type: ignore[no-u
         if seen[b] != stamp:
             seen[b] = stamp
             end[distinct] = table.start[b]
-            at[distinct] = table.start[b] + table.count[b]
+            at[distinct] = table.start[b] + table.held[b]
             back[distinct] = step
             squares[distinct] = ((length - step + 1) / length) ** 2
             powers[distinct] = np.exp((1 - step) / BACK)
@@ -329,7 +329,7 @@ def _ranks(items, ends, target, left_out, left_ends, column, table, age, out):  
             for j in range(m):
                 b = scored.item[j]
                 if r == 1:
-                    score[b] *= 1.0 + RARE * np.log(sessions / table.count[b])
+                    score[b] *= 1.0 + RARE * np.log(sessions / table.held[b])
             for j in range(m):
                 b = scored.item[j]
                 if gone[b] != stamp and column[b] >= 0:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -9,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from core.engine import Engine
-from streamer.evaluate.scores import BASELINE, UNKNOWN, Figures, Point, Scores
+from streamer.evaluate.scores import KNOWN, UNKNOWN, Best, Figures, Point, Scores
 from streamer.evaluate.stability import Step
 from streamer.terminal import Console
 from streamer.wording import amounts, counted
@@ -63,6 +64,7 @@ class Report(msgspec.Struct, frozen=True):
     """Those that live at the end."""
     begin: int
     """The click that figures begin with."""
+    best: Best
     figures: list[Figures]
     stability: Stable
     over_stream: list[Point]
@@ -79,7 +81,7 @@ class Report(msgspec.Struct, frozen=True):
     ) -> "Report":
         first = int(begin * clicks)
         return cls(
-            clicks, left_out, engine.round_number, len(engine.items), first, scores.figures(first),
+            clicks, left_out, engine.round_number, len(engine.items), first, *scores.figures(first),
             Stable.of([step for step in steps if step.click - step.clicks >= first]),
             scores.over_stream(clicks),
         )  # fmt: skip
@@ -92,6 +94,7 @@ def show(report: Report, as_json: bool) -> None:
         return
     console = Console()
     ranked = {f.of: f.positions for f in report.figures}
+    share = ranked[UNKNOWN] / max(ranked["all"], 1)
     print(
         f"{amounts(click=report.clicks, round=report.rounds, item=report.items)}\n"
         + (
@@ -100,12 +103,18 @@ def show(report: Report, as_json: bool) -> None:
             if report.left_out
             else ""
         )
-        + f"{counted(ranked['all'], 'click')} ranked, from click {report.begin:,} on, "
-        f"{ranked[UNKNOWN]:,} of them on items never seen before"
+        + f"{counted(ranked['all'], 'click')} ranked, from click {report.begin:,} on\n"
+        f"{ranked[UNKNOWN]:,} of them ({share:.1%}) are on items unknown until then: all miss\n"
+        f"the best baseline: {report.best.hr} in HR@20, {report.best.mrr} in MRR@20"
     )
     if not report.stability.publishes:
         print("For a log this short, publish more often: --set commit.rounds=1")
-    for table in (_totals(report.figures), _groups(report.figures), _stability(report.stability)):
+    for table in (
+        _totals(report.figures, "hr"),
+        _totals(report.figures, "mrr"),
+        _groups(report.figures),
+        _stability(report.stability),
+    ):
         console.print()
         console.print(table)
     print()
@@ -114,14 +123,20 @@ def show(report: Report, as_json: bool) -> None:
 
 NOTES = """\
 All items but the one that the session was at are ranked, by what was known
-before the round. ± is one standard error.
+before the round. ± is one standard error, of ratios that of the difference at
+the same clicks.
 similar, next, hybrid: as in `walkstream query --mode`. session: asked by its
 last items.
+of best: the ratio to the best of the baselines, which need no training:
+popularity; transitions; co-visitation of adjacent clicks, decayed; w5, of
+clicks within five steps, by 1/distance; session-kNN, VSKNN and STAN, by past
+sessions like the one at hand. Peers, which are trained anew on all history, are
+none. known: without the clicks on unknown items.
 first, again: whether the session had the item already. popular, common, rare:
 the first tenth of the items by decayed count, the rest of the first half, the
 others. new, young, old: the first click on the item was less than 1% of the
-log's time ago, less than 10%, longer. A click on an item never seen before is a
-miss, and in none of these last six.
+log's time ago, less than 10%, longer. A click on an unknown item is in none of
+these last six.
 cosine: of an item's vector at a publish with the one at the publish before. top
 10: how many of its ten nearest items stayed. Touched: clicked in between. A
 publish is every 20 rounds, or commit.rounds. Clusters and keys leave those out
@@ -136,18 +151,26 @@ def _table(first: str, *columns: str) -> Table:
     return table
 
 
-def _totals(figures: list[Figures]) -> Table:
-    table = _table("ranker", "HR@20", "±", f"of {BASELINE}", "±", "MRR@20", "NDCG@20")
+def _totals(figures: list[Figures], kind: Literal["hr", "mrr"]) -> Table:
+    """HR@20 or MRR@20 at all positions, and beside those of the best baseline and of w5."""
+    further = ["NDCG@20"] * (kind == "mrr")
+    table = _table(
+        "ranker", f"{kind.upper()}@20", "±", "of best", "±", "of w5", "±", "known", *further
+    )
+    known = {f.ranker: f for f in figures if f.of == KNOWN}
+    names = ("", "_error", "_ratio", "_ratio_error", "_to_w5", "_to_w5_error")
     for f in figures:
         if f.of == "all":
-            ratio, error = ("-" if math.isnan(x) else f"{x:.3f}" for x in (f.ratio, f.ratio_error))
-            row = f"{f.hr:.3f}", f"{f.hr_error:.3f}", ratio, error, f"{f.mrr:.3f}", f"{f.ndcg:.3f}"
-            table.add_row(f.ranker, *row)
+            values = [getattr(f, kind + name) for name in names] + [getattr(known[f.ranker], kind)]
+            values += [f.ndcg] * (kind == "mrr")
+            table.add_row(f.ranker, *("-" if math.isnan(x) else f"{x:.3f}" for x in values))
     return table
 
 
 def _groups(figures: list[Figures]) -> Table:
-    groups = [of for of in dict.fromkeys(f.of for f in figures) if of not in ("all", UNKNOWN)]
+    groups = [
+        of for of in dict.fromkeys(f.of for f in figures) if of not in ("all", KNOWN, UNKNOWN)
+    ]
     table = _table("HR@20", *groups)
     by = {(f.ranker, f.of): f for f in figures}
     rankers = list(dict.fromkeys(f.ranker for f in figures))

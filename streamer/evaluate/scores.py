@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -12,14 +13,18 @@ from core.quality import DEPTH
 from streamer.evaluate.past import Past
 from streamer.evaluate.rankers import Asked, Ranks
 
-BASELINE = "co-visitation"
-"""The ranker whose hits are the measure of the others'."""
+BASELINES = ("popularity", "transitions", "co-visitation", "w5", "session-kNN", "VSKNN", "STAN")
+"""Rankers that need no training, the best of which is the measure of the others. What is trained
+anew on all history (`peers`) is none of them."""
+WINDOWED = "w5"
+"""The baseline that figures are always compared to besides."""
 POPULAR, COMMON = 0.1, 0.5
 """The most popular tenth, by decayed count when asked; and the rest of the more popular half."""
 NEW, YOUNG = 0.01, 0.1
 """Ages as shares of the log's time, below which an item is new, and young."""
-UNKNOWN = "never seen"
-"""The group of clicks on items that nobody clicked before."""
+KNOWN, UNKNOWN = "known", "unknown"
+"""The groups of clicks on items that lived when asked, and on all others: nobody clicked them in a
+round before, or for so long that they left. No ranker can name those."""
 PARTS = 20
 """Points of the stream at which the picture has a figure."""
 FEWEST = 20
@@ -31,21 +36,37 @@ class Figures(msgspec.Struct, frozen=True):
 
     ranker: str
     of: str
-    """Which positions: `all`, or by the target: `first` in its session or there `again`; `popular`,
-    `common` or `rare`; `new`, `young` or `old`; or `never seen`."""
+    """Which positions: `all`; or by the target: `known` or `unknown`; `first` in its session or
+    there `again`; `popular`, `common` or `rare`; `new`, `young` or `old`."""
     positions: int
     hr: float
     """Share with r <= 20."""
+    hr_error: float
+    """Its standard error, as if positions were independent; likewise below."""
     mrr: float
     """Mean of 1 / r."""
+    mrr_error: float
     ndcg: float
     """Mean of 1 / log2(1 + r)."""
-    hr_error: float
-    """Standard error of `hr`, as if positions were independent."""
-    ratio: float
-    """`hr` over that of BASELINE at the same positions; NaN if that is 0."""
-    ratio_error: float
-    """Its standard error: less than those of its parts, which hit and miss together."""
+    hr_ratio: float
+    """`hr` over that of the best baseline in HR at the same positions; NaN if that is 0."""
+    hr_ratio_error: float
+    """Less than those of its parts make it, which hit and miss together; likewise below."""
+    mrr_ratio: float
+    """`mrr` over that of the best baseline in MRR."""
+    mrr_ratio_error: float
+    hr_to_w5: float
+    """`hr` over that of WINDOWED."""
+    hr_to_w5_error: float
+    mrr_to_w5: float
+    mrr_to_w5_error: float
+
+
+class Best(msgspec.Struct, frozen=True):
+    """The baselines that others are measured by: the best ones at all positions together."""
+
+    hr: str
+    mrr: str
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -66,7 +87,7 @@ class Scores:
         self._first_time, self._last_time = NEVER, NEVER
 
     def add(self, asked: Asked, ranks: Ranks, past: Past) -> None:
-        """Take the ranks of a round in; those of `popularity` and BASELINE are among them."""
+        """Take the ranks of a round in; those of all BASELINES are among them."""
         at = asked.positions
         known = asked.target >= 0
         popularity = ranks["popularity"] / max(len(asked.numbers), 1)
@@ -83,28 +104,36 @@ class Scores:
     def rankers(self) -> list[str]:
         return list(self._ranks[0]) if self._ranks else []
 
-    def figures(self, begin: int) -> list[Figures]:
-        """What each ranker did from click number `begin` on, for all positions and for groups."""
-        if not self._ranks:
-            return []
+    def figures(self, begin: int) -> tuple[Best, list[Figures]]:
+        """What each ranker did from click number `begin` on, for all positions and for groups, and
+        what the best baselines are there. There are ranks."""
         about = np.concatenate(self._about, axis=1)
         late = about[0] >= begin
         groups = dict(self._groups(about[:, late]))
-        rank = {
-            ranker: np.concatenate([ranks[ranker] for ranks in self._ranks])[late]
+        gains = {
+            ranker: Gains.of(np.concatenate([ranks[ranker] for ranks in self._ranks])[late])
             for ranker in self.rankers()
         }
-        return [
-            figures(ranker, of, rank[ranker][chosen], rank[BASELINE][chosen])
-            for ranker in rank
+        best = Best(
+            max(BASELINES, key=lambda ranker: gains[ranker].hr.sum()),
+            max(BASELINES, key=lambda ranker: gains[ranker].mrr.sum()),
+        )
+        return best, [
+            figures(
+                ranker, of, gains[ranker].at(chosen), gains[best.hr].at(chosen),
+                gains[best.mrr].at(chosen), gains[WINDOWED].at(chosen),
+            )
+            for ranker in gains
             for of, chosen in groups.items()
-        ]
+        ]  # fmt: skip
 
     def _groups(self, about: NDArray[np.float64]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         _, known, repeated, popularity, age = about
         span = float(max(self._last_time - self._first_time, 1))
         is_known = known > 0
         yield "all", np.ones(len(known), np.bool_)
+        yield KNOWN, is_known
+        yield UNKNOWN, ~is_known
         yield "first", repeated == 0
         yield "again", repeated > 0
         yield "popular", popularity < POPULAR
@@ -113,7 +142,6 @@ class Scores:
         yield "new", is_known & (age < NEW * span)
         yield "young", is_known & (age >= NEW * span) & (age < YOUNG * span)
         yield "old", is_known & (age >= YOUNG * span)
-        yield UNKNOWN, ~is_known
 
     def over_stream(self, clicks: int) -> list[Point]:
         """HR@20 by stretch of a log of so many clicks, without those of under FEWEST positions."""
@@ -135,20 +163,47 @@ class Scores:
         ]
 
 
-def figures(ranker: str, of: str, rank: NDArray[np.int32], baseline: NDArray[np.int32]) -> Figures:
-    """The figures of ranks from 0 on, int32 [q], beside those of BASELINE; NaN of none."""
-    q = len(rank)
+@dataclass(frozen=True)
+class Gains:
+    """What each position gives to a ranker's means: float64 [q]."""
+
+    hr: NDArray[np.float64]
+    mrr: NDArray[np.float64]
+    ndcg: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rank: NDArray[np.int32]) -> "Gains":
+        """Of ranks from 0 on, int32 [q]."""
+        hit, r = (rank < DEPTH).astype(np.float64), rank + 1.0
+        return cls(hit, hit / r, hit / np.log2(1.0 + r))
+
+    def at(self, chosen: NDArray[np.bool_]) -> "Gains":
+        return Gains(self.hr[chosen], self.mrr[chosen], self.ndcg[chosen])
+
+
+def figures(
+    ranker: str, of: str, gains: Gains, best_hr: Gains, best_mrr: Gains, windowed: Gains
+) -> Figures:
+    """The figures of a ranker at q positions beside those of baselines; NaN of none."""
+    q = len(gains.hr)
     if q == 0:
-        return Figures(ranker, of, 0, *[math.nan] * 6)
-    hit, base = rank < DEPTH, baseline < DEPTH
-    r = rank[hit] + 1.0
-    hr, base_hr = len(r) / q, float(base.mean())
-    ratio = hr / base_hr if base_hr else math.nan
-    # Of a ratio of means, to the first order.
-    ratio_error = (
-        float(np.std(hit - ratio * base)) / base_hr / math.sqrt(q) if base_hr else math.nan
-    )
+        return Figures(ranker, of, 0, *[math.nan] * 13)
     return Figures(
-        ranker, of, q, hr, float((1.0 / r).sum() / q), float((1.0 / np.log2(1.0 + r)).sum() / q),
-        math.sqrt(hr * (1.0 - hr) / q), ratio, ratio_error,
+        ranker, of, q, *_mean(gains.hr), *_mean(gains.mrr), float(gains.ndcg.mean()),
+        *_ratio(gains.hr, best_hr.hr), *_ratio(gains.mrr, best_mrr.mrr),
+        *_ratio(gains.hr, windowed.hr), *_ratio(gains.mrr, windowed.mrr),
     )  # fmt: skip
+
+
+def _mean(x: NDArray[np.float64]) -> tuple[float, float]:
+    """And its standard error."""
+    return float(x.mean()), float(x.std()) / math.sqrt(len(x))
+
+
+def _ratio(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """The ratio of two means at the same positions, and its standard error to the first order."""
+    base = float(y.mean())
+    if base == 0.0:
+        return math.nan, math.nan
+    ratio = float(x.mean()) / base
+    return ratio, float((x - ratio * y).std()) / base / math.sqrt(len(x))

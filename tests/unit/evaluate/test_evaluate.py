@@ -13,10 +13,9 @@ from core.clicks import Clicks
 from core.rounds import Inputs
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.evaluate import run
-from streamer.evaluate.past import Past
-from streamer.evaluate.rankers import Asked, Counts, Ranks, popularity
+from streamer.evaluate.rankers import Asked, Ranks, popularity
 from streamer.evaluate.run import Options
-from streamer.evaluate.scores import BASELINE, Scores, figures
+from streamer.evaluate.scores import BASELINES, Figures, Gains, Scores, figures
 from streamer.evaluate.stability import Stability
 from streamer.files.lines import STDIN
 from streamer.files.readers import Source
@@ -26,55 +25,87 @@ from tests.unit.evaluate.ring import START, Learned, Row, visits
 # -- figures -------------------------------------------------------------------------------------
 
 
+def compared(ranks: list[int], best: list[int], best_mrr: list[int], w5: list[int]) -> Figures:
+    columns = (Gains.of(np.array(column, np.int32)) for column in (ranks, best, best_mrr, w5))
+    return figures("next", "all", *columns)
+
+
 def test_figures_are_those_of_the_definitions() -> None:
-    rank = np.array([0, 2, 19, 20, 500], np.int32)
-    got = figures("next", "all", rank, np.array([0, 99, 99, 1, 99], np.int32))
+    got = compared([0, 2, 19, 20, 500], [0, 99, 99, 1, 99], [1, 99, 99, 99, 9], [3, 0, 9, 20, 9])
     assert got.positions == 5
     assert got.hr == pytest.approx(3 / 5)
     assert got.mrr == pytest.approx((1 + 1 / 3 + 1 / 20) / 5)
     assert got.ndcg == pytest.approx((1 + 1 / 2 + 1 / math.log2(21)) / 5)
     assert got.hr_error == pytest.approx(math.sqrt(0.6 * 0.4 / 5))
-    assert got.ratio == pytest.approx(3 / 2)
-    assert figures("next", "all", rank, rank).ratio_error == 0.0
-    nothing = np.zeros(0, np.int32)
-    assert math.isnan(figures("next", "new", nothing, nothing).hr)
-    assert math.isnan(figures("next", "new", rank, rank + 20).ratio)
+    assert got.mrr_error == pytest.approx(np.std([1, 1 / 3, 1 / 20, 0, 0]) / math.sqrt(5))
+    assert got.hr_ratio == pytest.approx(3 / 2)
+    assert got.mrr_ratio == pytest.approx((1 + 1 / 3 + 1 / 20) / (1 / 2 + 1 / 10))
+    assert got.hr_to_w5 == pytest.approx(3 / 4)
+    assert got.mrr_to_w5 == pytest.approx((1 + 1 / 3 + 1 / 20) / (1 / 4 + 1 + 1 / 10 + 1 / 10))
+    same = compared([0, 2, 500], [0, 2, 500], [0, 2, 500], [0, 2, 500])
+    assert (same.hr_ratio, same.hr_ratio_error, same.mrr_to_w5_error) == (1.0, 0.0, 0.0)
+    assert math.isnan(compared([], [], [], []).hr)
+    assert math.isnan(compared([1], [20], [1], [1]).hr_ratio)
 
 
-def test_the_error_of_a_ratio_is_that_of_many_samples() -> None:
+def test_the_errors_of_ratios_are_those_of_many_samples() -> None:
     rng = np.random.default_rng(1)
     ours, theirs = rng.integers(0, 50, (2, 2000)).astype(np.int32)
     ours = np.where(rng.random(2000) < 0.8, theirs, ours)
-    told = figures("next", "all", ours, theirs)
+    base = Gains.of(theirs)
+    told = figures("next", "all", Gains.of(ours), base, base, base)
     drawn = rng.integers(0, 2000, (2000, 2000))
-    ratios = (ours[drawn] < 20).mean(axis=1) / (theirs[drawn] < 20).mean(axis=1)
-    assert told.ratio_error == pytest.approx(ratios.std(), rel=0.1)
-    assert told.ratio_error < told.hr_error / told.hr
+    for kind, error, apart in (
+        ("hr", told.hr_ratio_error, told.hr_error / told.hr),
+        ("mrr", told.mrr_ratio_error, told.mrr_error / told.mrr),
+    ):
+        x, y = getattr(Gains.of(ours), kind), getattr(base, kind)
+        ratios = x[drawn].mean(axis=1) / y[drawn].mean(axis=1)
+        assert error == pytest.approx(ratios.std(), rel=0.1)
+        assert error < apart
 
 
-def counted(asked: Asked, past: Past) -> Ranks:
-    return popularity(asked) | Counts(BASELINE, past.beside)(asked)
+def test_the_best_baselines_in_hr_and_in_mrr_are_the_measure_of_all() -> None:
+    learned, scores = Learned(), Scores()
+    asked = learned.ask(visits(7, at=2500))
+    q = len(asked)
+    ranks = {name: np.full(q, 99, np.int32) for name in (*BASELINES, "hybrid")}
+    ranks["STAN"][:60], ranks["transitions"][:50], ranks["w5"][:20] = 9, 1, 4
+    ranks["hybrid"][:90], ranks["item2vec, pair"] = 0, np.zeros(q, np.int32)  # which is a peer
+    scores.add(asked, ranks, learned.past)
+    best, found = scores.figures(0)
+    assert (best.hr, best.mrr) == ("STAN", "transitions")
+    hybrid = {f.of: f for f in found if f.ranker == "hybrid"}
+    assert hybrid["all"].hr_ratio == pytest.approx(90 / 60)
+    assert hybrid["all"].mrr_ratio == pytest.approx(90 / 25)
+    assert hybrid["all"].hr_to_w5 == pytest.approx(90 / 20)
+    assert hybrid["all"].mrr_to_w5 == pytest.approx(90 / 4)
+
+
+def counted(asked: Asked) -> Ranks:
+    nowhere = np.full(len(asked), asked.last, np.int32)
+    return dict.fromkeys(BASELINES, nowhere) | popularity(asked)
 
 
 def test_groups_tell_positions_apart_and_add_up() -> None:
     learned, scores = Learned(), Scores()
     first = learned.ask(visits(7, at=2500))
-    scores.add(first, counted(first, learned.past), learned.past)
+    scores.add(first, counted(first), learned.past)
     learned.past.learn()
     asked = learned.ask([("a", "i1", 2700), ("a", "i2", 2710), ("a", "i1", 2720),
                          ("a", "nobody's", 2730)])  # fmt: skip
-    scores.add(asked, counted(asked, learned.past), learned.past)
+    scores.add(asked, counted(asked), learned.past)
     begin = int(asked.positions.click[0])
-    found = {f.of: f.positions for f in scores.figures(begin)}
+    found = {f.of: f.positions for f in scores.figures(begin)[1]}
     assert found["all"] == 3
     assert (found["first"], found["again"]) == (2, 1)
-    assert found["never seen"] == 1
+    assert (found["known"], found["unknown"]) == (2, 1)
     assert found["popular"] + found["common"] + found["rare"] == 2
     assert (found["new"], found["young"], found["old"]) == (0, 0, 2)
-    whole = {f.of: f.positions for f in scores.figures(0)}
+    whole = {f.of: f.positions for f in scores.figures(0)[1]}
     assert whole["all"] == 3 + len(first)
     # The popularity ranker finds the popular tenth and nobody past the 20th of 50 items.
-    hits = {f.of: f.hr for f in scores.figures(0) if f.ranker == "popularity"}
+    hits = {f.of: f.hr for f in scores.figures(0)[1] if f.ranker == "popularity"}
     assert hits["popular"] == 1.0
     assert hits["rare"] == 0.0
 
@@ -147,6 +178,9 @@ def test_the_command_prints_json_and_draws(ring: Path, tmp_path: Path) -> None:
     assert hr["batch, next"] > hr["popularity"]
     assert hr["hybrid"] > hr["popularity"]
     assert hr["transitions"] > hr["popularity"]
+    best = {"hr": max(BASELINES, key=lambda ranker: hr[ranker])}
+    mrr = {f["ranker"]: f["mrr"] for f in report["figures"] if f["of"] == "all"}
+    assert report["best"] == best | {"mrr": max(BASELINES, key=lambda ranker: mrr[ranker])}
     assert report["clicks"] == 3000
     assert report["begin"] == 1500
     assert report["rounds"] == 15
@@ -160,7 +194,9 @@ def test_tables_show_every_ranker_and_what_the_words_mean(
 ) -> None:
     evaluate(ring, replace(PLAIN, mode="hybrid", sample=20, begin=0.2, as_json=False))
     told = capsys.readouterr().out
-    for words in ("hybrid", "session-kNN", "of co-visitation", "never seen before", "top 10"):
+    for words in ("hybrid", "session-kNN", "HR@20", "of w5", "MRR@20", "top 10",
+                  "0 of them (0.0%) are on items unknown until then: all miss",
+                  "the best baseline: ", " in HR@20, "):  # fmt: skip
         assert words in told
     assert "\n similar" not in told
     assert "240 clicks ranked, from click 600 on" in told
@@ -199,7 +235,7 @@ def test_a_user_who_lags_a_day_behind_goes_on_while_the_others_stay_within_a_gap
     positions = {f["of"]: f["positions"] for f in report["figures"] if f["ranker"] == "hybrid"}
     # The first click of w, a day ahead, ends the session of u. If w is fast, every other one does.
     assert positions["all"] == goes_on + 29
-    assert positions["never seen"] == (8 if goes_on == 28 else 4) + 1
+    assert positions["unknown"] == (8 if goes_on == 28 else 4) + 1
 
 
 @pytest.mark.parametrize(

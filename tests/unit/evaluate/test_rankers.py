@@ -1,5 +1,5 @@
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -284,9 +284,10 @@ def test_session_neighbours_rank_as_the_papers_say(
                 likeness(ranker, session, closed[n], (newest - past.closed[n].time) / GAP)
                 for n in sharing[: knn.RECENT[r]]
             ]
-            score = Counter[str]()
+            score = defaultdict[str, float](float)
             for _, parts in sorted(given, key=lambda one: -one[0])[: knn.NEAREST[r]]:
-                score.update(parts)
+                for item, part in parts.items():
+                    score[item] += part
             if ranker == knn.VSKNN:
                 for item in score:
                     having = sum(item in other for other in closed)
