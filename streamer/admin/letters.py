@@ -9,7 +9,6 @@ from typing import NamedTuple, Self
 
 import msgspec
 from confluent_kafka import KafkaException, Message, TopicPartition
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from streamer.decode import deadletter
 from streamer.decode.events import Reason
@@ -17,9 +16,9 @@ from streamer.errors import ConfigError
 from streamer.kafka import clients
 from streamer.kafka.clients import CALL_SECONDS, Partition, checked, partition_of
 from streamer.kafka.failures import failure
+from streamer.progress import Display
 from streamer.settings.load import duration
 from streamer.settings.sections import Config
-from streamer.terminal import Console
 
 ABSENT = "?"
 """Shown for a header that a letter lacks, as anybody may write to the topic."""
@@ -173,16 +172,10 @@ class Log:
         self.consumer.close()
 
     def read(self, doing: str) -> Iterator[Letter]:
-        """The letters that are wanted, in order within a partition, with a bar on a terminal."""
+        """The letters that are wanted, in order within a partition, with progress told."""
         at, ends = dict(self.begins), self.ends
         first, total = sum(at.values()), sum(ends.values())
-        console = Console(stderr=True)
-        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
-        with Progress(
-            *columns, TimeRemainingColumn(),
-            console=console, transient=True, disable=not console.is_terminal,
-        ) as bar:  # fmt: skip
-            task = bar.add_task(doing, total=total - first)
+        with Display(doing, total - first) as display:
             self.consumer.assign(
                 [TopicPartition(*partition, begin) for partition, begin in at.items()]
             )
@@ -196,7 +189,7 @@ class Log:
                         offset += 1
                     # The last offsets may be markers of transactions: then only the end tells.
                     at[partition] = max(at[partition], offset)
-                bar.update(task, completed=sum(at.values()) - first)
+                display.show(sum(at.values()) - first)
             self.consumer.unassign()
 
 

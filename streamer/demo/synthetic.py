@@ -97,7 +97,7 @@ def run(
                     delivery.send(topics[record.topic], record.key, record.value)
                 clicks += due
                 delivery.wait(TICK_SECONDS)
-                display.show(clicks, delivery.delivered)
+                display.deliver(clicks, delivery.delivered)
             slow = clicks < SLOW * rate * (time.monotonic() - began)
         delivery.flush()
     except KeyboardInterrupt:

@@ -10,14 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-
 from core.engine import Engine
 from core.rounds import Changes, Inputs
 from core.settings import QualitySettings
@@ -34,8 +26,8 @@ from streamer.evaluate.stability import Stability
 from streamer.files.log import tell
 from streamer.files.readers import Source
 from streamer.files.replay import ALL, NO_CLICK
+from streamer.progress import Display
 from streamer.settings.sections import Config
-from streamer.terminal import Console
 from streamer.wording import amounts
 
 
@@ -106,18 +98,14 @@ class Evaluation:
         ]
 
     def run(self) -> report.Report:
-        with Progress(
-            BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[what]}"),
-            TimeRemainingColumn(), console=Console(stderr=True), transient=True,
-        ) as progress:  # fmt: skip
-            total = self.log.reader.total_bytes
-            task = progress.add_task("", total=total, what="starting")
+        reader = self.log.reader
+        with Display("evaluate", reader.total_bytes) as display:
             for taken in self.log:
                 what = "sorting"
                 if taken is not None:
                     self._round(taken)
                     what = amounts(click=self.past.clicks, item=len(self.engine.items))
-                progress.update(task, completed=self.log.reader.bytes_read, what=what)
+                display.show(reader.bytes_read, what)
         log = self.log.log
         tell(log.notes())
         if not self.log.records:

@@ -6,27 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
+from streamer import progress
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.kafka import clients, rights
 from streamer.kafka.failures import FORBIDDEN, Forbidden, kafka_error
 from streamer.settings.secrets import hidden
 from streamer.settings.sections import ClickSettings, Config
-from streamer.terminal import Console
 from streamer.wording import counted
 
 METADATA_SECONDS = 15.0
 INTERRUPT_SECONDS = 10.0
 """How long an interrupted publish waits for the broker's word on what is under way."""
-SHOW_SECONDS = 0.25
-LINE_SECONDS = 5.0
 STALL_SECONDS = 0.5
 TELL_SECONDS = 5.0
 """How long nothing is delivered before a line says so."""
@@ -250,47 +241,22 @@ class Pace:
         return count
 
 
-class Display:
-    """A progress bar on a terminal, else a line now and then; both on standard error."""
+class Display(progress.Display):
+    """Shows how much is delivered."""
 
     def __init__(self, topic: str, total: int | None) -> None:
-        self._topic = topic
-        self._total = total
-        self._console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[delivered]:,} delivered, {task.fields[rate]:,.0f} a second"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task(topic, total=total, delivered=0, rate=0.0)
-        self._interval = SHOW_SECONDS if self._console.is_terminal else LINE_SECONDS
-        self._shown = (time.monotonic(), 0)
+        super().__init__(topic, total, stays=True)
+        self._before, self._rate = 0, 0.0
 
-    def __enter__(self) -> "Display":
-        self._bar.start()
-        return self
+    def deliver(self, position: int, delivered: int) -> None:
+        """Show the position, and the records delivered so far, unless it is too early."""
+        if seconds := self.silent:
+            self._rate = (delivered - self._before) / seconds
+            self._before = delivered
+            self.show(position, self._text(delivered))
 
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+    def end(self, position: int, delivered: int) -> None:
+        self.finish(position, self._text(delivered))
 
-    def show(self, position: int, delivered: int) -> None:
-        now = time.monotonic()
-        since, before = self._shown
-        if now - since < self._interval:
-            return
-        rate = (delivered - before) / max(now - since, 1e-9)
-        self._shown = (now, delivered)
-        if self._console.is_terminal:
-            self._bar.update(self._task, completed=position, delivered=delivered, rate=rate)
-        else:
-            share = f"{position / self._total:.0%}, " if self._total else ""
-            text = f"{self._topic}: {share}{counted(delivered, 'record')} delivered"
-            text += f", {rate:,.0f} a second"
-            self._console.print(text, highlight=False)
-
-    def finish(self, position: int, delivered: int) -> None:
-        self._bar.update(self._task, completed=position, delivered=delivered)
+    def _text(self, delivered: int) -> str:
+        return f"{counted(delivered, 'record')} delivered, {self._rate:,.0f} a second"

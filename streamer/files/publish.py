@@ -10,7 +10,6 @@ from streamer.decode.events import Invalid, decode_item
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.files.delivery import (
     INTERRUPT_SECONDS,
-    SHOW_SECONDS,
     Delivery,
     Display,
     refuse_foreign_clicks,
@@ -21,6 +20,7 @@ from streamer.files.order import day
 from streamer.files.readers import Source, read_items
 from streamer.files.refusals import Refusals, refuse_unreadable
 from streamer.files.times import Flaw
+from streamer.progress import SHOW_SECONDS
 from streamer.settings.sections import Config
 from streamer.wording import counted
 
@@ -55,11 +55,11 @@ def run(
                     while (seconds := wait(record.time)) > SHORTEST_SLEEP:
                         delivery.wait(min(seconds, SHOW_SECONDS))
                         position = begin + (end - begin) * number // len(batch)
-                        display.show(position, delivery.delivered)
+                        display.deliver(position, delivery.delivered)
                     delivery.send(topic, record.key, record.value)
                 delivery.wait(0)
-                display.show(end, delivery.delivered)
-            display.finish(found.reader.bytes_read, delivery.delivered)
+                display.deliver(end, delivery.delivered)
+            display.end(found.reader.bytes_read, delivery.delivered)
             delivery.flush()
     except KeyboardInterrupt:
         delivery.flush(INTERRUPT_SECONDS)

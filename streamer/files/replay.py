@@ -8,13 +8,6 @@ from typing import Any, Self
 
 import msgspec
 from prometheus_client import CollectorRegistry
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from core.engine import Engine
 from core.rounds import Changes, Inputs
@@ -27,13 +20,13 @@ from streamer.files.lines import Record
 from streamer.files.log import ClickLog, tell
 from streamer.files.readers import Source, read_items
 from streamer.files.replay_report import Report
+from streamer.progress import Display
 from streamer.settings.load import spelled
 from streamer.settings.sections import Config
 from streamer.state import folders, records
 from streamer.state import store as stores
 from streamer.state.records import Space
 from streamer.state.store import Store
-from streamer.terminal import Console
 from streamer.watch.metrics import STAGES, Metrics
 from streamer.wording import amounts
 from streamer.worker import checkpoint
@@ -132,13 +125,9 @@ class Replay:
         with (
             (self.out / VECTORS).open("wb") as self.vectors,
             (self.out / DEAD_LETTERS).open("wb") as self.dead_letters,
-            Progress(
-                BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[what]}"),
-                TimeRemainingColumn(), console=Console(stderr=True), transient=True,
-            ) as progress,
-        ):  # fmt: skip
+            Display("replay", self.log.reader.total_bytes) as display,
+        ):
             reader = self.log.reader
-            task = progress.add_task("", total=reader.total_bytes, what="starting")
             per_commit = self.config.commit.rounds or ROUNDS_PER_COMMIT
             number = 0
             for chunk, is_last in self._rounds():
@@ -147,9 +136,7 @@ class Replay:
                     self._round(chunk, is_last or number % per_commit == 0)
                 rate = self.taken / (time.perf_counter() - begin)
                 what = f"{amounts(record=self.taken, item=len(self.engine.items))}, {rate:,.0f}/s"
-                progress.update(
-                    task, completed=reader.bytes_read, what=what if self.taken else "sorting"
-                )
+                display.show(reader.bytes_read, what if self.taken else "sorting")
             self.vectors.writelines(value + b"\n" for value in self.last.values())
         checkpoint.save(self.store, self.engine, 0, 0)
         self._tell(self._report(time.perf_counter() - begin), as_json)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME
 
+from streamer import progress
 from streamer.cli import running
 from streamer.demo import synthetic
 from streamer.errors import ConfigError, WalkstreamError
@@ -172,7 +173,7 @@ def test_a_broker_that_goes_away_is_told_and_given_up(
 ) -> None:
     monkeypatch.setattr(delivery, "TELL_SECONDS", 0.5)
     monkeypatch.setattr(delivery, "GIVE_UP_SECONDS", 4.0)
-    monkeypatch.setattr(delivery, "LINE_SECONDS", 1.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 1.0)
     path = write(tmp_path / "c.tsv", TSV * 100)
     with a_broker() as broker:
         away = Timer(2.0, broker.kill)
