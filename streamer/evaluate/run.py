@@ -111,10 +111,10 @@ class Evaluation:
         if not self.log.records:
             raise WalkstreamError("there was nothing to rank: there is no record in the input")
         if not self.past.clicks:
-            raise WalkstreamError("\n".join([f"there was nothing to rank: {NO_CLICK}",
-                                             *log.refused.lines()]))  # fmt: skip
+            lines = [*log.refused.lines(), *log.left_out.lines()]
+            raise WalkstreamError("\n".join([f"there was nothing to rank: {NO_CLICK}", *lines]))
         if not self.scores.rankers():
-            raise WalkstreamError(
+            why = (
                 "there was nothing to rank: no user went on from one item, learned before, to "
                 "another within session.gap. "
                 + (
@@ -124,6 +124,7 @@ class Evaluation:
                     "--set round.max_events=N"
                 )
             )
+            raise WalkstreamError("\n".join([why, *log.left_out.lines()]))
         return report.Report.of(
             self.past.clicks,
             self.log.left_out,

@@ -8,6 +8,7 @@ from shutil import get_terminal_size
 
 from streamer.decode.events import Bad, Decoded
 from streamer.decode.guarded import GuardedDecoder
+from streamer.files.left_out import LeftOutTypes
 from streamer.files.lines import Record
 from streamer.files.order import Order
 from streamer.files.readers import Source, read_clicks
@@ -34,6 +35,7 @@ class ClickLog:
         self.reader = open_clicks(self._source, self._times if foreign else None)
         self.order = Order(config.session.gap, source.time != "order")
         self.refused = Refusals()
+        self.left_out = LeftOutTypes(clicks, config.events)
 
     def count(self) -> int:
         """How many records there are, by reading all of them once more."""
@@ -62,6 +64,7 @@ class ClickLog:
             [timestamp] * len(records),
         )
         self.order.add(decoded.clicks.times)
+        self.left_out.add(records, decoded)
         return decoded, [self.refused.decoded(bad, records[bad.record]) for bad in decoded.bad]
 
     def notes(self) -> Iterator[str]:

@@ -234,11 +234,14 @@ class Replay:
             if refused.total:
                 print("dead letters:", *refused.lines(), sep="\n")
         if not report.clicks:
-            raise WalkstreamError(f"nothing was learned: {NO_CLICK}")
+            raise WalkstreamError(self._nothing_learned(NO_CLICK))
         if not report.arcs:
-            raise WalkstreamError(f"nothing was learned: {self._why_no_arcs()}")
+            raise WalkstreamError(self._nothing_learned(self._why_no_arcs()))
         if not as_json:
             print(f"try: walkstream query ITEM --state {self.out / DIRECTORY}")
+
+    def _nothing_learned(self, why: str) -> str:
+        return "\n".join([f"nothing was learned: {why}", *self.log.left_out.lines()])
 
     def _why_no_arcs(self) -> str:
         gap = self.config.session.gap

@@ -253,6 +253,25 @@ def test_what_cannot_be_evaluated_is_told(
         evaluate(ring, replace(PLAIN, **options), *settings)
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_types_of_events_that_were_left_out_are_named_with_what_to_do(
+    tmp_path: Path, named: bool
+) -> None:
+    kinds = [*["rate:8"] * 3, *["rate:7"] * 2, "seen", "seen", *(f"k{n}" for n in range(9))]
+    lines = [f"u\ti{n}\t{START + n}\t{kind}\n" for n, kind in enumerate(kinds)]
+    lines += [f"v\ti\t{START}\tclick\n"] * named
+    (tmp_path / "log.tsv").write_text("".join(lines))
+    source = Source([tmp_path / "log.tsv"], ["user_id", "item_id", "ts", "event_type"])
+    with pytest.raises(WalkstreamError) as refused:
+        run.run(config.load(None, [*SET, "events.weights.seen=0"], {}), source, PLAIN)
+    told = str(refused.value)
+    assert "nothing to rank" in told
+    assert "not list: 'rate:8' (3), 'rate:7' (2), 'k0' (1), " in told
+    assert " 'k5' (1) and 3 more. Give each a weight" in told
+    assert "'events.weights.*=1'" in told
+    assert "weigh 0 in events.weights: 'seen' (2). To count them" in told
+
+
 def test_a_peer_needs_files_whose_end_is_known() -> None:
     with pytest.raises(ConfigError, match="--peer: name files"):
         evaluate(STDIN, replace(PLAIN, peer="batch"))
