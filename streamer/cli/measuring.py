@@ -124,9 +124,11 @@ def evaluate(
     """How well the model would have named the next item, on a log of yours, and how steadily.
 
     Each round is ranked before it is learned, as in `replay`: where in a ranking of all items does
-    the one stand that was clicked next? The same clicks are ranked by decayed popularity, counts of
-    transitions, decayed co-visitation and session-kNN. Figures come by popularity and age of the
-    item, too, and then what moves between two publishes. The files are those of `replay`.
+    the one stand that was clicked next? The same clicks are ranked by baselines: decayed
+    popularity, counts of transitions, decayed co-visitation of adjacent clicks and within five
+    steps (w5), session-kNN, VSKNN and STAN. The best of them on this log is the measure. Figures
+    come by popularity and age of the item, too, and then what moves between two publishes. The
+    files are those of `replay`.
 
     **Examples**
 
