@@ -260,7 +260,7 @@ def test_session_neighbours_rank_as_the_papers_say(
     if recent is not None:  # the kernels as plain Python, which sees these
         monkeypatch.setattr(knn, "RECENT", recent)
         monkeypatch.setattr(knn, "NEAREST", (10, 30, 20))
-        for kernel in ("_link", "_look", "_nearest", "_ranks"):
+        for kernel in ("_look", "_ranks"):
             monkeypatch.setattr(knn, kernel, getattr(knn, kernel).py_func)
     learned = Learned(rounds=12)
     past = learned.past
