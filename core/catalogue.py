@@ -18,6 +18,7 @@ from core.ids.hashing import hash_keys
 from core.ids.vocabulary import Vocabulary, attribute_key, encode, is_attribute
 from core.model import Model
 from core.placing.placement import SETTLED
+from core.ranking.visits import Visits
 from core.settings import Settings
 
 TOGETHER = 500
@@ -62,6 +63,7 @@ class Catalogue:
         self.vocabulary = Vocabulary()
         self.graph = Graph(settings.graph.max_degree)
         self.sessions = Sessions(settings.session.length, settings.session.event_ids)
+        self.visits = Visits(settings.session.visits)
         self.model = Model(settings)
         self.living = Living()
         self.settled = 0
@@ -92,6 +94,7 @@ class Catalogue:
         """Make room for a row of each slot."""
         self.graph.reserve(len(self.vocabulary))
         self.model.reserve(len(self.graph.degree))
+        self.visits.reserve(len(self.graph.degree))
 
     def leave(self, slots: NDArray[np.integer]) -> list[str]:
         """Let these items leave, with arcs and sessions. Returns their names."""
@@ -246,6 +249,7 @@ class Catalogue:
         self.sessions.relabel(new)
         self.graph.relabel(order, new)
         self.model.relabel(order, new)
+        self.visits.relabel(order, new)
         self.vocabulary.reorder(order)
         self._unused = {int(new[slot]) for slot in self._unused if new[slot] >= 0}
         self.list_items()

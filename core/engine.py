@@ -33,6 +33,7 @@ from core.model import Model
 from core.placing.leaving import AT_ONCE, Leaving, ready
 from core.placing.placement import SETTLED, Placement, Placer
 from core.quality import measure
+from core.ranking.fusion import Fusion
 from core.restoring import Packed, take_rows
 from core.rounds import Changes, Evidence, Gone, Inputs, Outputs
 from core.settings import Settings
@@ -59,6 +60,7 @@ class Engine:
     clock: Clock = field(default_factory=Clock)
     placement: Placement = field(default_factory=Placement.empty)
     versions: dict[int, int] = field(default_factory=dict)
+    fusion: Fusion = field(default_factory=Fusion.new)
     publish_from: int = 0
     """Rows with a version below it are to be written again."""
     sweeps: list[Sweep] = field(default_factory=list)
@@ -116,10 +118,7 @@ class Engine:
         self.leaving.any_stale |= bool(catalogue.waiting)
         catalogue.describe(inputs.attributes, self.clock.time)
         with self.timed("rank"):
-            quality = measure(
-                inputs.clicks, self.sessions, self.vocabulary, self.model, self.graph, self.items,
-                s, self.round_number,
-            )  # fmt: skip
+            quality = measure(inputs.clicks, catalogue, self.fusion, s, self.round_number)
         with self.timed("fold"):
             folded = self.fold(inputs.clicks)
             slots = folded.slots[folded.fate == graphs.KEPT]
@@ -207,6 +206,7 @@ class Engine:
                 clock.landmark += moved * half_life
         if commit == LIVE:
             self._number(known, folded.born)
+        self.catalogue.visits.add(folded, users, batch.times, self.sessions.newest)
         self.sessions.collect()
         return folded
 

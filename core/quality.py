@@ -3,15 +3,18 @@
 Prequential (Gama, Sebastião and Rodrigues, "On evaluating stream learning algorithms", Machine
 Learning 90, 2013): each transition is first used to test and then to learn. The query is the item
 that a session was at, the target the one it went to, and every living item but the query is ranked.
-Two rankers are the model's; the two others are the obvious ones that it has to beat.
+Three rankers are the model's; the two others are the obvious ones that it has to beat. What the
+fused ranker learns, it learns here, of each transition after it was ranked.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from core.catalogue import Catalogue
 from core.clicks import Clicks
 from core.graph.graph import Graph
 from core.graph.sessions import Sessions
@@ -20,17 +23,17 @@ from core.ids.vocabulary import Vocabulary
 from core.kernels.lanes import SOURCES, pointers
 from core.kernels.scan import rank
 from core.learning.skipgram import KERNEL, Rows, hidden
-from core.model import Model
 from core.placing.clusters import unit_rows
+from core.ranking.experts import ASKED, HALF, Arcs, Questions, Table, fill, gather_all
+from core.ranking.fusion import Fusion
 from core.settings import SessionSettings, Settings
 
-RANKERS = ("next", "hybrid", "popularity", "covisitation")
-"""For query a and item b: V^a.V^b + V^a.U^b + U^a.V^b of unit rows; that and the share that b has
-of a's arcs; the decayed count of b; the weight of the arc a -> b."""
+RANKERS = ("next", "hybrid", "session", "popularity", "covisitation")
+"""For query a and item b: V^a.V^b + V^a.U^b + U^a.V^b of unit rows; the fused ranker
+(`core.ranking.fusion`), asked by a, and by the session; the decayed count of b; the weight of the
+arc a -> b."""
 DEPTH = 20
 """A target that ranks among the first so many is a hit."""
-GRAPH_SHARE = np.float32(2.0)
-"""`hybrid` adds this times the square root of the share that b has of a's arcs."""
 SCORES = 800_000
 """Scores (transitions times items) that are computed in a round at most; they bound its time."""
 CANDIDATES = 10_000
@@ -39,6 +42,8 @@ among these, and hits are more than among all (Krichene and Rendle, "On sampled 
 recommendation", KDD 2020). They tell better from worse all the same."""
 TILE = 32
 """Items whose unit rows stay in the first cache while all queries meet them; a multiple of 4."""
+LOOKED_BACK = 64
+"""Clicks of a session, those of one round, that are looked through for its last items."""
 SAMPLE = 5
 """Purpose number of this module's random stream."""
 
@@ -54,31 +59,75 @@ class Quality:
 
 
 def measure(
-    clicks: Clicks, sessions: Sessions, vocabulary: Vocabulary, model: Model, graph: Graph,
-    items: NDArray[np.int32], settings: Settings, round_number: int,
-) -> Quality:  # fmt: skip
-    """Rank a sample of the transitions of a round's clicks, by all of this as it stands before it.
+    clicks: Clicks, catalogue: Catalogue, fusion: Fusion, settings: Settings, round_number: int
+) -> Quality:
+    """Rank a sample of the transitions of a round's clicks, by all of this as it stands before it,
+    and let `fusion` learn from them.
 
-    items int32 [n] are the slots of all living items, ascending; of very many a sample is ranked. A
-    transition from an item that is not known is none: it has no vector to ask by. One to such an
-    item is a miss.
+    Of very many items a sample is ranked. A transition from an item that is not known is none: it
+    has no vector to ask by. One to such an item is a miss.
     """
-    pairs = transitions(clicks, sessions, vocabulary, settings.session)
-    chosen = sample(len(pairs), len(items), settings, round_number)
-    slots = [(vocabulary.get(a), vocabulary.get(b)) for a, b in (pairs[i] for i in chosen)]
-    known = [(a, -1 if b is None else b) for a, b in slots if a is not None]
-    query = np.array([a for a, _ in known], np.int32)
-    target = np.array([b for _, b in known], np.int32)
-    items = candidates(items, query, target, settings, round_number)
-    found = ranks(model, graph, items, query, target)
+    vocabulary, items = catalogue.vocabulary, catalogue.items
+    made = transitions(clicks, catalogue.sessions, vocabulary, settings.session)
+    chosen = sample(len(made), len(items), settings, round_number)
+    session = np.full((len(chosen), ASKED), -1, np.int32)
+    target, time = np.full(len(chosen), -1, np.int32), np.zeros(len(chosen), np.int64)
+    for q, i in enumerate(chosen.tolist()):
+        history, goal, time[q] = made[i]
+        slots = [vocabulary.get(item) for item in history]
+        if slots[0] is None or not catalogue.model.columns.alive[slots[0]]:
+            continue
+        last = list(dict.fromkeys(slot for slot in slots if slot is not None))[:ASKED]
+        session[q, : len(last)] = last
+        slot = vocabulary.get(goal)
+        target[q] = -1 if slot is None else slot
+    known = session[:, 0] >= 0
+    if not known.any():
+        return Quality(0, dict.fromkeys(RANKERS, 0), min(len(items), CANDIDATES))
+    session, target, time = session[known], target[known], time[known]
+    query = np.ascontiguousarray(session[:, 0])
+    ranked = candidates(items, query, target, settings, round_number)
+    of_item = next_scores(catalogue.model.rows, ranked, query)
+    of_session = next_scores(catalogue.model.rows, ranked, session)
+    questions = Questions(session, time, query, np.arange(len(query) + 1))
+    each = len(items) / max(len(ranked), 1)
+    by_fusion = ask(catalogue, settings, questions, ranked, np.stack([of_item, of_session]), each)
+    fused = fusion.ranks(by_fusion, target, learns=True)
+    found = ranks(of_item, catalogue.graph, ranked, query, target)
+    found |= {name: np.where(row < 0, DEPTH, row) for name, row in zip(FUSED, fused, strict=True)}
     hits = {name: int((found[name] < DEPTH).sum()) for name in RANKERS}
-    return Quality(len(query), hits, len(items))
+    return Quality(len(query), hits, len(ranked))
+
+
+def ask(
+    catalogue: Catalogue, settings: Settings, questions: Questions, items: NDArray[np.int32],
+    scores: NDArray[np.float32], each: float,
+) -> Table:  # fmt: skip
+    """What all experts say of the candidates of these questions.
+
+    The best of `items` by scores float32 [2, q, n] (`next_scores`, of the last items and of the
+    sessions) are candidates too; `each` is how many living items one of them stands for.
+    """
+    slabs, alive = (
+        catalogue.graph.slabs(),
+        catalogue.model.columns.alive & catalogue.model.columns.is_item,
+    )
+    arcs = Arcs(slabs.start, slabs.degree, slabs.nbr, slabs.wgt)
+    half_life, visits = int(settings.graph.half_life), catalogue.visits
+    found = gather_all(questions, half_life, visits, arcs, alive, items, scores, each)
+    rows = catalogue.model.rows
+    by = np.stack([queries(rows, questions.session[:, :1]), queries(rows, questions.session)])
+    out = np.empty((2, len(found.slot)), np.float32)
+    mixed = rows.attrs.shape[1] > 0
+    slots, at = np.unique(found.slot, return_inverse=True) if mixed else (found.slot, found.slot)
+    _pairs(hidden(rows, slots) if mixed else rows.v, at, rows.u, found.slot, found.begin, by, out)
+    return fill(found, out, visits)
 
 
 def transitions(
     clicks: Clicks, sessions: Sessions, vocabulary: Vocabulary, settings: SessionSettings
-) -> list[tuple[str, str]]:
-    """The transitions of these clicks: pairs of ids, from one item to another.
+) -> "Transitions":
+    """The transitions of these clicks, from one item to another.
 
     A click that continues a session goes on from the click that its user made before it, among
     these clicks or in the session as it stands. Clicks that the fold will leave out make none:
@@ -111,8 +160,44 @@ def transitions(
     begin = np.maximum.accumulate(np.where(goes_on, 0, np.arange(1, 1 + len(goes_on))))
     before = np.cumsum(count[order]) - count[order]
     goes_on &= before[1:] - before[begin] < settings.max_events
-    pairs = zip(order[:-1][goes_on].tolist(), order[1:][goes_on].tolist(), strict=True)
-    return [(items[a], items[b]) for a, b in pairs if items[a] != items[b]]
+    ends = 1 + np.flatnonzero(goes_on)
+    differs = [items[order[end - 1]] != items[order[end]] for end in ends.tolist()]
+    return Transitions(items, sessions, vocabulary, row, order, begin, time, ends[differs])
+
+
+@dataclass(frozen=True)
+class Transitions(Sequence["tuple[list[str], str, int]"]):
+    """By number: the items of the session so far, the newest first, the one that came next, and the
+    time, ms."""
+
+    items: list[str]
+    """Of all clicks, the last ones of the open sessions first."""
+    sessions: Sessions
+    vocabulary: Vocabulary
+    rows: NDArray[np.int64]
+    """Rows of the open sessions, in the order of their last clicks."""
+    order: NDArray[np.int64]
+    """The clicks by user, in their order."""
+    begin: NDArray[np.int64]
+    """By place in the order but the first: the place before it at which the session begins."""
+    time: NDArray[np.int64]
+    """By place in the order, ms."""
+    ends: NDArray[np.int64]
+    """Places in the order to which the transitions go."""
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, number: int) -> tuple[list[str], str, int]:  # type: ignore[override]
+        end = int(self.ends[number])
+        begin = int(self.begin[end - 1])
+        clicks = self.order[max(begin, end - LOOKED_BACK) : end][::-1].tolist()
+        history = [self.items[click] for click in clicks]
+        if self.order[begin] < len(self.rows):
+            row = self.rows[self.order[begin]]
+            had = self.sessions.items[row, 1 : self.sessions.size[row]]
+            history += self.vocabulary.names(had)
+        return history, self.items[self.order[end]], int(self.time[end])
 
 
 def sample(n: int, items: int, settings: Settings, round_number: int) -> NDArray[np.int64]:
@@ -135,37 +220,87 @@ def candidates(
     return np.unique(np.concatenate([drawn, query, target[target >= 0]]))
 
 
+PLAIN = "next", "popularity", "covisitation"
+FUSED = "hybrid", "session"
+"""The rankers by their heads (`core.ranking.fusion`)."""
+
+
 def ranks(
-    model: Model, graph: Graph, items: NDArray[np.int32], query: NDArray[np.int32],
+    scores: NDArray[np.float32], graph: Graph, items: NDArray[np.int32], query: NDArray[np.int32],
     target: NDArray[np.int32],
 ) -> dict[str, NDArray[np.int64]]:  # fmt: skip
-    """How many of `items`, without its query, each ranker puts before each target: int64 [q].
+    """How many of `items`, without its query, each plain ranker puts before each target: int64 [q].
 
-    items int32 [n] are the slots of all living items, ascending; query and target int32 [q] are of
-    them, and differ; a target that is not known is -1. Of equals the older item comes first, which
-    is the lower slot. A target that is not known, or by `covisitation` has no arc, has n before it,
-    or DEPTH if that is more.
+    scores float32 [q, n] are those of `next`; items int32 [n] are the slots of all living items,
+    ascending; query and target int32 [q] are of them, and differ; a target that is not known is -1.
+    Of equals the older item comes first, which is the lower slot. A target that is not known, or by
+    `covisitation` has no arc, has n before it, or DEPTH if that is more.
     """
-    ranks = np.full((len(RANKERS), len(query)), max(len(items), DEPTH), np.int64)
+    ranks = np.full((len(PLAIN), len(query)), max(len(items), DEPTH), np.int64)
     if (known := np.flatnonzero(target >= 0)).size:
-        _ranks(
-            next_scores(model.rows, items, query[known]), graph.clicked[items], items, known,
-            query, target, graph.slabs(), ranks,
-        )  # fmt: skip
-    return dict(zip(RANKERS, ranks, strict=True))
+        _ranks(scores, graph.clicked[items], items, known, query, target, graph.slabs(), ranks)
+    return dict(zip(PLAIN, ranks, strict=True))
+
+
+def both(rows: Rows, slots: NDArray[np.int32]) -> NDArray[np.float32]:
+    """The unit rows V^ and U^ of slots side by side, float32 [n, 2 dim]."""
+    v, u = unit_rows(hidden(rows, slots)), unit_rows(rows.u[slots])
+    return np.concatenate([v, u], axis=1)
+
+
+def queries(rows: Rows, asked: NDArray[np.int32]) -> NDArray[np.float32]:
+    """What to multiply [V^b; U^b] with for the score E of b: [V^a + U^a; V^a], float32 [q, 2 dim].
+
+    asked int32 [q, k] are slots, the newest first, -1 past the end: vectors are the means over
+    them, with weights that halve from each to the next.
+    """
+    dim = rows.v.shape[1]
+    weight = np.where(asked >= 0, HALF ** np.arange(asked.shape[1], dtype=np.float32), 0.0)
+    weight = (weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-30)).astype(np.float32)
+    vectors = both(rows, np.maximum(asked, 0).reshape(-1)).reshape(*asked.shape, 2 * dim)
+    mean = np.einsum("qk,qkd->qd", weight, vectors)
+    return np.concatenate([mean[:, :dim] + mean[:, dim:], mean[:, :dim]], axis=1)
 
 
 def next_scores(
-    rows: Rows, items: NDArray[np.int32], query: NDArray[np.int32]
+    rows: Rows, items: NDArray[np.int32], asked: NDArray[np.int32]
 ) -> NDArray[np.float32]:
-    """V^a.V^b + V^a.U^b + U^a.V^b for queries a and items b (slots), float32 [q, n]."""
-    v, u = unit_rows(hidden(rows, query)), unit_rows(rows.u[query])
-    out = np.empty((len(query), len(items)), np.float32)
+    """V^a.V^b + V^a.U^b + U^a.V^b for queries a and items b (slots), float32 [q, n].
+
+    asked int32 [q], or [q, k] for sessions (`queries`).
+    """
+    by = queries(rows, asked[:, None] if asked.ndim == 1 else asked)
+    out = np.empty((len(asked), len(items)), np.float32)
     mixed = rows.attrs.shape[1] > 0
     vectors = hidden(rows, items) if mixed else rows.v
     at = np.arange(len(items), dtype=np.int32) if mixed else items
-    _scores(vectors, at, rows.u, items, np.concatenate([v + u, v], axis=1), out)
+    _scores(vectors, at, rows.u, items, by, out)
     return out
+
+
+@KERNEL
+def _pairs(vectors, at, u, slots, begin, queries, out):  # type: ignore[no-untyped-def]
+    """out[k, i] = queries[k, q] . [unit row of vectors[at[i]]; unit row of u[slots[i]]], where i is
+    a candidate of question q: begin[q] <= i < begin[q + 1]."""
+    d = u.shape[1]
+    for q in range(len(begin) - 1):
+        one, other = queries[0, q], queries[1, q]
+        for i in range(begin[q], begin[q + 1]):
+            v, w = vectors[at[i]], u[slots[i]]
+            square = one_v = other_v = np.float32(0.0)
+            for x in range(d):
+                square += v[x] * v[x]
+                one_v += one[x] * v[x]
+                other_v += other[x] * v[x]
+            scale = np.float32(1.0) / np.sqrt(square) if square > 0.0 else np.float32(0.0)
+            square = one_u = other_u = np.float32(0.0)
+            for x in range(d):
+                square += w[x] * w[x]
+                one_u += one[d + x] * w[x]
+                other_u += other[d + x] * w[x]
+            further = np.float32(1.0) / np.sqrt(square) if square > 0.0 else np.float32(0.0)
+            out[0, i] = scale * one_v + further * one_u
+            out[1, i] = scale * other_v + further * other_u
 
 
 @KERNEL
@@ -207,29 +342,19 @@ def _scores(vectors, at, u, items, queries, out):  # type: ignore[no-untyped-def
 
 @nb.njit(cache=True, nogil=True)
 def _ranks(scores, count, items, known, query, target, graph, out, sources=SOURCES):  # type: ignore[no-untyped-def]
-    """The ranks of trials `known` into out[ranker, trial]; `scores` [known, n] are by `next`."""
+    """The ranks of trials `known` into out[ranker, trial]; `scores` [q, n] are by `next`."""
     graph = pointers(graph)
     nbr, wgt = graph.nbr, graph.wgt
-    for trial in range(len(known)):
-        i, row = known[trial], scores[trial]
+    for i in known:
         a, b = query[i], target[i]
         own, at = np.searchsorted(items, a), np.searchsorted(items, b)
-        out[0, i] = rank(row, own, at)
+        out[0, i] = rank(scores[i], own, at)
+        out[1, i] = rank(count, own, at)
         arcs = range(graph.start[a] * UNIT, graph.start[a] * UNIT + graph.degree[a])
-        total = np.float32(0.0)
-        for arc in arcs:
-            total += wgt[arc]
-        if total > 0.0:
-            for arc in arcs:
-                n = np.searchsorted(items, nbr[arc])
-                if n < len(items) and items[n] == nbr[arc]:
-                    row[n] += GRAPH_SHARE * np.sqrt(wgt[arc] / total)
-        out[1, i] = rank(row, own, at)
-        out[2, i] = rank(count, own, at)
         for goal in arcs:
             if nbr[goal] == b:
                 before = 0
                 for arc in arcs:
                     tied = wgt[arc] == wgt[goal] and nbr[arc] < b
                     before += wgt[arc] > wgt[goal] or tied
-                out[3, i] = before
+                out[2, i] = before

@@ -20,6 +20,8 @@ class SessionSettings:
     """Clicks of a session past this many add no evidence: who goes on for so long is a bot."""
     event_ids: int = 8
     """How many last event ids of a user are remembered, to leave out what comes twice."""
+    visits: int = 1_000_000
+    """Newest clicks that are remembered by session and by item, for `hybrid`; 44 bytes each."""
 
 
 @dataclass(frozen=True)

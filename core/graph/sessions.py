@@ -22,6 +22,7 @@ class Columns(NamedTuple):
     clicks: NDArray[np.int32]
     event_ids: NDArray[np.uint64]
     partition: NDArray[np.int32]
+    newest: NDArray[np.int64]
 
 
 class Sessions:
@@ -31,8 +32,9 @@ class Sessions:
     items, newest first, where kept is `session.length`, or REMEMBERED if that is more; `size` int32
     [n] how many of them count; `clicks` int32 [n] how many clicks the session has, up to
     `session.max_events`; `event_ids` uint64 [n, width] the hashes of the user's last event ids,
-    newest first, 0 past the end; `partition` int32 [n] where the last click came from. A row with
-    size 0 is free: nothing else in it counts.
+    newest first, 0 past the end; `partition` int32 [n] where the last click came from; `newest`
+    int64 [n] one more than the number of its newest visit (`core.ranking.visits`), 0 for none. A
+    row with size 0 is free: nothing else in it counts.
     """
 
     def __init__(self, length: int, width: int) -> None:
@@ -44,6 +46,7 @@ class Sessions:
         self.clicks = np.zeros(0, np.int32)
         self.event_ids = np.zeros((0, width), np.uint64)
         self.partition = np.zeros(0, np.int32)
+        self.newest = np.zeros(0, np.int64)
 
     def intern(self, users: Sequence[str]) -> NDArray[np.int32]:
         """The row of each user, int32 [len(users)]."""

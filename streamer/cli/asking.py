@@ -32,8 +32,8 @@ def query(
     mode: Annotated[
         Literal["similar", "next", "hybrid"],
         typer.Option(
-            help="Items like it; items that are clicked after it, by the vectors; or those by "
-            "vectors and graph together, which is best for recommending."
+            help="Items like it; items that are clicked after it, by the vectors; or how likely "
+            "each is to come next, by all that is known, which is best for recommending."
         ),
     ] = "similar",
     min_updates: Annotated[

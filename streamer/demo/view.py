@@ -22,7 +22,8 @@ LINE_SECONDS = 5.0
 WIDTH = 40
 """Samples in a sparkline: the last 20 s."""
 RANKERS = {
-    "hybrid": "vectors and graph",
+    "session": "hybrid, by the session",
+    "hybrid": "hybrid, by the last item",
     "next": "vectors",
     "covisitation": "co-visitation",
     "popularity": "popularity",
@@ -166,7 +167,7 @@ def picture(history: History, elapsed: float, newcomer: Newcomer | None) -> Rend
         figures.add_row(name, f"[bold]{escape(value)}")
     quality = Table.grid(padding=(0, 2))
     for ranker, rates in history.hit_rates.items():
-        colour = "green" if ranker in ("hybrid", "next") else "yellow"
+        colour = "green" if ranker in ("session", "hybrid", "next") else "yellow"
         value = f"{rates[-1]:.0%}" if rates else "-"
         quality.add_row(RANKERS[ranker], f"[bold {colour}]{value}", f"[{colour}]{spark(rates)}")
     parts: list[RenderableType] = [

@@ -105,7 +105,7 @@ class Past:
         graph = replace(settings.graph, max_degree=16, horizon=horizon)
         model = replace(settings.model, dim=16, attribute_slots=0)
         self._length = settings.session.length
-        session = replace(settings.session, length=max(self._length, WINDOW))
+        session = replace(settings.session, length=max(self._length, WINDOW), visits=1)
         self._engine = Engine(replace(settings, session=session, graph=graph, model=model))
         self._gap, self._seed = int(settings.session.gap), settings.model.seed
         self._landmark = self._engine.clock.landmark

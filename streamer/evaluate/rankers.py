@@ -17,7 +17,8 @@ from core.kernels.lanes import SOURCES
 from core.kernels.scan import rank
 from core.learning.skipgram import hidden
 from core.placing.clusters import unit_rows
-from core.quality import DEPTH, GRAPH_SHARE
+from core.quality import DEPTH, ask, next_scores
+from core.ranking.experts import ASKED, Questions
 from streamer.evaluate.past import Past, Positions
 from streamer.evaluate.tables import Table
 
@@ -111,11 +112,11 @@ def chunks(q: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Model:
-    """The engine's vectors: V^a.V^b ("similar"); E = V^a.V^b + V^a.U^b + U^a.V^b ("next"); and
-    E + 2 sqrt(p), where p is the share that b has of a's arcs ("hybrid").
+    """The engine's rankers: V^a.V^b ("similar"); E = V^a.V^b + V^a.U^b + U^a.V^b ("next"); and the
+    fused one ("hybrid", `core.ranking.fusion`).
 
-    With `decay` g, also by the last items of a session: vectors and shares are then the means over
-    them with weights 1, g, g^2 and so on.
+    With `decay` g, also by the last items of a session: vectors are then the means over them with
+    weights 1, g, g^2 and so on.
     """
 
     modes: tuple[Mode, ...]
@@ -129,34 +130,30 @@ class Model:
         if self.decay is not None:
             queries[", session"] = (asked.history, self.decay)
         names = [mode + by for by in queries for mode in self.modes]
-        out = {name: np.empty(len(asked), np.int32) for name in names}
+        out = {name: np.full(len(asked), asked.last, np.int32) for name in names}
         for at in chunks(len(asked)):
             for by, (history, decay) in queries.items():
                 weights = _weights(history[at], decay)
-                for mode, scores in self._scores(asked, v, u, history[at], weights):
+                for mode, scores in self._scores(v, u, history[at], weights):
                     rank_rows(asked, at, asked.target, scores, out[mode + by])
+            if "hybrid" in self.modes:
+                for by, ranks in zip(queries, _fused(asked, at), strict=False):
+                    out["hybrid" + by][at] = np.where(ranks < 0, asked.last, ranks)
         return out
 
     def _scores(
-        self, asked: Asked, v: NDArray[np.float32], u: NDArray[np.float32],
-        history: NDArray[np.int32], weights: NDArray[np.float32],
+        self, v: NDArray[np.float32], u: NDArray[np.float32], history: NDArray[np.int32],
+        weights: NDArray[np.float32],
     ) -> Iterator[tuple[str, NDArray[np.float32]]]:  # fmt: skip
         """Scores of all items by mode, float32 [len(history), n], each used before the next."""
         query = np.einsum("qk,qkd->qd", weights, v[history])
         scores = query @ v.T
         if "similar" in self.modes:
             yield "similar", scores
-        if self.modes == ("similar",):
-            return
-        scores += np.einsum("qk,qkd->qd", weights, u[history]) @ v.T
-        scores += query @ u.T
         if "next" in self.modes:
+            scores += np.einsum("qk,qkd->qd", weights, u[history]) @ v.T
+            scores += query @ u.T
             yield "next", scores
-        if "hybrid" in self.modes:
-            for row, columns, share in zip(scores, history, weights, strict=True):
-                nbr, p = _shares(asked, columns, share)
-                row[nbr] += GRAPH_SHARE * np.sqrt(p)
-            yield "hybrid", scores
 
 
 def _weights(history: NDArray[np.int32], decay: float) -> NDArray[np.float32]:
@@ -165,24 +162,26 @@ def _weights(history: NDArray[np.int32], decay: float) -> NDArray[np.float32]:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _shares(
-    asked: Asked, columns: NDArray[np.int32], weights: NDArray[np.float32]
-) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
-    """Columns of the neighbours of some items, and their shares of the arcs, weighted."""
+def _fused(asked: Asked, at: slice) -> NDArray[np.int64]:
+    """Ranks of the targets of positions `at` by the fused ranker, int64 [heads, positions]; -1 for
+    one that is no candidate."""
     e = asked.engine
-    found: list[NDArray[np.integer]] = []
-    shares: list[NDArray[np.float32]] = []
-    for column, weight in zip(columns.tolist(), weights.tolist(), strict=True):
-        if weight > 0.0:
-            nbr, wgt = e.graph.row(int(e.items[column]))
-            found.append(np.searchsorted(e.items, nbr))
-            total = wgt.sum()
-            shares.append(weight * (wgt / total) if total > 0.0 else np.zeros(len(wgt), np.float32))
-    if len(found) == 1:
-        return found[0], shares[0]
-    nbr, which = np.unique(np.concatenate(found), return_inverse=True)
-    p = np.bincount(which, np.concatenate(shares), len(nbr))
-    return nbr, p.astype(np.float32)
+    n = at.stop - at.start
+    session = np.full((n, ASKED), -1, np.int32)
+    for row, numbers in zip(session, asked.positions.sessions[at], strict=True):
+        columns = asked.column[numbers[::-1]]
+        last = list(dict.fromkeys(columns[columns >= 0].tolist()))[:ASKED]
+        row[: len(last)] = e.items[last]
+    begin = asked.left_out_begin[at.start : at.stop + 1]
+    never = e.items[asked.left_out_columns[begin[0] : begin[-1]]]
+    questions = Questions(session, asked.positions.time[at], never, begin - begin[0])
+    rows = e.model.rows
+    by_item = next_scores(rows, e.items, np.ascontiguousarray(session[:, 0]))
+    scores = np.stack([by_item, next_scores(rows, e.items, session)])
+    found = ask(e.catalogue, e.settings, questions, e.items, scores, 1.0)
+    target = asked.target[at]
+    slots = np.where(target >= 0, e.items[np.maximum(target, 0)], -1).astype(np.int32)
+    return e.fusion.ranks(found, slots, learns=False)
 
 
 # -- counts --------------------------------------------------------------------------------------

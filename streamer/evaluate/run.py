@@ -6,13 +6,12 @@ living item but the last. What they know is what came before the round.
 """
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from core.engine import Engine
 from core.rounds import Changes, Inputs
-from core.settings import QualitySettings
 from streamer import kernels, outputs
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.evaluate import peers, picture, report
@@ -71,7 +70,7 @@ class Evaluation:
     """One pass over a log."""
 
     def __init__(self, config: Config, source: Source, options: Options) -> None:
-        settings = replace(config.engine_settings, quality=QualitySettings(0))
+        settings = config.engine_settings
         self.options = options
         self.log = Log(config, source)
         if options.peer and self.log.reader.total_bytes is None:

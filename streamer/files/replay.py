@@ -10,7 +10,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from core.engine import Engine
-from core.rounds import Changes, Inputs
+from core.rounds import Changes, Evidence, Inputs
 from streamer import kernels, outputs
 from streamer import vectors as public
 from streamer.decode.deadletter import as_json_line
@@ -23,10 +23,10 @@ from streamer.files.replay_report import Report
 from streamer.progress import Display
 from streamer.settings.load import spelled
 from streamer.settings.sections import Config
-from streamer.state import folders, records
+from streamer.state import evidence, folders, packing, records, traces
 from streamer.state import store as stores
 from streamer.state.records import Space
-from streamer.state.store import Store
+from streamer.state.store import Entry, Store
 from streamer.watch.metrics import STAGES, Metrics
 from streamer.wording import amounts
 from streamer.worker import checkpoint
@@ -36,6 +36,9 @@ ALL = 2**31
 
 PARTITIONS = 1
 """Item partitions of a replayed folder; a worker that adopts it spreads the items over its own."""
+
+NO_COMMIT = 0
+"""Under this number the folder has the evidence: the commits of a worker begin with 1."""
 
 DIRECTORY, VECTORS, DEAD_LETTERS = "state", "vectors.jsonl", "dead-letters.jsonl"
 """What a replay writes."""
@@ -99,6 +102,9 @@ class Replay:
         self.last: dict[bytes, bytes] = {}
         self.attributes: list[tuple[str, list[str] | None]] = []
         self.taken = self.events = self.ignored = self.published = self.trials = 0
+        self.evidence: list[Evidence] = []
+        """Since the last commit."""
+        self.traces = traces.Traces(self.store, config.session.visits)
         self.hits: Counter[str] = Counter()
         """Trials whose item was among the first 20, by ranker."""
 
@@ -177,12 +183,20 @@ class Replay:
             self.ignored += outputs.duplicates + outputs.too_long
             self.trials += outputs.quality.trials
             self.hits.update(outputs.quality.hits)
+            self.evidence.append(outputs.evidence)
         changes = outputs.changes
         if changes is not None:
             with self.metrics.timed("commit"):
                 self._publish(changes)
             with self.metrics.timed("apply"):
-                self.store.write_changes(changes, {})
+                self.store.write_changes(changes, {}, self._more())
+
+    def _more(self) -> dict[str, list[Entry]]:
+        """What the folder gets beside the rows: what `hybrid` ranks by, and the newest clicks."""
+        entries = self.traces.entries(evidence.pack(NO_COMMIT, NO_COMMIT, self.evidence))
+        self.evidence.clear()
+        fusion = packing.pack_fusion(self.engine.fusion, self.engine.settings)
+        return {traces.FAMILY: entries, "meta": [(records.FUSION, fusion)]}
 
     def _publish(self, changes: Changes) -> None:
         for key, value in public.records(changes, self.space.name, "json"):

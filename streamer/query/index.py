@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from core.ids.vocabulary import encode
 from core.placing.clusters import NONE, unit_rows
 from core.placing.placement import Placement, Placer, features
-from core.quality import GRAPH_SHARE
 from core.settings import LshSettings, ModelSettings, Settings
 from streamer.errors import WalkstreamError
-from streamer.query.arcs import Arcs
+from streamer.query.fused import Ranker
 from streamer.query.shelves import Query, Resident, Scored, Shelf, Stored
 from streamer.state import packing, records
 from streamer.state.records import is_item
@@ -91,7 +90,14 @@ class Index:
         model = ModelSettings(dim=space.dim, seed=space.seed)
         self.lsh = Placer(Settings(model=model, lsh=hashing)).lsh
         self.shelf: Shelf = Resident(store) if resident else Stored(store)
-        self.arcs = Arcs(store)
+        self._ranker: Ranker | None = None
+
+    @property
+    def ranker(self) -> Ranker:
+        """That of `hybrid`, made when it is first asked."""
+        if self._ranker is None:
+            self._ranker = Ranker(self.store, self.shelf)
+        return self._ranker
 
     def neighbours(
         self, items: Sequence[str], k: int, mode: Mode, min_updates: int = 0, decay: float = 0.5
@@ -100,9 +106,9 @@ class Index:
 
         `items` are one item, or the last items of a session, the newest last. With unit rows V^ and
         U^, an item b scores for an item a: V^a.V^b ("similar"); E = V^a.V^b + V^a.U^b + U^a.V^b
-        ("next"); E + 2 sqrt(p), p the share that b has of a's arcs ("hybrid"). For a session
-        V^a, U^a and p are means over its items, with weights 1, decay, decay^2 from the newest
-        back. The items asked by are never in the answer.
+        ("next"); how likely it is to come next, by all that is known ("hybrid",
+        `core.ranking.fusion`). For a session V^a and U^a are means over its items, with weights 1,
+        decay, decay^2 from the newest back. The items asked by are never in the answer.
 
         WalkstreamError if no item is known and has a vector.
         """
@@ -111,13 +117,12 @@ class Index:
         mean = weights @ self.shelf.vectors(asked.keys())
         v, u = mean[: self.dim], mean[self.dim :]
         halves = [v, np.zeros_like(v)] if mode == "similar" else [v + u, v]
-        shares = self._shares(asked) if mode == "hybrid" else {}
         placement = self._placement()
         query = Query(
             vector=np.concatenate(halves),
             near=placement.centroids.reshape(-1, self.dim) @ halves[0],
             most=max(COMPARED, 4 * k),
-            always=shares.keys(),
+            always=set(),
             never=asked.keys(),
             min_updates=min_updates,
         )
@@ -125,9 +130,8 @@ class Index:
         if len(placement.centre):
             x = x - placement.centre
         handles, score = self._candidates(x, k, query)
-        if shares:
-            p = np.array([shares.get(handle, 0.0) for handle in handles], np.float32)
-            score += GRAPH_SHARE * np.sqrt(p)
+        if mode == "hybrid":
+            handles, score = self._fused(items, asked, (handles, score), k, min_updates)
         found = [self._neighbour(handles[at], float(score[at])) for at in _best(score, k)]
         session = list(items) if len(items) > 1 else []
         unknown = [item for item in items if self._handle(item) not in asked]
@@ -170,15 +174,18 @@ class Index:
             "long that it left"
         )
 
-    def _shares(self, asked: Mapping[Any, float]) -> dict[Any, float]:
-        """The weighted mean of p(b | a) over the items asked by, for each of their neighbours."""
-        out: dict[Any, float] = {}
-        for one, weight in asked.items():
-            for key, share in self.arcs.shares(self.shelf.details(one)[0]).items():
-                handle = self.shelf.handle(key)
-                if handle is not None:
-                    out[handle] = out.get(handle, 0.0) + weight * share
-        return out
+    def _fused(
+        self, items: Sequence[str], asked: Mapping[Any, float], near: Scored, k: int,
+        min_updates: int,
+    ) -> Scored:  # fmt: skip
+        """What the fused ranker makes of what is near the items asked by."""
+        session = [key for key in map(encode, items) if self.shelf.handle(key) in asked]
+        handles, score = self.ranker.ask(session, *near, k)
+        if min_updates:
+            updates = np.array([self.shelf.details(handle)[2] for handle in handles])
+            enough = np.flatnonzero(updates >= min_updates)
+            handles, score = [handles[at] for at in enough.tolist()], score[enough]
+        return handles, score
 
     def _candidates(self, x: NDArray[np.float32], k: int, query: Query) -> Scored:
         """Items in the buckets around x, as they are hashed, k at least if there are so many."""

@@ -22,8 +22,8 @@ STDIN = "-"
 """Given as the item, it makes each line of standard input a query."""
 
 NO_GRAPH = """\
-hybrid is next as yet: the graph is in the state folder from the first checkpoint on, which a worker
-takes after checkpoint.seconds"""
+hybrid goes without the graph as yet: it is in the state folder from the first checkpoint on, which
+a worker takes after checkpoint.seconds"""
 
 TITLES = {"similar": "Items like", "next": "Items clicked after", "hybrid": "Items to offer after"}
 
@@ -52,7 +52,7 @@ def run(state: Path, items: Sequence[str], options: Options) -> None:
         raise ConfigError("standard input is closed: send queries into it, one a line")
     with reading(state) as store:
         index, placed = Index(store, resident=many), counts.with_vector(store)
-        if options.mode == "hybrid" and not index.arcs.there:
+        if options.mode == "hybrid" and not index.ranker.arcs.there:
             print(NO_GRAPH, file=sys.stderr)
         if many:
             _answer_lines(index, placed, options)

@@ -93,6 +93,8 @@ def order(key: bytes, value: bytes) -> int:
         return msgspec.msgpack.decode(value, type=records.Manifest).commit
     if key == records.PLACEMENT:
         return packing.unpack_placement(value, 1).epoch
+    if key == records.FUSION:
+        return packing.unpack_fusion(value)[0].trials
     if key.startswith((records.VERSION, records.ITEMS)):
         return msgspec.msgpack.decode(value, type=int)
     if key == records.MARKS:

@@ -7,6 +7,9 @@ import numpy as np
 
 from core.graph.written import Node, Opened
 from core.placing.placement import Placement
+from core.ranking.experts import EXPERTS
+from core.ranking.fusion import FEATURES, HEADS, Fusion
+from core.settings import Duration, GraphSettings, SessionSettings, Settings
 
 _to_msgpack = msgspec.msgpack.Encoder().encode
 
@@ -29,6 +32,50 @@ class _Placement(msgspec.Struct):
     fitted_at: int
     centre: bytes
     centroids: bytes
+
+
+class _Fusion(msgspec.Struct):
+    """What `hybrid` ranks by, and what it takes to go through the newest clicks once more; arrays
+    are little-endian float64, by head."""
+
+    experts: list[str]
+    features: list[str]
+    shares: bytes
+    weights: bytes
+    squares: bytes
+    trials: int
+    gap: int
+    """`session.gap`, `graph.half_life` in ms, and `session.visits`."""
+    half_life: int
+    visits: int
+
+
+def pack_fusion(fusion: Fusion, settings: Settings) -> bytes:
+    shares, weights, squares = (
+        column.astype("<f8").tobytes() for column in (fusion.shares, fusion.weights, fusion.squares)
+    )
+    return _to_msgpack(
+        _Fusion(
+            list(EXPERTS), list(FEATURES), shares, weights, squares, fusion.trials,
+            int(settings.session.gap), int(settings.graph.half_life), settings.session.visits,
+        )
+    )  # fmt: skip
+
+
+def unpack_fusion(value: bytes) -> tuple[Fusion, Settings]:
+    """The ranker, a new one if it was of other experts, and what visits follow from."""
+    p = msgspec.msgpack.decode(value, type=_Fusion)
+    settings = Settings(
+        session=SessionSettings(gap=Duration(p.gap), visits=p.visits),
+        graph=GraphSettings(half_life=Duration(p.half_life)),
+    )
+    if (p.experts, p.features) != (list(EXPERTS), list(FEATURES)):
+        return Fusion.new(), settings
+    shares, weights, squares = (
+        np.frombuffer(column, "<f8").reshape(len(HEADS), -1).copy()
+        for column in (p.shares, p.weights, p.squares)
+    )
+    return Fusion(shares, weights, squares, p.trials), settings
 
 
 def pack_node(node: Node) -> bytes:

@@ -30,6 +30,7 @@ from streamer.errors import Refused
 
 SPACE = b"\xffspace"
 PLACEMENT = b"\xffplacement"
+FUSION = b"\xfffusion"
 PROGRESS = b"\xffprogress/"
 ITEMS = b"\xffitems/"
 VERSION = b"\xffversion/"

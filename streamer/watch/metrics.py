@@ -21,6 +21,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from core.quality import CANDIDATES, RANKERS
+from core.ranking.experts import EXPERTS
 from streamer.decode.events import Reason
 
 if TYPE_CHECKING:
@@ -234,9 +235,15 @@ class Metrics:
         )
         self.quality_hits_total = counter(
             "quality_hits_total",
-            "Trials whose item was among the first 20 of a ranker: `next` and `hybrid` are the "
-            "model's, `popularity` and `covisitation` the obvious ones to beat.",
+            "Trials whose item was among the first 20 of a ranker: `next`, `hybrid` and `session`, "
+            "which is hybrid asked by the whole session, are the model's, `popularity` and "
+            "`covisitation` the obvious ones to beat.",
             "ranker",
+        )
+        self.expert_share = gauge(
+            "expert_share",
+            "How much of the mixture behind `hybrid`, asked by the session, each expert has.",
+            "expert",
         )
         ProcessCollector(registry=registry)
         # Series that exist from the start, at 0, make rate() right from the first event on.
@@ -248,6 +255,7 @@ class Metrics:
             (self.table_bytes, TABLES),
             (self.store_bytes, STORE_KINDS),
             (self.quality_hits_total, RANKERS),
+            (self.expert_share, EXPERTS),
             (self.waiting, WAITING),
         )
         for family, values in families:

@@ -41,6 +41,8 @@ class Batch:
     """Next offset of the items partitions, where attributes were taken in."""
     windows: Mapping[int, Window] = field(default_factory=dict)
     """By clicks partition, what is remembered of the times before its offset."""
+    fusion: bytes | None = None
+    """What `hybrid` ranks by, where it has learned."""
     told: Callable[[], None] = lambda: None
     """Called when the commit is through."""
 
@@ -128,9 +130,10 @@ def _places(space: Space, role: str, keys: list[bytes]) -> list[int]:
 
 
 def progress(batch: Batch) -> dict[bytes, bytes]:
-    """The progress records of the commit: of all clicks, of items that were taken in, and the
-    marks."""
+    """The records of the commit that say how far it got: of all clicks, of items that were taken
+    in, of what the ranker learned, and the marks."""
     encode = msgspec.msgpack.encode
     clicks = {records.progress_key(*p): encode(batch.progress(p)) for p in batch.offsets}
     items = {records.items_key(*p): encode(o) for p, o in batch.items.items()}
-    return clicks | items | {records.MARKS: encode(batch.marks)}
+    fusion = {} if batch.fusion is None else {records.FUSION: batch.fusion}
+    return clicks | items | fusion | {records.MARKS: encode(batch.marks)}

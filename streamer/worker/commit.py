@@ -42,10 +42,11 @@ from streamer.kafka.failures import FORBIDDEN
 from streamer.kafka.identity import Watch
 from streamer.kafka.transactions import Send, Transactions
 from streamer.settings.sections import Config
-from streamer.state import records
+from streamer.state import records, traces
 from streamer.state import store as stores
 from streamer.state.records import Space
 from streamer.state.store import Store
+from streamer.state.traces import Traces
 from streamer.watch.metrics import Metrics
 from streamer.worker.batch import Batch, progress, records_of
 from streamer.worker.group import Group
@@ -60,10 +61,10 @@ class Committer:
 
     def __init__(
         self, config: Config, space: Space, store: Store, transactions: Transactions,
-        readback: Readback, watch: Watch, group: Group, metrics: Metrics,
+        readback: Readback, watch: Watch, group: Group, metrics: Metrics, kept: Traces,
     ) -> None:  # fmt: skip
         self.config, self.space, self.metrics = config, space, metrics
-        self.store = store
+        self.store, self.traces = store, kept
         self.transactions, self.readback, self.watch = transactions, readback, watch
         self.group = group
 
@@ -164,6 +165,7 @@ class Committer:
                  for (t, p), o in batch.items.items()}  # fmt: skip
         families = defaultdict[str, list[stores.Entry]](list)
         families["attributes"] += batch.described.items()
+        families[traces.FAMILY] += self.traces.entries(batch.evidence)
         for written, pointer in (
             (batch.swept, records.SWEPT), (batch.checkpoint, stores.POINTER),
         ):  # fmt: skip

@@ -160,6 +160,7 @@ class Worker:
             config, self.store, self.engine, admin, accepted.loss,
             self._progress_of(0.5, 1.0, self.group),
         )  # fmt: skip
+        traces = refold.traces(config, self.store, admin, self._progress_of(1.0, 1.0, self.group))
         newest = restore.load_model(config, self.store, self.engine, lambda: self.recent)
         self.commits = max(newest, self.readback.last or 0)
         self.tail.follow(self.commits)
@@ -175,7 +176,7 @@ class Worker:
         stack.callback(self.behind.close)
         self.committer = Committer(
             config, self.space, self.store, self.transactions, self.readback, self.watch,
-            self.group, self.metrics,
+            self.group, self.metrics, traces,
         )  # fmt: skip
         self.watch.others.append(partial(self.tail.handed_over, admin))
         self.readback.beat = self.health.beat  # from here on a stop is no reason to break off

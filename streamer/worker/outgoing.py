@@ -12,7 +12,7 @@ from core.rounds import Changes, Evidence, Gone
 from streamer.decode.ahead import Window
 from streamer.kafka.clients import Partition
 from streamer.settings.sections import Config
-from streamer.state import evidence, records
+from streamer.state import evidence, packing, records
 from streamer.state import store as stores
 from streamer.state.records import Marks
 from streamer.state.store import Store
@@ -63,6 +63,8 @@ class Outgoing:
         """Tombstones that still have to leave, of what Kafka has and the model has not."""
         self._publishes_all_since: int | None = None
         """The commit with which everything began to leave once more."""
+        self._trials = 0
+        """What the ranker had learned from with the last commit that said so."""
         self._clicked = time.monotonic()
         self._allowance = 0
         """Bytes that may leave with the next commit."""
@@ -134,9 +136,16 @@ class Outgoing:
             number, self.engine.publish_from, None if major is None else (major[0], major[1]),
             self.evidence, self.needs_folder,
         )  # fmt: skip
+        trials = self.engine.fusion.trials
+        fusion = (
+            None
+            if trials == self._trials
+            else packing.pack_fusion(self.engine.fusion, self.engine.settings)
+        )
+        self._trials = trials
         return Batch(
             changes, dict(offsets), self.engine.round_number, marks, packed, swept, written,
-            pending.dead_letters, pending.described, pending.items, windows,
+            pending.dead_letters, pending.described, pending.items, windows, fusion,
         )  # fmt: skip
 
     def _settle(self, number: int, changes: Changes, swept: bool) -> None:

@@ -21,10 +21,15 @@ from streamer.kafka.waiting import between
 from streamer.settings.sections import Config
 from streamer.state import evidence
 from streamer.state import store as stores
+from streamer.state import traces as traced
 from streamer.state.store import Store
+from streamer.state.traces import Traces
 from streamer.worker import checkpoint
 
 log = logging.getLogger(__name__)
+
+BACKWARDS = 200
+"""Records that are read first where the newest are looked for from the end back."""
 
 
 class Refolded(NamedTuple):
@@ -141,13 +146,47 @@ def whole(found: Iterable[tuple[int, int, list[Evidence]]], until: int) -> Itera
         yield held
 
 
+def traces(
+    config: Config, store: Store, admin: AdminClient, beat: Callable[[float], None]
+) -> Traces:
+    """The copies of evidence in the folder, with what it lacks of the newest, from Kafka."""
+    room, wanted = config.session.visits, store.marks.evidence
+    kept = Traces(store, room)
+    if kept.last >= wanted:
+        return kept
+    where = (config.topics.transitions, 0)
+    first, end = clients.begins(admin, [where])[where], clients.ends(admin, [where])[where]
+    lacking: list[list[bytes]] = []
+    clicks, size = 0, BACKWARDS
+    while end > first and clicks < room:
+        begin, size = max(first, end - size), 2 * size
+        found = list(_records(config, begin, end, beat))
+        told = [evidence.unpack(record) for record in found]
+        new = [kept.last < commit <= wanted for commit, _, _ in told]
+        lacking.append([record for record, is_new in zip(found, new, strict=True) if is_new])
+        clicks += sum(len(one.clicks) for _, _, rounds in told for one in rounds)
+        if not all(new) and told and told[0][0] <= kept.last:
+            break
+        end = begin
+    entries = kept.entries(record for block in reversed(lacking) for record in block)
+    store.write_entries({traced.FAMILY: entries})
+    return kept
+
+
 def _read(
     config: Config, admin: AdminClient, begin: int, beat: Callable[[float], None]
 ) -> Iterator[tuple[int, int, list[Evidence]]]:
     """All records from this offset on."""
     where = (config.topics.transitions, 0)
     first, end = clients.begins(admin, [where])[where], clients.ends(admin, [where])[where]
-    begin = min(max(begin, first), end)
+    yield from map(evidence.unpack, _records(config, min(max(begin, first), end), end, beat))
+
+
+def _records(
+    config: Config, begin: int, end: int, beat: Callable[[float], None]
+) -> Iterator[bytes]:
+    """The records of `transitions` between two offsets."""
+    where = (config.topics.transitions, 0)
     at = [begin]
 
     def tell() -> None:
@@ -157,4 +196,4 @@ def _read(
         for message in between(consumer, {where: begin}, {where: end}, tell):
             at[0] = message.offset() or 0
             if (value := message.value()) is not None:
-                yield evidence.unpack(value)
+                yield value

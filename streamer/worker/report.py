@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from core.engine import Engine
 from core.graph.graph import NEVER
 from core.ids.vocabulary import decode, is_attribute
+from core.ranking.experts import EXPERTS
 from core.rounds import Changes, Outputs
 from core.settings import Duration
 from streamer.admin.letters import iso
@@ -100,6 +101,8 @@ class Report:
             metrics.quality_candidates.set(outputs.quality.candidates)
         for ranker, hits in outputs.quality.hits.items():
             metrics.quality_hits_total.labels(ranker).inc(hits)
+        for expert, share in zip(EXPERTS, self.engine.fusion.shares[-1].tolist(), strict=True):
+            metrics.expert_share.labels(expert).set(share)
 
     def closing(self, number: int, events: int, batch: Batch, retired: int) -> Callable[[], None]:
         """A commit closes; returns what to call, from whatever thread, when it is through."""

@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
 from core.graph.graph import NEVER
+from core.retracing import remember
 from core.starts import Birth
 from streamer.admin import forget
 from streamer.decode.ahead import Window
@@ -29,7 +30,7 @@ from streamer.kafka.clients import CALL_SECONDS, Partition, label
 from streamer.kafka.identity import Identity
 from streamer.settings.load import start_time
 from streamer.settings.sections import Config
-from streamer.state import folders, packing, records
+from streamer.state import folders, packing, records, traces
 from streamer.state import store as stores
 from streamer.state.records import Space
 from streamer.state.store import Store
@@ -231,6 +232,9 @@ def load_model(
     placement = store.meta(records.PLACEMENT)
     if placement:
         engine.placement = packing.unpack_placement(placement, engine.settings.model.dim)
+    fusion = store.meta(records.FUSION)
+    if fusion:
+        engine.fusion, _ = packing.unpack_fusion(fusion)
     engine.versions.update(store.versions())
     engine.publish_from = marks.publish_from
     engine.starts.major = None if marks.major is None else Birth(*marks.major)
@@ -239,6 +243,7 @@ def load_model(
     rows = store.rows_in_parts() if store.space is not None else iter(())
     use = config.items.use
     engine.load_rows(rows, lambda item: tokens_of(store, item, use, recent()))
+    remember(engine, traces.rounds(store))
     old = age.warning(engine.clock.time, engine.settings.graph.horizon_ms)
     for told in (old, age.shortened(engine)):
         if len(engine.items) and told:

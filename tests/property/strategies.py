@@ -38,7 +38,7 @@ def small_settings(
 ) -> Settings:  # fmt: skip
     return Settings(
         session=SessionSettings(
-            gap=Duration(GAP), length=3, max_events=max_events, event_ids=event_ids
+            gap=Duration(GAP), length=3, max_events=max_events, event_ids=event_ids, visits=64
         ),
         graph=GraphSettings(
             half_life=Duration(HALF_LIFE), horizon=Duration(horizon), max_degree=max_degree

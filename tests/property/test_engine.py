@@ -1,6 +1,7 @@
 """An engine that stops at any commit and is restored goes on as if it had not, for any input."""
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from core.engine import Engine
 from core.quality import Quality
+from core.retracing import remember
 from core.rounds import ROOM, Changes, Evidence, Inputs
 from core.rows import from_values, to_values
 from core.settings import Settings
@@ -168,6 +170,10 @@ class Log:
     def drop(self, gone: list[bytes]) -> None:
         self.store.write_entries({"graph": [(key, None) for key in gone]})
 
+    def rounds(self) -> Iterator[Evidence]:
+        for record in self.evidence:
+            yield from evidence.unpack(record)[2]
+
     def restored(self, chosen: Settings) -> Engine:
         """The engine of the last commit, without its rows."""
         engine = Engine(chosen, PARTITIONS)
@@ -213,8 +219,9 @@ def restored(node: Node, log: Log, chosen: Settings) -> Node:
     out = Node(engine, dict(node.catalogue), dict(node.rows))
     engine.placement, engine.starts.major = known.placement, known.starts.major
     engine.round_number, engine.versions = known.round_number, dict(known.versions)
-    engine.clock.time = known.clock.time
+    engine.clock.time, engine.fusion = known.clock.time, deepcopy(known.fusion)
     out.load()
+    remember(engine, log.rounds())
     return out
 
 

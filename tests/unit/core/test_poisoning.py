@@ -8,6 +8,7 @@ import pytest
 
 from core import quality
 from core.engine import Engine
+from core.ranking.experts import ASKED, Questions
 from core.rounds import Inputs
 from core.settings import Duration, GraphSettings, ModelSettings, SessionSettings, Settings
 from streamer.decode.guarded import GuardedDecoder
@@ -36,9 +37,15 @@ def learned(attack: Rows = ()) -> Engine:
 
 def rank(engine: Engine) -> int:
     """The rank of PUSHED for those who look at QUERY, by the default way of recommending."""
-    slots = np.array([[engine.vocabulary.get(QUERY)], [engine.vocabulary.get(PUSHED)]], np.int32)
-    found = quality.ranks(engine.model, engine.graph, engine.items, *slots)
-    return int(found["hybrid"][0])
+    query, pushed = engine.vocabulary.intern([QUERY, PUSHED])[:, None]
+    session = np.full((1, ASKED), -1, np.int32)
+    session[0, 0] = query[0]
+    questions = Questions(session, np.array([engine.clock.time]), query, np.array([0, 1]))
+    scores = quality.next_scores(engine.model.rows, engine.items, query)
+    both = np.stack([scores, scores])
+    found = quality.ask(engine.catalogue, engine.settings, questions, engine.items, both, 1.0)
+    rank = int(engine.fusion.ranks(found, pushed, learns=False)[0, 0])
+    return rank if rank >= 0 else len(engine.items)
 
 
 def weight(engine: Engine) -> float:

@@ -9,7 +9,17 @@ from core.clicks import Clicks
 from core.engine import Engine
 from core.learning.skipgram import hidden
 from core.placing.clusters import unit_rows
-from core.quality import CANDIDATES, DEPTH, RANKERS, SCORES, Quality, ranks, sample, transitions
+from core.quality import (
+    CANDIDATES,
+    DEPTH,
+    RANKERS,
+    SCORES,
+    Quality,
+    next_scores,
+    ranks,
+    sample,
+    transitions,
+)
 from core.rounds import Inputs
 from core.settings import Duration, ModelSettings, QualitySettings, SessionSettings, Settings
 
@@ -58,8 +68,9 @@ def trained(settings: Settings, rounds: int = 6) -> Engine:
 
 
 def found(engine: Engine, rows: list[Row]) -> list[tuple[str, str]]:
-    """The transitions of these clicks."""
-    return transitions(clicks(rows), engine.sessions, engine.vocabulary, engine.settings.session)
+    """The transitions of these clicks: from and to."""
+    made = transitions(clicks(rows), engine.sessions, engine.vocabulary, engine.settings.session)
+    return [(history[0], goal) for history, goal, _ in made]
 
 
 # -- what is ranked ------------------------------------------------------------------------------
@@ -110,6 +121,17 @@ def test_each_click_that_continues_a_session_with_another_item_is_a_transition(
     rows: list[Row], expected: list[tuple[str, str]]
 ) -> None:
     assert found(engine_with_sessions(chosen()), rows) == expected
+
+
+def test_a_transition_knows_its_session_so_far_the_newest_item_first() -> None:
+    engine = engine_with_sessions(chosen())
+    rows = [("u", "c", 1, 0), ("v", "a", 1, 0), ("u", "d", 2, 0), ("v", "e", 2 * GAP, 0)]
+    made = transitions(clicks(rows), engine.sessions, engine.vocabulary, engine.settings.session)
+    assert list(made) == [
+        (["b", "a"], "c", START + 1),
+        (["c", "b", "a"], "d", START + 2),
+        (["c"], "a", START + 1),
+    ]
 
 
 def test_clicks_of_a_session_that_has_too_many_are_no_transitions() -> None:
@@ -164,7 +186,6 @@ def expected_ranks(engine: Engine, a: int, b: int) -> dict[str, int]:
     weight = weight[items]
     by = {
         "next": score,
-        "hybrid": score + 2 * np.sqrt(weight / weight.sum()),
         "popularity": engine.graph.clicked[items].astype(float),
         "covisitation": weight,
     }
@@ -189,13 +210,13 @@ def test_ranks_are_those_of_plain_sums_over_all_items(slots: int) -> None:
         target[i] = rng.choice(engine.graph.row(int(query[i]))[0])
     differs = query != target
     query, target = query[differs], target[differs]
-    got = ranks(engine.model, engine.graph, engine.items, query, target)
+    scores = next_scores(engine.model.rows, engine.items, query)
+    got = ranks(scores, engine.graph, engine.items, query, target)
     expected = [expected_ranks(engine, a, b) for a, b in zip(query, target, strict=True)]
-    assert got.keys() == set(RANKERS)
     for name in ("popularity", "covisitation"):
         assert got[name].tolist() == [one[name] for one in expected]
-    for name in ("next", "hybrid"):  # float32 may turn two that are all but equal
-        assert np.abs(got[name] - [one[name] for one in expected]).max() <= 1
+    # float32 may turn two that are all but equal
+    assert np.abs(got["next"] - [one["next"] for one in expected]).max() <= 1
 
 
 def test_equals_rank_in_the_order_of_birth_and_the_query_is_left_out() -> None:
@@ -203,8 +224,9 @@ def test_equals_rank_in_the_order_of_birth_and_the_query_is_left_out() -> None:
     engine.step(Inputs(clicks([(f"u{n}", f"i{n}", 0, 0) for n in range(30)])))
     engine.model.rows.v[:] = 0.0
     n = np.full(3, 5, np.int32)
-    got = ranks(engine.model, engine.graph, engine.items, n, np.array([4, 6, 29], np.int32))
-    for name in ("next", "hybrid", "popularity"):
+    scores = next_scores(engine.model.rows, engine.items, n)
+    got = ranks(scores, engine.graph, engine.items, n, np.array([4, 6, 29], np.int32))
+    for name in ("next", "popularity"):
         assert got[name].tolist() == [4, 5, 28]
     assert got["covisitation"].tolist() == [30, 30, 30]
 
@@ -214,7 +236,8 @@ def test_a_target_that_is_not_known_is_a_trial_and_a_miss_even_among_few_items()
     out = engine.step(Inputs(clicks([("u", "new", 1, 0)])))
     assert out.quality == Quality(1, NOTHING, 3)
     unseen = np.array([-1], np.int32)
-    got = ranks(engine.model, engine.graph, engine.items, engine.items[:1], unseen)
+    scores = next_scores(engine.model.rows, engine.items, engine.items[:1])
+    got = ranks(scores, engine.graph, engine.items, engine.items[:1], unseen)
     assert {int(r[0]) for r in got.values()} == {DEPTH}
 
 

@@ -55,7 +55,7 @@ def test_the_demo_shows_what_it_learned_and_ends_with_commands_that_work(tmp_pat
     assert re.search(r"new: .* clicks after its first, is nearest to: ", flat)
     prose = [text for text in out.splitlines() if "walkstream" not in text]
     assert max(map(len, prose)) <= 80
-    rates = re.search(r"first 20: vectors and graph (\d+)%.*? popularity (\d+)%", flat)
+    rates = re.search(r"first 20: hybrid, by the session (\d+)%.*? popularity (\d+)%", flat)
     assert rates is not None, out
     assert int(rates[1]) > 1.3 * int(rates[2])
 
@@ -128,7 +128,7 @@ def test_the_picture_shows_quality_as_bars_beside_the_obvious() -> None:
     with (console := Console(width=120)).capture() as capture:
         console.print(picture(history, 1.5, None))
     text = capture.get()
-    assert re.search(r"vectors and graph +100% +███", text)
+    assert re.search(r"hybrid, by the last item +100% +███", text)
     assert re.search(r"popularity +25% +▂▂▂", text)
 
 

@@ -1,16 +1,21 @@
 import math
 from collections import Counter, defaultdict
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from core import quality
 from core.engine import Engine
 from core.learning.skipgram import hidden
 from core.placing.clusters import unit_rows
+from core.quality import DEPTH
+from core.ranking import experts
+from core.ranking.fusion import Fusion
 from core.rounds import Inputs
-from core.settings import Duration, GraphSettings, ModelSettings
+from core.settings import Duration, GraphSettings, ModelSettings, QualitySettings
 from streamer.evaluate import knn, peers
 from streamer.evaluate.past import WINDOW, Past
 from streamer.evaluate.rankers import Asked, Counts, Model, popularity
@@ -36,9 +41,8 @@ def test_positions_are_the_transitions_that_the_worker_ranks() -> None:
     rows = [(f"u0-{rng.integers(12)}", f"i{rng.integers(60)}", 2500 + 10 * n) for n in range(900)]
     taken = clicks(rows, (rng.integers(2, size=900) * np.arange(900)).astype(np.uint64))
     engine = learned.engine
-    expected = quality.transitions(
-        taken, engine.sessions, engine.vocabulary, engine.settings.session
-    )
+    made = quality.transitions(taken, engine.sessions, engine.vocabulary, engine.settings.session)
+    expected = [(history[0], goal) for history, goal, _ in made]
     positions = learned.past.take(taken, ALL)
     asked = names(learned.past, positions.history[:, 0])
     pairs = list(zip(asked, names(learned.past, positions.target), strict=True))
@@ -169,25 +173,22 @@ def test_the_last_item_asks_as_in_the_metrics_of_the_worker(slots: int) -> None:
     learned = Learned(replace(SETTINGS, model=ModelSettings(dim=16, attribute_slots=slots)))
     engine = learned.engine
     asked = learned.ask(visits(7, at=2500))
-    got = Model(("next", "hybrid"))(asked) | popularity(asked)
+    got = Model(("next",))(asked) | popularity(asked)
     query, target = engine.items[asked.query], engine.items[asked.target]
-    expected = quality.ranks(engine.model, engine.graph, engine.items, query, target)
+    scores = quality.next_scores(engine.model.rows, engine.items, query)
+    expected = quality.ranks(scores, engine.graph, engine.items, query, target)
     assert len(query) > 100
     for name, ranks in got.items():  # float32 sums may turn two that are all but equal
         assert np.abs(ranks - expected[name]).max() <= 1, name
 
 
-def test_a_session_asks_by_the_decayed_means_of_vectors_and_shares() -> None:
+def test_a_session_asks_by_the_decayed_means_of_vectors() -> None:
     learned = Learned()
     engine, g = learned.engine, 0.5
     asked = learned.ask(visits(7, at=2500), unseen=True)
-    got = Model(("similar", "next", "hybrid"), g)(asked)
+    got = Model(("similar", "next"), g)(asked)
     rows, items = engine.model.rows, engine.items
     v, u = unit_rows(hidden(rows, items)).astype(float), unit_rows(rows.u[items]).astype(float)
-    p = np.zeros((len(items), len(items)))
-    for place, slot in enumerate(items.tolist()):
-        nbr, wgt = engine.graph.row(slot)
-        p[place, np.searchsorted(items, nbr)] = wgt / wgt.sum()
     worst = 0
     for i in range(len(asked)):
         history = asked.history[i][asked.history[i] >= 0]
@@ -195,8 +196,7 @@ def test_a_session_asks_by_the_decayed_means_of_vectors_and_shares() -> None:
         w /= w.sum()
         similar = w @ v[history] @ v.T
         following = similar + w @ u[history] @ v.T + w @ v[history] @ u.T
-        scores = {"similar": similar, "next": following,
-                  "hybrid": following + 2 * np.sqrt(w @ p[history])}  # fmt: skip
+        scores = {"similar": similar, "next": following}
         left_out = asked.column[asked.positions.sessions[i]]
         for mode, score in scores.items():
             order = [b for b in np.argsort(-score, kind="stable") if b not in left_out]
@@ -206,14 +206,34 @@ def test_a_session_asks_by_the_decayed_means_of_vectors_and_shares() -> None:
     assert len(asked) > 100
 
 
+def test_the_fused_ranker_asks_by_item_and_by_session_as_the_worker_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = visits(7, at=2500)
+    learned = Learned(replace(SETTINGS, quality=QualitySettings(10_000)))
+    asked = learned.ask(rows)
+    got = Model(("hybrid",), 0.5)(asked)
+    fused = learned.engine.fusion
+
+    def unmoved(self: Fusion, found: experts.Table, target: NDArray[np.int32], learns: bool) -> Any:
+        return ranks(self, found, target, learns=False)  # the worker learns from each
+
+    ranks = Fusion.ranks
+    monkeypatch.setattr(type(fused), "ranks", unmoved)
+    measured = learned.engine.step(Inputs(clicks(rows))).quality
+    assert measured.trials == len(asked)
+    assert measured.hits["hybrid"] == (got["hybrid"] < DEPTH).sum()
+    assert measured.hits["session"] == (got["hybrid, session"] < DEPTH).sum()
+
+
 def test_only_clicks_on_items_that_the_session_has_not_are_ranked_as_unseen() -> None:
     rows = visits(7, at=2500)
     everything, unseen = Learned().ask(rows), Learned().ask(rows, unseen=True)
     repeated = everything.positions.repeated
     assert 0 < repeated.sum() < len(repeated)
     assert unseen.positions.click.tolist() == everything.positions.click[~repeated].tolist()
-    before = Model(("hybrid",))(everything)["hybrid"][~repeated]
-    after = Model(("hybrid",))(unseen)["hybrid"]
+    before = Model(("next",))(everything)["next"][~repeated]
+    after = Model(("next",))(unseen)["next"]
     assert (after <= before).all()
     assert (after < before).any()
 

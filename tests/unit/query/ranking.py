@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 from core.placing.clusters import unit_rows
 from streamer.query.index import Index, Mode
 from streamer.state.store import Store
-from streamer.worker import checkpoint
 
 
 def tables(store: Store) -> tuple[list[str], NDArray[np.float32], NDArray[np.float32]]:
@@ -26,20 +25,7 @@ def scores(store: Store, weights: dict[str, float], mode: Mode) -> dict[str, flo
         total += weight * (v @ v[at])
         if mode != "similar":
             total += weight * (u @ v[at] + v @ u[at])
-    if mode == "hybrid":
-        total += 2 * np.sqrt(shares(store, names, weights))
     return {name: total[at] for at, name in enumerate(names) if name not in weights}
-
-
-def shares(store: Store, names: list[str], weights: dict[str, float]) -> NDArray[np.float64]:
-    """p of each item: the weighted mean of the shares that it has of the arcs of some items."""
-    p = np.zeros(len(names))
-    for key, node in checkpoint.nodes(store):
-        weight, arcs = weights.get(key.decode(), 0.0), np.frombuffer(node.weights, "<f4")
-        for neighbour, share in zip(node.neighbours, arcs / arcs.sum(), strict=True):
-            if weight and neighbour.decode() in names:
-                p[names.index(neighbour.decode())] += weight * share
-    return p
 
 
 def best(score: dict[str, float], k: int) -> set[str]:
@@ -55,8 +41,6 @@ def recall(store: Store, items: list[str], mode: Mode, resident: bool) -> tuple[
         answer = index.neighbours([item], 10, mode)
         at = names.index(item)
         score = v @ v[at] if mode == "similar" else v @ v[at] + u @ v[at] + v @ u[at]
-        if mode == "hybrid":
-            score = score + 2 * np.sqrt(shares(store, names, {item: 1.0}))
         score[at] = -np.inf
         wanted = {names[i] for i in np.argsort(-score)[:10]}
         hits.append(len(wanted & {n.item for n in answer.neighbours}) / 10)
