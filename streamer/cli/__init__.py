@@ -17,6 +17,14 @@ from streamer.terminal import guarded
 class Command(TyperCommand):
     """A command whose output commands no terminal; usage errors are rich's and in colour."""
 
+    def make_context(self, *given: Any, **extra: Any) -> Any:
+        try:
+            return super().make_context(*given, **extra)
+        except typer.BadParameter as error:
+            # typer of today asks pydantic, which begins with its own name for the kind of error.
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
     def invoke(self, ctx: Any) -> Any:
         with guarded():
             return super().invoke(ctx)

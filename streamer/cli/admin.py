@@ -207,7 +207,7 @@ def hand_over(
 
 
 def forget(
-    users: Annotated[list[str], typer.Argument(metavar="USER...", help="User ids.")],
+    users: Annotated[list[str], typer.Argument(metavar="USER", help="User ids.")],
     undo: Annotated[
         bool, typer.Option("--undo", help="Their clicks count again, from now on.")
     ] = False,

@@ -21,14 +21,14 @@ def query(
     items: Annotated[
         list[str],
         typer.Argument(
-            metavar="ITEM...",
+            metavar="ITEM",
             help="An item; or the last items of a session, the newest last; or -, and each line of "
             "standard input is one or the other, with tabs between the items of a session; blank "
             "lines are left out.",
         ),
     ],
     state: State = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="How many.")] = 10,
     mode: Annotated[
         Literal["similar", "next", "hybrid"],
         typer.Option(

@@ -48,14 +48,14 @@ Overrides = Annotated[
         callback=_with_equals_signs,
         metavar="SECTION.KEY=VALUE",
         help="A setting, above the file and WALKSTREAM_SECTION__KEY variables. Repeatable: "
-        "--set graph.half_life=14d --set kafka.bootstrap.servers=broker:9092",
+        "--set graph.half_life=14d --set app.name=music",
     ),
 ]
 INPUT = (
     "JSONL, CSV, TSV or the like, also compressed (gz, bz2, zst, xz), or Parquet; - is standard "
     "input."
 )
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help=INPUT, allow_dash=True)]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE", help=INPUT, allow_dash=True)]
 Force = Annotated[
     bool, typer.Option("--force", help="Write over a file that is there, and through a link.")
 ]

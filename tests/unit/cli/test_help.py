@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from streamer.cli import admin, app
+from tests.unit.conftest import Run
+
 ROOT = Path(__file__).parents[3]
+GROUPS = {"": app, "topics ": admin.topics, "dlq ": admin.dlq}
+NAMES = ["", "topics", "dlq"] + [
+    f"{prefix}{command.name or getattr(command.callback, '__name__', '')}"
+    for prefix, group in GROUPS.items()
+    for command in group.registered_commands
+]
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,6 +38,30 @@ def test_help_shows_how_to_call_each_command(name: str) -> None:
     done = command(*name.split(), "--help")
     assert done.returncode == 0
     assert f"$ walkstream {name}" in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_help_fits_a_terminal_of_80_columns_and_cuts_nothing_off(run: Run, name: str) -> None:
+    code, told, _ = run(*name.split(), "--help")
+    assert code == 0
+    assert max(map(len, told.splitlines())) <= 80
+    assert "…" not in told
+    assert "...}" not in told
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("query 42 --mode foo", "'--mode': 'foo' is not one of 'similar', 'next', 'hybrid'."),
+        ("query 42 -k 0", "'-k': Input should be greater than or equal to 1"),
+        ("query", "Missing argument 'ITEM'."),
+        ("replay clicks.csv", "Missing option '--out'."),
+    ],
+)
+def test_a_wrong_argument_is_named_in_plain_words(run: Run, line: str, said: str) -> None:
+    code, _, told = run(*line.split())
+    assert code == 2
+    assert said in " ".join(told.replace("│", " ").split())
 
 
 def test_help_imports_neither_numba_nor_kafka() -> None:
