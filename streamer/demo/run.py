@@ -74,10 +74,10 @@ def run(seconds: float) -> None:
             closing(_Visitors(broker.bootstrap, topics, shop, catalogue))
         )
         _say(
-            f"A shop of {len(catalogue)} products and {USERS} users, a broker in this process, and "
-            f"one worker; its log is {worker.log}"
+            f"A shop of {len(catalogue)} products and {USERS:,} users, a broker in this process, "
+            f"and one worker; its log is {worker.log}"
         )
-        _say("The worker starts. Its first run compiles the kernels, for half a minute or so ...")
+        _say("The worker starts; its first run compiles kernels for half a minute or so ...")
         visitors.send_first()
         history = History(worker.wait_until_learning())
         with View(history) as view:
@@ -102,9 +102,10 @@ def run(seconds: float) -> None:
     _print_quality(history)
     if newcomer is not None:
         _print_arrival(newcomer)
-    dead = history.by_label("dead_letters_total")
+    dead, ignored = map(history.by_label, ("dead_letters_total", "ignored_clicks_total"))
     print()
     _say(f"Broken records among the clicks, by the reason in their dead letter: {listed(dead)}")
+    _say(f"Clicks of bots, left out: {ignored.get('too_long', 0):,.0f}")
     _print_next_steps(folder / "state", vectors.most_learned()[0])
 
 
@@ -313,10 +314,17 @@ def _say(text: str) -> None:
     print(wrapped(text), flush=True)
 
 
+def _from_here(path: Path) -> Path:
+    """A path to be typed: short where it is below this folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def _print_next_steps(state: Path, item: str) -> None:
     # The script of the environment that runs this, which need not be on the PATH.
-    command = shutil.which("walkstream") or Path(sys.executable).with_name("walkstream")
-    kafka_script = Path(__file__).resolve().parents[2] / "ops/kafka/run"
+    command = _from_here(
+        Path(shutil.which("walkstream") or Path(sys.executable).with_name("walkstream"))
+    )
+    kafka_script = _from_here(Path(__file__).resolve().parents[2] / "ops/kafka/run")
     print(
         "\nThe worker has stopped and its state folder is still there. What to try next:\n"
         f"  {command} inspect --state {state}\n"

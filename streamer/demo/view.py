@@ -13,7 +13,7 @@ from rich.table import Table
 
 from streamer.demo.embedded import Figures
 from streamer.terminal import Console
-from streamer.wording import counted, wrapped
+from streamer.wording import counted
 
 WINDOW_SECONDS = 5.0
 """Figures that change are those of so many last seconds."""
@@ -157,7 +157,7 @@ class View:
         if self._console.is_terminal:
             self._live.update(picture(self._history, elapsed, newcomer), refresh=True)
         else:
-            print(wrapped(line(self._history, elapsed, newcomer)), flush=True)
+            print(line(self._history, elapsed), flush=True)
 
 
 def picture(history: History, elapsed: float, newcomer: Newcomer | None) -> RenderableType:
@@ -185,16 +185,15 @@ def picture(history: History, elapsed: float, newcomer: Newcomer | None) -> Rend
     return Group(*parts)
 
 
-def line(history: History, elapsed: float, newcomer: Newcomer | None) -> str:
-    """The same in one line."""
-    text = f"{elapsed:.0f} s: "
-    text += ", ".join(f"{name} {value}" for name, value in _figures(history).items())
-    rates = {RANKERS[r]: past[-1] for r, past in history.hit_rates.items() if past}
-    if rates:
-        text += "; HR@20: " + ", ".join(f"{name} {rate:.0%}" for name, rate in rates.items())
-    if newcomer is not None:
-        near = ", ".join(f"{name} ({category})" for _, name, category in newcomer.nearest)
-        text += f"; new: {_arrival(newcomer, elapsed)}{': ' if near else ''}{near}"
+def line(history: History, elapsed: float) -> str:
+    """What matters most of it in one short line; the rest is told at the end."""
+    text = (
+        f"{elapsed:3.0f} s: {history.now.get(('events_total',), 0):,.0f} clicks "
+        f"({history.events_per_second():,.0f}/s), staleness {_seconds(history.staleness(0.5))}"
+    )
+    rates = history.hit_rates
+    if rates["session"]:
+        text += f", HR@20 {rates["session"][-1]:.0%} (popularity {rates['popularity'][-1]:.0%})"
     return text
 
 

@@ -49,10 +49,11 @@ def test_the_demo_shows_what_it_learned_and_ends_with_commands_that_work(tmp_pat
     times = re.search(r": ([\d.]+) times chance ", flat)
     assert times is not None, out
     assert float(times[1]) >= 3
-    learned = re.findall(r"clicks learned ([\d,]+) \(", flat)
+    shape = r"^ +\d+ s: ([\d,]+) clicks \(\d+/s\), staleness .* s, HR@20 .*%\)$"
+    learned = re.findall(shape, out, re.MULTILINE)
     assert int(learned[-1].replace(",", "")) > 3000
-    assert re.search(r"dead letters \d+ \(.*bad_", flat)
-    assert re.search(r"new: .* clicks after its first, is nearest to: ", flat)
+    assert re.search(r"in their dead letter: \d+ \(.*bad_", flat)
+    assert re.search(r"Clicks of bots, left out: [1-9]", flat)
     prose = [text for text in out.splitlines() if "walkstream" not in text]
     assert max(map(len, prose)) <= 80
     rates = re.search(r"first 20: hybrid, by the session (\d+)%.*? popularity (\d+)%", flat)
@@ -116,18 +117,29 @@ def test_a_series_that_is_missing_has_no_value() -> None:
     assert not any(history.hit_rates.values())
     assert history.staleness(0.5) is None
     assert history.overall() == ({}, 0)
-    shown = line(history, 0.5, None)
-    assert "staleness p50 -, p99 -" in shown
-    assert "HR@20" not in shown
+    assert line(history, 0.5) == "  0 s: 0 clicks (0/s), staleness -"
+
+
+def test_a_line_is_short_after_an_hour() -> None:
+    history = History(figures())
+    now = figures(events=1_440_000, trials=300, session=300, popularity=150, staleness=(0, 9, 9))
+    history.add(3600, now)
+    shown = line(history, 3600)
+    assert shown.endswith("staleness 1.50 s, HR@20 100% (popularity 50%)")
+    assert len(shown) <= 80
+
+
+def pictured(history: History, elapsed: float, newcomer: Newcomer | None) -> str:
+    with (console := Console(width=120)).capture() as capture:
+        console.print(picture(history, elapsed, newcomer))
+    return capture.get()
 
 
 def test_the_picture_shows_quality_as_bars_beside_the_obvious() -> None:
     history = History(figures())
     for n in range(1, 4):
         history.add(n / 2, figures(trials=100 * n, hybrid=100 * n, popularity=25 * n))
-    with (console := Console(width=120)).capture() as capture:
-        console.print(picture(history, 1.5, None))
-    text = capture.get()
+    text = pictured(history, 1.5, None)
     assert re.search(r"hybrid, by the last item +100% +███", text)
     assert re.search(r"popularity +25% +▂▂▂", text)
 
@@ -135,16 +147,17 @@ def test_the_picture_shows_quality_as_bars_beside_the_obvious() -> None:
 def test_a_newcomer_is_told_by_its_first_click_vector_and_neighbours() -> None:
     newcomer = Newcomer("Tin robot", "toys", arrived=10.0)
     history = History({})
-    assert "Tin robot (toys), not clicked yet" in line(history, 10.0, newcomer)
+    assert "Tin robot (toys), not clicked yet" in pictured(history, 10.0, newcomer)
     newcomer.click(11.0)
     newcomer.see((), 11.5)
-    assert "0.5 s and 1 click after its first, has no vector yet" in line(history, 11.5, newcomer)
+    assert "0.5 s and 1 click after its first, has no" in pictured(history, 11.5, newcomer)
     newcomer.see(((0.9, "Oak desk", "office"), (0.8, "Tin train", "toys")), 12.0)
     newcomer.click(12.5)
     newcomer.see(((0.9, "Tin doll", "toys"), (0.8, "Tin train", "toys")), 13.0)
     assert newcomer.since_click(newcomer.first_vector) == 1.0
     assert newcomer.since_click(newcomer.at_home) == 2.0
-    assert "2 clicks after its first, is nearest to: Tin doll (toys)" in line(history, 13, newcomer)
+    text = pictured(history, 13, newcomer)
+    assert re.search(r"2 clicks after its first, is nearest to\n +0.90  Tin doll \(toys\)", text)
 
 
 @pytest.mark.timeout(180)
