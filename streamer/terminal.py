@@ -7,6 +7,7 @@ around each command, `Console` for rich's tables, `printable` in the log and in 
 """
 
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from typing import IO, Any, cast
 import rich.console
 from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
+
+from streamer.wording import wrapped
 
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline, DEL, C1
@@ -41,6 +44,24 @@ def one_line(text: str) -> str:
 def _spelled(found: re.Match[str]) -> str:
     units = found[0].encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+def fitted(text: str, stream: IO[str] | None) -> str:
+    """`text` with no line longer than the terminal is wide, if `stream` is one."""
+    if stream is None or not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return "\n".join(
+        wrapped(line, width, " " * (len(line) - len(line.lstrip()) + 4))
+        if len(line) > width
+        else line
+        for line in text.split("\n")
+    )
+
+
+def say(text: str) -> None:
+    """Print a text for people to standard output, `fitted`."""
+    print(fitted(text, sys.stdout))
 
 
 class Printable:

@@ -193,7 +193,7 @@ def line(history: History, elapsed: float) -> str:
     )
     rates = history.hit_rates
     if rates["session"]:
-        text += f", HR@20 {rates["session"][-1]:.0%} (popularity {rates['popularity'][-1]:.0%})"
+        text += f", HR@20 {rates['session'][-1]:.0%} (popularity {rates['popularity'][-1]:.0%})"
     return text
 
 

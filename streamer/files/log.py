@@ -4,10 +4,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from shutil import get_terminal_size
 
 from streamer.decode.events import Bad, Decoded
 from streamer.decode.guarded import GuardedDecoder
+from streamer.errors import ConfigError
 from streamer.files.left_out import LeftOutTypes
 from streamer.files.lines import Record
 from streamer.files.order import Order
@@ -15,7 +15,7 @@ from streamer.files.readers import Source, read_clicks
 from streamer.files.refusals import Refusals
 from streamer.files.sorting import open_clicks
 from streamer.settings.sections import Config
-from streamer.wording import wrapped
+from streamer.terminal import fitted
 
 NO_TIMESTAMP = -1
 
@@ -29,6 +29,11 @@ class ClickLog:
     def __init__(self, config: Config, source: Source) -> None:
         # JSON lines are as in the topic that [clicks] describes, tables as the command line says.
         foreign = config.clicks != config.clicks.in_own_form and source.is_json
+        if foreign and source.time != "ms":
+            raise ConfigError(
+                f"--time {source.time} is for tables, and these are JSON lines as section [clicks] "
+                "describes them: --set clicks.time_unit=UNIT says in which unit their times are"
+            )
         clicks = config.clicks if foreign else config.clicks.in_own_form
         self._decode = GuardedDecoder(clicks, config.events, config.registry)
         self._source = replace(source, foreign=foreign)
@@ -87,9 +92,5 @@ class ClickLog:
 
 def tell(notes: Iterator[str]) -> None:
     """Print notes to standard error, where they are in the way of no JSON."""
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
     for note in notes:
-        text = f"note: {note}"
-        if is_terminal:
-            text = wrapped(text, get_terminal_size().columns)
-        print(text, file=sys.stderr)
+        print(fitted(f"note: {note}", sys.stderr), file=sys.stderr)

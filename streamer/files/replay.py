@@ -27,6 +27,7 @@ from streamer.state import evidence, folders, packing, records, traces
 from streamer.state import store as stores
 from streamer.state.records import Space
 from streamer.state.store import Entry, Store
+from streamer.terminal import say
 from streamer.watch.metrics import STAGES, Metrics
 from streamer.wording import amounts
 from streamer.worker import checkpoint
@@ -242,11 +243,11 @@ class Replay:
         if as_json:
             print(msgspec.json.encode(report).decode())
         else:
-            print("\n".join(report.lines()))
+            say("\n".join(report.lines()))
             if not report.hit_rates and report.clicks and self.config.quality.sample:
-                print(f"no hit rate: {report.why_unranked()}")
+                say(f"no hit rate: {report.why_unranked()}")
             if refused.total:
-                print("dead letters:", *refused.lines(), sep="\n")
+                say("\n".join(["dead letters:", *refused.lines()]))
         if not report.clicks:
             raise WalkstreamError(self._nothing_learned(NO_CLICK))
         if not report.arcs:
@@ -269,8 +270,8 @@ class Replay:
 
 
 NO_CLICK = (
-    "no record is a click, or all were left out. Look at --columns, --delimiter and --time, and at "
-    "events.weights for types of events"
+    "no record is a click, or all were left out. Look at --columns and --delimiter for tables, at "
+    "section [clicks.fields] for JSON, at --time, and at events.weights for types of events"
 )
 
 

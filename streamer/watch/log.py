@@ -11,7 +11,7 @@ import msgspec
 
 from streamer.errors import WalkstreamError
 from streamer.settings.sections import LogSettings
-from streamer.terminal import printable
+from streamer.terminal import fitted, printable
 
 context: dict[str, str | int] = {}
 """What every JSON line carries. A worker keeps its name, round and commit in it."""
@@ -46,7 +46,7 @@ def end(error: Exception) -> int:
             reason, exc_info=unexpected, extra={"exit_code": code}
         )
     elif unexpected is None:
-        print(printable(f"walkstream: {reason}"), file=sys.stderr)
+        print(fitted(printable(f"walkstream: {reason}"), sys.stderr), file=sys.stderr)
     else:
         print(printable("".join(traceback.format_exception(unexpected))), end="", file=sys.stderr)
     return code

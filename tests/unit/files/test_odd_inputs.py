@@ -150,3 +150,23 @@ def test_what_is_no_file_or_folder_is_told(tmp_path: Path, tries: Run, run: Run)
         with pytest.raises(Exception, match="cannot be the state folder") as refusal:
             Store(path)
         assert refusal.type.__name__ == "ConfigError"
+
+
+def test_a_unit_that_would_not_be_used_is_refused_with_the_setting_that_is(
+    tmp_path: Path, run: Run
+) -> None:
+    path, at = tmp_path / "events.jsonl", "2026-01-31T12:00:0{}Z"
+    path.write_text(
+        "".join(f'{{"who": "u", "item_id": "i{n}", "at": "{at.format(n)}"}}\n' for n in range(5))
+    )
+    paths = ["--set", "clicks.fields.user_id=who", "--set", "clicks.fields.ts=at"]
+    unit = ["--set", "clicks.time_unit=iso"]
+    out = ["--out", tmp_path / "out"]
+    code, _, err = run("replay", path, *out, *paths, "--time", "iso")
+    assert code == 2
+    assert "--set clicks.time_unit=UNIT" in err
+    code, told, _ = run("replay", path, *out, *paths)
+    assert code == 1
+    assert "ts ('at') must be a number of ms, not '2026-01-31T12:00:00Z'; is clicks.time" in told
+    code, told, _ = run("replay", path, *out, *paths, *unit)
+    assert (code, told.split("\n")[0][:21]) == (0, "5 clicks of 5 records")

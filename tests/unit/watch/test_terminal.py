@@ -1,19 +1,23 @@
 """No text from outside commands a terminal: every command that prints one is asked for it."""
 
 import ast
+import io
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
 
+from streamer import cli
 from streamer.files import replay
 from streamer.files.readers import Source
 from streamer.settings import load as config
-from streamer.terminal import Console, guarded, one_line, printable
+from streamer.terminal import Console, fitted, guarded, one_line, printable
 from tests.conftest import ROOT
 from tests.unit.conftest import Run
 
+LONG = "note: " + "some words to read " * 9 + "\n" + "  and these " * 9 + "\n/" + "x" * 90
 EVIL = "\x1b[8mhid\x1b]0;owned\x07\x9b31m\x7f\u202egnp.\u2028\u200f[bold]red"
 COMMANDS = ["\x1b[8m", "\x1b]0", "\x07", "\x9b", "\x7f", "\u202e", "\u2028", "\u200f"]
 
@@ -123,3 +127,36 @@ def test_tables_and_progress_go_through_the_console_that_escapes() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rich"):
                 assert "Console" not in [name.name for name in node.names], path
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_lines_fit_a_terminal_and_stay_whole_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = fitted(LONG, Terminal()).splitlines()
+    assert [line for line in lines if len(line) > 60] == ["/" + "x" * 90]
+    assert " ".join(" ".join(lines).split()) == " ".join(LONG.split())
+    assert {len(line) - len(line.lstrip()) for line in lines} == {0, 2, 4, 6}
+    for stream in (io.StringIO(), None):
+        assert fitted(LONG, stream) == LONG
+
+
+def test_errors_and_reports_fit_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    out, err = Terminal(), Terminal()
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.stderr", err)
+    monkeypatch.chdir(tmp_path)  # so that the path is short
+    path = Path("c.csv")
+    path.write_text("user_id,item_id,ts\n" + "u,i,2026-01-31\n" * 3)
+    for line in (["replay", path, "--out", "r"], ["publish", "--dry-run", path]):
+        monkeypatch.setattr("sys.argv", ["walkstream", *map(str, line)])
+        with pytest.raises(SystemExit):
+            cli.main()
+    # What erases the bar is no column.
+    told = re.sub(r"\x1b\[\w+", "", out.getvalue() + err.getvalue()).splitlines()
+    assert [line for line in told if len(line) > 70 and "━" not in line] == []
+    assert sum("dead letters of these" in line for line in told) == 1
