@@ -72,7 +72,7 @@ def _refuse(
     (first, why), left = bad[0], {element.where for element, _ in bad}
     message = f"{first.name}: {why.message}"
     if len(bad) > 1:
-        message += f" (and {len(bad) - 1:,} more of its {len(every):,} clicks are bad)"
+        message += f" (bad: {len(bad):,} of its {len(every):,} clicks)"
     out.bad, out.letter = Invalid(why.reason, message), part.value
     if len(bad) == len(every):
         return

@@ -251,6 +251,14 @@ def _moment_ms(moment: datetime) -> int:
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MS
 
 
+def _is_iso(text: str) -> bool:
+    try:
+        iso_ms(text)
+    except ValueError:
+        return False
+    return True
+
+
 def to_ms(ts: str | float | datetime, unit: str) -> int:
     """ms since the epoch, out of bounds or not. ValueError that says what `ts` must be.
 
@@ -267,7 +275,8 @@ def to_ms(ts: str | float | datetime, unit: str) -> int:
         except ValueError:
             if unit == "auto":
                 return iso_ms(text)
-            raise ValueError(f"a number of {unit}, not {short(text)}") from None
+            hint = "; is clicks.time_unit iso?" if _is_iso(text) else ""
+            raise ValueError(f"a number of {unit}, not {short(text)}{hint}") from None
     if unit == "auto":
         fitting = unit_of(ts)
         if fitting is None:

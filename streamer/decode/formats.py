@@ -24,6 +24,9 @@ UNREADABLE = (ValueError, TypeError, RecursionError)
 
 def why(error: Exception) -> str:
     """What is wrong with the bytes, of one that a decoder raised."""
+    if isinstance(error, json.JSONDecodeError):
+        line = f" of line {error.lineno:,}" if error.lineno > 1 else ""
+        return f"{error.msg} at character {error.colno:,}{line}"
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 

@@ -216,8 +216,8 @@ class Delivery:
             raise self._forbidden
         if self._failed:
             raise WalkstreamError(
-                f"{self._failed} of {self.sent} records were not delivered to {self._name}; "
-                f"the first because: {self._first_failure}"
+                f"not delivered to {self._name}: {self._failed:,} of "
+                f"{counted(self.sent, 'record')}; the first because: {self._first_failure}"
             )
 
 

@@ -18,10 +18,11 @@ from streamer.files.lines import Record
 from streamer.files.log import ClickLog, tell
 from streamer.files.order import day
 from streamer.files.readers import Source, read_items
-from streamer.files.refusals import Refusals, refuse_unreadable
+from streamer.files.refusals import WHERE_TO_LOOK, Refusals, refuse_unreadable
 from streamer.files.times import Flaw
 from streamer.progress import SHOW_SECONDS
 from streamer.settings.sections import Config
+from streamer.terminal import say
 from streamer.wording import counted
 
 BURST_SECONDS = 0.01
@@ -48,9 +49,9 @@ def run(
     try:
         with Display(topic, found.reader.total_bytes) as display:
             for batch, begin, end in _positions(found):
-                if not items and not delivery.sent:
-                    refuse_unreadable(batch)
                 found.take(batch)
+                if not items and not delivery.sent:
+                    refuse_unreadable(batch, found.refused)
                 for number, record in enumerate(batch):
                     while (seconds := wait(record.time)) > SHORTEST_SLEEP:
                         delivery.wait(min(seconds, SHOW_SECONDS))
@@ -69,10 +70,10 @@ def run(
             raise
         delivery.flush()
         raise WalkstreamError(f"{error}\n{delivery.summary()}") from error
-    print(delivery.summary())
+    say(delivery.summary())
     if refused := found.refused.total:
-        print(f"{refused:,} of them went out as they are; a worker will make dead letters of them:")
-        print("\n".join(found.refused.lines()))
+        say(f"a worker will make {counted(refused, 'dead letter')} of these, sent as they came:")
+        say("\n".join(found.refused.lines()))
     tell(found.notes())
     delivery.require_all()
 
@@ -87,16 +88,16 @@ def dry_run(config: Config, source: Source, items: bool) -> None:
         _Items(config, source, counts=True) if items else _Clicks(config, source, counts=True)
     )
     for batch in found.batches():
-        if not items and not found.records:
-            refuse_unreadable(batch)
+        is_first = not found.records
         found.take(batch)
-    print(f"{found.summary()}. Nothing was sent")
+        if not items and is_first:
+            refuse_unreadable(batch, found.refused)
+    say(f"{found.summary()}. Nothing was sent")
     if not found.records:
         raise WalkstreamError("there is no record in the input")
     if found.refused.total:
-        print(f"{found.refused.total:,} of them could not be used: a worker would refuse them:")
-        for line in found.refused.lines():
-            print(line)
+        say(f"a worker would make {counted(found.refused.total, 'dead letter')} of these:")
+        say("\n".join(found.refused.lines()))
     tell(found.notes())
     if found.refused.total and not found.usable:
         raise ConfigError(
@@ -104,8 +105,7 @@ def dry_run(config: Config, source: Source, items: bool) -> None:
             + (
                 "An item needs an item_id, and its attributes are an object"
                 if items
-                else "Look at --columns and --delimiter for tables, at section [clicks.fields] for "
-                "JSON, and at --time"
+                else WHERE_TO_LOOK
             )
         )
 

@@ -186,7 +186,7 @@ def _refuse_table_options(path: Path, source: Source) -> None:
         if given is not None:
             raise ConfigError(
                 f"{name_of(path)}: {option} is for tables such as CSV, and this is JSONL. Where "
-                "the fields of JSON are, section [clicks.fields] says"
+                "its fields are, section [clicks.fields] says; publish takes user_id, item_id, ts"
             )
 
 

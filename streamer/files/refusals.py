@@ -11,7 +11,10 @@ FEW = 20
 """Fewer lines than this may all be bad."""
 SHOWN_BYTES = 120
 
-_NO_CLICK = Flaw("no click", "has neither a user_id nor a ts that can be read")
+WHERE_TO_LOOK = (
+    "Look at --columns and --delimiter for tables, and at --time. JSON must have the names "
+    "user_id, item_id, ts: `jq -c '{user_id: .visitor, item_id: .sku, ts: .at}'` makes such lines"
+)
 
 
 class Refusals:
@@ -47,17 +50,16 @@ class Refusals:
             yield f"  {count:,} {what}{', the first in ' if count > 1 else ' in '}{first}"
 
 
-def refuse_unreadable(batch: list[Record]) -> None:
-    """ConfigError if no line at the beginning of a file could be made into a click."""
+def refuse_unreadable(batch: list[Record], refused: Refusals) -> None:
+    """ConfigError if no line of `batch`, the first of a file, could be made into a click.
+
+    `refused` is what was refused of it.
+    """
     if len(batch) < FEW or any(r.key is not None or r.time is not None for r in batch):
         return
-    refused = Refusals()
-    for record in batch:
-        refused.add("lines", record.flaw or _NO_CLICK, record)
     examples = "\n".join(refused.lines())
     is_catalogue = all(b'"item_id"' in r.value and b'"user_id"' not in r.value for r in batch)
     raise ConfigError(
         f"none of the first {len(batch):,} lines could be read:\n{examples}\n"
-        "Look at --columns and --delimiter for tables, at section [clicks.fields] for JSON, and at "
-        "--time" + (". Is it a catalogue? Then add --items" if is_catalogue else "")
+        + ("Is it a catalogue? Then add --items" if is_catalogue else WHERE_TO_LOOK)
     )

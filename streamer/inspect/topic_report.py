@@ -152,9 +152,9 @@ def examine(
     warnings += _alarms(tried, config.dlq.alarm_ratio)
     if tried.scattered:
         warnings.append(
-            f"{tried.scattered:,} of {len(tried.users):,} users have clicks in several partitions, "
-            "where their order is lost and each worker sees a part of a session: let producers set "
-            "the key of a record to its user"
+            f"the clicks of {tried.scattered:,} of {counted(len(tried.users), 'user')} are in "
+            "several partitions, where their order is lost and each worker sees a part of a "
+            "session: let producers set the key of a record to its user"
         )
     return Report(
         topic=topic,
@@ -280,7 +280,7 @@ def _suspicions(
             yield f"it is topics.{role} of this configuration"
     if tried.clicks and tried.own_items >= tried.clicks / 2:
         yield (
-            f"in {tried.own_items:,} of {tried.clicks:,} clicks the user (from "
+            f"in {tried.own_items:,} of {counted(tried.clicks, 'click')} the user (from "
             f"{guess.paths.get('user_id', 'user_id')}) is the item itself"
         )
     by_name = guess.why.get("user_id") in (guessing.BY_NAME, guessing.CONFIGURED)

@@ -15,7 +15,7 @@ from streamer.query.index import Answer, Index, Mode
 from streamer.query.names import name_of
 from streamer.query.shelves import published as published
 from streamer.state.folders import reading
-from streamer.terminal import Console
+from streamer.terminal import Console, say
 from streamer.wording import counted
 
 STDIN = "-"
@@ -85,7 +85,8 @@ def _answer_lines(index: Index, placed: int, options: Options) -> None:
             continue
         _print(answer, placed, options, number)
     if failed:
-        raise WalkstreamError(f"{failed:,} of {asked:,} queries have no answer, see above")
+        queries = counted(asked, "query", "queries")
+        raise WalkstreamError(f"no answer to {failed:,} of {queries}, see above")
 
 
 def _print(answer: Answer, placed: int, options: Options, line: int | None = None) -> None:
@@ -99,8 +100,8 @@ def _print(answer: Answer, placed: int, options: Options, line: int | None = Non
     Console().print(_table(answer))
     print(f"looked at {answer.candidates:,} of {counted(placed, 'item')}")
     if not answer.neighbours and min_updates:
-        print(
-            f"none of them has {min_updates:,} updates (--min-updates): ask with fewer; "
+        say(
+            f"none of them has {counted(min_updates, 'update')} (--min-updates): ask with fewer; "
             "`walkstream query` without the option shows how many each has"
         )
     if answer.unknown:

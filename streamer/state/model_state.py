@@ -13,6 +13,7 @@ from streamer.kafka.failures import FORBIDDEN, Forbidden
 from streamer.kafka.waiting import between
 from streamer.settings.sections import Config
 from streamer.state import packing, records
+from streamer.wording import counted
 
 
 def reserved(
@@ -130,6 +131,7 @@ def put(config: Config, entries: Collection[tuple[int, bytes, bytes | None]]) ->
     if failed or left:
         why = failed[0].str() if failed else "no answer in time"
         raise WalkstreamError(
-            f"{topic}: {len(failed) + left} of {len(entries)} records were not taken ({why}). "
+            f"{topic} has not taken {len(failed) + left:,} of {counted(len(entries), 'record')} "
+            f"({why}). "
             "Nothing is wrong with doing it again"
         )

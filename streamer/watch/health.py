@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from streamer.errors import ConfigError
 from streamer.settings.sections import Config
 from streamer.watch.http import Request, Response, Server
+from streamer.wording import counted
 
 if TYPE_CHECKING:
     from streamer.kafka.clients import Partition
@@ -150,7 +151,8 @@ class Health:
             )
         for (topic, partition), lag in self.lags.items():
             if lag.records and lag.oldest < 0:
-                out.append(f"partition {topic}[{partition}]: none of {lag.records} records is read")
+                behind = counted(lag.records, "record")
+                out.append(f"partition {topic}[{partition}]: {behind} to read, and none was")
                 break
         if self.dead_letters.share >= self._alarm_ratio:
             out.append(

@@ -23,6 +23,7 @@ from streamer.settings.load import spelled
 from streamer.state.store import Store
 from streamer.watch.health import Health, Lag
 from streamer.watch.metrics import Metrics
+from streamer.wording import counted
 from streamer.worker.batch import Batch
 from streamer.worker.reader import Reader
 
@@ -193,7 +194,7 @@ class Departures:
         if self.is_told or self.left <= MANY * items:
             return None
         self.is_told = True
-        why = f"{self.left:,} of {items:,} items left"
+        why = f"{self.left:,} of {counted(items, 'item')} left"
         if expired := self.left - self.retired:
             horizon = spelled(Duration(self.engine.settings.graph.horizon_ms))
             was = self.before

@@ -34,7 +34,7 @@ def test_a_dry_run_shows_one_line_of_each_kind(
 ) -> None:
     dry_run(Config(kafka={}), Source([table]), items=False)
     told = capsys.readouterr().out.splitlines()
-    assert told[1].startswith("6 of them could not be used")
+    assert told[1].startswith("a worker would make 6 dead letters")
     assert told[2].startswith(f"  4 undecodable, the first in {table}, line 5: has 2 columns, and")
     assert told[3] == "      u,i"
     assert told[4] == f"  1 undecodable in {table}, line 20: has no user_id: the field is empty"
@@ -82,7 +82,7 @@ def test_what_a_worker_will_refuse_or_leave_out_is_told_of_what_went_out(
         run(config, Source([path]), items=False, rate=None, speed=None)
     told, noted = capsys.readouterr()
     assert "clicks: 5 records delivered" in told
-    assert "3 of them went out as they are" in told
+    assert "a worker will make 3 dead letters of these, sent as they came" in told
     assert f"1 unknown_type in {path}, line 3: event_type 'zoom' is not in" in told
     assert f"1 bad_field in {path}, line 4: item_id" in told
     assert f"1 undecodable in {path}, line 5: is not JSON" in told
@@ -96,6 +96,27 @@ def test_a_file_of_which_nothing_can_be_read_is_refused_with_its_first_line(
     path.write_text("user_id,item_id,ts\n" + "u,i,2026-01-31\n" * 30)
     message = r"(?s)none of the first 30 lines could be read:.*line 2: ts is .*--time iso.*u,i,2026"
     with pytest.raises(ConfigError, match=message):
+        dry_run(Config(kafka={}), Source([path]), items=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (
+            '{"user_id": "u", "item_id": "i", "ts": 5',
+            "1: is not JSON in UTF-8: .* at character 41\n",
+        ),
+        ('{"visitor": "u", "sku": "i", "time": 5}', "1: user_id is missing"),
+        ('{"user_id": null, "item_id": "i"}', "1: user_id must be a string or an integer, not nul"),
+        ("[1, 2]", "1: is an array of 2 elements with no click in it"),
+    ],
+)
+def test_lines_of_json_that_are_all_bad_are_refused_with_the_decoders_reason(
+    tmp_path: Path, line: str, reason: str
+) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text(f"{line}\n" * 30)
+    with pytest.raises(ConfigError, match=rf"(?s)none of the first 30 .*line {reason}.*jq -c"):
         dry_run(Config(kafka={}), Source([path]), items=False)
 
 
@@ -129,7 +150,7 @@ def test_a_kafka_that_goes_away_is_told_in_a_few_lines(
             sender.send("clicks", b"u", b"{}")
             sender.wait(0.1)
         sender.flush()
-    with pytest.raises(WalkstreamError, match="20 of 20 records were not delivered"):
+    with pytest.raises(WalkstreamError, match="not delivered to clicks: 20 of 20 records"):
         sender.require_all()
     assert 1 <= len(caplog.records) < 10
     assert [line for line in about(broker.bootstrap, capfd) if "FAIL" in line] == []
