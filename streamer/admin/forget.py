@@ -23,6 +23,7 @@ from streamer.settings.load import spelled
 from streamer.settings.sections import Config
 from streamer.state import records
 from streamer.state.model_state import put, reserved
+from streamer.terminal import say
 from streamer.wording import counted
 
 
@@ -68,7 +69,7 @@ def run(config: Config, users: Collection[str], undo: bool) -> None:
         print(f"clicks of {counted(len(users), 'user')} count again, from now on")
         return
     topics, half_life = config.topics, spelled(config.graph.half_life)
-    print(
+    say(
         f"clicks of {counted(len(users), 'user')} do not count from now on. What is left of them:\n"
         f"  a hash of each id, in {topics.model_state} and in state folders, until `walkstream "
         "forget --undo`\n"

@@ -20,6 +20,7 @@ from streamer.settings.sections import Config
 from streamer.state import records
 from streamer.state.model_state import reserved
 from streamer.state.records import Manifest, Space
+from streamer.terminal import say
 from streamer.worker import claiming
 from streamer.worker.readback import Readback
 
@@ -67,7 +68,7 @@ def run(config: Config, old: str) -> None:
                 transactions,
                 lambda: _refuse_members(before, admin),
             )
-    print(
+    say(
         f"{topic} is the model of app {new} now. Start its worker: it goes on behind the last "
         + (f"commit of {old}, whose group is of no use any more" if is_renamed else "commit")
     )

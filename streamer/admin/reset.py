@@ -27,6 +27,7 @@ from streamer.kafka.members import other_members
 from streamer.settings.sections import Config
 from streamer.state import folders, records
 from streamer.state import store as stores
+from streamer.terminal import say
 
 DAMAGED, NEEDED = b"damaged", b"needed"
 """Stand for the origin of a folder that cannot be read, and of one that has more than Kafka."""
@@ -59,7 +60,7 @@ def _run(
     if not there and not topics:
         print(f"{path}: there is no state folder, nothing to delete")
         return
-    print("\n".join(_plan(config, there, origin, topics)))
+    say("\n".join(_plan(config, there, origin, topics)))
     if dry_run:
         print("nothing was changed: leave out --dry-run to do it")
         return
@@ -173,7 +174,7 @@ def _delete_folder(path: Path) -> None:
             "then reset again"
         ) from error
     if left:
-        print(f"{path}: what is not Walkstream's stays: {', '.join(left)}")
+        say(f"{path}: what is not Walkstream's stays: {', '.join(left)}")
 
 
 # -- Kafka ---------------------------------------------------------------------------------------

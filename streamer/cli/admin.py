@@ -6,6 +6,7 @@ import typer
 
 from streamer.cli.options import AsJson, ConfigFile, Overrides, load
 from streamer.errors import Refused
+from streamer.terminal import say
 
 topics = typer.Typer(
     help="Create the topics, or check that they lose nothing.", no_args_is_help=True
@@ -54,7 +55,7 @@ def create_topics(config: ConfigFile = None, overrides: Overrides = None) -> Non
     # Not asked before: what is there already needs no right to be made.
     with rights.allowed(settings, "topics create", ask=False) as admin:
         made = module.create(admin, module.specs(settings.topics, int(settings.session.gap)))
-    print(f"made {', '.join(made)}" if made else "all topics are there already")
+    say(f"made {', '.join(made)}" if made else "all topics are there already")
 
 
 @topics.command("check")
@@ -83,9 +84,9 @@ def check_topics(config: ConfigFile = None, overrides: Overrides = None) -> None
                              f"{settings.topics.transitions}")  # fmt: skip
             mismatches += lost
             for note in notes:
-                print(f"note: {note}")
+                say(f"note: {note}")
     for mismatch in mismatches:
-        print(mismatch)
+        say(mismatch)
     if not mismatches:
         print(f"{len(specs)} topics, all fit")
     else:

@@ -85,7 +85,8 @@ def _misfits(config: Config, topic: str, admin: AdminClient) -> list[str]:
 
 def show(found: Report) -> None:
     """Print it for people."""
-    console = Console(soft_wrap=True, stderr=True)
+    console = Console(stderr=True)
+    console.soft_wrap = not console.is_terminal
     console.print(
         f"[bold]{escape(found.topic)}[/bold]: the last {counted(found.records, 'record')} of "
         f"{counted(found.partitions, 'partition')}"

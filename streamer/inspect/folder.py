@@ -187,5 +187,5 @@ def _offsets(found: Contents) -> Table:
     for name, done in found.progress.items():
         table.add_row(escape(name), f"{done.offset:,}", f"{done.commit:,}")
     for name, offset in found.tail.items():
-        table.add_row(escape(name), f"{offset:,}", "", "")
+        table.add_row(escape(name), f"{offset:,}", "")
     return table

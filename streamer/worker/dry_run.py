@@ -59,7 +59,8 @@ def run(config: Config, accepted: Accepted) -> None:
 
 
 def _run(config: Config, admin: AdminClient, accepted: Accepted) -> None:
-    console = Console(soft_wrap=True)
+    console = Console()
+    console.soft_wrap = not console.is_terminal
     console.print(f"Kafka answers at {escape(str(config.kafka.get('bootstrap.servers')))}")
     specs = topics.specs(config.topics, int(config.session.gap))
     if mismatches := topics.check(admin, specs):
