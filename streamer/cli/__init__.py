@@ -3,7 +3,6 @@
 import io
 import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
@@ -98,6 +97,8 @@ def main() -> None:
 
 def _show_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
         try:
             print(f"walkstream {version('walkstream')}")
         except PackageNotFoundError:

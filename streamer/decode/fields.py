@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 
-from streamer.decode.ahead import Bound
 from streamer.decode.formats import MAX_ID_BYTES, short
 from streamer.decode.paths import ABSENT, EACH, Element, find, found
 from streamer.settings.sections import EventSettings
+
+if TYPE_CHECKING:  # it takes numba along, and settings look at this module
+    from streamer.decode.ahead import Bound
 
 AT_KEY = "@key"
 AT_TIMESTAMP = "@timestamp"
