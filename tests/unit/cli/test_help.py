@@ -30,20 +30,13 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["worker", "replay", "publish", "query", "inspect", "demo", "topics create", "config", "init"],
-)
-def test_help_shows_how_to_call_each_command(name: str) -> None:
-    done = command(*name.split(), "--help")
-    assert done.returncode == 0
-    assert f"$ walkstream {name}" in done.stdout
-
-
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_help_fits_a_terminal_of_80_columns_and_cuts_nothing_off(run: Run, name: str) -> None:
+def test_help_shows_how_to_call_each_command_in_80_columns_with_nothing_cut_off(
+    run: Run, name: str
+) -> None:
     code, told, _ = run(*name.split(), "--help")
     assert code == 0
+    assert name in ("", "topics", "dlq") or f"$ walkstream {name}" in told
     assert max(map(len, told.splitlines())) <= 80
     assert "…" not in told
     assert "...}" not in told
@@ -96,8 +89,8 @@ def test_commands_that_only_talk_import_no_numba(
 
 
 @pytest.mark.parametrize("words", [["--help"], ["worker", "--help"]])
-def test_the_help_names_the_exit_codes(words: list[str]) -> None:
-    told = command(*words).stdout
+def test_the_help_names_the_exit_codes(run: Run, words: list[str]) -> None:
+    _, told, _ = run(*words)
     assert re.findall(r"^ +• (\d+)", told, re.MULTILINE) == ["0", "1", "2", "3", "4", "5", "130"]
 
 
