@@ -1,5 +1,7 @@
 """The command line. Commands only parse; what does the work is imported when they run."""
 
+import atexit
+import gc
 import io
 import os
 import sys
@@ -76,6 +78,8 @@ for group in (app, admin.topics, admin.dlq):
 def main() -> None:
     """Entry point. Exits with the code of the error, 130 when interrupted."""
     ending.watch()
+    # At its end Python looks for cycles among all that numba and others made: half a second of CPU.
+    atexit.register(gc.freeze)
     # Small products gain nothing from more BLAS threads, and sums must not depend on their number.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
