@@ -10,6 +10,8 @@ import hypothesis
 import pytest
 
 from tests.brokers import a_broker
+from tests.forks import Commands
+from tests.support import App
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("integration", "chaos", "quality")
@@ -25,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Examples are the same in every run; `--hypothesis-profile=default` draws others.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    App.commands = Commands()
     if not config.getoption("--hypothesis-profile", None):
         hypothesis.settings.load_profile("fixed")
 
@@ -36,6 +39,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for kind in KINDS:
             if kind in parts:
                 item.add_marker(kind)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _first_command() -> None:
+    """That of each module is a real one."""
+    assert App.commands is not None
+    App.commands.is_real = True
 
 
 @pytest.fixture(scope="session")

@@ -153,6 +153,6 @@ def secured(folder: Path) -> Iterator[Secured]:
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
     }
-    with Broker(int(plain.rpartition(":")[2]), settings) as broker:
+    with Broker(int(plain.rpartition(":")[2]), settings, brief=True) as broker:
         assert broker.bootstrap == plain
         yield Secured(plain, secure, stale, authority, broker.folder / "data")

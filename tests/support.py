@@ -1,5 +1,6 @@
 """Workers as processes, and what a test reads from their topics and state folders."""
 
+import fcntl
 import json
 import os
 import re
@@ -11,8 +12,10 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from tempfile import gettempdir
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -20,6 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
+from streamer import kernels
 from streamer.kafka import clients, topics
 from streamer.settings import load as configs
 from streamer.settings.sections import Config
@@ -27,6 +31,7 @@ from streamer.state import records
 from streamer.state.records import Progress
 from streamer.state.store import Store, bucket_prefix, cluster_prefix
 from streamer.worker import checkpoint
+from tests.forks import Commands, Fork, Zygote
 
 ROOT = Path(__file__).resolve().parent.parent
 CHILD = Path(__file__).resolve().parent / "chaos" / "child.py"
@@ -63,6 +68,17 @@ each of them, and enough event time at one click in two seconds for expiry, for 
 for sessions that end."""
 
 
+@cache
+def compile_kernels() -> None:
+    """So that no test waits for it; one process after the other, as all need the same."""
+    with (Path(gettempdir()) / "walkstream-tests-compile.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for slots in (0, 1):
+            settings = [f"{key}={value}" for key, value in SMALL.items()]
+            config = configs.load(None, [*settings, f"model.attribute_slots={slots}"], {})
+            kernels.prepare(config.engine_settings)
+
+
 def wait_until(done: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not done():
@@ -71,17 +87,30 @@ def wait_until(done: Callable[[], bool], what: str, seconds: float = SECONDS) ->
 
 
 class Process:
-    """A command of the CLI that runs; its output is a file."""
+    """A command of the CLI that runs; its output is a file. With a zygote it is a fork."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, plan: dict[str, Any] | None) -> None:
+    popen: "subprocess.Popen[bytes] | Fork"
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        plan: dict[str, Any] | None,
+        zygote: Zygote | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / f"{uuid.uuid4().hex[:8]}.log"
+        self.log.touch()  # a fork takes a moment until it writes
         environ = {k: v for k, v in os.environ.items() if not k.startswith("WALKSTREAM_")}
         environ["PYTHONPATH"] = str(ROOT)
         program = ["-m", "streamer.cli"]
         if plan is not None:
             program = [str(CHILD)]
             environ["CHAOS_PLAN"] = json.dumps(plan)
+        if zygote is not None:
+            path = CHILD if plan is not None else None
+            self.popen = zygote.fork(path, arguments, folder, environ, self.log)
+            return
         with self.log.open("wb") as out:
             self.popen = subprocess.Popen(
                 [sys.executable, *program, *arguments], cwd=folder, env=environ,
@@ -145,6 +174,8 @@ class App:
     servers: str
     folder: Path
     settings: Mapping[str, object] = field(default_factory=dict)
+    commands: ClassVar[Commands | None] = None
+    """Who starts processes; None: all are real."""
 
     def __post_init__(self) -> None:
         self.name = f"app-{uuid.uuid4().hex[:8]}"
@@ -189,7 +220,8 @@ class App:
         options = []
         for override in self._overrides({k.replace("__", "."): v for k, v in changed.items()}):
             options += ["--set", override]
-        process = Process([*arguments, *options], self.folder / "logs", plan)
+        zygote = self.commands.next() if self.commands else None
+        process = Process([*arguments, *options], self.folder / "logs", plan, zygote)
         self.processes.append(process)
         return process
 

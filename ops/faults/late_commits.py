@@ -243,8 +243,9 @@ def run(commits: int, seed: int, say: Say) -> tuple[list[str], bool]:
                 renewed += worker.output.count("a fresh producer")
                 if worker.popen.returncode == 0:
                     break
-                ends[worker.popen.returncode] += 1
-                say(f"exit code {worker.popen.returncode}: {worker.output[-600:]}")
+                code = worker.wait()
+                ends[code] += 1
+                say(f"exit code {code}: {worker.output[-600:]}")
         made = len(_manifests(app.read(app.config.topics.model_state)))
         wrong = [] if ends[3] else [*audit(app), *miscounted(app, clicks)]
     lines = [

@@ -45,7 +45,7 @@ def proxy() -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def behind(proxy: Proxy) -> Iterator[str]:
-    with Broker(behind=proxy) as broker:
+    with Broker(behind=proxy, brief=True) as broker:
         yield broker.bootstrap
 
 
