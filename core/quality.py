@@ -20,11 +20,13 @@ from core.graph.graph import Graph
 from core.graph.sessions import Sessions
 from core.graph.slabs import UNIT
 from core.ids.vocabulary import Vocabulary
-from core.kernels.lanes import SOURCES, pointers
+from core.kernels.lanes import PASS, SOURCES, address, pointer, pointers, prefetch
 from core.kernels.scan import rank
+from core.learning.dense import F32, inner
 from core.learning.skipgram import KERNEL, Rows, hidden
 from core.placing.clusters import unit_rows
-from core.ranking.experts import ASKED, HALF, Arcs, Questions, Table, fill, gather_all
+from core.ranking.candidates import Arcs, gather_all
+from core.ranking.experts import ASKED, HALF, Questions, Table, fill
 from core.ranking.fusion import Fusion
 from core.settings import SessionSettings, Settings
 
@@ -40,8 +42,12 @@ CANDIDATES = 10_000
 """Where there are more items, so many of them, drawn anew in each round, stand for all: a rank is
 among these, and hits are more than among all (Krichene and Rendle, "On sampled metrics for item
 recommendation", KDD 2020). They tell better from worse all the same."""
+AHEAD = 4
+"""Candidates whose rows are asked for ahead of their turn."""
 TILE = 32
 """Items whose unit rows stay in the first cache while all queries meet them; a multiple of 4."""
+EAGER = 4
+"""Times as many transitions teach where there is much to learn."""
 LOOKED_BACK = 64
 """Clicks of a session, those of one round, that are looked through for its last items."""
 SAMPLE = 5
@@ -64,12 +70,25 @@ def measure(
     """Rank a sample of the transitions of a round's clicks, by all of this as it stands before it,
     and let `fusion` learn from them.
 
-    Of very many items a sample is ranked. A transition from an item that is not known is none: it
+    A fused ranker that is eager learns from more. Of very many items a sample is ranked. A
+    transition from an item that is not known is none: it
     has no vector to ask by. One to such an item is a miss.
     """
+    made = transitions(clicks, catalogue.sessions, catalogue.vocabulary, settings.session)
+    first, *further = samples(made.session, len(catalogue.items), settings, round_number)
+    quality = _measure(made, first, catalogue, fusion, settings, round_number)
+    # More teach a fused ranker that is eager. They are of the same time, and no trials.
+    for chosen in further:
+        if fusion.eager:
+            _measure(made, chosen, catalogue, fusion, settings, round_number)
+    return quality
+
+
+def _measure(
+    made: "Transitions", chosen: NDArray[np.int64], catalogue: Catalogue, fusion: Fusion,
+    settings: Settings, round_number: int,
+) -> Quality:  # fmt: skip
     vocabulary, items = catalogue.vocabulary, catalogue.items
-    made = transitions(clicks, catalogue.sessions, vocabulary, settings.session)
-    chosen = sample(len(made), len(items), settings, round_number)
     session = np.full((len(chosen), ASKED), -1, np.int32)
     target, time = np.full(len(chosen), -1, np.int32), np.zeros(len(chosen), np.int64)
     for q, i in enumerate(chosen.tolist()):
@@ -87,13 +106,11 @@ def measure(
     session, target, time = session[known], target[known], time[known]
     query = np.ascontiguousarray(session[:, 0])
     ranked = candidates(items, query, target, settings, round_number)
-    of_item = next_scores(catalogue.model.rows, ranked, query)
-    of_session = next_scores(catalogue.model.rows, ranked, session)
     questions = Questions(session, time, query, np.arange(len(query) + 1))
     each = len(items) / max(len(ranked), 1)
-    by_fusion = ask(catalogue, settings, questions, ranked, np.stack([of_item, of_session]), each)
-    fused = fusion.ranks(by_fusion, target, learns=True)
-    found = ranks(of_item, catalogue.graph, ranked, query, target)
+    table, scores = ask(catalogue, settings, questions, ranked, each)
+    fused = fusion.ranks(table, target, learns=True)
+    found = ranks(scores[0], catalogue.graph, ranked, query, target)
     found |= {name: np.where(row < 0, DEPTH, row) for name, row in zip(FUSED, fused, strict=True)}
     hits = {name: int((found[name] < DEPTH).sum()) for name in RANKERS}
     return Quality(len(query), hits, len(ranked))
@@ -101,27 +118,30 @@ def measure(
 
 def ask(
     catalogue: Catalogue, settings: Settings, questions: Questions, items: NDArray[np.int32],
-    scores: NDArray[np.float32], each: float,
-) -> Table:  # fmt: skip
-    """What all experts say of the candidates of these questions.
+    each: float,
+) -> tuple[Table, NDArray[np.float32]]:  # fmt: skip
+    """What all experts say of the candidates of these questions; and the scores of all `items`,
+    float32 [2, q, n], by the last items and by the sessions (`next_scores`).
 
-    The best of `items` by scores float32 [2, q, n] (`next_scores`, of the last items and of the
-    sessions) are candidates too; `each` is how many living items one of them stands for.
+    The best of `items` by these scores are candidates too; `each` is how many living items one of
+    them stands for.
     """
-    slabs, alive = (
-        catalogue.graph.slabs(),
-        catalogue.model.columns.alive & catalogue.model.columns.is_item,
-    )
-    arcs = Arcs(slabs.start, slabs.degree, slabs.nbr, slabs.wgt)
-    half_life, visits = int(settings.graph.half_life), catalogue.visits
-    found = gather_all(questions, half_life, visits, arcs, alive, items, scores, each)
-    rows = catalogue.model.rows
+    columns, rows = catalogue.model.columns, catalogue.model.rows
+    slabs, alive = catalogue.graph.slabs(), columns.alive & columns.is_item
     by = np.stack([queries(rows, questions.session[:, :1]), queries(rows, questions.session)])
+    scores = _scores_of(rows, items, by.reshape(-1, by.shape[2])).reshape(2, -1, len(items))
+    found = gather_all(
+        questions, int(settings.graph.half_life), catalogue.visits,
+        Arcs(slabs.start, slabs.degree, slabs.nbr, slabs.wgt), alive, items, scores, each,
+    )  # fmt: skip
     out = np.empty((2, len(found.slot)), np.float32)
     mixed = rows.attrs.shape[1] > 0
     slots, at = np.unique(found.slot, return_inverse=True) if mixed else (found.slot, found.slot)
-    _pairs(hidden(rows, slots) if mixed else rows.v, at, rows.u, found.slot, found.begin, by, out)
-    return fill(found, out, visits)
+    _pairs(
+        hidden(rows, slots) if mixed else rows.v, at, rows.u, found.slot, found.begin, by,
+        rows.tables().wide, out,
+    )  # fmt: skip
+    return fill(found, out, catalogue.visits), scores
 
 
 def transitions(
@@ -185,6 +205,11 @@ class Transitions(Sequence["tuple[list[str], str, int]"]):
     ends: NDArray[np.int64]
     """Places in the order to which the transitions go."""
 
+    @property
+    def session(self) -> NDArray[np.int64]:
+        """By number: the place in the order at which the session of each begins."""
+        return self.begin[self.ends - 1]
+
     def __len__(self) -> int:
         return len(self.ends)
 
@@ -200,12 +225,22 @@ class Transitions(Sequence["tuple[list[str], str, int]"]):
         return history, self.items[self.order[end]], int(self.time[end])
 
 
-def sample(n: int, items: int, settings: Settings, round_number: int) -> NDArray[np.int64]:
-    """Which of n transitions are ranked in this round, ascending; fewer where items are many."""
-    ranked = min(max(items, 1), CANDIDATES)
-    size = min(n, settings.quality.sample, SCORES // ranked)
+def samples(
+    session: NDArray[np.int64], items: int, settings: Settings, round_number: int
+) -> list[NDArray[np.int64]]:
+    """Which of n transitions are ranked in this round, fewer where items are many; and which ones
+    besides if need be, as many each time, of each session one at most: a single user who clicks a
+    lot teaches little. Each is ascending, and none is in two.
+
+    session int64 [n] says of which session each is.
+    """
+    size = min(settings.quality.sample, SCORES // min(max(items, 1), CANDIDATES))
     rng = np.random.default_rng([settings.model.seed, round_number, SAMPLE])
-    return np.sort(rng.choice(n, size, replace=False))
+    drawn = rng.permutation(len(session))
+    first, rest = drawn[:size], drawn[size:]
+    rest = rest[np.sort(np.unique(session[rest], return_index=True)[1])]
+    further = (rest[k * size : (k + 1) * size] for k in range(EAGER - 1))
+    return [np.sort(part) for part in (first, *further)]
 
 
 def candidates(
@@ -269,8 +304,14 @@ def next_scores(
 
     asked int32 [q], or [q, k] for sessions (`queries`).
     """
-    by = queries(rows, asked[:, None] if asked.ndim == 1 else asked)
-    out = np.empty((len(asked), len(items)), np.float32)
+    return _scores_of(rows, items, queries(rows, asked[:, None] if asked.ndim == 1 else asked))
+
+
+def _scores_of(
+    rows: Rows, items: NDArray[np.int32], by: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The scores of items by queries, float32 [queries, n]."""
+    out = np.empty((len(by), len(items)), np.float32)
     mixed = rows.attrs.shape[1] > 0
     vectors = hidden(rows, items) if mixed else rows.v
     at = np.arange(len(items), dtype=np.int32) if mixed else items
@@ -278,29 +319,28 @@ def next_scores(
     return out
 
 
-@KERNEL
-def _pairs(vectors, at, u, slots, begin, queries, out):  # type: ignore[no-untyped-def]
+@PASS
+def _pairs(vectors, at, u, slots, begin, queries, wide, out, sources=SOURCES):  # type: ignore[no-untyped-def]
     """out[k, i] = queries[k, q] . [unit row of vectors[at[i]]; unit row of u[slots[i]]], where i is
     a candidate of question q: begin[q] <= i < begin[q + 1]."""
-    d = u.shape[1]
+    d, n = 16 * len(wide), len(slots)
+    one_of = queries.shape[1] * 2 * d
+    vectors, u, by, found = pointer(vectors), pointer(u), pointer(queries), pointer(out)
     for q in range(len(begin) - 1):
-        one, other = queries[0, q], queries[1, q]
+        one, other = q * 2 * d, one_of + q * 2 * d
         for i in range(begin[q], begin[q + 1]):
-            v, w = vectors[at[i]], u[slots[i]]
-            square = one_v = other_v = np.float32(0.0)
-            for x in range(d):
-                square += v[x] * v[x]
-                one_v += one[x] * v[x]
-                other_v += other[x] * v[x]
-            scale = np.float32(1.0) / np.sqrt(square) if square > 0.0 else np.float32(0.0)
-            square = one_u = other_u = np.float32(0.0)
-            for x in range(d):
-                square += w[x] * w[x]
-                one_u += one[d + x] * w[x]
-                other_u += other[d + x] * w[x]
-            further = np.float32(1.0) / np.sqrt(square) if square > 0.0 else np.float32(0.0)
-            out[0, i] = scale * one_v + further * one_u
-            out[1, i] = scale * other_v + further * other_u
+            v, w = np.int64(at[i]) * d, np.int64(slots[i]) * d
+            if i + AHEAD < n:
+                for line in range(len(wide)):
+                    prefetch(address(vectors, np.int64(at[i + AHEAD]) * d + 16 * line))
+                    prefetch(address(u, np.int64(slots[i + AHEAD]) * d + 16 * line))
+            square, further = inner(vectors, v, vectors, v, wide), inner(u, w, u, w, wide)
+            scale = F32(1.0) / np.sqrt(square) if square > F32(0.0) else F32(0.0)
+            further = F32(1.0) / np.sqrt(further) if further > F32(0.0) else F32(0.0)
+            by_v, by_u = inner(by, one, vectors, v, wide), inner(by, one + d, u, w, wide)
+            found[i] = scale * by_v + further * by_u
+            by_v, by_u = inner(by, other, vectors, v, wide), inner(by, other + d, u, w, wide)
+            found[n + i] = scale * by_v + further * by_u
 
 
 @KERNEL

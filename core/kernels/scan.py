@@ -8,6 +8,7 @@ same to the bit on every machine.
 from typing import Any
 
 import numba as nb
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -15,13 +16,17 @@ from numba.core import cgutils
 from core.kernels.lanes import (
     INLINED,
     declared,
+    fill16,
     filli16,
+    fma,
+    load16,
     loadi16,
     lowest,
     on_memory,
     same,
     shuffle,
     spread,
+    total,
 )
 
 LANES = 16
@@ -44,6 +49,18 @@ def find(memory, at, n, wanted):  # type: ignore[no-untyped-def]
         if lane < LANES:
             return i + lane if i + lane < at + n else -1
     return -1
+
+
+@INLINED
+def weighted_sum(x, a, y, b, n):  # type: ignore[no-untyped-def]
+    """The sum of x[a + i] y[b + i] for i < n, float32."""
+    lanes, whole = fill16(np.float32(0.0)), n // LANES * LANES
+    for i in range(0, whole, LANES):
+        lanes = fma(load16(x, a + i), load16(y, b + i), lanes)
+    out = total(lanes)
+    for i in range(whole, n):
+        out += x[a + i] * y[b + i]
+    return out
 
 
 def _lane_sums(builder: Any, row: Any, n: Any, out: Any) -> None:

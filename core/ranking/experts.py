@@ -2,8 +2,7 @@
 
 An expert gives each candidate a share: of the visits that went on from here, of arcs, of those of
 sessions like this one, of a softmax over vectors, of all clicks lately. Candidates are whatever an
-expert that counts knows of, and what the vectors and the heat put first. All is read from the last
-items of the session outwards, so that the work follows from these, and not from the catalogue.
+expert that counts knows of, and what the vectors and the heat put first: `core.ranking.candidates`.
 
 Sources: session neighbours as in Ludewig and Jannach, "Evaluation of session-based recommendation
 algorithms" (User Modeling and User-Adapted Interaction 28, 2018), and Garg et al., "Sequence and
@@ -12,37 +11,26 @@ time aware neighborhood for session-based recommendations" (SIGIR 2019).
 
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.graph.slabs import INLINED, UNIT
-from core.kernels.lanes import SOURCES
-from core.ranking.visits import AFTER, BEFORE, ITEM, SAME, SINCE, Visits
+from core.kernels.lanes import PASS, SOURCES, pointer
+from core.ranking.visits import Visits
 
 ASKED = 8
 """Last items of a session that it is asked by, each once."""
 VISITS = 40
-"""Newest visits of each of them that are looked at."""
+"""Newest visits of the last of them that are looked at; of each older one fewer, by LATER."""
 STEPS = 5
 """Visits before and after each that count."""
 NEARER = np.float32(0.7)
 """What a further step counts for, beside the one before, among the neighbours of a session."""
 LATER = np.float32(0.8)
 """The same of items of the session at hand."""
-NEAREST = 150
-"""Items with the best scores that are candidates, by the last item and by the session."""
-HOT = 50
-"""Items with the most visits that are, of each part of the ring."""
-ARCS = 12
-"""Heaviest arcs of the last item that are followed by one more step."""
 HALF = np.float32(0.5)
 """What a further item of the session counts for in its vector."""
-SHARP = np.array([4.0, 8.0], np.float32)
-"""The vectors' scores are multiplied by these in a softmax."""
-MOST = 4096
-"""Candidates at most."""
-
+SHARP = np.float32(4.0)
+"""The vectors' scores are multiplied by this, and by twice as much, in a softmax."""
 COUNTED = (
     "next", "beside", "after", "arcs", "two arcs",
     "session beside", "session after", "session after, plain", "session arcs", "again",
@@ -58,26 +46,9 @@ EXPERTS = (*COUNTED, *VECTORS, *HEAT)
 SCORES = ("item", "session")
 """What the vectors' scores E are of."""
 
-_NEXT, _BESIDE, _AFTER, _ARCS, _TWO, _S_BESIDE, _S_AFTER, _S_PLAIN, _S_ARCS, _AGAIN = range(10)
 _V, _H, _E = len(COUNTED), len(COUNTED) + len(VECTORS), len(EXPERTS)
 OF_ITEM = np.array([name in (*COUNTED[:5], *VECTORS[:2], *HEAT) for name in EXPERTS], np.bool_)
 """Experts that know of the last item alone."""
-
-
-class Found(NamedTuple):
-    """Candidates of one question, in memory that is used again; `n[0]` of them count."""
-
-    n: NDArray[np.int64]
-    slot: NDArray[np.int32]
-    """[MOST]"""
-    counted: NDArray[np.float32]
-    """[MOST, COUNTED]"""
-    place: NDArray[np.int32]
-    """By slot: one more than its place, 0 for none, -1 for what is not to be one."""
-    likeness: NDArray[np.float32]
-    """By row of the ring: how much the session that began there shares with the one at hand."""
-    begun: NDArray[np.int64]
-    """The visits at which those began that share anything."""
 
 
 class Questions(NamedTuple):
@@ -106,233 +77,6 @@ class Candidates(NamedTuple):
     """[n]: how many items each stands for, where only a sample was looked through."""
 
 
-class Arcs(NamedTuple):
-    """The rows of a graph (`core.graph.slabs.Slabs`)."""
-
-    start: NDArray[np.int32]
-    degree: NDArray[np.int32]
-    nbr: NDArray[np.int32]
-    wgt: NDArray[np.float32]
-
-
-@INLINED
-def _place(found, slot):  # type: ignore[no-untyped-def]
-    """The row of a candidate, which it gets if it has none and there is room; -1 for none."""
-    at = found.place[slot]
-    if at == 0 and found.n[0] < MOST:
-        at = found.n[0] = found.n[0] + 1
-        found.place[slot] = at
-        found.slot[at - 1] = slot
-        found.counted[at - 1] = 0.0
-    return at - 1 if at > 0 else -1
-
-
-@INLINED
-def _add(found, slot, column, amount):  # type: ignore[no-untyped-def]
-    at = _place(found, slot)
-    if at >= 0:
-        found.counted[at, column] += amount
-
-
-@nb.njit(nogil=True, cache=True)
-def gather(session, never, now, half_life, n, visits, arcs, alive, found):  # type: ignore[no-untyped-def]
-    """Find what the experts that count know of, and how much."""
-    for slot in never:
-        found.place[slot] = -1
-    room = len(visits.row)
-    for j in range(len(session)):
-        if j > 0:
-            _add(found, session[j], _AGAIN, LATER ** np.float32(j))
-        _arcs(session[j], _S_ARCS, LATER ** np.float32(j), arcs, alive, found)
-    last = session[0]
-    _arcs(last, _ARCS, np.float32(1.0), arcs, alive, found)
-    _two_arcs(last, arcs, alive, found)
-    begun = 0
-    for j in range(len(session)):
-        e, seen = visits.head[session[j]] - 1, 0
-        while e >= 0 and n - e <= room and seen < VISITS:
-            root = e - visits.row[e % room, SINCE]
-            if found.likeness[root % room] == 0.0:
-                found.begun[begun] = root
-                begun += 1
-            found.likeness[root % room] += LATER ** np.float32(j)
-            back = visits.row[e % room, SAME]
-            e, seen = e - back if back else -1, seen + 1
-    for j in range(len(session)):
-        e, seen = visits.head[session[j]] - 1, 0
-        weight = LATER ** np.float32(j)
-        while e >= 0 and n - e <= room and seen < VISITS:
-            age = (now - visits.time[e % room]) / half_life
-            w = np.float32(2.0 ** -max(age, 0.0))
-            alike = found.likeness[(e - visits.row[e % room, SINCE]) % room]
-            if j == 0:
-                _around(e, n, w, visits, alive, found)
-            _along(e, n, w * weight, w * weight * alike * alike, visits, alive, found)
-            back = visits.row[e % room, SAME]
-            e, seen = e - back if back else -1, seen + 1
-    for j in range(begun):
-        found.likeness[found.begun[j] % room] = 0.0
-
-
-@INLINED
-def _step(x, n, forward, visits):  # type: ignore[no-untyped-def]
-    """The visit after x in its session, or before it; -1 if there is none."""
-    room = len(visits.row)
-    step = visits.row[x % room, AFTER if forward else BEFORE]
-    x = x + step if forward else x - step
-    return x if step != 0 and n - x <= room else -1
-
-
-@nb.njit(nogil=True, cache=True)
-def _around(e, n, w, visits, alive, found):  # type: ignore[no-untyped-def]
-    """Add what lies around a visit of the last item."""
-    for forward in (True, False):
-        x = e
-        for d in range(1, STEPS + 1):
-            x = _step(x, n, forward, visits)
-            if x < 0:
-                break
-            b = visits.row[x % len(visits.row), ITEM]
-            if b >= 0 and alive[b]:
-                at = _place(found, b)
-                if at >= 0:
-                    found.counted[at, _BESIDE] += w / np.float32(d)
-                    if forward:
-                        found.counted[at, _AFTER] += w / np.float32(d)
-                        if d == 1:
-                            found.counted[at, _NEXT] += w
-
-
-@nb.njit(nogil=True, cache=True)
-def _along(e, n, plain, alike, visits, alive, found):  # type: ignore[no-untyped-def]
-    """Add what lies around a visit, for its session's likeness."""
-    for forward in (True, False):
-        x, near = e, np.float32(1.0)
-        for _ in range(STEPS):
-            x = _step(x, n, forward, visits)
-            if x < 0:
-                break
-            b = visits.row[x % len(visits.row), ITEM]
-            if b >= 0 and alive[b]:
-                at = _place(found, b)
-                if at >= 0:
-                    found.counted[at, _S_BESIDE] += alike * near
-                    if forward:
-                        found.counted[at, _S_AFTER] += alike * near
-                        found.counted[at, _S_PLAIN] += plain * near
-            near *= NEARER
-
-
-@nb.njit(nogil=True, cache=True)
-def _total(a, arcs):  # type: ignore[no-untyped-def]
-    total = np.float32(0.0)
-    begin = arcs.start[a] * UNIT
-    for arc in range(begin, begin + arcs.degree[a]):
-        total += arcs.wgt[arc]
-    return total
-
-
-@nb.njit(nogil=True, cache=True)
-def _arcs(a, column, weight, arcs, alive, found):  # type: ignore[no-untyped-def]
-    """Add a's neighbours, by their shares of its arcs."""
-    total = _total(a, arcs)
-    begin = arcs.start[a] * UNIT
-    if total > 0.0:
-        for arc in range(begin, begin + arcs.degree[a]):
-            if alive[arcs.nbr[arc]]:
-                _add(found, arcs.nbr[arc], column, weight * arcs.wgt[arc] / total)
-
-
-@nb.njit(nogil=True, cache=True)
-def _two_arcs(a, arcs, alive, found):  # type: ignore[no-untyped-def]
-    """Add the neighbours of the neighbours with the heaviest arcs."""
-    begin, degree = arcs.start[a] * UNIT, arcs.degree[a]
-    row = arcs.wgt[begin : begin + degree]
-    total = _total(a, arcs)
-    if total > 0.0:
-        least = np.sort(row)[max(degree - ARCS, 0)]
-        left = ARCS
-        for arc in range(begin, begin + degree):
-            if arcs.wgt[arc] >= least and left > 0:
-                _arcs(arcs.nbr[arc], _TWO, arcs.wgt[arc] / total, arcs, alive, found)
-                left -= 1
-
-
-@nb.njit(nogil=True, cache=True)
-def _gather_all(  # type: ignore[no-untyped-def]
-    questions, half_life, n, visits, arcs, alive, near, hot, found, out, each,
-    sources=SOURCES,
-):  # fmt: skip
-    at = 0
-    for q in range(len(questions.time)):
-        never = questions.never[questions.begin[q] : questions.begin[q + 1]]
-        here = Found(
-            found.n, out.slot[at : at + MOST], out.counted[at : at + MOST], found.place,
-            found.likeness, found.begun,
-        )  # fmt: skip
-        here.n[0] = 0
-        length = 0
-        while length < ASKED and questions.session[q, length] >= 0:
-            length += 1
-        session = questions.session[q, :length]
-        gather(session, never, questions.time[q], half_life, n, visits, arcs, alive, here)
-        counted = here.n[0]
-        for k in range(len(near)):
-            for slot in near[k, q]:
-                _place(here, slot)
-        for slot in hot:
-            _place(here, slot)
-        for i in range(here.n[0]):
-            out.stands_for[at + i] = np.float32(1.0) if i < counted else each
-            here.place[here.slot[i]] = 0
-        for slot in never:
-            here.place[slot] = 0
-        at += here.n[0]
-        out.begin[q + 1] = at
-
-
-def gather_all(
-    questions: Questions, half_life: int, visits: Visits, arcs: Arcs, alive: NDArray[np.bool_],
-    items: NDArray[np.int32], scores: NDArray[np.float32], each: float, nearest: int = NEAREST,
-) -> Candidates:  # fmt: skip
-    """The candidates of all questions, and what the experts that count say of them.
-
-    alive bool [slots] says which slots may be answers. The best of `items`, int32 [n], by the
-    scores float32 [kinds, q, n] are candidates too, `nearest` by each kind; `each` is how many
-    items one of them stands for.
-    """
-    q = len(questions.time)
-    out = Candidates(
-        np.zeros(q + 1, np.int64), np.empty(q * MOST, np.int32),
-        np.empty((q * MOST, _V), np.float32), np.empty(q * MOST, np.float32),
-    )  # fmt: skip
-    found = Found(
-        np.zeros(1, np.int64), out.slot, out.counted, np.zeros(len(alive), np.int32),
-        visits.likeness, np.zeros(ASKED * VISITS, np.int64),
-    )  # fmt: skip
-    near = np.broadcast_to(items, scores.shape)
-    if len(items) > nearest:
-        near = items[np.argpartition(-scores, nearest, axis=2)[:, :, :nearest]]
-    _gather_all(
-        questions, float(half_life), visits.n, visits.columns(), arcs, alive, near,
-        hottest(visits, alive), found, out, np.float32(each),
-    )  # fmt: skip
-    n = int(out.begin[-1])
-    return Candidates(out.begin, out.slot[:n], out.counted[:n], out.stands_for[:n])
-
-
-def hottest(visits: Visits, alive: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """The slots with the most visits, in each part of the ring."""
-    found = [np.zeros(0, np.int64)]
-    for heat in visits.heat:
-        used = min(len(heat), len(alive))
-        known = np.flatnonzero((heat[:used] > 0) & alive[:used])
-        most = min(HOT, len(known))
-        if most:
-            found.append(known[np.argpartition(-heat[known], most - 1)[:most]])
-    return np.unique(np.concatenate(found)).astype(np.int32)
-
-
 class Table(NamedTuple):
     """What the experts say of the n candidates of q questions, a row each."""
 
@@ -351,34 +95,38 @@ class Table(NamedTuple):
     """[2, n]: the vectors' scores E, for the last item and for the session."""
 
 
-@nb.njit(nogil=True, cache=True)
-def _fill(counted, heat, out, sources=SOURCES):  # type: ignore[no-untyped-def]
+@PASS
+def _fill(counted, heat, smooth, out, sources=SOURCES):  # type: ignore[no-untyped-def]
+    n = len(out.slot)
+    share, root, weight = pointer(out.share), pointer(out.root), pointer(out.stands_for)
+    counted, totals = pointer(counted), np.empty(_E, np.float32)
     for q in range(len(out.begin) - 1):
-        begin, end = out.begin[q], out.begin[q + 1]
-        for i in range(begin, end):
+        begin, size = out.begin[q], out.begin[q + 1] - out.begin[q]
+        totals[:] = np.float32(0.0)
+        for i in range(begin, begin + size):
             for column in range(_V):
-                out.share[column, i] = counted[i, column]
+                x = counted[i * _V + column]
+                share[column * n + i] = x
+                totals[column] += x * weight[i]
+            for by in range(2):
+                column, x = _V + 2 * by, smooth[by, i]
+                share[column * n + i] = x
+                share[(column + 1) * n + i] = x * x
+                totals[column] += x * weight[i]
+                totals[column + 1] += x * x * weight[i]
             for k in range(len(heat)):
-                out.share[_H + k, i] = heat[k, out.slot[i]]
-        for by in range(2):
-            for k in range(len(SHARP)):
-                column = out.share[_V + by * len(SHARP) + k, begin:end]
-                for i in range(end - begin):
-                    # Scores are at most 3: nothing overflows.
-                    score = out.score[by, begin + i] - np.float32(3.0)
-                    column[i] = np.exp(SHARP[k] * score)
-        weight = out.stands_for[begin:end]
+                x = np.float32(heat[k, out.slot[i]])
+                share[(_H + k) * n + i] = x
+                totals[_H + k] += x * weight[i]
         for column in range(_E):
-            share, total = out.share[column, begin:end], 0.0
-            for i in range(len(share)):
-                total += share[i] * weight[i]
-            scale = np.float32(1.0 / total) if total > 0.0 else np.float32(0.0)
-            for i in range(len(share)):
+            total, at = totals[column], column * n + begin
+            scale = np.float32(1.0) / total if total > np.float32(0.0) else np.float32(0.0)
+            for i in range(at, at + size):
                 share[i] *= scale
             if column < _V or column >= _H:
-                root = out.root[column if column < _V else column - _H + _V, begin:end]
-                for i in range(len(share)):
-                    root[i] = np.sqrt(share[i])
+                to = (column if column < _V else column - _H + _V) * n + begin
+                for i in range(size):
+                    root[to + i] = np.sqrt(share[at + i])
 
 
 def fill(found: Candidates, scores: NDArray[np.float32], visits: Visits) -> Table:
@@ -391,5 +139,6 @@ def fill(found: Candidates, scores: NDArray[np.float32], visits: Visits) -> Tabl
         found.begin, found.slot, found.stands_for, np.empty((_E, n), np.float32),
         np.empty((_V + len(HEAT), n), np.float32), scores,
     )  # fmt: skip
-    _fill(found.counted, visits.heat, out)
+    # Scores are at most 3: nothing overflows.
+    _fill(found.counted, visits.heat, np.exp(SHARP * (scores - np.float32(3.0))), out)
     return out

@@ -7,16 +7,18 @@ conditional logit over the candidates, trained by a step of RMSprop for each tar
 what a mixture cannot say: that an item which an expert puts high comes sooner than the mixture has
 it, or, as where nobody buys a thing twice, later.
 
-Both learn from transitions that were ranked before: nothing is learned from the future.
+Both take longer steps while what comes next is harder to tell than usually, as after the log has
+changed. They learn from transitions that were ranked before: nothing is learned from the future.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.kernels.lanes import SOURCES
+from core.kernels.lanes import INLINED, PASS, SOURCES, pointer, pointers
+from core.kernels.scan import weighted_sum
 from core.ranking.experts import COUNTED, EXPERTS, HEAT, OF_ITEM, SCORES, Table
 
 HEADS = ("item", "session")
@@ -28,6 +30,18 @@ FORGETS = 0.005
 """The part of what was learned that each transition puts into the shade."""
 RATE = 0.03
 """Steps of the regression."""
+YOUNG = 2000
+"""A ranker is young that has learned from fewer transitions."""
+LATELY = 1 / 8
+"""Weight of a loss in the mean of the last ones."""
+USUALLY = 0.001
+"""The same in the mean of all."""
+LOST = 12.0
+"""A loss in nats at most, so that no single transition surprises."""
+MARGIN = 1.0
+"""Nats that chance may bring this mean above the usual one."""
+SOONER, SOONEST = 3.0, 10.0
+"""Where losses are above that, FORGETS and the square of RATE grow by this a nat, up to so much."""
 LEAST = np.float32(1e-9)
 """Added to the mixture before its logarithm is taken."""
 
@@ -35,7 +49,8 @@ USED = np.ones((len(HEADS), len(FEATURES)), np.bool_)
 """[heads, features]: by the last item alone, nothing is known of the session."""
 USED[0, 1:-2] = OF_ITEM[[EXPERTS.index(name) for name in (*COUNTED, *HEAT)]]
 USED[0, -1] = False
-_E = len(EXPERTS)
+_E, _F, _ROOTS = len(EXPERTS), len(FEATURES), len(COUNTED) + len(HEAT)
+F32 = np.float32
 
 
 @dataclass
@@ -48,6 +63,8 @@ class Fusion:
     """[heads, features]"""
     squares: NDArray[np.float64]
     """[heads, features]: decayed means of squared gradients."""
+    losses: NDArray[np.float64]
+    """[heads, 2]: minus the logarithm of the share of what came next: means lately, and usually."""
     trials: int = 0
     """Transitions learned from."""
 
@@ -56,7 +73,17 @@ class Fusion:
         known = np.stack([OF_ITEM, np.ones(_E, np.bool_)])
         weights = np.zeros((len(HEADS), len(FEATURES)))
         weights[:, 0] = 1.0
-        return cls(known / known.sum(axis=1, keepdims=True), weights, np.full(weights.shape, 0.1))
+        return cls(
+            known / known.sum(axis=1, keepdims=True), weights, np.full(weights.shape, 0.1),
+            np.zeros((len(HEADS), 2)),
+        )  # fmt: skip
+
+    @property
+    def eager(self) -> bool:
+        """Whether there is much to learn: there were few transitions yet, or what comes next was
+        harder to tell lately than usually, as the log is not what it was."""
+        surprised = self.losses[:, 0] > self.losses[:, 1] + MARGIN
+        return self.trials < YOUNG or bool(surprised.any())
 
     def ranks(self, found: Table, target: NDArray[np.int32], learns: bool) -> NDArray[np.int64]:
         """How many candidates come before each target, int64 [heads, q]; -1 if it is none.
@@ -65,116 +92,171 @@ class Fusion:
         ranked by what was learned from those before it.
         """
         out = np.full((len(HEADS), len(target)), -1, np.int64)
-        self.trials += int(
-            _ranks(found, target, self.shares, self.weights, self.squares, learns, out)
-        )
+        trials = _ranks(
+            found, target, self.shares, self.weights, self.squares, self.losses,
+            USED.view(np.uint8), self.trials if learns else -1, out,
+        )  # fmt: skip
+        self.trials = int(trials) if learns else self.trials
         return out
 
     def scores(self, found: Table, head: str) -> NDArray[np.float32]:
         """The logarithm of each candidate's share, up to a constant, float32 [n]."""
-        out, mixture = np.empty((2, len(found.slot)), np.float32)
+        out = np.empty(len(found.slot), np.float32)
         at = HEADS.index(head)
-        for begin, end in zip(found.begin[:-1].tolist(), found.begin[1:].tolist(), strict=True):
-            _score(
-                begin, end, found, self.shares[at], self.weights[at], mixture[begin:end],
-                out[begin:end],
-            )  # fmt: skip
+        _scores(found, self.shares[at], self.weights[at], out)
         return out
 
 
-@nb.njit(nogil=True, cache=True)
-def _score(begin, end, found, pi, weights, logs, out, sources=SOURCES):  # type: ignore[no-untyped-def]
-    """The regression's scores into out [n], and the logarithm of the mixture of those experts that
-    have anything to say into `logs`. Returns their part of pi."""
-    logs[:] = 0.0
+class Head(NamedTuple):
+    """What one head has learned, as kernels take it: pointers."""
+
+    pi: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    used: NDArray[np.uint8]
+    """Which features there are."""
+
+
+class Shares(NamedTuple):
+    """A table of n candidates as kernels take it: pointers (see `core.kernels.lanes`)."""
+
+    weight: NDArray[np.float32]
+    """What each candidate stands for."""
+    share: NDArray[np.float32]
+    root: NDArray[np.float32]
+    score: NDArray[np.float32]
+
+
+@INLINED
+def _says(m, begin, size, n, found):  # type: ignore[no-untyped-def]
+    """Whether expert m has anything to say of a question."""
+    return weighted_sum(found.share, m * n + begin, found.weight, begin, size) > F32(0.0)
+
+
+@INLINED
+def _feature(f, begin, n):  # type: ignore[no-untyped-def]
+    """Where the column of feature f > 0 of a question begins: in the roots, or, negative, in the
+    scores, one less than 0 being its first."""
+    if f <= _ROOTS:
+        return (f - 1) * n + begin
+    return -1 - ((f - 1 - _ROOTS) * n + begin)
+
+
+@PASS
+def _score(begin, size, n, found, pi, weights, logs, out, sources=SOURCES):  # type: ignore[no-untyped-def]
+    """The regression's scores of `size` candidates into `out`, and the logarithm of the mixture of
+    those experts that have anything to say into `logs`. Returns their part of pi."""
+    for i in range(size):
+        logs[i] = F32(0.0)
     there = 0.0
     for m in range(_E):
-        share, total = found.share[m, begin:end], np.float32(0.0)
-        if pi[m] > 0.0:
-            for i in range(len(share)):
-                total += share[i]
-        if total > 0.0:
+        if pi[m] > 0.0 and _says(m, begin, size, n, found):
             there += pi[m]
-            part = np.float32(pi[m])
-            for i in range(len(share)):
-                logs[i] += part * share[i]
-    scale = np.float32(1.0 / there) if there > 0.0 else np.float32(0.0)
-    first = np.float32(weights[0])
-    for i in range(len(out)):
+            part, at = F32(pi[m]), m * n + begin
+            for i in range(size):
+                logs[i] += part * found.share[at + i]
+    scale = F32(1.0 / there) if there > 0.0 else F32(0.0)
+    first = F32(weights[0])
+    for i in range(size):
         logs[i] = np.log(scale * logs[i] + LEAST)
         out[i] = first * logs[i]
-    for f in range(1, len(weights)):
-        weight, column = np.float32(weights[f]), _feature(f, begin, end, found)
-        if weight != 0.0:
-            for i in range(len(out)):
-                out[i] += weight * column[i]
+    for f in range(1, _F):
+        weight, at = F32(weights[f]), _feature(f, begin, n)
+        if weight != F32(0.0) and at >= 0:
+            for i in range(size):
+                out[i] += weight * found.root[at + i]
+        elif weight != F32(0.0):
+            for i in range(size):
+                out[i] += weight * found.score[i - 1 - at]
     return there
 
 
-@nb.njit(nogil=True, cache=True)
-def _feature(f, begin, end, found):  # type: ignore[no-untyped-def]
-    """The column of feature f > 0."""
-    if f <= len(found.root):
-        return found.root[f - 1, begin:end]
-    return found.score[f - 1 - len(found.root), begin:end]
-
-
-@nb.njit(nogil=True, cache=True)
-def _learn(begin, end, goal, there, found, pi, used, weights, squares, logs, score):  # type: ignore[no-untyped-def]
-    """Learn that of these candidates it was `goal`; `logs` and `score` are as `_score` left them,
-    and `used` says which features there are."""
-    top, total = score.max(), np.float32(0.0)
-    for i in range(len(score)):
-        score[i] = np.exp(score[i] - top) * found.stands_for[begin + i]
-        total += score[i]
+@PASS
+def _learn(begin, size, n, goal, there, found, head, trials, logs, score, sources=SOURCES):  # type: ignore[no-untyped-def]
+    """Learn that it was `goal`, after so many trials; `logs` and `score` are as `_score` left
+    them."""
+    pi, weights, squares, losses = head.pi, head.weights, head.squares, head.losses
+    top = score[0]
+    for i in range(size):
+        top = max(top, score[i])
+    loss = np.float64(top - score[goal])
+    for i in range(size):
+        score[i] = np.exp(score[i] - top)
+    total = weighted_sum(score, 0, found.weight, begin, size)
+    for i in range(size):
+        score[i] *= found.weight[begin + i]
+    loss = min(loss + np.log(np.float64(total)), LOST)
+    losses[0] += LATELY * (loss - losses[0])
+    sooner = min(1.0 + SOONER * max(losses[0] - losses[1] - MARGIN, 0.0), SOONEST)
+    losses[1] += max(USUALLY, 1.0 / (1.0 + trials)) * (loss - losses[1])
+    forgets, rate = FORGETS * sooner, RATE * np.sqrt(sooner)
     # The gradient of the logarithm of the goal's share, by the weights.
-    for f in range(len(weights)):
-        if used[f]:
-            column = logs if f == 0 else _feature(f, begin, end, found)
-            mean = np.float32(0.0)
-            for i in range(len(score)):
-                mean += score[i] * column[i]
-            g = np.float64(column[goal]) - np.float64(mean) / np.float64(total)
-            squares[f] += FORGETS * (g * g - squares[f])
-            weights[f] += RATE * g / np.sqrt(squares[f] + 1e-4)
+    for f in range(_F):
+        if head.used[f] != 0:
+            at = _feature(f, begin, n)
+            if f == 0:
+                own, mean = logs[goal], weighted_sum(score, 0, logs, 0, size)
+            elif at >= 0:
+                own, mean = found.root[at + goal], weighted_sum(score, 0, found.root, at, size)
+            else:
+                at = -1 - at
+                own, mean = found.score[at + goal], weighted_sum(score, 0, found.score, at, size)
+            g = np.float64(own) - np.float64(mean) / np.float64(total)
+            squares[f] += forgets * (g * g - squares[f])
+            weights[f] += rate * g / np.sqrt(squares[f] + 1e-4)
     # EM: experts with nothing to say keep their parts.
     known = (np.exp(np.float64(logs[goal])) - LEAST) * there
     if known > 0.0:
+        sum_of_all = 0.0
         for m in range(_E):
             if pi[m] > 0.0:
-                says = np.float32(0.0)
-                share = found.share[m, begin:end]
-                for i in range(len(share)):
-                    says += share[i]
-                if says > 0.0:
-                    part = pi[m] * share[goal] / known
-                    pi[m] = max(pi[m] + FORGETS * (part * there - pi[m]), 1e-6)
-        pi /= pi.sum()
+                if _says(m, begin, size, n, found):
+                    part = pi[m] * found.share[m * n + begin + goal] / known
+                    pi[m] = max(pi[m] + forgets * (part * there - pi[m]), 1e-6)
+                sum_of_all += pi[m]
+        for m in range(_E):
+            pi[m] /= sum_of_all
 
 
-@nb.njit(nogil=True, cache=True)
-def _ranks(found, target, pi, weights, squares, learns, out, sources=SOURCES):  # type: ignore[no-untyped-def]
-    learned = 0
+@PASS
+def _ranks(table, target, pi, weights, squares, losses, used, trials, out, sources=SOURCES):  # type: ignore[no-untyped-def]
+    n = len(table.slot)
+    found = pointers(Shares(table.stands_for, table.share, table.root, table.score))
+    slot, learns = pointer(table.slot), trials >= 0
     for q in range(len(target)):
-        begin, end = found.begin[q], found.begin[q + 1]
-        slot, goal = found.slot[begin:end], -1
-        for i in range(len(slot)):
-            if slot[i] == target[q]:
+        begin, goal = table.begin[q], -1
+        size = table.begin[q + 1] - begin
+        for i in range(size):
+            if slot[begin + i] == target[q]:
                 goal = i
         if goal < 0 or target[q] < 0:
             continue
-        logs, score = np.empty((2, len(slot)), np.float32)
+        two = np.empty((2, size), np.float32)
+        logs, score = pointer(two[0]), pointer(two[1])
         for h in range(len(pi)):
-            there = _score(begin, end, found, pi[h], weights[h], logs, score)
+            head = pointers(Head(pi[h], weights[h], squares[h], losses[h], used[h]))
+            there = _score(begin, size, n, found, head.pi, head.weights, logs, score)
             before = 0
-            for i in range(len(slot)):
-                tied = score[i] == score[goal] and slot[i] < target[q]
+            for i in range(size):
+                tied = score[i] == score[goal] and slot[begin + i] < target[q]
                 before += score[i] > score[goal] or tied
             out[h, q] = before
             if learns:
-                _learn(
-                    begin, end, goal, there, found, pi[h], USED[h], weights[h], squares[h], logs,
-                    score,
-                )  # fmt: skip
-        learned += learns
-    return learned
+                _learn(begin, size, n, goal, there, found, head, trials, logs, score)
+        trials += learns
+    return trials
+
+
+@PASS
+def _scores(table, pi, weights, out, sources=SOURCES):  # type: ignore[no-untyped-def]
+    found = pointers(Shares(table.stands_for, table.share, table.root, table.score))
+    n = len(table.slot)
+    logs = np.empty(n, np.float32)
+    for q in range(len(table.begin) - 1):
+        begin = table.begin[q]
+        size = table.begin[q + 1] - begin
+        _score(
+            begin, size, n, found, pointer(pi), pointer(weights), pointer(logs),
+            pointer(out[begin:]),
+        )  # fmt: skip

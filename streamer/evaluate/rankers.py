@@ -17,7 +17,7 @@ from core.kernels.lanes import SOURCES
 from core.kernels.scan import rank
 from core.learning.skipgram import hidden
 from core.placing.clusters import unit_rows
-from core.quality import DEPTH, ask, next_scores
+from core.quality import DEPTH, ask
 from core.ranking.experts import ASKED, Questions
 from streamer.evaluate.past import Past, Positions
 from streamer.evaluate.tables import Table
@@ -175,10 +175,7 @@ def _fused(asked: Asked, at: slice) -> NDArray[np.int64]:
     begin = asked.left_out_begin[at.start : at.stop + 1]
     never = e.items[asked.left_out_columns[begin[0] : begin[-1]]]
     questions = Questions(session, asked.positions.time[at], never, begin - begin[0])
-    rows = e.model.rows
-    by_item = next_scores(rows, e.items, np.ascontiguousarray(session[:, 0]))
-    scores = np.stack([by_item, next_scores(rows, e.items, session)])
-    found = ask(e.catalogue, e.settings, questions, e.items, scores, 1.0)
+    found, _ = ask(e.catalogue, e.settings, questions, e.items, 1.0)
     target = asked.target[at]
     slots = np.where(target >= 0, e.items[np.maximum(target, 0)], -1).astype(np.int32)
     return e.fusion.ranks(found, slots, learns=False)

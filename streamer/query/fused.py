@@ -8,17 +8,8 @@ from numpy.typing import NDArray
 
 from core.graph.slabs import UNIT
 from core.ids.vocabulary import encode
-from core.ranking.experts import (
-    ARCS,
-    ASKED,
-    HALF,
-    NEAREST,
-    Arcs,
-    Candidates,
-    Questions,
-    fill,
-    gather_all,
-)
+from core.ranking.candidates import ARCS, NEAREST, Arcs, gather_all
+from core.ranking.experts import ASKED, HALF, Candidates, Questions, fill
 from core.ranking.fusion import Fusion
 from core.retracing import retrace
 from core.settings import Settings

@@ -43,6 +43,7 @@ class _Fusion(msgspec.Struct):
     shares: bytes
     weights: bytes
     squares: bytes
+    losses: bytes
     trials: int
     gap: int
     """`session.gap`, `graph.half_life` in ms, and `session.visits`."""
@@ -51,12 +52,13 @@ class _Fusion(msgspec.Struct):
 
 
 def pack_fusion(fusion: Fusion, settings: Settings) -> bytes:
-    shares, weights, squares = (
-        column.astype("<f8").tobytes() for column in (fusion.shares, fusion.weights, fusion.squares)
+    shares, weights, squares, losses = (
+        column.astype("<f8").tobytes()
+        for column in (fusion.shares, fusion.weights, fusion.squares, fusion.losses)
     )
     return _to_msgpack(
         _Fusion(
-            list(EXPERTS), list(FEATURES), shares, weights, squares, fusion.trials,
+            list(EXPERTS), list(FEATURES), shares, weights, squares, losses, fusion.trials,
             int(settings.session.gap), int(settings.graph.half_life), settings.session.visits,
         )
     )  # fmt: skip
@@ -71,11 +73,11 @@ def unpack_fusion(value: bytes) -> tuple[Fusion, Settings]:
     )
     if (p.experts, p.features) != (list(EXPERTS), list(FEATURES)):
         return Fusion.new(), settings
-    shares, weights, squares = (
+    shares, weights, squares, losses = (
         np.frombuffer(column, "<f8").reshape(len(HEADS), -1).copy()
-        for column in (p.shares, p.weights, p.squares)
+        for column in (p.shares, p.weights, p.squares, p.losses)
     )
-    return Fusion(shares, weights, squares, p.trials), settings
+    return Fusion(shares, weights, squares, losses, p.trials), settings
 
 
 def pack_node(node: Node) -> bytes:

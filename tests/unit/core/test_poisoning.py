@@ -41,9 +41,7 @@ def rank(engine: Engine) -> int:
     session = np.full((1, ASKED), -1, np.int32)
     session[0, 0] = query[0]
     questions = Questions(session, np.array([engine.clock.time]), query, np.array([0, 1]))
-    scores = quality.next_scores(engine.model.rows, engine.items, query)
-    both = np.stack([scores, scores])
-    found = quality.ask(engine.catalogue, engine.settings, questions, engine.items, both, 1.0)
+    found, _ = quality.ask(engine.catalogue, engine.settings, questions, engine.items, 1.0)
     rank = int(engine.fusion.ranks(found, pushed, learns=False)[0, 0])
     return rank if rank >= 0 else len(engine.items)
 

@@ -17,7 +17,7 @@ from core.quality import (
     Quality,
     next_scores,
     ranks,
-    sample,
+    samples,
     transitions,
 )
 from core.rounds import Inputs
@@ -160,6 +160,9 @@ def test_transitions_are_those_that_the_fold_finds() -> None:
 
 
 def test_samples_are_as_large_as_settings_and_items_allow_and_differ_between_rounds() -> None:
+    def sample(n: int, items: int, settings: Settings, number: int) -> NDArray[np.int64]:
+        return samples(np.arange(n), items, settings, number)[0]
+
     settings = chosen(size=32)
     assert len(sample(1000, 5_000, settings, 1)) == 32
     assert sample(5, 5_000, settings, 1).tolist() == [0, 1, 2, 3, 4]
@@ -169,6 +172,19 @@ def test_samples_are_as_large_as_settings_and_items_allow_and_differ_between_rou
     one, again, other = (sample(1000, 100, settings, n).tolist() for n in (1, 1, 2))
     assert one == again != other
     assert one == sorted(set(one))
+
+
+def test_what_teaches_besides_is_of_each_session_once() -> None:
+    settings = chosen(size=32)
+    every = samples(np.arange(1000), 5_000, settings, 1)
+    assert [len(part) for part in every] == [32] * 4
+    assert len(np.unique(np.concatenate(every))) == 4 * 32
+    session = np.repeat([0, *range(1, 61)], [500] + [4] * 60)
+    first, *further = samples(session, 5_000, settings, 1)
+    assert len(first) == 32
+    besides = np.concatenate(further)
+    assert len(besides) == len(np.unique(session[besides])) == 61
+    assert not set(first.tolist()) & set(besides.tolist())
 
 
 # -- ranks ---------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ import pytest
 
 from core.engine import Engine
 from core.quality import ask, next_scores
+from core.ranking.candidates import ARCS
 from core.ranking.experts import (
-    ARCS,
     ASKED,
     COUNTED,
     EXPERTS,
@@ -33,10 +33,7 @@ def question(engine: Engine, session: list[str], time: int) -> Questions:
 
 def asked(engine: Engine, session: list[str], time: int) -> Table:
     questions = question(engine, session, time)
-    scores = np.stack(
-        [next_scores(engine.model.rows, engine.items, questions.session[:, :k]) for k in (1, ASKED)]
-    )
-    return ask(engine.catalogue, engine.settings, questions, engine.items, scores, 1.0)
+    return ask(engine.catalogue, engine.settings, questions, engine.items, 1.0)[0]
 
 
 def counted(rows: list[Row], session: list[str], time: int, engine: Engine) -> dict[str, Amounts]:
@@ -46,7 +43,9 @@ def counted(rows: list[Row], session: list[str], time: int, engine: Engine) -> d
     for at, (_, _, number) in enumerate(visits):
         path[number].append(at)
     out = {name: Amounts(float) for name in COUNTED}
-    newest = {item: _apart(visits, item)[:VISITS] for item in session}
+    newest = {
+        item: _apart(visits, item)[: int(VISITS * 0.8**j)] for j, item in enumerate(session[::-1])
+    }
     like = defaultdict[int, float](float)
     for j, item in enumerate(session[::-1]):
         for at in newest[item]:
@@ -146,9 +145,12 @@ def test_scores_of_candidates_are_those_of_all_items() -> None:
     engine = learned(log_of(2), settings())
     questions = question(engine, ["i1", "i2"], _time(engine))
     table = asked(engine, ["i1", "i2"], _time(engine))
-    every = next_scores(engine.model.rows, engine.items, questions.session)[0]
     found = np.searchsorted(engine.items, table.slot)
-    assert table.score[1] == pytest.approx(every[found], abs=1e-5)
+    _, scores = ask(engine.catalogue, engine.settings, questions, engine.items, 1.0)
+    for head, asked_by in enumerate((questions.session[:, :1], questions.session)):
+        every = next_scores(engine.model.rows, engine.items, asked_by)[0]
+        assert table.score[head] == pytest.approx(every[found], abs=1e-5)
+        assert scores[head, 0] == pytest.approx(every, abs=1e-6)
 
 
 def test_what_left_and_what_is_never_to_be_found_are_no_candidates() -> None:
@@ -158,8 +160,7 @@ def test_what_left_and_what_is_never_to_be_found_are_no_candidates() -> None:
     questions = question(engine, ["i4"], _time(engine))
     never = np.array([engine.vocabulary.get(item) for item in ("i4", "i6")], np.int32)
     questions = questions._replace(never=never, begin=np.array([0, 2]))
-    scores = np.zeros((2, 1, len(engine.items)), np.float32)
-    table = ask(engine.catalogue, engine.settings, questions, engine.items, scores, 1.0)
+    table, _ = ask(engine.catalogue, engine.settings, questions, engine.items, 1.0)
     names = engine.vocabulary.names(table.slot)
     assert not {"i4", "i5", "i6"} & set(names)
     assert len(names) == len(set(names)) > 10

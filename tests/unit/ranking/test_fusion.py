@@ -102,6 +102,43 @@ def test_the_expert_that_is_right_is_followed_and_another_one_after_a_change() -
         assert late.mean() < 1.2 * best.mean() + 0.3
 
 
+def test_steps_are_longer_while_what_comes_next_is_harder_to_tell_than_usually() -> None:
+    model, found = Fusion.new(), table(8, 600)
+    row = found.share[EXPERTS.index("after")].reshape(600, 30)
+    expected = row.argmax(axis=1).astype(np.int32)
+    model.losses[:], model.trials = 8.0, 2000
+    model.ranks(found, expected, learns=True)
+    assert not model.eager
+    lately, usually = model.losses[1]
+    assert lately < usually
+    strange = row.argmin(axis=1).astype(np.int32)[:40]
+    moved = []
+    for q in range(40):
+        at = slice(q * 30, (q + 1) * 30)
+        one = Table(
+            np.array([0, 30]), found.slot[at], found.stands_for[at],
+            *(column[:, at].copy() for column in (found.share, found.root, found.score)),
+        )  # fmt: skip
+        before, squares = model.weights[1].copy(), model.squares[1].copy()
+        losses = model.losses[1].copy()
+        score, _, features = plain_scores(one, 0, model, 1)
+        p = np.exp(score - score.max())
+        p /= p.sum()
+        loss = min(-np.log(p[strange[q]]), fusion.LOST)
+        lately = losses[0] + (loss - losses[0]) * fusion.LATELY
+        sooner = min(1 + fusion.SOONER * max(lately - losses[1] - fusion.MARGIN, 0.0), 10.0)
+        gradient = features[:, strange[q]] - features @ p
+        squares += fusion.FORGETS * sooner * (gradient**2 - squares)
+        wanted = fusion.RATE * np.sqrt(sooner) * gradient / np.sqrt(squares + 1e-4)
+        model.ranks(one, strange[q : q + 1], learns=True)
+        assert model.weights[1] - before == pytest.approx(wanted, abs=1e-3)
+        assert model.losses[1, 0] == pytest.approx(lately, abs=1e-3)
+        moved.append(sooner)
+    assert moved[0] == 1.0
+    assert max(moved) > 3.0
+    assert model.eager
+
+
 def test_nothing_is_known_of_a_session_by_its_last_item() -> None:
     unused = {name for name, used in zip(FEATURES, USED[0], strict=True) if not used}
     assert unused == {name for name in COUNTED if "session" in name} | {"again", "session"}
