@@ -239,15 +239,16 @@ class Engine:
         if len(self.items) == 0:
             return
         pool = self.pools.of(self.items, self.graph.clicked)
+        pace = self.model.pace(self.clock.time)
         skipgram.learn_walks(
             self.model.rows, walks, pool, seed=m.seed, round_number=self.round_number,
             window=m.window, negatives=m.negatives, block=m.block, hardest_of=m.hardest_of,
-            rate=m.rate, threads=self.settings.engine.threads,
+            pace=pace, threads=self.settings.engine.threads,
         )  # fmt: skip
         skipgram.learn_sessions(
             self.model.rows, history, target, pool, seed=m.seed, round_number=self.round_number,
             passes=m.session_passes, decay=m.session_decay, negatives=m.negatives,
-            hardest_of=m.hardest_of, rate=m.rate,
+            hardest_of=m.hardest_of, pace=pace, surprise=m.surprise,
         )  # fmt: skip
         centres = walks[walks[:, 1] >= 0] if walks.shape[1] > 1 else walks[:0]
         seen, times = np.unique(np.concatenate([centres[centres >= 0], target]), return_counts=True)
@@ -404,6 +405,7 @@ class Engine:
         g = self.graph
         half_life = int(self.settings.graph.half_life)
         self.clock.landmark = g.end_again(self.clock.landmark, half_life)
+        self.model.age(self.clock.time)
         order, heard = take_rows(self.catalogue, parts)
         self._relabel(order)
         if self.clock.time != NEVER:

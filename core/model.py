@@ -5,7 +5,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from core.graph.graph import NEVER
 from core.ids.hashing import mix
+from core.learning.adagrad import Pace, decayed, landmark_of
 from core.learning.skipgram import Rows
 from core.placing.clusters import NONE
 from core.rows import FORMAT, row_dtype
@@ -44,6 +46,8 @@ class Model:
         dim, extra = settings.model.dim, settings.model.attribute_slots
         tables = settings.lsh.tables
         self.settings = settings
+        self.landmark = NEVER
+        """That of all that decays in `rows`, ms."""
         self.dtype = row_dtype(dim, extra, tables)
         self.rows = Rows(
             v=np.zeros((0, dim), np.float32),
@@ -53,6 +57,8 @@ class Model:
             mix=np.zeros((0, 1 + extra), np.float32),
             attrs=np.zeros((0, extra), np.int32),
             dirty=np.zeros(0, np.bool_),
+            lately=np.zeros(0, np.float32),
+            usual=np.zeros((0, 2), np.float32),
         )
         self.columns = Columns(
             alive=np.zeros(0, np.bool_),
@@ -100,7 +106,8 @@ class Model:
         uniform = (_mix_array(state) >> np.uint64(11)) / 2.0**53
         r.v[slots] = ((uniform - 0.5) / dim).astype(np.float32)
         r.u[slots] = 0.0
-        r.acc_v[slots] = r.acc_u[slots] = self.settings.model.initial_accumulator
+        for name in (*_SCALED, "lately"):
+            getattr(r, name)[slots] = 0.0
         r.mix[slots] = 0.0
         r.attrs[slots] = -1
         r.dirty[slots] = True
@@ -109,6 +116,25 @@ class Model:
         c.alive[slots] = True
         c.cluster[slots] = NONE
         c.partition[slots] = partitions
+
+    def age(self, time: int) -> None:
+        """Put all that decays on the scale of the landmark of this time, ms."""
+        r, half_life = self.rows, self.settings.accumulator_half_life
+        landmark = landmark_of(time, half_life)
+        if landmark <= self.landmark:
+            return
+        if half_life > 0:
+            for name in _SCALED:
+                stored = getattr(r, name)
+                stored[:] = decayed(stored, np.array(self.landmark), landmark, half_life)
+        self.landmark = landmark
+
+    def pace(self, time: int) -> Pace:
+        """How far rows move at this time, ms, to which they age."""
+        m, half_life = self.settings.model, self.settings.accumulator_half_life
+        self.age(time)
+        since = (time - self.landmark) / half_life if half_life and time != NEVER else 0.0
+        return Pace.of(m.rate, m.initial_accumulator, since)
 
     def keep_published(self, old: int, slot: int) -> None:
         """Note that an item that was born again is published with the vector of its old slot."""
@@ -124,7 +150,8 @@ class Model:
         out = np.zeros(len(slots), self.dtype)
         out["format"] = FORMAT
         out["last_seen"] = last_seen[slots]
-        for name in ("acc_v", "acc_u", "mix", "v", "u"):
+        out["landmark"] = self.landmark
+        for name in (*_SCALED, *_LEARNED):
             out[name] = getattr(r, name)[slots]
         for name in _PACKED:
             out[name] = getattr(c, name)[slots]
@@ -132,8 +159,11 @@ class Model:
 
     def unpack(self, slots: NDArray[np.int32], rows: NDArray[np.void]) -> None:
         """Take packed rows into `slots`."""
-        r, c = self.rows, self.columns
-        for name in ("acc_v", "acc_u", "mix", "v", "u"):
+        r, c, half_life = self.rows, self.columns, self.settings.accumulator_half_life
+        for name in _SCALED:
+            landmark = rows["landmark"].reshape(-1, *[1] * (rows[name].ndim - 1))
+            getattr(r, name)[slots] = decayed(rows[name], landmark, self.landmark, half_life)
+        for name in _LEARNED:
             getattr(r, name)[slots] = rows[name]
         for name in _PACKED:
             getattr(c, name)[slots] = rows[name]
@@ -149,6 +179,9 @@ class Model:
         self.rows.attrs = np.where(attrs >= 0, new[attrs], -1).astype(np.int32)
 
 
+_SCALED = ("acc_v", "acc_u", "usual")
+"""Those of `Rows` that decay."""
+_LEARNED = ("lately", "mix", "v", "u")
 _PACKED = (
     "version", "born_round", "born_rank", "updates", "epoch", "cluster", "published", "norms",
     "buckets", "pub_v", "pub_u", "described",

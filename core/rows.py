@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from core.placing.clusters import unit_rows
 
-FORMAT = 3
+FORMAT = 4
 """Number of this layout, the first byte of each row."""
 
 _MARK = bytes([FORMAT])
@@ -32,8 +32,11 @@ def row_dtype(dim: int, attribute_slots: int, tables: int) -> np.dtype[np.void]:
             ("updates", "<i8"),  # times the item was a centre
             ("last_seen", "<i8"),  # decay time of its last click when it was written, ms
             ("described", "<u8"),  # hash of the attributes that it had, 0 for none
-            ("acc_v", "<f4"),  # Adagrad's accumulators
+            ("landmark", "<i8"),  # that of the accumulators, ms (`core.learning.adagrad`)
+            ("acc_v", "<f4"),
             ("acc_u", "<f4"),
+            ("lately", "<f4"),  # its errors (`core.learning.skipgram.Rows`)
+            ("usual", "<f4", (2,)),
             ("epoch", "<i4"),  # placement that `cluster` was judged by
             ("cluster", "<i4"),
             ("published", "<i8"),  # version of the last published vector, 0 if none

@@ -69,7 +69,13 @@ class ModelSettings:
     rate: float = 0.1
     """Learning rate of row-wise Adagrad."""
     initial_accumulator: float = 1e-3
-    """Adagrad's accumulator of a new row; smaller lets new rows move faster."""
+    """What Adagrad's accumulators begin with; smaller lets new rows move faster."""
+    forgetting: float = 0.5
+    """Accumulators lose half of what they have so many times in a `graph.half_life`, so that an old
+    model moves as much as a young one. 0: never, and it moves less and less."""
+    surprise: float = 4.0
+    """An item whose next items have come to be others than it was used to loses accumulators in
+    proportion to this, and moves faster until it knows them. 0: none."""
     session_passes: int = 2
     """Times the transitions of a round are learned from their sessions, after the walks."""
     session_decay: float = 0.5
@@ -129,7 +135,7 @@ class PublishSettings:
 
 @dataclass(frozen=True)
 class QualitySettings:
-    sample: int = 32
+    sample: int = 24
     """Transitions of a round that are ranked before it is learned, for the quality metrics; fewer
     where there are many items. 0: none."""
 
@@ -154,3 +160,9 @@ class Settings:
     publish: PublishSettings = field(default_factory=PublishSettings)
     quality: QualitySettings = field(default_factory=QualitySettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
+
+    @property
+    def accumulator_half_life(self) -> int:
+        """In ms, 0 for never."""
+        often = self.model.forgetting
+        return max(1, round(self.graph.half_life / often)) if often > 0.0 else 0

@@ -23,6 +23,8 @@ class Tables(NamedTuple):
     mix: NDArray[np.float32]
     attrs: NDArray[np.int32]
     dirty: NDArray[np.uint8]
+    lately: NDArray[np.float32]
+    usual: NDArray[np.float32]
     slots: int
     """Attributes that an item has at most."""
     wide: tuple[int, ...]
@@ -67,22 +69,24 @@ def mark(dirty, row):  # type: ignore[no-untyped-def]
 
 
 @INLINED
-def move(table, acc, row, rate, scale, square, grad, at, wide):  # type: ignore[no-untyped-def]
-    """One Adagrad step of table[row] along scale grad[at:], whose mean square is `square`."""
+def move(table, acc, row, pace, scale, square, grad, at, wide):  # type: ignore[no-untyped-def]
+    """One Adagrad step of table[row] along scale grad[at:], whose mean square times pace.gain is
+    `square`."""
     acc[row] += scale * scale * square
-    add_scaled(table, row * 16 * len(wide), rate * scale / np.sqrt(acc[row]), grad, at, wide)
+    step = pace.step * scale / np.sqrt(acc[row] + pace.floor)
+    add_scaled(table, row * 16 * len(wide), step, grad, at, wide)
 
 
 @INLINED
-def backpropagate(rows, slot, grad, scale, square, rate, share, o, h, at):  # type: ignore[no-untyped-def]
+def backpropagate(rows, slot, grad, scale, square, pace, share, o, h, at):  # type: ignore[no-untyped-def]
     """Move what the hidden vector of `slot` was made of along scale grad[at:] (d objective / d h).
 
-    `square` is the mean square of grad; share[o:] and h[at:] are those of `hidden_vector`:
+    `square` is as in `move`; share[o:] and h[at:] are those of `hidden_vector`:
     d h / d row_s = share_s, d h / d a_s = share_s (row_s - h).
     """
     row, slots, wide = np.int64(slot), rows.slots, rows.wide
     if share[o] == F32(1):
-        move(rows.v, rows.acc_v, row, rate, scale, square, grad, at, wide)
+        move(rows.v, rows.acc_v, row, pace, scale, square, grad, at, wide)
         mark(rows.dirty, row)
         return
     d, a, m = 16 * len(wide), row * slots, row * (slots + 1)
@@ -93,6 +97,6 @@ def backpropagate(rows, slot, grad, scale, square, rate, share, o, h, at):  # ty
             if s > 0:
                 row = np.int64(rows.attrs[a + s - 1])
             pull = part * (inner(grad, at, rows.v, row * d, wide) - towards_h)
-            rows.mix[m + s] += rate * min(max(pull, F32(-1)), F32(1))
-            move(rows.v, rows.acc_v, row, rate, part, square, grad, at, wide)
+            rows.mix[m + s] += pace.rate * min(max(pull, F32(-1)), F32(1))
+            move(rows.v, rows.acc_v, row, pace, part, square, grad, at, wide)
             mark(rows.dirty, row)

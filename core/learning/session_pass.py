@@ -6,6 +6,7 @@ import numpy as np
 
 from core.ids.hashing import GOLDEN, stream
 from core.kernels.lanes import INLINED, PASS, SOURCES, fill16, pointer, pointers, total
+from core.learning.adagrad import LATELY, MARGIN, MOST, Pace
 from core.learning.dense import F32, add_scaled, clear, inner, sigmoid16
 from core.learning.mixing import backpropagate, hidden_vector, mark, move
 from core.learning.walk_pass import draw, hardest
@@ -26,7 +27,8 @@ class Rules(NamedTuple):
     """Negatives of a transition."""
     draws: int
     """The hardest of so many is a negative."""
-    rate: np.float32
+    pace: Pace
+    surprise: np.float32
 
 
 @INLINED
@@ -35,15 +37,34 @@ def _sigmoid(score):  # type: ignore[no-untyped-def]
 
 
 @INLINED
-def _pair(rows, h, square, slot, rate, label, grad):  # type: ignore[no-untyped-def]
-    """One pair of h, whose mean square is `square`, and u[slot]: adds to grad, the gradient at h,
-    and moves the row."""
+def _pair(rows, h, square, slot, pace, label, grad):  # type: ignore[no-untyped-def]
+    """One pair of h, whose mean square times pace.gain is `square`, and u[slot]: adds to grad, the
+    gradient at h, and moves the row. Returns its share of `label` that the score does not have."""
     row = np.int64(slot) * 16 * len(rows.wide)
     g = label - _sigmoid(inner(h, 0, rows.u, row, rows.wide))
     rows.acc_u[slot] += g * g * square
     add_scaled(grad, 0, g, rows.u, row, rows.wide)
-    add_scaled(rows.u, row, rate * g / np.sqrt(rows.acc_u[slot]), h, 0, rows.wide)
+    step = pace.step * g / np.sqrt(rows.acc_u[slot] + pace.floor)
+    add_scaled(rows.u, row, step, h, 0, rows.wide)
     mark(rows.dirty, slot)
+    return g
+
+
+@INLINED
+def _notice(rows, slot, error, rules):  # type: ignore[no-untyped-def]
+    """Take the error of an item at a transition in; what is surprised forgets."""
+    x = np.int64(slot) * 2
+    lately, gain = rows.lately[slot], rules.pace.gain
+    lately += LATELY * (error - lately)
+    rows.lately[slot] = lately
+    if rows.usual[x + 1] > F32(0):
+        excess = lately - rows.usual[x] / rows.usual[x + 1] - MARGIN
+        if excess > F32(0):
+            kept = F32(1) - min(rules.surprise * excess, MOST)
+            rows.acc_v[slot] *= kept
+            rows.acc_u[slot] *= kept
+    rows.usual[x] += gain * error
+    rows.usual[x + 1] += gain
 
 
 @PASS
@@ -52,8 +73,9 @@ def learn(history, target, pool, rows, rules, scratch, sources=SOURCES):  # type
     amount, length = history.shape
     history, target, pool, rows = pointer(history), pointer(target), pointers(pool), pointers(rows)
     h, one, grad, mean_u, share, part, drawn = pointers(scratch)
-    k, draws, rate, wide = rules.k, rules.draws, rules.rate, rows.wide
+    k, draws, pace, wide = rules.k, rules.draws, rules.pace, rows.wide
     d = 16 * len(wide)
+    mean = pace.gain / F32(d)
     for turn in range(rules.passes):
         for t in range(amount):
             goal = target[t]
@@ -77,31 +99,31 @@ def learn(history, target, pool, rows, rules, scratch, sources=SOURCES):  # type
                 add_scaled(h, 0, part[j], one, 0, wide)
                 add_scaled(mean_u, 0, part[j], rows.u, np.int64(history[t * length + j]) * d, wide)
             clear(grad, 0, wide)
-            square = inner(h, 0, h, 0, wide) / F32(d)
-            _pair(rows, h, square, goal, rate, F32(1), grad)
+            square = mean * inner(h, 0, h, 0, wide)
+            forward = _pair(rows, h, square, goal, pace, F32(1), grad)
             for _ in range(k):
                 for r in range(draws):
                     drawn[r] = draw(state, pool)
                     state += GOLDEN
                 slot = hardest(rows, drawn, 0, draws, h)
                 if slot != goal:
-                    _pair(rows, h, square, slot, rate, F32(0), grad)
-            square = inner(grad, 0, grad, 0, wide) / F32(d)
+                    _pair(rows, h, square, slot, pace, F32(0), grad)
+            square = mean * inner(grad, 0, grad, 0, wide)
             for j in range(n):
                 if part[j] > F32(0):
                     slot = history[t * length + j]
                     hidden_vector(rows, slot, share, 0, one, 0)
-                    backpropagate(rows, slot, grad, part[j], square, rate, share, 0, one, 0)
+                    backpropagate(rows, slot, grad, part[j], square, pace, share, 0, one, 0)
             # Backward: the next item predicts the mean of the session.
             hidden_vector(rows, goal, share, 0, h, 0)
-            square = inner(h, 0, h, 0, wide) / F32(d)
+            square = mean * inner(h, 0, h, 0, wide)
             g = F32(1) - _sigmoid(inner(h, 0, mean_u, 0, wide))
             clear(grad, 0, wide)
             add_scaled(grad, 0, g, mean_u, 0, wide)
             for j in range(n):
                 if part[j] > F32(0):
                     row = np.int64(history[t * length + j])
-                    move(rows.u, rows.acc_u, row, rate, g * part[j], square, h, 0, wide)
+                    move(rows.u, rows.acc_u, row, pace, g * part[j], square, h, 0, wide)
                     mark(rows.dirty, row)
             for _ in range(k):
                 for r in range(draws):
@@ -112,6 +134,10 @@ def learn(history, target, pool, rows, rules, scratch, sources=SOURCES):  # type
                 for j in range(n):
                     inside = inside or slot == history[t * length + j]
                 if not inside:
-                    _pair(rows, h, square, slot, rate, F32(0), grad)
-            square = inner(grad, 0, grad, 0, wide) / F32(d)
-            backpropagate(rows, goal, grad, F32(1), square, rate, share, 0, h, 0)
+                    _pair(rows, h, square, slot, pace, F32(0), grad)
+            square = mean * inner(grad, 0, grad, 0, wide)
+            backpropagate(rows, goal, grad, F32(1), square, pace, share, 0, h, 0)
+            if turn == 0:
+                if part[0] > F32(0):
+                    _notice(rows, history[t * length], forward, rules)
+                _notice(rows, goal, g, rules)

@@ -7,9 +7,8 @@ log s(h_c . u_o) + k E_n log s(-h_c . u_n). Here h is the item's hidden vector
 
 About `block` consecutive contexts of a walk share their negatives, as many as `block`. Each context
 meets every negative of its block once, with weight positives * k / block, which is the plain
-objective's weight in expectation; an item of its window is never its negative. Adagrad keeps one
-accumulator a row, of the mean squared gradient (Duchi, Hazan and Singer, JMLR 12, 2011, in its
-row-wise form).
+objective's weight in expectation; an item of its window is never its negative. Steps are those of
+`core.learning.adagrad`.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +22,12 @@ from numpy.typing import NDArray
 
 from core.kernels.lanes import INLINED, PASS, SOURCES, pointer, pointers
 from core.learning import scratch, session_pass, walk_pass
+from core.learning.adagrad import Pace
 from core.learning.mixing import Tables, hidden_vector
 from core.learning.negatives import Pool
 
 __all__ = [
-    "INLINED", "KERNEL", "Pool", "Rows", "hidden", "learn_sessions", "learn_walks",
+    "INLINED", "KERNEL", "Pace", "Pool", "Rows", "hidden", "learn_sessions", "learn_walks",
 ]  # fmt: skip
 
 KERNEL = nb.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
@@ -39,9 +39,11 @@ class Rows:
     """The learned rows, by slot, n of them.
 
     v, u float32 [n, d] are item and context vectors, d a multiple of 16; acc_v, acc_u float32 [n]
-    their accumulators; mix float32 [n, 1 + S] the attribute weights a (before softmax), attrs int32
-    [n, S] the slots of an item's attributes, -1 where it has fewer; dirty bool [n] marks rows
-    changed since the last commit. All are contiguous.
+    their accumulators, on the scale of a landmark; mix float32 [n, 1 + S] the attribute weights a
+    (before softmax), attrs int32 [n, S] the slots of an item's attributes, -1 where it has fewer;
+    dirty bool [n] marks rows changed since the last commit; lately float32 [n] is the mean of an
+    item's last errors, usual float32 [n, 2] the decayed sum of all, and how many (scaled like the
+    accumulators). All are contiguous.
     """
 
     v: NDArray[np.float32]
@@ -51,6 +53,8 @@ class Rows:
     mix: NDArray[np.float32]
     attrs: NDArray[np.int32]
     dirty: NDArray[np.bool_]
+    lately: NDArray[np.float32]
+    usual: NDArray[np.float32]
 
     def __post_init__(self) -> None:
         if self.v.shape[1] % 16:
@@ -62,7 +66,7 @@ class Rows:
         """What kernels take."""
         return Tables(
             self.v, self.u, self.acc_v, self.acc_u, self.mix, self.attrs, self.dirty.view(np.uint8),
-            self.attrs.shape[1], (0,) * (self.v.shape[1] // 16),
+            self.lately, self.usual, self.attrs.shape[1], (0,) * (self.v.shape[1] // 16),
         )  # fmt: skip
 
 
@@ -85,7 +89,7 @@ def hidden(rows: Rows, slots: NDArray[np.int32]) -> NDArray[np.float32]:
 
 def learn_walks(
     rows: Rows, walks: NDArray[np.int32], pool: Pool, *, seed: int, round_number: int, window: int,
-    negatives: int, block: int, hardest_of: int, rate: float, threads: int = 1,
+    negatives: int, block: int, hardest_of: int, pace: Pace, threads: int = 1,
 ) -> None:  # fmt: skip
     """Learn from walks, int32 [n, length] of slots, -1 past the end. Changes `rows` in place.
 
@@ -94,9 +98,7 @@ def learn_walks(
     """
     walks = np.ascontiguousarray(walks, np.int32)
     window = min(window, walks.shape[1])
-    rules = walk_pass.Rules(
-        seed, round_number, window, negatives, block, hardest_of, np.float32(rate)
-    )
+    rules = walk_pass.Rules(seed, round_number, window, negatives, block, hardest_of, pace)
     tables = rows.tables()
     d, slots = rows.v.shape[1], rows.attrs.shape[1]
 
@@ -111,16 +113,19 @@ def learn_walks(
 
 def learn_sessions(
     rows: Rows, history: NDArray[np.int32], target: NDArray[np.int32], pool: Pool, *, seed: int,
-    round_number: int, passes: int, decay: float, negatives: int, hardest_of: int, rate: float,
+    round_number: int, passes: int, decay: float, negatives: int, hardest_of: int, pace: Pace,
+    surprise: float,
 ) -> None:  # fmt: skip
     """Train the decayed mean of each session's last items towards its next item, and back.
 
     history int32 [n, length] of slots, newest first, -1 past the end; target int32 [n], -1 for
-    none. `pool` is not empty.
+    none. `pool` is not empty. Of its accumulators an item that is surprised loses `surprise` times
+    what its error is above the usual.
     """
     rules = session_pass.Rules(
-        seed, round_number, passes, np.float32(decay), negatives, hardest_of, np.float32(rate)
-    )
+        seed, round_number, passes, np.float32(decay), negatives, hardest_of, pace,
+        np.float32(surprise),
+    )  # fmt: skip
     own = scratch.for_sessions(history.shape[1], hardest_of, rows.v.shape[1], rows.attrs.shape[1])
     history, target = (
         np.ascontiguousarray(history, np.int32),

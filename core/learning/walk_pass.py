@@ -10,7 +10,8 @@ drawn as a negative too. So scores are fresh after every group, no copies are to
 nothing depends on slot numbers. During each walk, memory is asked for what the next one will read.
 
 Adagrad. The accumulator of a row grows by the sum over the lanes of g^2 mean(h^2), which is known
-before rows move; that of a hidden row by the mean square of its gradient.
+before rows move; that of a hidden row by the mean square of its gradient. While a walk is learned,
+its local accumulators have the floor in them (`core.learning.adagrad.Pace`).
 """
 
 from typing import NamedTuple
@@ -50,6 +51,7 @@ from core.kernels.lanes import (
     turn_pairs,
 )
 from core.kernels.scan import find
+from core.learning.adagrad import Pace
 from core.learning.dense import F32, add_scaled, apply, clear, inner, scores, sigmoid16
 from core.learning.mixing import backpropagate, hidden_vector, mark
 from core.learning.scratch import GROUP
@@ -70,7 +72,7 @@ class Rules(NamedTuple):
     """Contexts that share their negatives, and how many negatives these are."""
     draws: int
     """The hardest of so many is a negative."""
-    rate: np.float32
+    pace: Pace
 
 
 @INLINED
@@ -163,8 +165,8 @@ def _weigh(c0, n, low, high, window, block, heavy, group, s):  # type: ignore[no
 
 
 @INLINED
-def _turn(d, s):  # type: ignore[no-untyped-def]
-    """The hidden vectors as `scores` wants them, and their mean squares, twice over."""
+def _turn(d, gain, s):  # type: ignore[no-untyped-def]
+    """The hidden vectors as `scores` wants them, and their mean squares times `gain`, twice."""
     for i in range(0, d, 16):
         turn_pairs(s.h, i, d, s.turned, 8 * i)
     e0 = e1 = fill16(F32(0))
@@ -173,13 +175,13 @@ def _turn(d, s):  # type: ignore[no-untyped-def]
         e0 = fma(x, x, e0)
         x = load16(s.turned, 8 * i + 16)
         e1 = fma(x, x, e1)
-    means = mul(fold_pairs(add(e0, e1)), fill8(F32(1) / F32(d)))
+    means = mul(fold_pairs(add(e0, e1)), fill8(gain / F32(d)))
     store8(s.square, 0, means)
     store8(s.square, 8, means)
 
 
 @INLINED
-def _gradients(n, full, rate, s):  # type: ignore[no-untyped-def]
+def _gradients(n, full, step, s):  # type: ignore[no-untyped-def]
     """Gradients of all pairs in place of their scores, and the steps of the rows into s.step."""
     for j in range(n):
         s.accs[j] = s.acc[s.ids[j]]
@@ -192,22 +194,22 @@ def _gradients(n, full, rate, s):  # type: ignore[no-untyped-def]
     for j in range(0, n, 8):
         grown = add(load8(s.accs, j), totals8(s.energy, 8 * j))
         store8(s.accs, j, grown)
-        store8(s.sums, j, div(fill8(rate), root(grown)))
+        store8(s.sums, j, div(fill8(step), root(grown)))
     for j in range(n):
         s.acc[s.ids[j]] = s.accs[j]
         store8(s.step, 8 * j, mul(load8(s.score, 8 * j), spread8(s.sums, j)))
 
 
 @INLINED
-def _mean_squares(d, s):  # type: ignore[no-untyped-def]
-    """The mean square of each of a group's gradients."""
+def _mean_squares(d, gain, s):  # type: ignore[no-untyped-def]
+    """The mean square of each of a group's gradients, times `gain`."""
     for c in range(GROUP):
         squares = fill16(F32(0))
         for i in range(c * d, c * d + d, 16):
             x = load16(s.grad, i)
             squares = fma(x, x, squares)
         store8(s.energy, 8 * c, fold_pairs(squares))
-    store8(s.square, 0, mul(totals8(s.energy, 0), fill8(F32(1) / F32(d))))
+    store8(s.square, 0, mul(totals8(s.energy, 0), fill8(gain / F32(d))))
 
 
 @PASS
@@ -216,6 +218,7 @@ def learn(walks, first, pool, rows, rules, scratch, sources=SOURCES):  # type: i
     amount, longest = walks.shape
     walks, pool, rows, s = pointer(walks), pointers(pool), pointers(rows), pointers(scratch)
     window, block, draws, wide = rules.window, rules.block, rules.draws, rows.wide
+    pace = rules.pace
     d, parts = 16 * len(wide), 1 + rows.slots
     negatives = max(1, longest // block) * block * draws
     group = 0
@@ -240,7 +243,7 @@ def learn(walks, first, pool, rows, rules, scratch, sources=SOURCES):  # type: i
         for p in range(length):
             s.local[p] = find(s.tokens, 0, length, s.tokens[p])
             if s.local[p] == p:
-                s.acc[p] = s.was[p] = rows.acc_u[s.tokens[p]]
+                s.acc[p] = s.was[p] = rows.acc_u[s.tokens[p]] + pace.floor
                 s.home[p] = np.int64(s.tokens[p]) * d
         blocks, groups = max(1, length // block), (length + GROUP - 1) // GROUP
         done = 0
@@ -261,7 +264,7 @@ def learn(walks, first, pool, rows, rules, scratch, sources=SOURCES):  # type: i
                 if q < 0:
                     q = longest + find(s.negative, 0, block, slot)
                     if q == longest + j:
-                        s.acc[q] = s.was[q] = rows.acc_u[slot]
+                        s.acc[q] = s.was[q] = rows.acc_u[slot] + pace.floor
                         s.home[q] = np.int64(slot) * d
                 s.negative_row[j] = q
             for now in range(done, upto):
@@ -283,16 +286,16 @@ def learn(walks, first, pool, rows, rules, scratch, sources=SOURCES):  # type: i
                     s.at[j] = s.at[0]
                     store8(s.wanted, 8 * j, fill8(F32(0)))
                     store8(s.both_weights, 8 * j, fill8(F32(0)))
-                _turn(d, s)
+                _turn(d, pace.gain, s)
                 scores(rows.u, s.at, full, s.turned, d, s.score)
-                _gradients(met, full, rules.rate, s)
+                _gradients(met, full, pace.step, s)
                 asked = apply(rows.u, s.at, met, s.h, wide, s.score, s.step, s.grad, s.ask, asked)
                 asked = min(listed, asked)
-                _mean_squares(d, s)
+                _mean_squares(d, pace.gain, s)
                 for c in range(n):
                     if s.positives[c] > F32(0):
                         backpropagate(
-                            rows, s.tokens[c0 + c], s.grad, F32(1), s.square[c], rules.rate,
+                            rows, s.tokens[c0 + c], s.grad, F32(1), s.square[c], pace,
                             s.share, c * parts, s.h, c * d,
                         )  # fmt: skip
             # A row has moved even where its accumulator is too large to grow by so little.

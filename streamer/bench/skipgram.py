@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from core.kernels.lanes import PASS, SOURCES, add, fill16, fma, store16
 from core.learning import negatives
+from core.learning.adagrad import Pace
 from core.learning.dense import F32
 from core.learning.skipgram import Rows, learn_walks
 from core.settings import ModelSettings
@@ -91,23 +92,24 @@ class Trainer:
         attrs = np.full((most, s.attribute_slots), -1, np.int32)
         attrs[: self.n] = rng.integers(self.n, most, (self.n, s.attribute_slots))
         v = (rng.random((most, s.dim), np.float32) - F32(0.5)) / F32(s.dim)
-        first = np.full(most, s.initial_accumulator, np.float32)
         return Rows(
             v=v,
             u=np.zeros_like(v),
-            acc_v=first,
-            acc_u=first.copy(),
+            acc_v=np.zeros(most, np.float32),
+            acc_u=np.zeros(most, np.float32),
             mix=np.zeros((most, 1 + s.attribute_slots), np.float32),
             attrs=attrs,
             dirty=np.zeros(most, np.bool_),
+            lately=np.zeros(most, np.float32),
+            usual=np.zeros((most, 2), np.float32),
         )
 
     def learn(self, rows: Rows, walks: NDArray[np.int32], epoch: int, threads: int = 1) -> None:
         s = self.settings
         learn_walks(
             rows, walks, self.pool, seed=s.seed, round_number=epoch, window=s.window,
-            negatives=s.negatives, block=s.block, hardest_of=s.hardest_of, rate=s.rate,
-            threads=threads,
+            negatives=s.negatives, block=s.block, hardest_of=s.hardest_of,
+            pace=Pace.of(s.rate, s.initial_accumulator), threads=threads,
         )  # fmt: skip
 
     def speed(self, walks: NDArray[np.int32], threads: int = 1) -> float:

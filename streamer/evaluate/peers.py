@@ -20,6 +20,7 @@ from core.engine import Engine
 from core.graph.graph import Graph
 from core.graph.walks import walk
 from core.learning import negatives, skipgram
+from core.learning.adagrad import Pace
 from core.model import Model
 from core.placing.clusters import unit_rows
 from core.settings import Settings
@@ -190,11 +191,12 @@ def batch(engine: Engine, past: Past) -> Vectors:
     pool = negatives.pool(items, engine.graph.clicked[items], m.alpha)
     starts = np.tile(items, s.walks.per_node)
     passes = _passes(engine, s.walks.length * len(starts))
+    pace = Pace.of(m.rate, m.initial_accumulator)
     for number in range(passes):
         walks = walk(engine.graph, starts, s.walks.length, m.seed, number, s.walks.p, s.walks.q)
         skipgram.learn_walks(
             model.rows, walks, pool, seed=m.seed, round_number=number, window=m.window,
-            negatives=m.negatives, block=m.block, hardest_of=m.hardest_of, rate=m.rate,
+            negatives=m.negatives, block=m.block, hardest_of=m.hardest_of, pace=pace,
             threads=s.engine.threads,
         )  # fmt: skip
     numbers = past.vocabulary.intern(engine.vocabulary.names(items))
@@ -204,7 +206,7 @@ def batch(engine: Engine, past: Past) -> Vectors:
         skipgram.learn_sessions(
             model.rows, slot[history], slot[target], pool, seed=m.seed, round_number=passes,
             passes=m.session_passes, decay=m.session_decay, negatives=m.negatives,
-            hardest_of=m.hardest_of, rate=m.rate,
+            hardest_of=m.hardest_of, pace=pace, surprise=0.0,
         )  # fmt: skip
     v, u = skipgram.hidden(model.rows, items), model.rows.u[items]
     return Vectors(numbers, unit_rows(v), unit_rows(u))

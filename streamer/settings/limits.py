@@ -47,6 +47,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "model.alpha": _FROM_0,
     "model.rate": _POSITIVE,
     "model.initial_accumulator": _POSITIVE,
+    "model.forgetting": (0, 1000),
+    "model.surprise": _FROM_0,
     "model.session_passes": _FROM_0,
     "model.session_decay": (_POSITIVE[0], 1),
     "model.attribute_slots": _FROM_0,

@@ -46,8 +46,9 @@ def test_a_model_packs_what_it_unpacked_bit_for_bit() -> None:
         Settings(model=ModelSettings(dim=16, attribute_slots=2), lsh=LshSettings(tables=3))
     )
     rows = random_rows(5)
-    rows["last_seen"] = 8000
+    rows["last_seen"], rows["landmark"] = 8000, 0
     model.reserve(9)
+    model.age(8000)
     slots = np.array([4, 0, 8, 2, 5], np.int32)
     model.unpack(slots, rows)
     assert model.pack(slots, np.full(9, 8000)).tobytes() == rows.tobytes()
@@ -56,9 +57,9 @@ def test_a_model_packs_what_it_unpacked_bit_for_bit() -> None:
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (lambda v: v[:-1], "bytes, format 03, where"),
-        (lambda v: v + b"\0", "bytes, format 03, where"),
-        (lambda v: b"\x04" + v[1:], "format 04, where"),
+        (lambda v: v[:-1], "bytes, format 04, where"),
+        (lambda v: v + b"\0", "bytes, format 04, where"),
+        (lambda v: b"\x05" + v[1:], "format 05, where"),
         (lambda v: b"", "0 bytes, format none, where"),
     ],
 )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from core.learning.adagrad import Pace
 from core.learning.negatives import Pool, pool
 from core.learning.skipgram import Rows, hidden, learn_sessions, learn_walks
 from core.placing.clusters import unit_rows
@@ -12,15 +13,15 @@ DIM = 16
 
 WALKS: dict[str, Any] = {
     "seed": 1, "round_number": 1, "window": 2, "negatives": 5, "block": 4, "hardest_of": 2,
-    "rate": 0.1,
+    "pace": Pace.of(0.1, 1e-3),
 }  # fmt: skip
 SESSIONS: dict[str, Any] = {
     "seed": 1, "round_number": 1, "passes": 2, "decay": 0.5, "negatives": 5, "hardest_of": 2,
-    "rate": 0.1,
+    "pace": Pace.of(0.1, 1e-3), "surprise": 3.0,
 }  # fmt: skip
 
 
-def random_rows(n: int, slots: int = 0, scale: float = 0.5, accumulator: float = 1e-3) -> Rows:
+def random_rows(n: int, slots: int = 0, scale: float = 0.5, accumulator: float = 0.0) -> Rows:
     rng = np.random.default_rng(1)
 
     def table_of(width: int) -> NDArray[np.float32]:
@@ -34,6 +35,8 @@ def random_rows(n: int, slots: int = 0, scale: float = 0.5, accumulator: float =
         mix=table_of(1 + slots),
         attrs=np.full((n, slots), -1, np.int32),
         dirty=np.zeros(n, np.bool_),
+        lately=np.zeros(n, np.float32),
+        usual=np.zeros((n, 2), np.float32),
     )
 
 
@@ -50,6 +53,7 @@ def ints(rows: Any) -> NDArray[np.int32]:
 ITEMS, ATTRIBUTES = 5, [5, 6]
 NEGATIVE = 4
 RATE, ACCUMULATOR = 1e-2, 1e4
+PACE = Pace.of(RATE, 1e-3)
 """Steps so small that Adagrad's scale is constant: RATE / sqrt(ACCUMULATOR) * gradient."""
 
 Theta = dict[str, NDArray[np.float64]]
@@ -119,7 +123,7 @@ def test_walks_move_rows_along_the_gradient_of_the_objective() -> None:
     walk = [0, 1, 2]
     learn_walks(
         after, ints([[*walk, -1]]), uniform([NEGATIVE]),
-        **WALKS | {"window": 1, "negatives": 3, "hardest_of": 1, "rate": RATE},
+        **WALKS | {"window": 1, "negatives": 3, "hardest_of": 1, "pace": PACE},
     )  # fmt: skip
     check_gradient(before, after, lambda theta, attrs: walk_objective(theta, attrs, walk, 3))
 
@@ -129,7 +133,7 @@ def test_sessions_move_rows_along_the_gradient_of_the_objective() -> None:
     session, goal = [0, 1, 2], 3
     learn_sessions(
         after, ints([[*session, -1]]), ints([goal]), uniform([NEGATIVE]),
-        **SESSIONS | {"passes": 1, "negatives": 3, "hardest_of": 1, "rate": RATE},
+        **SESSIONS | {"passes": 1, "negatives": 3, "hardest_of": 1, "pace": PACE},
     )  # fmt: skip
     check_gradient(
         before, after, lambda theta, attrs: session_objective(theta, attrs, session, goal, 3)
@@ -254,8 +258,9 @@ def test_vectors_stay_finite_at_any_rate(rate: float) -> None:
     pool = uniform(list(range(19)))
     for round_number in range(5):
         history, target = ints(rng.integers(0, 19, (40, 3))), ints(rng.integers(0, 19, 40))
-        learn(rows, rng.integers(0, 19, (50, 10)), pool, rate=rate, round_number=round_number)
-        learn_sessions(rows, history, target, pool, **SESSIONS | {"rate": rate})
+        pace = Pace.of(rate, 1e-3)
+        learn(rows, rng.integers(0, 19, (50, 10)), pool, pace=pace, round_number=round_number)
+        learn_sessions(rows, history, target, pool, **SESSIONS | {"pace": pace})
     for name in ("v", "u", "acc_v", "acc_u", "mix"):
         assert np.isfinite(getattr(rows, name)).all()
     assert np.isfinite(hidden(rows, np.arange(20, dtype=np.int32))).all()

@@ -1,0 +1,78 @@
+"""Row-wise Adagrad that forgets.
+
+A step of a row is rate g / sqrt(initial + A), where A sums the mean squares of its gradients
+(Duchi, Hazan and Singer, JMLR 12, 2011, in its row-wise form), each of which loses half its weight
+in a half-life: A(t) = sum over i of g_i^2 2^(-(t - t_i) / half_life). If nothing lost weight, steps
+would only become smaller, and an old model would need many times as long to follow its items as a
+young one.
+
+An item that is surprised forgets faster. Its error at a transition, before that is learned, is 1 -
+s(score) of what came next; where the mean of its last errors is above its usual one by more than
+MARGIN, its accumulators lose a part that grows with what is above. Error rates tell drift from
+noise (Gama, Medas, Castillo and Rodrigues, "Learning with drift detection", SBIA 2004), which the
+size of gradients does not: of a row that goes somewhere it is no larger than of one that trembles.
+
+Decay is forward (see `core.graph.graph`): accumulators stand as they would be at the landmark, the
+last whole half-life of the log's time. So within a half-life no row is multiplied down, and at its
+end all are halved, which loses nothing.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.graph.graph import NEVER
+
+LATELY = np.float32(1 / 16)
+"""Weight of an error in the mean of an item's last ones."""
+MARGIN = np.float32(0.1)
+"""So much above the usual one chance may bring the mean of so few."""
+MOST = np.float32(0.8)
+"""The part of its accumulators that an item loses by a transition at most."""
+TINY = np.float32(2.0**-100)
+"""What decays to less than it becomes 0: numbers below float32's normal ones would be rounded, and
+halved twice they may differ from what they are if quartered at once."""
+
+
+class Pace(NamedTuple):
+    """How far rows move, as kernels take it: along a gradient g by step g / sqrt(floor + stored),
+    where `stored` has grown by gain g^2."""
+
+    rate: np.float32
+    """That of what has no accumulator."""
+    step: np.float32
+    gain: np.float32
+    """By how much what is added now is more than what was added at the landmark."""
+    floor: np.float32
+
+    @classmethod
+    def of(cls, rate: float, initial: float, since_landmark: float = 0.0) -> "Pace":
+        """`since_landmark` is in half-lives."""
+        gain = 2.0**since_landmark
+        return cls(
+            np.float32(rate), np.float32(rate * math.sqrt(gain)), np.float32(gain),
+            np.float32(initial * gain),
+        )  # fmt: skip
+
+
+def landmark_of(time: int, half_life: int) -> int:
+    """The landmark of accumulators at this time, ms; the time itself if they never forget."""
+    return time if half_life == 0 or time == NEVER else time // half_life * half_life
+
+
+def decayed(
+    stored: NDArray[np.float32], landmark: NDArray[np.int64], to: int, half_life: int
+) -> NDArray[np.float32]:
+    """Sums on the scale of a later landmark `to` (ms); `landmark` int64 says on which each stands,
+    or all do. Exact where whole half-lives lie between; what has no landmark, or a later one, stays
+    as it is."""
+    if half_life == 0 or to == NEVER:
+        return stored
+    known = np.where(landmark == NEVER, to, landmark)
+    between = np.maximum(to - known, 0)
+    whole, rest = np.divmod(between, half_life)
+    part = np.exp2(-rest / half_life).astype(np.float32)
+    out = np.ldexp(stored * part, -np.minimum(whole, 1000).astype(np.int32))
+    return np.where((out < TINY) & (between > 0), np.float32(0), out)

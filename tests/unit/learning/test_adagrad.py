@@ -1,0 +1,162 @@
+"""Accumulators that forget: beside sums in float64 that are weighed by the age of each gradient."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from core.graph.graph import NEVER
+from core.learning.adagrad import LATELY, MARGIN, MOST, Pace, decayed, landmark_of
+from core.learning.negatives import pool
+from core.learning.skipgram import Rows, learn_sessions, learn_walks
+from core.model import Model
+from core.settings import Duration, GraphSettings, ModelSettings, Settings
+
+HALF_LIFE = 1000
+RATE, INITIAL = 0.1, 0.01
+
+
+def model(forgetting: float) -> Model:
+    """Ten rows of random vectors."""
+    made = Model(
+        Settings(
+            graph=GraphSettings(half_life=Duration(HALF_LIFE)),
+            model=ModelSettings(
+                dim=16, rate=RATE, initial_accumulator=INITIAL, forgetting=forgetting
+            ),
+        )
+    )
+    made.reserve(10)
+    rng = np.random.default_rng(1)
+    for table in (made.rows.v, made.rows.u):
+        table[:] = rng.uniform(-0.5, 0.5, table.shape)
+    return made
+
+
+def learn(rows: Rows, pace: Pace) -> None:
+    """One pair there and back by each kernel, with no negatives."""
+    none: dict[str, Any] = {"seed": 1, "round_number": 1, "negatives": 0, "hardest_of": 1}
+    items = pool(np.array([9], np.int32), np.ones(1, np.float32), 0.0)
+    walks = np.array([[0, 1]], np.int32)
+    learn_walks(rows, walks, items, window=1, block=4, pace=pace, **none)
+    history, target = np.array([[2]], np.int32), np.array([3], np.int32)
+    learn_sessions(
+        rows, history, target, items, passes=1, decay=0.5, pace=pace, surprise=0.0, **none
+    )
+
+
+def squares(rows: Rows) -> NDArray[np.float64]:
+    """How much the accumulators of V and U grow by `learn` at first, float64 [2, n]."""
+    copy = Rows(**{name: np.copy(table) for name, table in vars(rows).items()})
+    copy.acc_v[:] = copy.acc_u[:] = 0
+    learn(copy, Pace.of(RATE, INITIAL))
+    return np.array([copy.acc_v, copy.acc_u], np.float64)
+
+
+@pytest.mark.parametrize("forgetting", [0.0, 0.5, 1.0, 4.0])
+def test_an_accumulator_is_the_sum_of_squares_by_their_age(forgetting: float) -> None:
+    """The closed form, over times within a half-life, past some, and past very many."""
+    m = model(forgetting)
+    rows, want, before = m.rows, np.zeros((2, len(m.rows.v))), 0
+    for time in (10_300, 10_350, 10_999, 11_000, 14_500, 14_501, 90_000):
+        want *= 2.0 ** (-(time - before) * forgetting / HALF_LIFE) if before else 1.0
+        before = time
+        v, u, now = rows.v.astype(np.float64), rows.u.astype(np.float64), squares(rows)
+        learn(rows, pace := m.pace(time))
+        want += now
+        got = np.array([rows.acc_v, rows.acc_u]) / pace.gain
+        assert got == pytest.approx(want, rel=1e-4, abs=1e-9)
+        # A row moves by its gradient, whose length is known, over the root.
+        for table, old, sums, new in ((rows.v, v, want[0], now[0]), (rows.u, u, want[1], now[1])):
+            moved = np.sqrt(((table - old) ** 2).mean(axis=1))
+            assert moved == pytest.approx(RATE * np.sqrt(new / (INITIAL + sums)), rel=2e-3)
+
+
+@pytest.mark.parametrize("surprise", [0.0, 0.5, 3.0])
+def test_an_item_that_is_surprised_loses_accumulators(surprise: float) -> None:
+    """Item 0 goes to 1, that it knows, and from transition 60 on to 2, that it does not."""
+    m = model(0.25)
+    rows, half_life = m.rows, m.settings.accumulator_half_life
+    rows.v[0], rows.u[0], rows.u[1], rows.u[2] = 0.5, 0.25, 0.5, -0.5
+    rows.v[1], rows.v[2] = 0.5, -0.5
+    rows.acc_v[:3] = rows.acc_u[:3] = 1e6
+    m.age(10_000)
+    begin = m.landmark
+    errors = {
+        (item, goal): 1.0 / (1.0 + np.exp(16 * at * u))
+        for goal, v, u in ((1, 0.5, 0.5), (2, -0.5, -0.5))
+        for item, at, u in ((0, 0.5, u), (goal, v, 0.25))
+    }  # vectors stand still, as steps are so small
+    lately, total, count, kept = np.zeros(3), np.zeros(3), np.zeros(3), np.ones(3)
+    lost, before = 0, 0
+    items = pool(np.array([9], np.int32), np.ones(1, np.float32), 0.0)
+    for n in range(68):
+        time, goal = 10_000 + 130 * n, 1 if n < 60 else 2
+        decay = 2.0 ** ((before - time) / half_life) if before else 1.0
+        total, count, before = total * decay, count * decay, time
+        for item in (0, goal):
+            error = errors[item, goal]
+            lately[item] += float(LATELY) * (error - lately[item])
+            if count[item] > 0:
+                excess = lately[item] - total[item] / count[item] - float(MARGIN)
+                kept[item] *= 1 - min(max(surprise * excess, 0.0), float(MOST))
+                lost += excess > 0
+            total[item] += error
+            count[item] += 1
+        pace = m.pace(time)._replace(step=np.float32(1e-9))
+        learn_sessions(
+            rows, np.array([[0]], np.int32), np.array([goal], np.int32), items, seed=1,
+            round_number=n, passes=2, decay=0.5, negatives=0, hardest_of=1, pace=pace,
+            surprise=surprise,
+        )  # fmt: skip
+    assert 3 < lost < 10
+    assert rows.lately[:3] == pytest.approx(lately, rel=1e-4)
+    assert rows.usual[:3] / pace.gain == pytest.approx(np.stack([total, count], axis=1), rel=1e-4)
+    # What the gradients of these add is little beside it.
+    aged = 1e6 * 2.0 ** ((begin - time) / half_life) * kept
+    for acc in (rows.acc_v, rows.acc_u):
+        assert acc[:3] / pace.gain == pytest.approx(aged, rel=0.01)
+
+
+def test_a_row_that_waited_through_many_landmarks_is_the_same_as_one_that_took_each() -> None:
+    rng = np.random.default_rng(2)
+    first = np.exp2(rng.uniform(-120, 30, 5000)).astype(np.float32)
+    landmark = np.array(8 * HALF_LIFE)
+    for steps in ([1] * 90, [3, 80, 7], [1000, 1, 2], [100_000]):
+        here, at = first, 8 * HALF_LIFE
+        for step in steps:
+            here = decayed(here, np.array(at), at + step * HALF_LIFE, HALF_LIFE)
+            at += step * HALF_LIFE
+        assert here.tobytes() == decayed(first, landmark, at, HALF_LIFE).tobytes()
+        assert (here == 0).any()
+
+
+def test_what_has_no_landmark_or_a_later_one_stays_as_it_is() -> None:
+    acc = np.array([1e-40, 1.0, 3.0, 5.0], np.float32)
+    landmark = np.array([NEVER, 4000, 9000, 3000])
+    assert decayed(acc, landmark, 4000, 1000).tolist() == [acc[0], 1.0, 3.0, 2.5]
+    assert decayed(acc, landmark, 4500, 0).tolist() == acc.tolist()
+    assert decayed(acc, landmark, NEVER, 1000).tolist() == acc.tolist()
+    between = decayed(acc[1:2], np.array([4500]), 5000, 1000)  # of another half-life
+    assert between == pytest.approx(0.5**0.5)
+
+
+def test_a_landmark_is_the_last_whole_half_life() -> None:
+    assert [landmark_of(time, 1000) for time in (0, 999, 1000, -1)] == [0, 0, 1000, -1000]
+    assert landmark_of(1234, 0) == 1234
+    assert landmark_of(NEVER, 1000) == NEVER
+
+
+def test_rows_that_were_packed_at_any_time_are_those_of_the_model_that_went_on() -> None:
+    m, slots = model(1.0), np.arange(10, dtype=np.int32)
+    seen = np.zeros(10, np.int64)
+    learn(m.rows, m.pace(1300))
+    packed = m.pack(slots, seen)
+    m.pace(7800)
+    again = model(1.0)
+    again.age(7800)
+    again.unpack(slots, packed)
+    assert again.rows.acc_u.tobytes() == m.rows.acc_u.tobytes()
+    assert again.pack(slots, seen).tobytes() == m.pack(slots, seen).tobytes()
+    assert (m.rows.acc_u[:4] > 0).any()
