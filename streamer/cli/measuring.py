@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from streamer.cli.options import AsJson, ConfigFile, Files, Force, Overrides, Reading, grouped, load
+from streamer.cli.options import (
+    INPUT,
+    AsJson,
+    ConfigFile,
+    Force,
+    Overrides,
+    Reading,
+    grouped,
+    load,
+)
 from streamer.errors import ConfigError
 
 
@@ -65,6 +74,9 @@ def bench(
     module.run(name, Options(threads, quick, events), as_json)
 
 
+NO_FILE = "name the files to evaluate, or --drift"
+
+
 @dataclass
 class Picture:
     """Where a picture goes, if one is wanted."""
@@ -76,10 +88,34 @@ class Picture:
     force: Force = False
 
 
+@dataclass
+class Drift:
+    """A log that is invented, in place of files."""
+
+    drift: Annotated[
+        bool,
+        typer.Option(
+            "--drift",
+            help="Without FILE: how soon the model follows, where all items of an invented log "
+            "change their groups.",
+        ),
+    ] = False
+    ages: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,...",
+            help="With --drift, after so many clicks each. Default: 50k,200k,1M,2M, which takes a "
+            "quarter of an hour; 20k,100k takes a minute.",
+        ),
+    ] = None
+
+
 @grouped
 def evaluate(
     *,
-    files: Files,
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE...]", help=INPUT, allow_dash=True)
+    ] = None,
     mode: Annotated[
         Literal["similar", "next", "hybrid", "all"],
         typer.Option(help="How the model is asked, as in `query`."),
@@ -115,6 +151,7 @@ def evaluate(
             help="Figures are of what comes after this share of the clicks.",
         ),
     ] = 0.5,
+    drift: Drift,
     reading: Reading,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -135,10 +172,22 @@ def evaluate(
     $ walkstream evaluate clicks.csv.gz --time iso --plot quality.png
 
     $ walkstream evaluate log.tsv --columns user_id,item_id,ts --session --peer gensim --json
+
+    $ walkstream evaluate --drift --plot recovery.png
     """
+    if drift.drift != (not files):
+        raise ConfigError("--drift invents a log: leave FILE out" if files else NO_FILE)
+    if drift.drift:
+        from streamer.evaluate import drift as drifting
+
+        found = drifting.Options(drifting.ages_of(drift.ages), as_json, picture.plot, picture.force)
+        drifting.run(load(config, overrides), found)
+        return
+    if drift.ages is not None:
+        raise ConfigError("--ages is for --drift")
     from streamer.evaluate import run as module
 
     options = module.Options(
         mode, peer, session, unseen, sample, begin, as_json, picture.plot, picture.force
     )
-    module.run(load(config, overrides), reading.source(files), options)
+    module.run(load(config, overrides), reading.source(files or []), options)
