@@ -242,8 +242,8 @@ class Engine:
         pace = self.model.pace(self.clock.time)
         skipgram.learn_walks(
             self.model.rows, walks, pool, seed=m.seed, round_number=self.round_number,
-            window=m.window, negatives=m.negatives, block=m.block, hardest_of=m.hardest_of,
-            pace=pace, threads=self.settings.engine.threads,
+            window=m.window, shrink=m.shrink_windows, negatives=m.negatives, block=m.block,
+            hardest_of=m.hardest_of, pace=pace, threads=self.settings.engine.threads,
         )  # fmt: skip
         skipgram.learn_sessions(
             self.model.rows, history, target, pool, seed=m.seed, round_number=self.round_number,

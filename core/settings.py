@@ -58,6 +58,9 @@ class ModelSettings:
     """Length of a vector, a multiple of 16. 128 is better above some 20,000 items."""
     window: int = 5
     """Context items on each side of the centre."""
+    shrink_windows: bool = False
+    """Contexts weigh less the further they are from the centre: 1, then 1 - 1 / window, and so on,
+    as those of word2vec, whose windows shrink at random, do on the mean. Serves long walks."""
     negatives: int = 5
     """Weight of the negatives: that of k negatives for each positive pair."""
     block: int = 8

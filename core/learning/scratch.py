@@ -45,17 +45,18 @@ class WalkScratch(NamedTuple):
     mean: NDArray[np.float32]  # of a block's hidden vectors; and one of these
     one: NDArray[np.float32]
     here: NDArray[np.int32]  # 1 in the first n lanes, by n
-    band: NDArray[np.float32]  # 1 where a position is in a lane's window, by position
+    band: NDArray[np.float32]  # weight of a position in a lane's window, by position
 
 
 def for_walks(
-    longest: int, window: int, block: int, draws: int, d: int, slots: int, start: int
+    longest: int, window: int, shrink: bool, block: int, draws: int, d: int, slots: int, start: int
 ) -> WalkScratch:
     """For walks of at most `longest` items. `start` is an address that may be asked for."""
     local, most = longest + block, longest + block + 8
     negatives = max(1, longest // block) * block * draws
     lanes, one = np.arange(GROUP, dtype=np.int32), np.float32(1)
-    near = np.abs(np.arange(2 * window + GROUP)[:, None] - window - lanes) <= window
+    distance = np.abs(np.arange(2 * window + GROUP)[:, None] - window - lanes)
+    near = (distance <= window) * (1 - np.maximum(distance - 1, 0) * shrink / window)
 
     def floats(n: int) -> NDArray[np.float32]:
         return np.zeros(n, np.float32)

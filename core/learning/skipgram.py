@@ -3,7 +3,9 @@
 Objective (Mikolov et al., "Distributed representations of words and phrases and their
 compositionality", NIPS 2013): for a centre o and an item c of its window,
 log s(h_c . u_o) + k E_n log s(-h_c . u_n). Here h is the item's hidden vector
-(`core.learning.mixing`): its row of V, mixed with those of its attributes.
+(`core.learning.mixing`): its row of V, mixed with those of its attributes. Where windows shrink,
+that of a pair has the weight 1 - (distance - 1) / window: word2vec draws the length of each window
+from 1 to `window`, and this is how often the pair is then in it.
 
 About `block` consecutive contexts of a walk share their negatives, as many as `block`. Each context
 meets every negative of its block once, with weight positives * k / block, which is the plain
@@ -89,7 +91,7 @@ def hidden(rows: Rows, slots: NDArray[np.int32]) -> NDArray[np.float32]:
 
 def learn_walks(
     rows: Rows, walks: NDArray[np.int32], pool: Pool, *, seed: int, round_number: int, window: int,
-    negatives: int, block: int, hardest_of: int, pace: Pace, threads: int = 1,
+    shrink: bool, negatives: int, block: int, hardest_of: int, pace: Pace, threads: int = 1,
 ) -> None:  # fmt: skip
     """Learn from walks, int32 [n, length] of slots, -1 past the end. Changes `rows` in place.
 
@@ -104,7 +106,7 @@ def learn_walks(
 
     def work(begin: int, end: int) -> None:
         own = scratch.for_walks(
-            walks.shape[1], window, block, hardest_of, d, slots, rows.v.ctypes.data
+            walks.shape[1], window, shrink, block, hardest_of, d, slots, rows.v.ctypes.data
         )
         walk_pass.learn(walks[begin:end], begin, pool, tables, rules, own)
 

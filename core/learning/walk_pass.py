@@ -2,8 +2,9 @@
 
 Groups. The positions of a walk are taken as contexts, up to 8 at a time, one a lane. A group meets
 the centres of all its windows and the negatives of its block: these are its rows. A context has for
-each row a weight a, how often the row's item stands in its window, and a weight b as its negative;
-the gradient of the pair is a (1 - s) - b s = a - (a + b) s, s being the sigmoid of the score.
+each row a weight a, the sum over the places of the row's item in its window, and a weight b as its
+negative; the gradient of the pair is a (1 - s) - b s = a - (a + b) s, s being the sigmoid of the
+score.
 
 Rows move in place, and an item is one row of a group, wherever it stands in the walk and if it is
 drawn as a negative too. So scores are fresh after every group, no copies are to be added up, and

@@ -1,20 +1,19 @@
 """Node classification as in the DeepWalk and node2vec papers, beside gensim on the same walks.
 
     .venv/bin/python ops/bench/node_classification.py EDGES LABELS [--json]
+    .venv/bin/python ops/bench/node_classification.py --made blog [--json]
 
 EDGES has two columns, the nodes of an undirected edge; LABELS a node and one of its labels. Both
-are tab-separated and may be gzipped. The engine takes each edge, in shuffled order, as a user of
-its own who clicks one node and then the other, and walks from every node that a round touched.
-A click on the same item again is no transition, so edges from a node to itself are left out; no
-other edge is, and none decays.
+are tab-separated and may be gzipped. `--made` makes a graph in their place, whose communities
+overlap (`Made`). The engine takes each edge, in shuffled order, as a user of its own who clicks one
+node and then the other, and walks from every node that a round touched. A click on the same item
+again is no transition, so edges from a node to itself are left out; no other edge is, and none
+decays.
 
 What is learned: d = 128, window 10, 80 walks of 40 nodes from each node, once. gensim's word2vec
-(5 negatives, its own defaults otherwise) learns once from the same walks. All else is as the worker
-has it, but for two settings. `model.alpha` is word2vec's .75, gensim's too: with the worker's 0,
-which finds rare next items, hubs meet few negatives, and on wikipedia-pos Micro-F1 is 4 points
-below. `model.rate` is .03: the worker's .1 keeps vectors moving with a stream, and a graph that
-stands still is learned better without. The vectors are rows of V; those of both sides are scaled to
-one root mean square length, as the penalty of the regression tells long vectors from short ones.
+(5 negatives, its own defaults otherwise) learns once from the same walks. The engine has
+`PLAIN_GRAPH`. The vectors are rows of V; those of both sides are scaled to one root mean square
+length, as the penalty of the regression tells long vectors from short ones.
 
 How it is scored (Perozzi, Al-Rfou and Skiena, KDD 2014; Grover and Leskovec, KDD 2016): logistic
 regressions, one for each label against the rest, L2-regularised with C = 1; as many labels are
@@ -26,6 +25,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,31 +52,100 @@ from core.settings import (
     WalkSettings,
 )
 
-DIM, WINDOW, PER_NODE, LENGTH = 128, 10, 80, 40
-ALPHA, RATE = 0.75, 0.03
+PER_NODE, LENGTH = 80, 40
+PLAIN_GRAPH = ModelSettings(
+    dim=128, window=10, shrink_windows=True, block=32, hardest_of=1, alpha=0.75, rate=0.05,
+    initial_accumulator=1.0, session_passes=0,
+)  # fmt: skip
+"""For a graph that stands still, walked as DeepWalk walks: what word2vec does, learned faster.
+
+What is not the worker's, by what it is worth: near contexts weigh more, which in walks of 40 tell
+more; 32 nodes of a walk share their negatives, as a few that are shared by 8 are pushed too far at
+once; hubs are more often negatives, as they are nodes of walks; and rows begin slower, as they do
+not have to follow anything. Sessions are of two nodes, and walks have them already.
+"""
 NORM = 3.0
 """Root mean square length of the vectors that are scored, about that of gensim's."""
 SPLITS = 10
 SHARES = tuple(tenth / 10 for tenth in range(1, 10))
 
 
+@dataclass(frozen=True)
+class Made:
+    """A graph of overlapping communities, which are its labels; no two edges are the same.
+
+    An edge begins at a node drawn by reach. With probability `signal` it ends in a community of
+    that node, else anywhere, at a node drawn by reach again. Reaches are Pareto's with density
+    x^-tail, up to nodes^most; the n-th community is 1 / n of the first, and a node has
+    1 + Poisson(.4) of them.
+    """
+
+    nodes: int
+    edges: int
+    signal: float
+    tail: float
+    most: float
+    seed: int
+    communities: int = 39
+    more: float = 0.4
+
+    def make(self) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+        """Rows of edges and of labels, as those of files."""
+        rng = np.random.default_rng(self.seed)
+        reach = np.minimum(rng.random(self.nodes) ** (-1 / (self.tail - 1)), self.nodes**self.most)
+        size = 1 / np.arange(1, self.communities + 1)
+        has = np.zeros((self.nodes, self.communities), np.bool_)
+        for node, many in enumerate(1 + rng.poisson(self.more, self.nodes)):
+            chosen = rng.choice(self.communities, many, replace=False, p=size / size.sum())
+            has[node, chosen] = True
+        own = [np.flatnonzero(of) for of in has]
+        members = [np.flatnonzero(of) for of in has.T]
+        sums, all_sums = [np.cumsum(reach[of]) for of in members], np.cumsum(reach)
+        edges: set[tuple[int, int]] = set()
+        while (n := self.edges - len(edges)) > 0:
+            begin, u = np.searchsorted(all_sums, rng.random(n) * all_sums[-1]), rng.random(n)
+            end = np.searchsorted(all_sums, u * all_sums[-1])
+            inside, which = rng.random(n) < self.signal, rng.random(n)
+            for i in np.flatnonzero(inside):
+                choices = own[begin[i]]
+                c = choices[int(which[i] * len(choices))]
+                end[i] = members[c][np.searchsorted(sums[c], u[i] * sums[c][-1])]
+            pairs = zip(begin.tolist(), end.tolist(), strict=True)
+            edges.update((min(pair), max(pair)) for pair in pairs if pair[0] != pair[1])
+        return np.array(sorted(edges)).astype(str), np.argwhere(has).astype(str)
+
+
+MADE = {
+    "blog": Made(nodes=5000, edges=150_000, signal=0.17, tail=2.3, most=0.5, seed=1),
+    "hubs": Made(nodes=7000, edges=220_000, signal=0.14, tail=2.0, most=0.75, seed=2),
+    "sparse": Made(nodes=6000, edges=60_000, signal=0.25, tail=2.5, most=0.5, seed=3),
+    "dense": Made(nodes=5000, edges=330_000, signal=0.12, tail=2.3, most=0.5, seed=4),
+}
+
+
 class Recorder(Engine):
-    """An engine that keeps the walks it learns from."""
+    """An engine that keeps the walks it learns from, and counts the seconds of learning."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.walks: list[NDArray[np.int32]] = []
+        self.seconds = 0.0
 
     def _learn(self, walks: NDArray[np.int32], *session: NDArray[np.int32]) -> None:
         self.walks.append(walks)
+        begin = time.perf_counter()
         super()._learn(walks, *session)
+        self.seconds += time.perf_counter() - begin
 
 
 def rows(path: Path) -> NDArray[np.str_]:
     return np.loadtxt(path, dtype=str, delimiter="\t", ndmin=2)[:, :2]
 
 
-def stream(edges: NDArray[np.str_], rounds: int, p: float, q: float) -> Recorder:
+def stream(
+    edges: NDArray[np.str_], rounds: int = 1, p: float = 1.0, q: float = 1.0,
+    model: ModelSettings = PLAIN_GRAPH,
+) -> Recorder:  # fmt: skip
     """An engine that took the edges in so many rounds, and walked as often in each."""
     most = int(np.unique(edges, return_counts=True)[1].max())
     settings = Settings(
@@ -85,7 +154,7 @@ def stream(edges: NDArray[np.str_], rounds: int, p: float, q: float) -> Recorder
             half_life=Duration(DAY_MS), max_degree=max(4, 1 << (most - 1).bit_length())
         ),
         walks=WalkSettings(per_node=PER_NODE // rounds, length=LENGTH, replay=0.0, p=p, q=q),
-        model=ModelSettings(dim=DIM, window=WINDOW, alpha=ALPHA, rate=RATE, session_passes=0),
+        model=model,
         quality=QualitySettings(sample=0),
     )
     engine = Recorder(settings)
@@ -97,10 +166,12 @@ def stream(edges: NDArray[np.str_], rounds: int, p: float, q: float) -> Recorder
     return engine
 
 
-def labels_of(path: Path, names: list[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def labels_of(
+    pairs: NDArray[np.str_], names: list[str]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The places in `names` of the nodes that have labels, and which ones, bool [nodes, labels]."""
     place = {name: i for i, name in enumerate(names)}
-    pairs = np.array([row for row in rows(path) if row[0] in place])
+    pairs = np.array([row for row in pairs if row[0] in place])
     nodes, node = np.unique(pairs[:, 0], return_inverse=True)
     labels, label = np.unique(pairs[:, 1], return_inverse=True)
     has = np.zeros((len(nodes), len(labels)), np.bool_)
@@ -145,33 +216,56 @@ def f1(x: NDArray[np.float32], has: NDArray[np.bool_], share: float, seed: int) 
     return [200 * hits.sum() / both.sum(), 100 * float((2 * hits / np.maximum(both, 1)).mean())]
 
 
+def _changed(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    kind = type(getattr(PLAIN_GRAPH, name))
+    return name, kind(float(value))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("edges", type=Path, help="TSV or TSV.GZ: node, node; each edge once")
-    parser.add_argument("labels", type=Path, help="TSV or TSV.GZ: node, label; a line for each")
+    parser.add_argument("edges", nargs="?", type=Path, help="TSV or TSV.GZ: node, node; each once")
+    parser.add_argument(
+        "labels", nargs="?", type=Path, help="TSV or TSV.GZ: node, label; each pair"
+    )
+    parser.add_argument("--made", choices=list(MADE), help="a graph that is made, not read")
     parser.add_argument("--rounds", type=int, default=1, help="that the edges come in, %(default)s")
     parser.add_argument("--p", type=float, default=1.0, help="walks.p, %(default)s")
     parser.add_argument("--q", type=float, default=1.0, help="walks.q, %(default)s")
+    parser.add_argument("--seed", type=int, default=1, help="of both sides and walks, %(default)s")
+    parser.add_argument(
+        "--set", action="append", default=[], type=_changed, metavar="NAME=NUMBER",
+        help="a setting of [model] that is not PLAIN_GRAPH's",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one object in place of the table")
     asked = parser.parse_args()
-    for path in (asked.edges, asked.labels):
-        if not path.is_file():
-            parser.error(f"{path}: there is no such file")
+    if (asked.labels is None) == (asked.made is None):
+        parser.error("name EDGES and LABELS, or a graph to make")
+    if asked.made:
+        edges, labels = MADE[asked.made].make()
+    else:
+        for path in (asked.edges, asked.labels):
+            if not path.is_file():
+                parser.error(f"{path}: there is no such file")
+        edges, labels = rows(asked.edges), rows(asked.labels)
     print("learning from walks; then gensim on the same: some minutes", file=sys.stderr)
 
+    model = replace(PLAIN_GRAPH, seed=asked.seed, **dict(asked.set))
+    stream(edges[:9], model=model)  # so that kernels are ready
     begin = time.perf_counter()
-    engine = stream(rows(asked.edges), asked.rounds, asked.p, asked.q)
-    seconds = {"ours": time.perf_counter() - begin}
+    engine = stream(edges, asked.rounds, asked.p, asked.q, model)
+    seconds = {"all": time.perf_counter() - begin, "ours": engine.seconds}
     walks, items = np.concatenate(engine.walks), engine.items
+    sentences = [[str(slot) for slot in walk if slot >= 0] for walk in walks.tolist()]
     begin = time.perf_counter()
     # gensim leaves nothing out, neither rare nodes (min_count) nor common ones (sample).
     word2vec = Word2Vec(
-        [[str(slot) for slot in walk if slot >= 0] for walk in walks.tolist()], vector_size=DIM,
-        window=WINDOW, sg=1, negative=5, min_count=0, sample=0, epochs=1, workers=1, seed=1,
+        sentences, vector_size=model.dim, window=model.window, negative=model.negatives, sg=1,
+        min_count=0, sample=0, epochs=1, workers=1, seed=asked.seed,
     )  # fmt: skip
     seconds["gensim"] = time.perf_counter() - begin
 
-    place, has = labels_of(asked.labels, engine.vocabulary.names(items))
+    place, has = labels_of(labels, engine.vocabulary.names(items))
     ours = scaled(engine.model.rows.v[items])
     theirs = scaled(word2vec.wv[[str(slot) for slot in items]])
     found: dict[str, Any] = {
@@ -198,8 +292,8 @@ def main() -> None:
         return
     print(
         f"{found['nodes']:,} nodes, {found['arcs']:,} arcs, {has.shape[1]} labels; "
-        f"{found['tokens']:,} tokens, learned in {seconds['ours']:.0f} s (edges, walks and kernels "
-        f"included), by gensim {gensim.__version__} in {seconds['gensim']:.0f} s"
+        f"{found['tokens']:,} tokens, learned in {seconds['ours']:.1f} s (with edges and walks "
+        f"{seconds['all']:.1f} s), by gensim {gensim.__version__} in {seconds['gensim']:.1f} s"
     )
     table = Table("train", "Micro-F1", "gensim's", "Macro-F1", "gensim's")
     for line in found["f1"]:

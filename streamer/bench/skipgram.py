@@ -108,7 +108,7 @@ class Trainer:
         s = self.settings
         learn_walks(
             rows, walks, self.pool, seed=s.seed, round_number=epoch, window=s.window,
-            negatives=s.negatives, block=s.block, hardest_of=s.hardest_of,
+            shrink=s.shrink_windows, negatives=s.negatives, block=s.block, hardest_of=s.hardest_of,
             pace=Pace.of(s.rate, s.initial_accumulator), threads=threads,
         )  # fmt: skip
 

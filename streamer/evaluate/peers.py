@@ -196,8 +196,8 @@ def batch(engine: Engine, past: Past) -> Vectors:
         walks = walk(engine.graph, starts, s.walks.length, m.seed, number, s.walks.p, s.walks.q)
         skipgram.learn_walks(
             model.rows, walks, pool, seed=m.seed, round_number=number, window=m.window,
-            negatives=m.negatives, block=m.block, hardest_of=m.hardest_of, pace=pace,
-            threads=s.engine.threads,
+            shrink=m.shrink_windows, negatives=m.negatives, block=m.block, hardest_of=m.hardest_of,
+            pace=pace, threads=s.engine.threads,
         )  # fmt: skip
     numbers = past.vocabulary.intern(engine.vocabulary.names(items))
     slot = np.full(len(past.vocabulary) + 1, -1, np.int32)  # the last for -1, which is none

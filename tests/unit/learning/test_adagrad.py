@@ -39,7 +39,7 @@ def learn(rows: Rows, pace: Pace) -> None:
     none: dict[str, Any] = {"seed": 1, "round_number": 1, "negatives": 0, "hardest_of": 1}
     items = pool(np.array([9], np.int32), np.ones(1, np.float32), 0.0)
     walks = np.array([[0, 1]], np.int32)
-    learn_walks(rows, walks, items, window=1, block=4, pace=pace, **none)
+    learn_walks(rows, walks, items, window=1, shrink=False, block=4, pace=pace, **none)
     history, target = np.array([[2]], np.int32), np.array([3], np.int32)
     learn_sessions(
         rows, history, target, items, passes=1, decay=0.5, pace=pace, surprise=0.0, **none

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from core.placing.clusters import unit_rows
 DIM = 16
 
 WALKS: dict[str, Any] = {
-    "seed": 1, "round_number": 1, "window": 2, "negatives": 5, "block": 4, "hardest_of": 2,
-    "pace": Pace.of(0.1, 1e-3),
+    "seed": 1, "round_number": 1, "window": 2, "shrink": False, "negatives": 5, "block": 4,
+    "hardest_of": 2, "pace": Pace.of(0.1, 1e-3),
 }  # fmt: skip
 SESSIONS: dict[str, Any] = {
     "seed": 1, "round_number": 1, "passes": 2, "decay": 0.5, "negatives": 5, "hardest_of": 2,
@@ -79,13 +80,18 @@ def hidden_of(theta: Theta, attrs: NDArray[np.int32], item: int) -> NDArray[np.f
     return np.asarray(shares @ theta["v"][present])
 
 
-def walk_objective(theta: Theta, attrs: NDArray[np.int32], walk: list[int], k: int) -> float:
-    """log s(h_c . u_o) over the pairs of a window of 1, and k negatives for each of them."""
+def walk_objective(
+    theta: Theta, attrs: NDArray[np.int32], walk: list[int], k: int, weights: Sequence[float]
+) -> float:
+    """log s(h_c . u_o) over the pairs of a window, and k negatives for each of them, by the weights
+    of its distances from 1 on."""
     total = 0.0
     for at, context in enumerate(walk):
         h = hidden_of(theta, attrs, context)
-        for o in [walk[i] for i in (at - 1, at + 1) if 0 <= i < len(walk)]:
-            total += log_sigmoid(h @ theta["u"][o]) + k * log_sigmoid(-h @ theta["u"][NEGATIVE])
+        for distance, weight in enumerate(weights, 1):
+            for o in [walk[i] for i in (at - distance, at + distance) if 0 <= i < len(walk)]:
+                negative = k * log_sigmoid(-h @ theta["u"][NEGATIVE])
+                total += weight * (log_sigmoid(h @ theta["u"][o]) + negative)
     return total
 
 
@@ -118,14 +124,23 @@ def check_gradient(before: Rows, after: Rows, objective: Any) -> None:
         assert learned == pytest.approx(numerical, abs=0.01 * np.abs(numerical).max())
 
 
-def test_walks_move_rows_along_the_gradient_of_the_objective() -> None:
+@pytest.mark.parametrize(
+    ("window", "shrink", "weights"),
+    [(1, False, [1]), (1, True, [1]), (3, False, [1, 1, 1]), (3, True, [1, 2 / 3, 1 / 3])],
+)
+def test_walks_move_rows_along_the_gradient_of_the_objective(
+    window: int, shrink: bool, weights: list[float]
+) -> None:
     before, after = with_attributes(), with_attributes()
-    walk = [0, 1, 2]
+    walk = [0, 1, 2, 3]
     learn_walks(
         after, ints([[*walk, -1]]), uniform([NEGATIVE]),
-        **WALKS | {"window": 1, "negatives": 3, "hardest_of": 1, "pace": PACE},
+        **WALKS | {"window": window, "shrink": shrink, "negatives": 3, "hardest_of": 1}
+        | {"pace": PACE},
     )  # fmt: skip
-    check_gradient(before, after, lambda theta, attrs: walk_objective(theta, attrs, walk, 3))
+    check_gradient(
+        before, after, lambda theta, attrs: walk_objective(theta, attrs, walk, 3, weights)
+    )
 
 
 def test_sessions_move_rows_along_the_gradient_of_the_objective() -> None:
