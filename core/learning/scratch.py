@@ -49,14 +49,15 @@ class WalkScratch(NamedTuple):
 
 
 def for_walks(
-    longest: int, window: int, shrink: bool, block: int, draws: int, d: int, slots: int, start: int
+    longest: int, window: int, fade: float, block: int, draws: int, d: int, slots: int, start: int
 ) -> WalkScratch:
-    """For walks of at most `longest` items. `start` is an address that may be asked for."""
+    """For walks of at most `longest` items. A context loses `fade` of its weight with each step
+    from the nearest on. `start` is an address that may be asked for."""
     local, most = longest + block, longest + block + 8
     negatives = max(1, longest // block) * block * draws
     lanes, one = np.arange(GROUP, dtype=np.int32), np.float32(1)
     distance = np.abs(np.arange(2 * window + GROUP)[:, None] - window - lanes)
-    near = (distance <= window) * (1 - np.maximum(distance - 1, 0) * shrink / window)
+    near = (distance <= window) * (1 - np.maximum(distance - 1, 0) * fade)
 
     def floats(n: int) -> NDArray[np.float32]:
         return np.zeros(n, np.float32)

@@ -99,6 +99,7 @@ def learn_walks(
     (Hogwild: Niu et al., NIPS 2011), and results depend on timing.
     """
     walks = np.ascontiguousarray(walks, np.int32)
+    fade = 1 / window if shrink else 0.0
     window = min(window, walks.shape[1])
     rules = walk_pass.Rules(seed, round_number, window, negatives, block, hardest_of, pace)
     tables = rows.tables()
@@ -106,7 +107,7 @@ def learn_walks(
 
     def work(begin: int, end: int) -> None:
         own = scratch.for_walks(
-            walks.shape[1], window, shrink, block, hardest_of, d, slots, rows.v.ctypes.data
+            walks.shape[1], window, fade, block, hardest_of, d, slots, rows.v.ctypes.data
         )
         walk_pass.learn(walks[begin:end], begin, pool, tables, rules, own)
 

@@ -66,6 +66,11 @@ def test_seeds_differ_and_equal_seeds_do_not() -> None:
     assert not np.array_equal(one.model.rows.v, other.model.rows.v)
 
 
+def test_near_contexts_count_more_where_windows_shrink() -> None:
+    flat, shrunk = (trained(settings(shrink_windows=shrink), 1) for shrink in (False, True))
+    assert not np.array_equal(flat.model.rows.v, shrunk.model.rows.v)
+
+
 # -- what leaves ---------------------------------------------------------------------------------
 
 

@@ -126,7 +126,13 @@ def check_gradient(before: Rows, after: Rows, objective: Any) -> None:
 
 @pytest.mark.parametrize(
     ("window", "shrink", "weights"),
-    [(1, False, [1]), (1, True, [1]), (3, False, [1, 1, 1]), (3, True, [1, 2 / 3, 1 / 3])],
+    [
+        (1, False, [1]),
+        (1, True, [1]),
+        (3, False, [1, 1, 1]),
+        (3, True, [1, 2 / 3, 1 / 3]),
+        (10, True, [1, 0.9, 0.8]),
+    ],
 )
 def test_walks_move_rows_along_the_gradient_of_the_objective(
     window: int, shrink: bool, weights: list[float]
