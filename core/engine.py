@@ -239,16 +239,19 @@ class Engine:
         if len(self.items) == 0:
             return
         pool = self.pools.of(self.items, self.graph.clicked)
-        pace = self.model.pace(self.clock.time)
+        pace = self.model.pace(self.clock.time, m.rate)
         skipgram.learn_walks(
             self.model.rows, walks, pool, seed=m.seed, round_number=self.round_number,
             window=m.window, shrink=m.shrink_windows, negatives=m.negatives, block=m.block,
             hardest_of=m.hardest_of, pace=pace, threads=self.settings.engine.threads,
         )  # fmt: skip
+        # Attribute weights have no accumulator, and go at one rate.
+        further = self.model.pace(self.clock.time, m.session_rate)._replace(rate=pace.rate)
         skipgram.learn_sessions(
-            self.model.rows, history, target, pool, seed=m.seed, round_number=self.round_number,
-            passes=m.session_passes, decay=m.session_decay, negatives=m.negatives,
-            hardest_of=m.hardest_of, pace=pace, surprise=m.surprise,
+            self.model.rows, history, target, self.graph.slabs(), pool, seed=m.seed,
+            round_number=self.round_number, passes=m.session_passes, decay=m.session_decay,
+            negatives=m.session_negatives, sharpness=m.sharpness, surprise=m.surprise,
+            pace=further,
         )  # fmt: skip
         centres = walks[walks[:, 1] >= 0] if walks.shape[1] > 1 else walks[:0]
         seen, times = _counted(np.concatenate([centres[centres >= 0], target]), len(c.updates))

@@ -129,12 +129,12 @@ class Model:
                 stored[:] = decayed(stored, np.array(self.landmark), landmark, half_life)
         self.landmark = landmark
 
-    def pace(self, time: int) -> Pace:
+    def pace(self, time: int, rate: float) -> Pace:
         """How far rows move at this time, ms, to which they age."""
         m, half_life = self.settings.model, self.settings.accumulator_half_life
         self.age(time)
         since = (time - self.landmark) / half_life if half_life and time != NEVER else 0.0
-        return Pace.of(m.rate, m.initial_accumulator, since)
+        return Pace.of(rate, m.initial_accumulator, since)
 
     def keep_published(self, old: int, slot: int) -> None:
         """Note that an item that was born again is published with the vector of its old slot."""

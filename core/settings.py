@@ -40,7 +40,7 @@ class GraphSettings:
 
 @dataclass(frozen=True)
 class WalkSettings:
-    per_node: int = 8
+    per_node: int = 6
     """Walks from each changed item, every round."""
     length: int = 8
     """Items in a walk, its start included. Multiples of 8 are learned fastest."""
@@ -79,10 +79,16 @@ class ModelSettings:
     surprise: float = 4.0
     """An item whose next items have come to be others than it was used to loses accumulators in
     proportion to this, and moves faster until it knows them. 0: none."""
-    session_passes: int = 2
+    session_passes: int = 1
     """Times the transitions of a round are learned from their sessions, after the walks."""
     session_decay: float = 0.5
     """Weight of each older item of a session relative to the one after it."""
+    session_negatives: int = 24
+    """Items of all that each transition of a session is learned against."""
+    session_rate: float = 0.8
+    """Learning rate of the sessions."""
+    sharpness: float = 5.0
+    """Of sessions, the softmax of this times the score of `next` is learned."""
     attribute_slots: int = 0
     """Attribute rows mixed into an item's vector (EGES); 0 ignores attributes."""
     seed: int = 1

@@ -103,18 +103,45 @@ def for_walks(
 class SessionScratch(NamedTuple):
     """What the kernel works in."""
 
-    h: NDArray[np.float32]  # vectors
-    one: NDArray[np.float32]
-    grad: NDArray[np.float32]
-    mean_u: NDArray[np.float32]
-    share: NDArray[np.float32]
-    part: NDArray[np.float32]  # weights of a session's items
     drawn: NDArray[np.int32]
+    slot: NDArray[np.int32]  # of candidates: item, target, log of how many it stands for, e^score
+    y: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    p: NDArray[np.float32]
+    dots: NDArray[np.float32]  # 1 / |V|, 1 / |U|, and the two parts of the score
+    halves: NDArray[np.float32]
+    h: NDArray[np.float32]
+    moved_v: NDArray[np.float32]
+    share: NDArray[np.float32]
+    own: NDArray[np.float32]  # of the item that asks: hidden vector, V^, V^ + U^, gradients
+    unit: NDArray[np.float32]
+    sum: NDArray[np.float32]
+    grad_v: NDArray[np.float32]
+    grad_u: NDArray[np.float32]
+    moved_u: NDArray[np.float32]
+    own_share: NDArray[np.float32]
 
 
-def for_sessions(length: int, draws: int, d: int, slots: int) -> SessionScratch:
-    """For sessions of at most `length` items."""
-    vectors = np.empty((4, d), np.float32)
-    share, part = np.empty(1 + slots, np.float32), np.empty(length, np.float32)
-    h, one, grad, mean_u = vectors
-    return SessionScratch(h, one, grad, mean_u, share, part, np.empty(draws, np.int32))
+def for_sessions(length: int, neighbours: int, k: int, d: int, slots: int) -> SessionScratch:
+    """For sessions of at most `length` items, and so many neighbours and negatives of each."""
+    most = length + neighbours + k + 1
+    own, unit, both, grad_v, grad_u, moved_u = np.zeros((6, d), np.float32)
+    return SessionScratch(
+        drawn=np.zeros(k, np.int32),
+        slot=np.zeros(most, np.int32),
+        y=np.zeros(most, np.float32),
+        offset=np.zeros(most, np.float32),
+        p=np.zeros(most, np.float32),
+        dots=np.zeros(4 * most + 4, np.float32),
+        halves=np.zeros(64, np.float32),
+        h=np.zeros(most * d, np.float32),
+        moved_v=np.zeros(most * d, np.float32),
+        share=np.zeros(most * (1 + slots), np.float32),
+        own=own,
+        unit=unit,
+        sum=both,
+        grad_v=grad_v,
+        grad_u=grad_u,
+        moved_u=moved_u,
+        own_share=np.zeros(1 + slots, np.float32),
+    )

@@ -1,18 +1,62 @@
-"""The kernel of the session passes: a session's decayed mean predicts its next item, and back."""
+"""The kernel of the session passes: the item that came next comes to score best, there and back.
+
+Objective. What ranks b after a is E(b) = V^a.V^b + V^a.U^b + U^a.V^b of unit rows (`core.quality`),
+V being hidden vectors. So that is what is learned: the cross entropy of targets y and the softmax p
+of `sharpness` E, with gradients through the norms. A transition is learned twice: from its last
+item, y being the next one; and from the next one, y being the items of the session, by decay.
+
+Neighbours. Of its target an item gives FRESH to this, and the rest to its neighbours in the graph,
+by the weights of their arcs: what is known stays known, and the items that walks bring as near as a
+neighbour, though they are two steps away, come to stand behind it.
+
+Candidates. The softmax is over the target, up to NEIGHBOURS successive neighbours and k negatives,
+and the score of each has the log of how many it stands for added (Bengio and Senecal, "Adaptive
+importance sampling to accelerate training of a neural probabilistic language model", IEEE Trans.
+Neural Networks 19, 2008). The scale of E is bounded, hence `sharpness`.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from core.ids.hashing import GOLDEN, stream
-from core.kernels.lanes import INLINED, PASS, SOURCES, fill16, pointer, pointers, total
+from core.graph.slabs import UNIT
+from core.ids.hashing import GOLDEN, mix, stream
+from core.kernels.lanes import (
+    INLINED,
+    PASS,
+    SOURCES,
+    add,
+    address,
+    fill16,
+    fma,
+    fold_pairs,
+    load16,
+    mul,
+    pointer,
+    pointers,
+    prefetch,
+    store8,
+    store16,
+    sub,
+    total,
+    totals8,
+)
 from core.learning.adagrad import LATELY, MARGIN, MOST, Pace
 from core.learning.dense import F32, add_scaled, clear, inner, sigmoid16
 from core.learning.mixing import backpropagate, hidden_vector, mark, move
-from core.learning.walk_pass import draw, hardest
+from core.learning.walk_pass import draw
 
 SESSIONS = 3
 """First purpose number of this module's random streams, one for each pass."""
+NEIGHBOURS = 16
+"""Neighbours of an item that are candidates at most; others have their turn another time."""
+FRESH = F32(0.7)
+"""The share of what came next in the target, beside neighbours."""
+BLOCK = 4
+"""Successive transitions that have the same negatives. All passes of these come before the next
+ones, so that their rows are still in the cache."""
+LEAST = F32(0.005)
+"""Candidates whose p is so near y do not move."""
 
 
 class Rules(NamedTuple):
@@ -25,29 +69,17 @@ class Rules(NamedTuple):
     """The weight of an item of a session, by that of the one after it."""
     k: int
     """Negatives of a transition."""
-    draws: int
-    """The hardest of so many is a negative."""
+    sharpness: np.float32
     pace: Pace
     surprise: np.float32
 
 
 @INLINED
-def _sigmoid(score):  # type: ignore[no-untyped-def]
-    return total(sigmoid16(fill16(score))) / F32(16)
-
-
-@INLINED
-def _pair(rows, h, square, slot, pace, label, grad):  # type: ignore[no-untyped-def]
-    """One pair of h, whose mean square times pace.gain is `square`, and u[slot]: adds to grad, the
-    gradient at h, and moves the row. Returns its share of `label` that the score does not have."""
-    row = np.int64(slot) * 16 * len(rows.wide)
-    g = label - _sigmoid(inner(h, 0, rows.u, row, rows.wide))
-    rows.acc_u[slot] += g * g * square
-    add_scaled(grad, 0, g, rows.u, row, rows.wide)
-    step = pace.step * g / np.sqrt(rows.acc_u[slot] + pace.floor)
-    add_scaled(rows.u, row, step, h, 0, rows.wide)
-    mark(rows.dirty, slot)
-    return g
+def _error(a, b, rows, s):  # type: ignore[no-untyped-def]
+    """1 - s(h_a . u_b), s being the sigmoid: how far b is from what walks want of it beside a."""
+    hidden_vector(rows, a, s.own_share, 0, s.own, 0)
+    score = inner(s.own, 0, rows.u, np.int64(b) * 16 * len(rows.wide), rows.wide)
+    return F32(1) - total(sigmoid16(fill16(score))) / F32(16)
 
 
 @INLINED
@@ -67,77 +99,222 @@ def _notice(rows, slot, error, rules):  # type: ignore[no-untyped-def]
     rows.usual[x + 1] += gain
 
 
+@INLINED
+def _below(state, n):  # type: ignore[no-untyped-def]
+    """A random number below n, or 0."""
+    return np.int64(((mix(state) >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
+
+
+@INLINED
+def _ask_for(rows, slot):  # type: ignore[no-untyped-def]
+    row = np.int64(slot) * 16 * len(rows.wide)
+    for line in range(len(rows.wide)):
+        prefetch(address(rows.v, row + 16 * line))
+        prefetch(address(rows.u, row + 16 * line))
+
+
+@INLINED
+def _put(s, m, slot, y, offset):  # type: ignore[no-untyped-def]
+    s.slot[m], s.y[m], s.offset[m] = slot, y, offset
+    return m + 1
+
+
+@INLINED
+def _place(s, m, slot):  # type: ignore[no-untyped-def]
+    """Where `slot` is among the first m candidates, or m."""
+    q = 0
+    while q < m and s.slot[q] != slot:
+        q += 1
+    return q
+
+
+@INLINED
+def _with_others(item, m, amount, fresh, state, k, graph, pool, rows, s):  # type: ignore[no-untyped-def]
+    """Put neighbours of `item` and the negatives after the m candidates that came next, whose y
+    has the sum `amount`, and will have `fresh`. Returns how many candidates there are."""
+    goals, degree = m, int(graph.degree[item])
+    taken, base = min(degree, NEIGHBOURS), int(graph.start[item]) * UNIT
+    at = _below(state, degree) if taken < degree else 0
+    weight = F32(0)
+    for j in range(taken):
+        i = base + (at + j if at + j < degree else at + j - degree)
+        _ask_for(rows, graph.nbr[i])
+        weight += graph.wgt[i]
+    if not weight > F32(0):
+        fresh = F32(1)
+    for q in range(goals):
+        s.y[q] *= fresh / amount
+    each = np.log(F32(degree) / F32(taken)) if taken < degree else F32(0)
+    for j in range(taken):
+        i = base + (at + j if at + j < degree else at + j - degree)
+        y = (F32(1) - fresh) * graph.wgt[i] / weight if weight > F32(0) else F32(0)
+        q = _place(s, goals, graph.nbr[i])
+        if q < goals:
+            s.y[q] += y
+        else:
+            m = _put(s, m, graph.nbr[i], y, each)
+    each = np.log(max(F32(pool.n) / F32(max(k, 1)), F32(1)))
+    for j in range(k):
+        slot = s.drawn[j]
+        if slot != item and _place(s, goals, slot) == goals:
+            m = _put(s, m, slot, F32(0), each)
+    return m
+
+
+@INLINED
+def _over_root(square):  # type: ignore[no-untyped-def]
+    return F32(1) / np.sqrt(square) if square > F32(1e-24) else F32(0)
+
+
+@INLINED
+def _score(n, sharpness, rows, s):  # type: ignore[no-untyped-def]
+    """The hidden vectors of n candidates, 1 / the norms of their rows into s.over, the parts
+    (V^a + U^a).V^b and V^a.U^b of their scores into s.dots, and e^score into s.p, whose sum is
+    returned."""
+    wide, parts = rows.wide, 1 + rows.slots
+    d = 16 * len(wide)
+    for i in range(n):
+        h, r = i * d, np.int64(s.slot[i]) * d
+        hidden_vector(rows, s.slot[i], s.share, i * parts, s.h, h)
+        vv = uu = qv = vu = fill16(F32(0))
+        for c in range(0, d, 16):
+            v, u = load16(s.h, h + c), load16(rows.u, r + c)
+            vv, uu = fma(v, v, vv), fma(u, u, uu)
+            qv, vu = fma(load16(s.sum, c), v, qv), fma(load16(s.unit, c), u, vu)
+        o = i % 2 * 32
+        store8(s.halves, o, fold_pairs(vv))
+        store8(s.halves, o + 8, fold_pairs(uu))
+        store8(s.halves, o + 16, fold_pairs(qv))
+        store8(s.halves, o + 24, fold_pairs(vu))
+        if i % 2 == 1 or i == n - 1:
+            store8(s.dots, (i - i % 2) * 4, totals8(s.halves, 0))
+    highest = F32(-1e30)
+    for i in range(n):
+        over_v, over_u = _over_root(s.dots[4 * i]), _over_root(s.dots[4 * i + 1])
+        by_v, by_u = s.dots[4 * i + 2] * over_v, s.dots[4 * i + 3] * over_u
+        s.dots[4 * i], s.dots[4 * i + 1] = over_v, over_u
+        s.dots[4 * i + 2], s.dots[4 * i + 3] = by_v, by_u
+        s.p[i] = sharpness * (by_v + by_u) + s.offset[i]
+        highest = max(highest, s.p[i])
+    amount = F32(0)
+    for i in range(n):
+        s.p[i] = np.exp(s.p[i] - highest)
+        amount += s.p[i]
+    return amount
+
+
+@INLINED
+def _fit(item, n, rows, rules, s):  # type: ignore[no-untyped-def]
+    """Move an item and its n candidates along the gradient."""
+    wide, parts, pace = rows.wide, 1 + rows.slots, rules.pace
+    d = 16 * len(wide)
+    own = np.int64(item) * d
+    hidden_vector(rows, item, s.own_share, 0, s.own, 0)
+    over_v = _over_root(inner(s.own, 0, s.own, 0, wide))
+    over_u = _over_root(inner(rows.u, own, rows.u, own, wide))
+    if over_v == F32(0):
+        return
+    clear(s.unit, 0, wide)
+    clear(s.sum, 0, wide)
+    clear(s.grad_v, 0, wide)
+    clear(s.grad_u, 0, wide)
+    add_scaled(s.unit, 0, over_v, s.own, 0, wide)
+    add_scaled(s.sum, 0, over_v, s.own, 0, wide)
+    add_scaled(s.sum, 0, over_u, rows.u, own, wide)
+    amount = _score(n, rules.sharpness, rows, s)
+    square_v, square_u = inner(s.sum, 0, s.sum, 0, wide), inner(s.unit, 0, s.unit, 0, wide)
+    mean = pace.gain / F32(d)
+    for i in range(n):
+        g = s.y[i] - s.p[i] / amount
+        if abs(g) < LEAST:
+            continue
+        g *= rules.sharpness
+        slot, h, r = s.slot[i], i * d, np.int64(s.slot[i]) * d
+        by_v, by_u = s.dots[4 * i + 2], s.dots[4 * i + 3]
+        g_v, g_u = g * s.dots[4 * i], g * s.dots[4 * i + 1]
+        # d V^.x / d V = (x - (V^.x) V^) / |V|
+        to_v, to_u = fill16(g_v), fill16(g_u)
+        back_v = fill16(g_v * by_v * s.dots[4 * i])
+        back_u = fill16(g_u * by_u * s.dots[4 * i + 1])
+        for c in range(0, d, 16):
+            v, u = load16(s.h, h + c), load16(rows.u, r + c)
+            along = mul(to_v, v)
+            store16(s.grad_u, c, add(load16(s.grad_u, c), along))
+            store16(s.grad_v, c, add(load16(s.grad_v, c), fma(to_u, u, along)))
+            store16(s.moved_v, h + c, sub(mul(to_v, load16(s.sum, c)), mul(back_v, v)))
+            store16(s.moved_u, c, sub(mul(to_u, load16(s.unit, c)), mul(back_u, u)))
+        square = g_u * g_u * max(square_u - by_u * by_u, F32(0)) * mean
+        move(rows.u, rows.acc_u, np.int64(slot), pace, F32(1), square, s.moved_u, 0, wide)
+        square = g_v * g_v * max(square_v - by_v * by_v, F32(0)) * mean
+        backpropagate(
+            rows, slot, s.moved_v, F32(1), square, pace, s.share, i * parts, s.h, h
+        )  # fmt: skip
+        mark(rows.dirty, slot)
+    along = inner(s.grad_v, 0, s.unit, 0, wide)
+    add_scaled(s.grad_v, 0, -along, s.unit, 0, wide)
+    square = inner(s.grad_v, 0, s.grad_v, 0, wide) * mean
+    backpropagate(rows, item, s.grad_v, over_v, square, pace, s.own_share, 0, s.own, 0)
+    if over_u > F32(0):
+        along = inner(s.grad_u, 0, rows.u, own, wide) * over_u * over_u
+        add_scaled(s.grad_u, 0, -along, rows.u, own, wide)
+        square = inner(s.grad_u, 0, s.grad_u, 0, wide) * mean
+        move(rows.u, rows.acc_u, np.int64(item), pace, over_u, square, s.grad_u, 0, wide)
+    mark(rows.dirty, item)
+
+
 @PASS
-def learn(history, target, pool, rows, rules, scratch, sources=SOURCES):  # type: ignore[no-untyped-def]
+def learn(history, target, graph, pool, rows, rules, scratch, sources=SOURCES):  # type: ignore[no-untyped-def]
     """Learn from sessions int32 [n, length], newest item first, and targets int32 [n]."""
     amount, length = history.shape
-    history, target, pool, rows = pointer(history), pointer(target), pointers(pool), pointers(rows)
-    h, one, grad, mean_u, share, part, drawn = pointers(scratch)
-    k, draws, pace, wide = rules.k, rules.draws, rules.pace, rows.wide
-    d = 16 * len(wide)
-    mean = pace.gain / F32(d)
-    for turn in range(rules.passes):
-        for t in range(amount):
-            goal = target[t]
-            if goal < 0:
-                continue
-            state = stream(rules.seed, rules.round_number, SESSIONS + turn, t)
-            n = 0
-            weight = F32(0)
-            while n < length and history[t * length + n] >= 0:
-                part[n] = rules.decay**n if history[t * length + n] != goal else F32(0)
-                weight += part[n]
-                n += 1
-            if not weight > F32(0):
-                continue
-            # Forward: the mean of the session predicts the next item.
-            clear(h, 0, wide)
-            clear(mean_u, 0, wide)
-            for j in range(n):
-                part[j] /= weight
-                hidden_vector(rows, history[t * length + j], share, 0, one, 0)
-                add_scaled(h, 0, part[j], one, 0, wide)
-                add_scaled(mean_u, 0, part[j], rows.u, np.int64(history[t * length + j]) * d, wide)
-            clear(grad, 0, wide)
-            square = mean * inner(h, 0, h, 0, wide)
-            forward = _pair(rows, h, square, goal, pace, F32(1), grad)
-            for _ in range(k):
-                for r in range(draws):
-                    drawn[r] = draw(state, pool)
+    history, target, graph = pointer(history), pointer(target), pointers(graph)
+    pool, rows, s = pointers(pool), pointers(rows), pointers(scratch)
+    error = error_of_goal = F32(0)
+    after_draws = GOLDEN * np.uint64(rules.k)
+    for first in range(0, amount, BLOCK):
+        for turn in range(rules.passes):
+            state = stream(rules.seed, rules.round_number, SESSIONS + turn, first)
+            for j in range(rules.k):
+                s.drawn[j] = draw(state, pool)
+                state += GOLDEN
+                _ask_for(rows, s.drawn[j])
+            for t in range(first, min(first + BLOCK, amount)):
+                goal, last = target[t], history[t * length]
+                if goal < 0 or last < 0:
+                    continue
+                state = stream(rules.seed, rules.round_number, SESSIONS + turn, t) + after_draws
+                if turn == 0:
+                    error, error_of_goal = _error(last, goal, rows, s), _error(goal, last, rows, s)
+                have = 1
+                while have < length and history[t * length + have] >= 0:
+                    have += 1
+                for which in range(min(have, 2)):
+                    # The last item, and one of the older ones.
                     state += GOLDEN
-                slot = hardest(rows, drawn, 0, draws, h)
-                if slot != goal:
-                    _pair(rows, h, square, slot, pace, F32(0), grad)
-            square = mean * inner(grad, 0, grad, 0, wide)
-            for j in range(n):
-                if part[j] > F32(0):
+                    back = which * (1 + _below(state, have - 1))
+                    slot = history[t * length + back]
+                    if slot != goal:
+                        _put(s, 0, goal, F32(1), F32(0))
+                        n = _with_others(
+                            slot, 1, F32(1), FRESH * rules.decay**back, state + GOLDEN, rules.k,
+                            graph, pool, rows, s,
+                        )  # fmt: skip
+                        _fit(slot, n, rows, rules, s)
+                        state += GOLDEN
+                n, sum_of, weight = 0, F32(0), F32(1)
+                for j in range(have):
                     slot = history[t * length + j]
-                    hidden_vector(rows, slot, share, 0, one, 0)
-                    backpropagate(rows, slot, grad, part[j], square, pace, share, 0, one, 0)
-            # Backward: the next item predicts the mean of the session.
-            hidden_vector(rows, goal, share, 0, h, 0)
-            square = mean * inner(h, 0, h, 0, wide)
-            g = F32(1) - _sigmoid(inner(h, 0, mean_u, 0, wide))
-            clear(grad, 0, wide)
-            add_scaled(grad, 0, g, mean_u, 0, wide)
-            for j in range(n):
-                if part[j] > F32(0):
-                    row = np.int64(history[t * length + j])
-                    move(rows.u, rows.acc_u, row, pace, g * part[j], square, h, 0, wide)
-                    mark(rows.dirty, row)
-            for _ in range(k):
-                for r in range(draws):
-                    drawn[r] = draw(state, pool)
+                    if slot != goal:
+                        q = _place(s, n, slot)
+                        if q == n:
+                            n = _put(s, n, slot, F32(0), F32(0))
+                        s.y[q] += weight
+                        sum_of += weight
+                    weight *= rules.decay
+                if n > 0:
                     state += GOLDEN
-                slot = hardest(rows, drawn, 0, draws, h)
-                inside = slot == goal
-                for j in range(n):
-                    inside = inside or slot == history[t * length + j]
-                if not inside:
-                    _pair(rows, h, square, slot, pace, F32(0), grad)
-            square = mean * inner(grad, 0, grad, 0, wide)
-            backpropagate(rows, goal, grad, F32(1), square, pace, share, 0, h, 0)
-            if turn == 0:
-                if part[0] > F32(0):
-                    _notice(rows, history[t * length], forward, rules)
-                _notice(rows, goal, g, rules)
+                    n = _with_others(goal, n, sum_of, FRESH, state, rules.k, graph, pool, rows, s)
+                    _fit(goal, n, rows, rules, s)
+                if turn == 0:
+                    if last != goal:
+                        _notice(rows, last, error, rules)
+                    _notice(rows, goal, error_of_goal, rules)

@@ -22,6 +22,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from core.graph.slabs import Slabs
 from core.kernels.lanes import INLINED, PASS, SOURCES, pointer, pointers
 from core.learning import scratch, session_pass, walk_pass
 from core.learning.adagrad import Pace
@@ -115,26 +116,29 @@ def learn_walks(
 
 
 def learn_sessions(
-    rows: Rows, history: NDArray[np.int32], target: NDArray[np.int32], pool: Pool, *, seed: int,
-    round_number: int, passes: int, decay: float, negatives: int, hardest_of: int, pace: Pace,
-    surprise: float,
+    rows: Rows, history: NDArray[np.int32], target: NDArray[np.int32], graph: Slabs, pool: Pool, *,
+    seed: int, round_number: int, passes: int, decay: float, negatives: int, sharpness: float,
+    pace: Pace, surprise: float,
 ) -> None:  # fmt: skip
-    """Train the decayed mean of each session's last items towards its next item, and back.
+    """Bring the next item of each session to score best after the last one, and back
+    (`core.learning.session_pass`).
 
     history int32 [n, length] of slots, newest first, -1 past the end; target int32 [n], -1 for
     none. `pool` is not empty. Of its accumulators an item that is surprised loses `surprise` times
     what its error is above the usual.
     """
     rules = session_pass.Rules(
-        seed, round_number, passes, np.float32(decay), negatives, hardest_of, pace,
+        seed, round_number, passes, np.float32(decay), negatives, np.float32(sharpness), pace,
         np.float32(surprise),
     )  # fmt: skip
-    own = scratch.for_sessions(history.shape[1], hardest_of, rows.v.shape[1], rows.attrs.shape[1])
+    own = scratch.for_sessions(
+        history.shape[1], session_pass.NEIGHBOURS, negatives, rows.v.shape[1], rows.attrs.shape[1]
+    )
     history, target = (
         np.ascontiguousarray(history, np.int32),
         np.ascontiguousarray(target, np.int32),
     )
-    session_pass.learn(history, target, pool, rows.tables(), rules, own)
+    session_pass.learn(history, target, graph, pool, rows.tables(), rules, own)
 
 
 def _share_out(threads: int, n: int, work: Any) -> None:

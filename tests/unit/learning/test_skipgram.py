@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from core.graph.graph import Graph
+from core.graph.slabs import Slabs
 from core.learning.adagrad import Pace
 from core.learning.negatives import Pool, pool
+from core.learning.session_pass import FRESH, NEIGHBOURS
 from core.learning.skipgram import Rows, hidden, learn_sessions, learn_walks
 from core.placing.clusters import unit_rows
 
@@ -17,7 +20,7 @@ WALKS: dict[str, Any] = {
     "hardest_of": 2, "pace": Pace.of(0.1, 1e-3),
 }  # fmt: skip
 SESSIONS: dict[str, Any] = {
-    "seed": 1, "round_number": 1, "passes": 2, "decay": 0.5, "negatives": 5, "hardest_of": 2,
+    "seed": 1, "round_number": 1, "passes": 2, "decay": 0.5, "negatives": 5, "sharpness": 5.0,
     "pace": Pace.of(0.1, 1e-3), "surprise": 3.0,
 }  # fmt: skip
 
@@ -43,6 +46,15 @@ def random_rows(n: int, slots: int = 0, scale: float = 0.5, accumulator: float =
 
 def uniform(items: list[int]) -> Pool:
     return pool(np.array(items, np.int32), np.ones(len(items), np.float32), 0.0)
+
+
+def arcs(n: int = 62, weights: dict[int, dict[int, float]] | None = None) -> Slabs:
+    """A graph of n items and these rows."""
+    graph = Graph(64)
+    graph.reserve(n)
+    for a, row in (weights or {}).items():
+        graph.put_row(a, ints(list(row)), np.array(list(row.values()), np.float32))
+    return graph.slabs()
 
 
 def ints(rows: Any) -> NDArray[np.int32]:
@@ -95,16 +107,35 @@ def walk_objective(
     return total
 
 
-def session_objective(
-    theta: Theta, attrs: NDArray[np.int32], session: list[int], goal: int, k: int
-) -> float:
-    part = 0.5 ** np.arange(len(session))
-    part /= part.sum()
-    mean_h = part @ np.array([hidden_of(theta, attrs, item) for item in session])
-    mean_u = part @ theta["u"][session]
-    h, negative = hidden_of(theta, attrs, goal), theta["u"][NEGATIVE]
-    forward = log_sigmoid(mean_h @ theta["u"][goal]) + k * log_sigmoid(-mean_h @ negative)
-    return forward + log_sigmoid(h @ mean_u) + k * log_sigmoid(-h @ negative)
+def unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(x / np.linalg.norm(x))
+
+
+def softmax_objective(
+    theta: Theta, attrs: NDArray[np.int32], item: int, target: dict[int, float],
+    stands_for: dict[int, float], sharpness: float,
+) -> float:  # fmt: skip
+    """sum over b of target_b log p_b; each item that is no target counts `stands_for` times."""
+
+    def score(b: int) -> float:
+        v, w = (unit(hidden_of(theta, attrs, x)) for x in (item, b))
+        return float(v @ w + v @ unit(theta["u"][b]) + unit(theta["u"][item]) @ w)
+
+    times = stands_for | dict.fromkeys(target, 1.0)
+    amount = sum(n * np.exp(sharpness * score(b)) for b, n in times.items())
+    return sum(y * (sharpness * score(b) - float(np.log(amount))) for b, y in target.items())
+
+
+def session_objective(theta: Theta, attrs: NDArray[np.int32], negatives: float) -> float:
+    """After items 1 and 0 item 3 came; the neighbours of 0 are 2 and 3."""
+    fresh, rest = float(FRESH), {NEGATIVE: negatives}
+    return (
+        softmax_objective(
+            theta, attrs, 0, {3: fresh + (1 - fresh) * 0.75, 2: (1 - fresh) * 0.25}, rest, 1.0
+        )
+        + softmax_objective(theta, attrs, 1, {3: 1.0}, rest, 1.0)
+        + softmax_objective(theta, attrs, 3, {0: 2 / 3, 1: 1 / 3}, rest, 1.0)
+    )
 
 
 def check_gradient(before: Rows, after: Rows, objective: Any) -> None:
@@ -151,14 +182,49 @@ def test_walks_move_rows_along_the_gradient_of_the_objective(
 
 def test_sessions_move_rows_along_the_gradient_of_the_objective() -> None:
     before, after = with_attributes(), with_attributes()
-    session, goal = [0, 1, 2], 3
     learn_sessions(
-        after, ints([[*session, -1]]), ints([goal]), uniform([NEGATIVE]),
-        **SESSIONS | {"passes": 1, "negatives": 3, "hardest_of": 1, "pace": PACE},
+        after, ints([[0, 1, -1]]), ints([3]), arcs(7, {0: {2: 1.0, 3: 3.0}}),
+        uniform([NEGATIVE] * 12), **SESSIONS | {"passes": 1, "negatives": 3, "pace": PACE, "sharpness": 1.0},
     )  # fmt: skip
-    check_gradient(
-        before, after, lambda theta, attrs: session_objective(theta, attrs, session, goal, 3)
-    )
+    check_gradient(before, after, lambda theta, attrs: session_objective(theta, attrs, 12))
+
+
+def test_some_of_many_neighbours_are_candidates_and_each_stands_for_as_many() -> None:
+    before, after = (random_rows(62, accumulator=ACCUMULATOR) for _ in range(2))
+    for rows in (before, after):
+        rows.v[2:], rows.u[2:] = rows.v[2], rows.u[2]  # one score, whichever are chosen
+    many = dict.fromkeys(range(2, 2 + 3 * NEIGHBOURS), 1.0)
+    learn_sessions(
+        after, ints([[0]]), ints([1]), arcs(62, {0: many}), uniform([61]),
+        **SESSIONS | {"passes": 1, "negatives": 1, "pace": PACE},
+    )  # fmt: skip
+    moved = np.flatnonzero((after.u != before.u).any(axis=1))
+    assert ((moved > 1) & (moved < 61)).sum() == NEIGHBOURS
+    theta = {n: getattr(before, n).astype(np.float64) for n in ("v", "u", "mix")}
+    fresh, one = float(FRESH), {61: 1.0}
+    target = {1: fresh} | {b: (1 - fresh) / NEIGHBOURS for b in moved.tolist() if 1 < b < 61}
+
+    def objective() -> float:
+        of = theta["v"], theta["u"]
+        v, u = (np.array([unit(row) for row in table]) for table in of)
+        score = v @ v[0] + u @ v[0] + v @ u[0]
+        times = {b: 1.0 if b == 1 else 3.0 for b in target} | one
+        amount = sum(n * np.exp(5 * score[b]) for b, n in times.items())
+        there = sum(y * (5 * score[b] - np.log(amount)) for b, y in target.items())
+        back = 5 * score[1] - np.log(
+            np.exp(5 * score[1]) + np.exp(5 * (v @ v[1] + u @ v[1] + v @ u[1])[61])
+        )
+        return float(there + back)
+
+    step = RATE / np.sqrt(ACCUMULATOR)
+    for i in range(DIM):
+        kept = theta["u"][0, i]
+        theta["u"][0, i] = kept + 1e-5
+        above = objective()
+        theta["u"][0, i] = kept - 1e-5
+        numerical = (above - objective()) / 2e-5
+        theta["u"][0, i] = kept
+        assert (after.u[0, i] - before.u[0, i]) / step == pytest.approx(numerical, abs=0.03)
 
 
 # -- what is touched -----------------------------------------------------------------------------
@@ -184,7 +250,7 @@ def test_attribute_slots_that_are_all_empty_change_nothing() -> None:
     slotted.mix, slotted.attrs = random_rows(20, slots=2).mix, np.full((20, 2), -1, np.int32)
     for rows in (plain, slotted):
         learn(rows, walks, pool)
-        learn_sessions(rows, history, target, pool, **SESSIONS)
+        learn_sessions(rows, history, target, arcs(), pool, **SESSIONS)
     assert same(plain, slotted, "v u acc_v acc_u dirty")
 
 
@@ -213,7 +279,7 @@ def test_every_row_that_moves_is_marked_even_where_its_accumulator_cannot_grow()
 
 def test_only_rows_of_sessions_and_negatives_change() -> None:
     before, after = random_rows(30), random_rows(30)
-    learn_sessions(after, ints([[1, 2], [3, -1]]), ints([4, -1]), uniform([10]), **SESSIONS)
+    learn_sessions(after, ints([[1, 2], [3, -1]]), ints([4, -1]), arcs(), uniform([10]), **SESSIONS)
     untouched = [slot for slot in range(30) if slot not in (1, 2, 4, 10)]
     assert same(before, after, "v u acc_v acc_u", untouched)
     assert np.flatnonzero(after.dirty).tolist() == [1, 2, 4, 10]
@@ -238,8 +304,8 @@ def test_an_item_outside_the_window_can_be_a_negative() -> None:
 def test_a_session_never_has_its_next_item_as_a_negative() -> None:
     rows = {k: random_rows(3) for k in (0, 5)}
     for k, one in rows.items():
-        chosen = SESSIONS | {"negatives": k, "hardest_of": 1}
-        learn_sessions(one, ints([[0]]), ints([1]), uniform([1]), **chosen)
+        chosen = SESSIONS | {"negatives": k}
+        learn_sessions(one, ints([[0]]), ints([1]), arcs(), uniform([1]), **chosen)
     assert same(rows[0], rows[5], "v u acc_v acc_u")
 
 
@@ -261,12 +327,19 @@ def test_two_cliques_are_told_apart() -> None:
 
 
 def test_the_next_item_of_a_session_comes_to_score_above_the_others() -> None:
-    rows, pool = random_rows(20, scale=0.5 / DIM), uniform(list(range(20)))
+    rng, rows, pool = (
+        np.random.default_rng(6),
+        random_rows(20, scale=0.5 / DIM),
+        uniform([*range(20)]),
+    )
     history, target = ints([[2 * i] for i in range(10)]), ints([2 * i + 1 for i in range(10)])
+    # Each item that comes next is at first nearer to the next pair than to its own.
+    rows.v[1::2] = rows.v[(np.arange(0, 20, 2) + 2) % 20] + rng.normal(0, 1e-3, (10, DIM))
     for round_number in range(30):
         chosen = SESSIONS | {"round_number": round_number}
-        learn_sessions(rows, history, target, pool, **chosen)
-    score = rows.v @ rows.u.T
+        learn_sessions(rows, history, target, arcs(), pool, **chosen)
+    v, u = unit_rows(rows.v), unit_rows(rows.u)
+    score = v @ v.T + v @ u.T + u @ v.T
     score[np.diag_indices(20)] = -np.inf
     assert score[::2].argmax(axis=1).tolist() == target.tolist()
     assert score[1::2].argmax(axis=1).tolist() == history[:, 0].tolist()
@@ -281,7 +354,7 @@ def test_vectors_stay_finite_at_any_rate(rate: float) -> None:
         history, target = ints(rng.integers(0, 19, (40, 3))), ints(rng.integers(0, 19, 40))
         pace = Pace.of(rate, 1e-3)
         learn(rows, rng.integers(0, 19, (50, 10)), pool, pace=pace, round_number=round_number)
-        learn_sessions(rows, history, target, pool, **SESSIONS | {"pace": pace})
+        learn_sessions(rows, history, target, arcs(), pool, **SESSIONS | {"pace": pace})
     for name in ("v", "u", "acc_v", "acc_u", "mix"):
         assert np.isfinite(getattr(rows, name)).all()
     assert np.isfinite(hidden(rows, np.arange(20, dtype=np.int32))).all()
@@ -312,7 +385,7 @@ def test_views_of_larger_arrays_are_learned_from_as_their_copies_are() -> None:
     for keep in (lambda view: view, np.ascontiguousarray):
         rows = random_rows(12)
         learn_walks(rows, keep(walks), uniform([*range(12)]), **WALKS)
-        learn_sessions(rows, keep(walks), keep(targets), uniform([*range(12)]), **SESSIONS)
+        learn_sessions(rows, keep(walks), keep(targets), arcs(), uniform([*range(12)]), **SESSIONS)
         learned.append((rows.u, hidden(rows, keep(targets))))
     for view, copy in zip(*learned, strict=True):
         np.testing.assert_array_equal(view, copy)
