@@ -83,7 +83,7 @@ class ModelSettings:
     """Times the transitions of a round are learned from their sessions, after the walks."""
     session_decay: float = 0.5
     """Weight of each older item of a session relative to the one after it."""
-    session_negatives: int = 24
+    session_negatives: int = 16
     """Items of all that each transition of a session is learned against."""
     session_rate: float = 0.8
     """Learning rate of the sessions."""

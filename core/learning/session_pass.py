@@ -48,14 +48,14 @@ from core.learning.walk_pass import draw
 
 SESSIONS = 3
 """First purpose number of this module's random streams, one for each pass."""
-NEIGHBOURS = 16
+NEIGHBOURS = 8
 """Neighbours of an item that are candidates at most; others have their turn another time."""
 FRESH = F32(0.7)
 """The share of what came next in the target, beside neighbours."""
 BLOCK = 4
 """Successive transitions that have the same negatives. All passes of these come before the next
 ones, so that their rows are still in the cache."""
-LEAST = F32(0.005)
+LEAST = F32(0.01)
 """Candidates whose p is so near y do not move."""
 
 

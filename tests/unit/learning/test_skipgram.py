@@ -184,7 +184,8 @@ def test_sessions_move_rows_along_the_gradient_of_the_objective() -> None:
     before, after = with_attributes(), with_attributes()
     learn_sessions(
         after, ints([[0, 1, -1]]), ints([3]), arcs(7, {0: {2: 1.0, 3: 3.0}}),
-        uniform([NEGATIVE] * 12), **SESSIONS | {"passes": 1, "negatives": 3, "pace": PACE, "sharpness": 1.0},
+        uniform([NEGATIVE] * 12),
+        **SESSIONS | {"passes": 1, "negatives": 3, "pace": PACE, "sharpness": 1.0},
     )  # fmt: skip
     check_gradient(before, after, lambda theta, attrs: session_objective(theta, attrs, 12))
 
