@@ -36,7 +36,7 @@ def test_items_of_a_group_come_to_be_near_each_other() -> None:
 
 
 def test_a_new_item_starts_from_its_neighbours() -> None:
-    engine = trained(settings(rate=1e-6))
+    engine = trained(settings(rate=1e-6, session_rate=1e-6))
     engine.model.rows.v[:] = np.random.default_rng(1).standard_normal(engine.model.rows.v.shape)
     engine.model.rows.u[:] = np.random.default_rng(2).standard_normal(engine.model.rows.u.shape)
     step(engine, [("w", "i3", 5000), ("w", "new", 5000), ("w", "i4", 5000)])

@@ -193,7 +193,7 @@ def test_sessions_move_rows_along_the_gradient_of_the_objective() -> None:
 def test_some_of_many_neighbours_are_candidates_and_each_stands_for_as_many() -> None:
     before, after = (random_rows(62, accumulator=ACCUMULATOR) for _ in range(2))
     for rows in (before, after):
-        rows.v[2:], rows.u[2:] = rows.v[2], rows.u[2]  # one score, whichever are chosen
+        rows.v[2:], rows.u[2:] = rows.v[5], rows.u[5]  # one score, whichever are chosen
     many = dict.fromkeys(range(2, 2 + 3 * NEIGHBOURS), 1.0)
     learn_sessions(
         after, ints([[0]]), ints([1]), arcs(62, {0: many}), uniform([61]),
