@@ -250,7 +250,7 @@ class Engine:
         skipgram.learn_sessions(
             self.model.rows, history, target, self.graph.slabs(), pool, seed=m.seed,
             round_number=self.round_number, passes=m.session_passes, decay=m.session_decay,
-            negatives=m.session_negatives, sharpness=m.sharpness, surprise=m.surprise,
+            negatives=m.session_negatives, sharpness=m.sharpness,
             pace=further,
         )  # fmt: skip
         centres = walks[walks[:, 1] >= 0] if walks.shape[1] > 1 else walks[:0]

@@ -57,8 +57,6 @@ class Model:
             mix=np.zeros((0, 1 + extra), np.float32),
             attrs=np.zeros((0, extra), np.int32),
             dirty=np.zeros(0, np.bool_),
-            lately=np.zeros(0, np.float32),
-            usual=np.zeros((0, 2), np.float32),
         )
         self.columns = Columns(
             alive=np.zeros(0, np.bool_),
@@ -106,7 +104,7 @@ class Model:
         uniform = (_mix_array(state) >> np.uint64(11)) / 2.0**53
         r.v[slots] = ((uniform - 0.5) / dim).astype(np.float32)
         r.u[slots] = 0.0
-        for name in (*_SCALED, "lately"):
+        for name in _SCALED:
             getattr(r, name)[slots] = 0.0
         r.mix[slots] = 0.0
         r.attrs[slots] = -1
@@ -179,9 +177,9 @@ class Model:
         self.rows.attrs = np.where(attrs >= 0, new[attrs], -1).astype(np.int32)
 
 
-_SCALED = ("acc_v", "acc_u", "usual")
+_SCALED = ("acc_v", "acc_u")
 """Those of `Rows` that decay."""
-_LEARNED = ("lately", "mix", "v", "u")
+_LEARNED = ("mix", "v", "u")
 _PACKED = (
     "version", "born_round", "born_rank", "updates", "epoch", "cluster", "published", "norms",
     "buckets", "pub_v", "pub_u", "described",

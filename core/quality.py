@@ -46,7 +46,7 @@ AHEAD = 4
 """Candidates whose rows are asked for ahead of their turn."""
 TILE = 32
 """Items whose unit rows stay in the first cache while all queries meet them; a multiple of 4."""
-EAGER = 4
+EAGER = 6
 """Times as many transitions teach where there is much to learn."""
 LOOKED_BACK = 64
 """Clicks of a session, those of one round, that are looked through for its last items."""

@@ -35,8 +35,6 @@ def row_dtype(dim: int, attribute_slots: int, tables: int) -> np.dtype[np.void]:
             ("landmark", "<i8"),  # that of the accumulators, ms (`core.learning.adagrad`)
             ("acc_v", "<f4"),
             ("acc_u", "<f4"),
-            ("lately", "<f4"),  # its errors (`core.learning.skipgram.Rows`)
-            ("usual", "<f4", (2,)),
             ("epoch", "<i4"),  # placement that `cluster` was judged by
             ("cluster", "<i4"),
             ("published", "<i8"),  # version of the last published vector, 0 if none

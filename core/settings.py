@@ -76,16 +76,13 @@ class ModelSettings:
     forgetting: float = 0.5
     """Accumulators lose half of what they have so many times in a `graph.half_life`, so that an old
     model moves as much as a young one. 0: never, and it moves less and less."""
-    surprise: float = 4.0
-    """An item whose next items have come to be others than it was used to loses accumulators in
-    proportion to this, and moves faster until it knows them. 0: none."""
     session_passes: int = 1
     """Times the transitions of a round are learned from their sessions, after the walks."""
     session_decay: float = 0.5
     """Weight of each older item of a session relative to the one after it."""
-    session_negatives: int = 16
+    session_negatives: int = 13
     """Items of all that each transition of a session is learned against."""
-    session_rate: float = 0.8
+    session_rate: float = 0.7
     """Learning rate of the sessions."""
     sharpness: float = 5.0
     """Of sessions, the softmax of this times the score of `next` is learned."""
@@ -144,7 +141,7 @@ class PublishSettings:
 
 @dataclass(frozen=True)
 class QualitySettings:
-    sample: int = 24
+    sample: int = 16
     """Transitions of a round that are ranked before it is learned, for the quality metrics; fewer
     where there are many items. 0: none."""
 

@@ -6,12 +6,6 @@ in a half-life: A(t) = sum over i of g_i^2 2^(-(t - t_i) / half_life). If nothin
 would only become smaller, and an old model would need many times as long to follow its items as a
 young one.
 
-An item that is surprised forgets faster. Its error at a transition, before that is learned, is 1 -
-s(score) of what came next; where the mean of its last errors is above its usual one by more than
-MARGIN, its accumulators lose a part that grows with what is above. Error rates tell drift from
-noise (Gama, Medas, Castillo and Rodrigues, "Learning with drift detection", SBIA 2004), which the
-size of gradients does not: of a row that goes somewhere it is no larger than of one that trembles.
-
 Decay is forward (see `core.graph.graph`): accumulators stand as they would be at the landmark, the
 last whole half-life of the log's time. So within a half-life no row is multiplied down, and at its
 end all are halved, which loses nothing.
@@ -25,12 +19,6 @@ from numpy.typing import NDArray
 
 from core.graph.graph import NEVER
 
-LATELY = np.float32(1 / 16)
-"""Weight of an error in the mean of an item's last ones."""
-MARGIN = np.float32(0.1)
-"""So much above the usual one chance may bring the mean of so few."""
-MOST = np.float32(0.8)
-"""The part of its accumulators that an item loses by a transition at most."""
 TINY = np.float32(2.0**-100)
 """What decays to less than it becomes 0: numbers below float32's normal ones would be rounded, and
 halved twice they may differ from what they are if quartered at once."""

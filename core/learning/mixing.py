@@ -23,8 +23,6 @@ class Tables(NamedTuple):
     mix: NDArray[np.float32]
     attrs: NDArray[np.int32]
     dirty: NDArray[np.uint8]
-    lately: NDArray[np.float32]
-    usual: NDArray[np.float32]
     slots: int
     """Attributes that an item has at most."""
     wide: tuple[int, ...]

@@ -38,11 +38,10 @@ from core.kernels.lanes import (
     store8,
     store16,
     sub,
-    total,
     totals8,
 )
-from core.learning.adagrad import LATELY, MARGIN, MOST, Pace
-from core.learning.dense import F32, add_scaled, clear, inner, sigmoid16
+from core.learning.adagrad import Pace
+from core.learning.dense import F32, add_scaled, clear, inner
 from core.learning.mixing import backpropagate, hidden_vector, mark, move
 from core.learning.walk_pass import draw
 
@@ -71,32 +70,6 @@ class Rules(NamedTuple):
     """Negatives of a transition."""
     sharpness: np.float32
     pace: Pace
-    surprise: np.float32
-
-
-@INLINED
-def _error(a, b, rows, s):  # type: ignore[no-untyped-def]
-    """1 - s(h_a . u_b), s being the sigmoid: how far b is from what walks want of it beside a."""
-    hidden_vector(rows, a, s.own_share, 0, s.own, 0)
-    score = inner(s.own, 0, rows.u, np.int64(b) * 16 * len(rows.wide), rows.wide)
-    return F32(1) - total(sigmoid16(fill16(score))) / F32(16)
-
-
-@INLINED
-def _notice(rows, slot, error, rules):  # type: ignore[no-untyped-def]
-    """Take the error of an item at a transition in; what is surprised forgets."""
-    x = np.int64(slot) * 2
-    lately, gain = rows.lately[slot], rules.pace.gain
-    lately += LATELY * (error - lately)
-    rows.lately[slot] = lately
-    if rows.usual[x + 1] > F32(0):
-        excess = lately - rows.usual[x] / rows.usual[x + 1] - MARGIN
-        if excess > F32(0):
-            kept = F32(1) - min(rules.surprise * excess, MOST)
-            rows.acc_v[slot] *= kept
-            rows.acc_u[slot] *= kept
-    rows.usual[x] += gain * error
-    rows.usual[x + 1] += gain
 
 
 @INLINED
@@ -268,7 +241,6 @@ def learn(history, target, graph, pool, rows, rules, scratch, sources=SOURCES): 
     amount, length = history.shape
     history, target, graph = pointer(history), pointer(target), pointers(graph)
     pool, rows, s = pointers(pool), pointers(rows), pointers(scratch)
-    error = error_of_goal = F32(0)
     after_draws = GOLDEN * np.uint64(rules.k)
     for first in range(0, amount, BLOCK):
         for turn in range(rules.passes):
@@ -282,8 +254,6 @@ def learn(history, target, graph, pool, rows, rules, scratch, sources=SOURCES): 
                 if goal < 0 or last < 0:
                     continue
                 state = stream(rules.seed, rules.round_number, SESSIONS + turn, t) + after_draws
-                if turn == 0:
-                    error, error_of_goal = _error(last, goal, rows, s), _error(goal, last, rows, s)
                 have = 1
                 while have < length and history[t * length + have] >= 0:
                     have += 1
@@ -314,7 +284,3 @@ def learn(history, target, graph, pool, rows, rules, scratch, sources=SOURCES): 
                     state += GOLDEN
                     n = _with_others(goal, n, sum_of, FRESH, state, rules.k, graph, pool, rows, s)
                     _fit(goal, n, rows, rules, s)
-                if turn == 0:
-                    if last != goal:
-                        _notice(rows, last, error, rules)
-                    _notice(rows, goal, error_of_goal, rules)

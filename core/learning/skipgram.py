@@ -44,9 +44,7 @@ class Rows:
     v, u float32 [n, d] are item and context vectors, d a multiple of 16; acc_v, acc_u float32 [n]
     their accumulators, on the scale of a landmark; mix float32 [n, 1 + S] the attribute weights a
     (before softmax), attrs int32 [n, S] the slots of an item's attributes, -1 where it has fewer;
-    dirty bool [n] marks rows changed since the last commit; lately float32 [n] is the mean of an
-    item's last errors, usual float32 [n, 2] the decayed sum of all, and how many (scaled like the
-    accumulators). All are contiguous.
+    dirty bool [n] marks rows changed since the last commit. All are contiguous.
     """
 
     v: NDArray[np.float32]
@@ -56,8 +54,6 @@ class Rows:
     mix: NDArray[np.float32]
     attrs: NDArray[np.int32]
     dirty: NDArray[np.bool_]
-    lately: NDArray[np.float32]
-    usual: NDArray[np.float32]
 
     def __post_init__(self) -> None:
         if self.v.shape[1] % 16:
@@ -69,7 +65,7 @@ class Rows:
         """What kernels take."""
         return Tables(
             self.v, self.u, self.acc_v, self.acc_u, self.mix, self.attrs, self.dirty.view(np.uint8),
-            self.lately, self.usual, self.attrs.shape[1], (0,) * (self.v.shape[1] // 16),
+            self.attrs.shape[1], (0,) * (self.v.shape[1] // 16),
         )  # fmt: skip
 
 
@@ -118,18 +114,16 @@ def learn_walks(
 def learn_sessions(
     rows: Rows, history: NDArray[np.int32], target: NDArray[np.int32], graph: Slabs, pool: Pool, *,
     seed: int, round_number: int, passes: int, decay: float, negatives: int, sharpness: float,
-    pace: Pace, surprise: float,
+    pace: Pace,
 ) -> None:  # fmt: skip
     """Bring the next item of each session to score best after the last one, and back
     (`core.learning.session_pass`).
 
     history int32 [n, length] of slots, newest first, -1 past the end; target int32 [n], -1 for
-    none. `pool` is not empty. Of its accumulators an item that is surprised loses `surprise` times
-    what its error is above the usual.
+    none. `pool` is not empty.
     """
     rules = session_pass.Rules(
         seed, round_number, passes, np.float32(decay), negatives, np.float32(sharpness), pace,
-        np.float32(surprise),
     )  # fmt: skip
     own = scratch.for_sessions(
         history.shape[1], session_pass.NEIGHBOURS, negatives, rows.v.shape[1], rows.attrs.shape[1]

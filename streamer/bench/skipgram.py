@@ -100,8 +100,6 @@ class Trainer:
             mix=np.zeros((most, 1 + s.attribute_slots), np.float32),
             attrs=attrs,
             dirty=np.zeros(most, np.bool_),
-            lately=np.zeros(most, np.float32),
-            usual=np.zeros((most, 2), np.float32),
         )
 
     def learn(self, rows: Rows, walks: NDArray[np.int32], epoch: int, threads: int = 1) -> None:

@@ -206,7 +206,7 @@ def batch(engine: Engine, past: Past) -> Vectors:
         skipgram.learn_sessions(
             model.rows, slot[history], slot[target], engine.graph.slabs(), pool, seed=m.seed,
             round_number=passes, passes=m.session_passes, decay=m.session_decay,
-            negatives=m.session_negatives, sharpness=m.sharpness, surprise=0.0,
+            negatives=m.session_negatives, sharpness=m.sharpness,
             pace=Pace.of(m.session_rate, m.initial_accumulator)._replace(rate=pace.rate),
         )  # fmt: skip
     v, u = skipgram.hidden(model.rows, items), model.rows.u[items]

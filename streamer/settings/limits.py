@@ -48,7 +48,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "model.rate": _POSITIVE,
     "model.initial_accumulator": _POSITIVE,
     "model.forgetting": (0, 1000),
-    "model.surprise": _FROM_0,
     "model.session_passes": _FROM_0,
     "model.session_decay": (_POSITIVE[0], 1),
     "model.session_negatives": _FROM_1,

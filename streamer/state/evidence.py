@@ -23,7 +23,7 @@ more under a number that was there already is what counts: the first was torn.
 
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -44,12 +44,18 @@ ID_BYTES = 400_000
 a record stays below 1 MB, which is all that brokers and clients take by default."""
 
 _encode = msgspec.msgpack.Encoder().encode
+_T = TypeVar("_T")
 
 
-class _Packed(msgspec.Struct, array_like=True):
+class _Heading(msgspec.Struct, array_like=True):
+    """The first fields of a record: what is in the others is not decoded."""
+
     commit: int
     before: int
     rounds: list[tuple[int, int, list[str], list[str], list[int], list[int]]]
+
+
+class _Packed(_Heading, array_like=True):
     items: list[str]
     users: list[str]
     partitions: tuple[int, int, bytes]
@@ -171,16 +177,33 @@ def unpack(value: bytes) -> tuple[int, int, list[Evidence]]:
 
     WalkstreamError if it is no record of this version.
     """
+    packed = _read(value, _Packed)
+    try:
+        return packed.commit, packed.before, list(_rounds(packed))
+    except (ValueError, IndexError) as error:
+        raise _no_evidence(value, error) from None
+
+
+def heading(value: bytes) -> tuple[int, int]:
+    """The commit of a record, and how many clicks it has. WalkstreamError as `unpack`."""
+    told = _read(value, _Heading)
+    return told.commit, sum(one[1] for one in told.rounds)
+
+
+def _read(value: bytes, kind: type[_T]) -> _T:
     if value[:1] != bytes([VERSION]):
         raise WalkstreamError(
             f"evidence of version {value[:1].hex() or 'none'}, where {VERSION:02x} is expected: an "
             "older walkstream cannot read what a newer one wrote"
         )
     try:
-        packed = msgspec.msgpack.decode(zlib.decompress(value[1:]), type=_Packed)
-        return packed.commit, packed.before, list(_rounds(packed))
-    except (zlib.error, msgspec.MsgspecError, ValueError, IndexError) as error:
-        raise WalkstreamError(f"no evidence, but {len(value)} other bytes: {error}") from None
+        return msgspec.msgpack.decode(zlib.decompress(value[1:]), type=kind)
+    except (zlib.error, msgspec.MsgspecError) as error:
+        raise _no_evidence(value, error) from None
+
+
+def _no_evidence(value: bytes, why: Exception) -> WalkstreamError:
+    return WalkstreamError(f"no evidence, but {len(value)} other bytes: {why}")
 
 
 def _rounds(packed: _Packed) -> Iterator[Evidence]:

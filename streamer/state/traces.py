@@ -40,8 +40,7 @@ class Traces:
         """What the folder gets with these records of `transitions`, and what it loses."""
         out: list[Entry] = []
         for record in packed:
-            commit, _, rounds = evidence.unpack(record)
-            clicks = sum(len(one.clicks) for one in rounds)
+            commit, clicks = evidence.heading(record)
             key = PREFIX + commit.to_bytes(8, "big") + self._number(commit).to_bytes(4, "big")
             out.append((key, clicks.to_bytes(4, "big") + record))
             self._kept.append((key, clicks))

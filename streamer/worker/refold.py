@@ -161,10 +161,10 @@ def traces(
     while end > first and clicks < room:
         begin, size = max(first, end - size), 2 * size
         found = list(_records(config, begin, end, beat))
-        told = [evidence.unpack(record) for record in found]
-        new = [kept.last < commit <= wanted for commit, _, _ in told]
+        told = [evidence.heading(record) for record in found]
+        new = [kept.last < commit <= wanted for commit, _ in told]
         lacking.append([record for record, is_new in zip(found, new, strict=True) if is_new])
-        clicks += sum(len(one.clicks) for _, _, rounds in told for one in rounds)
+        clicks += sum(amount for _, amount in told)
         if not all(new) and told and told[0][0] <= kept.last:
             break
         end = begin

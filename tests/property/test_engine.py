@@ -128,7 +128,6 @@ models = st.fixed_dictionaries(
         "attribute_slots": st.sampled_from([0, 2]),
         "alpha": st.sampled_from([0.0, 0.5]),
         "forgetting": st.sampled_from([0.0, 1.0, 8.0]),
-        "surprise": st.sampled_from([0.0, 30.0]),
         "max_events": st.sampled_from([4, 500]),
     }
 )

@@ -123,7 +123,7 @@ def test_what_moved_furthest_leaves_first_and_the_rest_as_there_is_room() -> Non
     assert changes is not None
     assert {key.decode() for key in changes.keys} == wanted
     assert changes.waiting == len(drifts.waiting) > 0
-    assert bounded.has_work(START)
+    assert bounded.has_work(2 * START)
     left = [key for _ in range(4) for key in step(bounded, []).keys]
     assert len(left) == changes.waiting
     assert not bounded.has_work(2 * START)

@@ -177,8 +177,8 @@ def test_samples_are_as_large_as_settings_and_items_allow_and_differ_between_rou
 def test_what_teaches_besides_is_of_each_session_once() -> None:
     settings = chosen(size=32)
     every = samples(np.arange(1000), 5_000, settings, 1)
-    assert [len(part) for part in every] == [32] * 4
-    assert len(np.unique(np.concatenate(every))) == 4 * 32
+    assert [len(part) for part in every] == [32] * 6
+    assert len(np.unique(np.concatenate(every))) == 6 * 32
     session = np.repeat([0, *range(1, 61)], [500] + [4] * 60)
     first, *further = samples(session, 5_000, settings, 1)
     assert len(first) == 32

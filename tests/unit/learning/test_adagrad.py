@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from core.graph.graph import NEVER, Graph
 from core.graph.slabs import Slabs
-from core.learning.adagrad import LATELY, MARGIN, MOST, Pace, decayed, landmark_of
+from core.learning.adagrad import Pace, decayed, landmark_of
 from core.learning.negatives import pool
 from core.learning.skipgram import Rows, learn_sessions, learn_walks
 from core.model import Model
@@ -61,7 +61,6 @@ def learn(rows: Rows, pace: Pace) -> None:
         passes=1,
         decay=0.5,
         pace=pace,
-        surprise=0.0,
         negatives=1,
         sharpness=5.0,
         **none,
@@ -96,52 +95,6 @@ def test_an_accumulator_is_the_sum_of_squares_by_their_age(forgetting: float) ->
             far = RATE * np.sqrt(new / (INITIAL + sums))
             assert moved[:2] == pytest.approx(far[:2], rel=2e-3)
             assert (moved[2:] < 1.5 * far[2:] + 1e-9).all()
-
-
-@pytest.mark.parametrize("surprise", [0.0, 0.5, 3.0])
-def test_an_item_that_is_surprised_loses_accumulators(surprise: float) -> None:
-    """Item 0 goes to 1, that it knows, and from transition 60 on to 2, that it does not."""
-    m = model(0.25)
-    rows, half_life = m.rows, m.settings.accumulator_half_life
-    rows.v[0], rows.u[0], rows.u[1], rows.u[2] = 0.5, 0.25, 0.5, -0.5
-    rows.v[1], rows.v[2] = 0.5, -0.5
-    rows.acc_v[:3] = rows.acc_u[:3] = 1e6
-    m.age(10_000)
-    begin = m.landmark
-    errors = {
-        (item, goal): 1.0 / (1.0 + np.exp(16 * at * u))
-        for goal, v, u in ((1, 0.5, 0.5), (2, -0.5, -0.5))
-        for item, at, u in ((0, 0.5, u), (goal, v, 0.25))
-    }  # vectors stand still, as steps are so small
-    lately, total, count, kept = np.zeros(3), np.zeros(3), np.zeros(3), np.ones(3)
-    lost, before = 0, 0
-    items = pool(np.array([9], np.int32), np.ones(1, np.float32), 0.0)
-    for n in range(68):
-        time, goal = 10_000 + 130 * n, 1 if n < 60 else 2
-        decay = 2.0 ** ((before - time) / half_life) if before else 1.0
-        total, count, before = total * decay, count * decay, time
-        for item in (0, goal):
-            error = errors[item, goal]
-            lately[item] += float(LATELY) * (error - lately[item])
-            if count[item] > 0:
-                excess = lately[item] - total[item] / count[item] - float(MARGIN)
-                kept[item] *= 1 - min(max(surprise * excess, 0.0), float(MOST))
-                lost += excess > 0
-            total[item] += error
-            count[item] += 1
-        pace = m.pace(time, RATE)._replace(step=np.float32(1e-9))
-        learn_sessions(
-            rows, np.array([[0]], np.int32), np.array([goal], np.int32), arcs(), items,
-            seed=1, round_number=n, passes=2, decay=0.5, negatives=1, sharpness=5.0, pace=pace,
-            surprise=surprise,
-        )  # fmt: skip
-    assert 3 < lost < 10
-    assert rows.lately[:3] == pytest.approx(lately, rel=1e-4)
-    assert rows.usual[:3] / pace.gain == pytest.approx(np.stack([total, count], axis=1), rel=1e-4)
-    # What the gradients of these add is little beside it.
-    aged = 1e6 * 2.0 ** ((begin - time) / half_life) * kept
-    for acc in (rows.acc_v, rows.acc_u):
-        assert acc[:3] / pace.gain == pytest.approx(aged, rel=0.01)
 
 
 def test_a_row_that_waited_through_many_landmarks_is_the_same_as_one_that_took_each() -> None:

@@ -21,7 +21,7 @@ WALKS: dict[str, Any] = {
 }  # fmt: skip
 SESSIONS: dict[str, Any] = {
     "seed": 1, "round_number": 1, "passes": 2, "decay": 0.5, "negatives": 5, "sharpness": 5.0,
-    "pace": Pace.of(0.1, 1e-3), "surprise": 3.0,
+    "pace": Pace.of(0.1, 1e-3),
 }  # fmt: skip
 
 
@@ -39,8 +39,6 @@ def random_rows(n: int, slots: int = 0, scale: float = 0.5, accumulator: float =
         mix=table_of(1 + slots),
         attrs=np.full((n, slots), -1, np.int32),
         dirty=np.zeros(n, np.bool_),
-        lately=np.zeros(n, np.float32),
-        usual=np.zeros((n, 2), np.float32),
     )
 
 
