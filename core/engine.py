@@ -234,7 +234,7 @@ class Engine:
     def _learn(
         self, walks: NDArray[np.int32], history: NDArray[np.int32], target: NDArray[np.int32]
     ) -> None:
-        """Skip-gram on the walks, then on the transitions of the round."""
+        """Skip-gram on the walks, then the transitions of the round."""
         m, c = self.settings.model, self.model.columns
         if len(self.items) == 0:
             return

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from core.graph.graph import NEVER
 from core.ids.hashing import mix
-from core.learning.adagrad import Pace, decayed, landmark_of
+from core.learning.adagrad import Pace, decayed, landmark_of, rescaled
 from core.learning.skipgram import Rows
 from core.placing.clusters import NONE
 from core.rows import FORMAT, row_dtype
@@ -48,6 +48,8 @@ class Model:
         self.settings = settings
         self.landmark = NEVER
         """That of all that decays in `rows`, ms."""
+        self.time = NEVER
+        """The latest that it was told of, ms."""
         self.dtype = row_dtype(dim, extra, tables)
         self.rows = Rows(
             v=np.zeros((0, dim), np.float32),
@@ -118,6 +120,7 @@ class Model:
     def age(self, time: int) -> None:
         """Put all that decays on the scale of the landmark of this time, ms."""
         r, half_life = self.rows, self.settings.accumulator_half_life
+        self.time = max(self.time, time)
         landmark = landmark_of(time, half_life)
         if landmark <= self.landmark:
             return
@@ -149,6 +152,7 @@ class Model:
         out["format"] = FORMAT
         out["last_seen"] = last_seen[slots]
         out["landmark"] = self.landmark
+        out["half_life"] = self.settings.accumulator_half_life
         for name in (*_SCALED, *_LEARNED):
             out[name] = getattr(r, name)[slots]
         for name in _PACKED:
@@ -159,8 +163,9 @@ class Model:
         """Take packed rows into `slots`."""
         r, c, half_life = self.rows, self.columns, self.settings.accumulator_half_life
         for name in _SCALED:
-            landmark = rows["landmark"].reshape(-1, *[1] * (rows[name].ndim - 1))
-            getattr(r, name)[slots] = decayed(rows[name], landmark, self.landmark, half_life)
+            getattr(r, name)[slots] = rescaled(
+                rows[name], rows["landmark"], rows["half_life"], self.landmark, half_life, self.time
+            )
         for name in _LEARNED:
             getattr(r, name)[slots] = rows[name]
         for name in _PACKED:

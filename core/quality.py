@@ -37,7 +37,7 @@ arc a -> b."""
 DEPTH = 20
 """A target that ranks among the first so many is a hit."""
 SCORES = 800_000
-"""Scores (transitions times items) that are computed in a round at most; they bound its time."""
+"""Transitions times items of a sample at most; they bound its time."""
 CANDIDATES = 10_000
 """Where there are more items, so many of them, drawn anew in each round, stand for all: a rank is
 among these, and hits are more than among all (Krichene and Rendle, "On sampled metrics for item
@@ -71,8 +71,8 @@ def measure(
     and let `fusion` learn from them.
 
     A fused ranker that is eager learns from more. Of very many items a sample is ranked. A
-    transition from an item that is not known is none: it
-    has no vector to ask by. One to such an item is a miss.
+    transition from an item that is not known is none: it has no vector to ask by. One to such an
+    item is a miss.
     """
     made = transitions(clicks, catalogue.sessions, catalogue.vocabulary, settings.session)
     first, *further = samples(made.session, len(catalogue.items), settings, round_number)

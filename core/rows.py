@@ -33,6 +33,7 @@ def row_dtype(dim: int, attribute_slots: int, tables: int) -> np.dtype[np.void]:
             ("last_seen", "<i8"),  # decay time of its last click when it was written, ms
             ("described", "<u8"),  # hash of the attributes that it had, 0 for none
             ("landmark", "<i8"),  # that of the accumulators, ms (`core.learning.adagrad`)
+            ("half_life", "<i8"),  # theirs, ms
             ("acc_v", "<f4"),
             ("acc_u", "<f4"),
             ("epoch", "<i4"),  # placement that `cluster` was judged by

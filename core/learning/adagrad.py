@@ -8,7 +8,7 @@ young one.
 
 Decay is forward (see `core.graph.graph`): accumulators stand as they would be at the landmark, the
 last whole half-life of the log's time. So within a half-life no row is multiplied down, and at its
-end all are halved, which loses nothing.
+end all are halved, which loses nothing but what is next to nothing (TINY).
 """
 
 import math
@@ -43,6 +43,23 @@ class Pace(NamedTuple):
             np.float32(rate), np.float32(rate * math.sqrt(gain)), np.float32(gain),
             np.float32(initial * gain),
         )  # fmt: skip
+
+
+def rescaled(
+    stored: NDArray[np.float32], landmark: NDArray[np.int64], written: NDArray[np.int64], to: int,
+    half_life: int, time: int,
+) -> NDArray[np.float32]:  # fmt: skip
+    """As `decayed`, of rows that were written under the half-lives `written` int64 [n], ms: up to
+    now, `time`, they went by those."""
+    out = decayed(stored, landmark, to, half_life)
+    other = (written != half_life) & (landmark != NEVER)
+    if not other.any() or time == NEVER:
+        return out
+    since = np.maximum(time - landmark[other], 0) / np.maximum(written[other], 1)
+    now = stored[other] * np.exp2(-np.where(written[other] > 0, since, 0.0))
+    out = out.copy()
+    out[other] = now * (2.0 ** ((time - to) / half_life) if half_life else 1.0)
+    return out
 
 
 def landmark_of(time: int, half_life: int) -> int:

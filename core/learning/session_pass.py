@@ -2,14 +2,17 @@
 
 Objective. What ranks b after a is E(b) = V^a.V^b + V^a.U^b + U^a.V^b of unit rows (`core.quality`),
 V being hidden vectors. So that is what is learned: the cross entropy of targets y and the softmax p
-of `sharpness` E, with gradients through the norms. A transition is learned twice: from its last
-item, y being the next one; and from the next one, y being the items of the session, by decay.
+of `sharpness` E, with gradients through the norms. A transition is learned three times: from its
+last item and from one of those before, y being the next one; and from the next one, y being the
+items of the session, by decay.
 
-Neighbours. Of its target an item gives FRESH to this, and the rest to its neighbours in the graph,
-by the weights of their arcs: what is known stays known, and the items that walks bring as near as a
-neighbour, though they are two steps away, come to stand behind it.
+Neighbours. Of its target an item gives FRESH to this, an older one less of it by decay, and the
+rest to its neighbours in the graph, by the weights of their arcs: what is known stays known, and
+the items that walks bring as near as a neighbour, though they are two steps away, come to stand
+behind it.
 
 Candidates. The softmax is over the target, up to NEIGHBOURS successive neighbours and k negatives,
+drawn uniformly,
 and the score of each has the log of how many it stands for added (Bengio and Senecal, "Adaptive
 importance sampling to accelerate training of a neural probabilistic language model", IEEE Trans.
 Neural Networks 19, 2008). The scale of E is bounded, hence `sharpness`.
@@ -43,7 +46,6 @@ from core.kernels.lanes import (
 from core.learning.adagrad import Pace
 from core.learning.dense import F32, add_scaled, clear, inner
 from core.learning.mixing import backpropagate, hidden_vector, mark, move
-from core.learning.walk_pass import draw
 
 SESSIONS = 3
 """First purpose number of this module's random streams, one for each pass."""
@@ -246,7 +248,7 @@ def learn(history, target, graph, pool, rows, rules, scratch, sources=SOURCES): 
         for turn in range(rules.passes):
             state = stream(rules.seed, rules.round_number, SESSIONS + turn, first)
             for j in range(rules.k):
-                s.drawn[j] = draw(state, pool)
+                s.drawn[j] = pool.items[_below(state, pool.n)]
                 state += GOLDEN
                 _ask_for(rows, s.drawn[j])
             for t in range(first, min(first + BLOCK, amount)):

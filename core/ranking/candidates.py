@@ -1,7 +1,8 @@
 """The candidates of questions, and what the experts that count say of each.
 
 All is read from the last items of a session outwards: their newest visits, what lies around those
-in their sessions, and rows of the graph. So the work follows from these, not from the catalogue.
+in their sessions, and rows of the graph. So the work follows from these; of the catalogue there is
+no more than a number a slot to clear.
 Kernels work on pointers (see `core.kernels.lanes`).
 """
 
@@ -17,6 +18,7 @@ from core.ranking.experts import (
     COUNTED,
     LATER,
     NEARER,
+    NOTHING,
     STEPS,
     VISITS,
     Candidates,
@@ -181,7 +183,7 @@ def _arcs(a, column, weight, arcs, found):  # type: ignore[no-untyped-def]
     total = F32(0.0)
     for arc in range(begin, end):
         total += arcs.wgt[arc]
-    if total > F32(0.0):
+    if total > NOTHING:
         scale = weight / total
         for arc in range(begin, end):
             if found.alive[arcs.nbr[arc]] != 0:
@@ -195,9 +197,10 @@ def _two_arcs(a, arcs, found, heap):  # type: ignore[no-untyped-def]
     total = F32(0.0)
     for arc in range(begin, begin + arcs.degree[a]):
         total += arcs.wgt[arc]
-    for k in range(_best(arcs.wgt, begin, np.int64(arcs.degree[a]), ARCS, heap)):
-        arc = begin + heap[k]
-        _arcs(arcs.nbr[arc], _TWO, arcs.wgt[arc] / total, arcs, found)
+    if total > NOTHING:
+        for k in range(_best(arcs.wgt, begin, np.int64(arcs.degree[a]), ARCS, heap)):
+            arc = begin + heap[k]
+            _arcs(arcs.nbr[arc], _TWO, arcs.wgt[arc] / total, arcs, found)
 
 
 @INLINED

@@ -31,6 +31,9 @@ HALF = np.float32(0.5)
 """What a further item of the session counts for in its vector."""
 SHARP = np.float32(4.0)
 """The vectors' scores are multiplied by this, and by twice as much, in a softmax."""
+NOTHING = np.float32(1e-30)
+"""What adds up to less has decayed to nothing: shares of it would be no numbers."""
+
 COUNTED = (
     "next", "beside", "after", "arcs", "two arcs",
     "session beside", "session after", "session after, plain", "session arcs", "again",
@@ -120,7 +123,7 @@ def _fill(counted, heat, smooth, out, sources=SOURCES):  # type: ignore[no-untyp
                 totals[_H + k] += x * weight[i]
         for column in range(_E):
             total, at = totals[column], column * n + begin
-            scale = np.float32(1.0) / total if total > np.float32(0.0) else np.float32(0.0)
+            scale = np.float32(1.0) / total if total > NOTHING else np.float32(0.0)
             for i in range(at, at + size):
                 share[i] *= scale
             if column < _V or column >= _H:

@@ -187,6 +187,8 @@ def _learn(begin, size, n, goal, there, found, head, trials, logs, score, source
     for i in range(size):
         score[i] *= found.weight[begin + i]
     loss = min(loss + np.log(np.float64(total)), LOST)
+    if not np.isfinite(loss):
+        return
     losses[0] += LATELY * (loss - losses[0])
     sooner = min(1.0 + SOONER * max(losses[0] - losses[1] - MARGIN, 0.0), SOONEST)
     losses[1] += max(USUALLY, 1.0 / (1.0 + trials)) * (loss - losses[1])
@@ -239,8 +241,9 @@ def _ranks(table, target, pi, weights, squares, losses, used, trials, out, sourc
             there = _score(begin, size, n, found, head.pi, head.weights, logs, score)
             before = 0
             for i in range(size):
-                tied = score[i] == score[goal] and slot[begin + i] < target[q]
-                before += score[i] > score[goal] or tied
+                # A score that is no number comes last, so that hit rates show it.
+                tied = score[i] == score[goal] and slot[begin + i] >= target[q]
+                before += not (score[i] < score[goal] or tied)
             out[h, q] = before
             if learns:
                 _learn(begin, size, n, goal, there, found, head, trials, logs, score)

@@ -50,7 +50,7 @@ class Visits:
         self.head = np.zeros(0, np.int64)
         self.heat = np.zeros((len(HEATS), 0), np.int32)
         self.likeness = np.zeros(self.room, np.float32)
-        """Zeros, for `core.ranking.experts`."""
+        """Zeros, for `core.ranking.candidates`."""
 
     def reserve(self, slots: int) -> None:
         """Make room for the newest visit of each slot."""

@@ -105,7 +105,7 @@ class Drift:
         typer.Option(
             metavar="N,...",
             help="With --drift, after so many clicks each. Default: 50k,200k,1M,2M, which takes a "
-            "quarter of an hour; 20k,100k takes a minute.",
+            "quarter of an hour; 25k,100k takes a minute.",
         ),
     ] = None
 

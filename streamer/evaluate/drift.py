@@ -21,7 +21,7 @@ from core.settings import Settings
 from streamer import kernels, outputs
 from streamer.errors import ConfigError
 from streamer.evaluate import drift_picture, drift_report, picture
-from streamer.evaluate.drift_log import START_MS, Groups, Stretch, interval
+from streamer.evaluate.drift_log import PAUSE, START_MS, Groups, Stretch, interval
 from streamer.evaluate.drift_report import Aged, Report
 from streamer.evaluate.knn import SessionNeighbours
 from streamer.evaluate.past import Past
@@ -29,6 +29,7 @@ from streamer.evaluate.rankers import Asked, Counts, Model, Ranker, Ranks, popul
 from streamer.evaluate.scores import Point
 from streamer.evaluate.stability import Stability
 from streamer.files.replay import ALL
+from streamer.inspect.plot import PALETTE
 from streamer.progress import Display
 from streamer.settings.sections import Config
 from streamer.wording import amounts
@@ -74,6 +75,7 @@ def ages_of(text: str | None) -> tuple[int, ...]:
 
 def run(config: Config, options: Options) -> None:
     """Measure, print, and draw. ConfigError for a picture that cannot be drawn."""
+    _check(config, options.ages)
     if options.plot is not None:
         picture.check(options.plot, options.force)
     settings, size = config.engine_settings, config.round.max_events
@@ -90,6 +92,26 @@ def run(config: Config, options: Options) -> None:
     if options.plot is not None:
         outputs.write("--plot", options.plot, drift_picture.draw(report), options.force)
         print(f"wrote {options.plot}", file=sys.stderr)
+
+
+def _check(config: Config, ages: tuple[int, ...]) -> None:
+    """ConfigError if there is too little of something to measure."""
+    size = config.round.max_events
+    if size * 10 > AFTER:
+        raise ConfigError(f"--drift: round.max_events {size:,} is more than {AFTER // 10:,}")
+    if ages[0] < (fewest := (PUBLISHES + 1) * size):
+        raise ConfigError(
+            f"--ages: {ages[0]:,} clicks are too few: stability is measured over {PUBLISHES} "
+            f"rounds of {size:,}, so {fewest:,} are the least"
+        )
+    if len(ages) > len(PALETTE):
+        raise ConfigError(f"--ages: {len(ages)} are too many for a picture, {len(PALETTE)} at most")
+    pause, gap = PAUSE * interval(config.graph.half_life), int(config.session.gap)
+    if pause > gap / 4:
+        raise ConfigError(
+            f"--drift: by graph.half_life the clicks of a session are {pause / 1000:,.0f} s apart, "
+            "which is too near session.gap"
+        )
 
 
 def measure(

@@ -81,6 +81,7 @@ class Index:
         if space is None:
             raise WalkstreamError(f"{store.path}: nothing was learned yet, so there is no vector")
         self.store, self.dim = store, space.dim
+        _ = store.dtype  # Refused, if it is of another version
         hashing = LshSettings(
             space.lsh_family,  # type: ignore[arg-type]
             space.lsh_tables,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _ANY = sys.float_info.max
 _POSITIVE = (math.nextafter(0.0, 1.0), _ANY)
+_RATE = (_POSITIVE[0], 1000)
 _FROM_0, _FROM_1 = (0.0, _ANY), (1.0, _ANY)
 _RANGES: dict[str, tuple[float, float]] = {
     "topics.partitions": _FROM_1,
@@ -45,14 +46,14 @@ _RANGES: dict[str, tuple[float, float]] = {
     "model.block": (1, 32),
     "model.hardest_of": _FROM_1,
     "model.alpha": _FROM_0,
-    "model.rate": _POSITIVE,
-    "model.initial_accumulator": _POSITIVE,
+    "model.rate": _RATE,
+    "model.initial_accumulator": (1e-30, 1e30),
     "model.forgetting": (0, 1000),
     "model.session_passes": _FROM_0,
     "model.session_decay": (_POSITIVE[0], 1),
     "model.session_negatives": _FROM_1,
-    "model.session_rate": _POSITIVE,
-    "model.sharpness": _POSITIVE,
+    "model.session_rate": _RATE,
+    "model.sharpness": (_POSITIVE[0], 1000),
     "model.attribute_slots": _FROM_0,
     "model.seed": (0, 2**63 - 1),
     "clusters.count": _FROM_1,

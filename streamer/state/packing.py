@@ -65,7 +65,8 @@ def pack_fusion(fusion: Fusion, settings: Settings) -> bytes:
 
 
 def unpack_fusion(value: bytes) -> tuple[Fusion, Settings]:
-    """The ranker, a new one if it was of other experts, and what visits follow from."""
+    """The ranker, a new one if it was of other experts or is no numbers, and what visits follow
+    from."""
     p = msgspec.msgpack.decode(value, type=_Fusion)
     settings = Settings(
         session=SessionSettings(gap=Duration(p.gap), visits=p.visits),
@@ -77,7 +78,9 @@ def unpack_fusion(value: bytes) -> tuple[Fusion, Settings]:
         np.frombuffer(column, "<f8").reshape(len(HEADS), -1).copy()
         for column in (p.shares, p.weights, p.squares, p.losses)
     )
-    return Fusion(shares, weights, squares, losses, p.trials), settings
+    learned = Fusion(shares, weights, squares, losses, p.trials)
+    sound = all(np.isfinite(column).all() for column in (shares, weights, squares, losses))
+    return learned if sound else Fusion.new(), settings
 
 
 def pack_node(node: Node) -> bytes:

@@ -47,6 +47,7 @@ def test_a_model_packs_what_it_unpacked_bit_for_bit() -> None:
     )
     rows = random_rows(5)
     rows["last_seen"], rows["landmark"] = 8000, 0
+    rows["half_life"] = model.settings.accumulator_half_life
     model.reserve(9)
     model.age(8000)
     slots = np.array([4, 0, 8, 2, 5], np.int32)

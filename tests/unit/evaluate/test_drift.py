@@ -129,6 +129,10 @@ def walkstream(*args: str) -> subprocess.CompletedProcess[str]:
         ([], "name the files to evaluate, or --drift"),
         (["--ages", "5k", "clicks.csv"], "--ages is for --drift"),
         (["--drift", "--ages", "soon"], "'soon' is no number of clicks"),
+        (["--drift", "--ages", "2k,50k"], "--ages: 2,000 clicks are too few"),
+        (["--drift", "--set", "round.max_events=20000"], "is more than 6,000"),
+        (["--drift", "--set", "graph.half_life=200d"], "too near session.gap"),
+        (["--drift", "--ages", ",".join(f"{n}k" for n in range(30, 90))], "too many for a picture"),
     ],
 )
 def test_what_does_not_go_together_is_told(args: list[str], why: str) -> None:
@@ -140,10 +144,10 @@ def test_what_does_not_go_together_is_told(args: list[str], why: str) -> None:
 def test_a_young_model_is_measured_drawn_and_comes_back(tmp_path: Path) -> None:
     """Two ages, from the command line: by 60,000 clicks both are where they were."""
     drawn = tmp_path / "recovery.png"
-    told = walkstream("--drift", "--ages", "10k,20k", "--json", "--plot", str(drawn))
+    told = walkstream("--drift", "--ages", "22k,30k", "--json", "--plot", str(drawn))
     assert told.returncode == 0, told.stderr
     report = json.loads(told.stdout)
-    assert [one["age"] for one in report["ages"]] == [10_000, 20_000]
+    assert [one["age"] for one in report["ages"]] == [22_000, 30_000]
     assert drawn.read_bytes().startswith(b"\x89PNG")
     for one in report["ages"]:
         by = {ranker["ranker"]: ranker for ranker in one["rankers"]}

@@ -120,6 +120,33 @@ def test_what_has_no_landmark_or_a_later_one_stays_as_it_is() -> None:
     assert between == pytest.approx(0.5**0.5)
 
 
+@pytest.mark.parametrize(("written", "now"), [(1000, 4000), (4000, 1000), (0, 1000), (1000, 0)])
+def test_what_was_written_under_another_half_life_is_what_it_was_at_the_time(
+    written: int, now: int
+) -> None:
+    """What an accumulator is when the worker starts again does not follow from the new setting."""
+
+    def of(half_life: int) -> Model:
+        graph = GraphSettings(half_life=Duration(half_life or 1000))
+        made = Model(
+            Settings(graph=graph, model=ModelSettings(dim=16, forgetting=1.0 if half_life else 0.0))
+        )
+        made.reserve(3)
+        return made
+
+    def accumulators(model: Model) -> NDArray[np.float64]:
+        gain = np.float64(model.pace(8700, RATE).gain)
+        return np.asarray(model.rows.acc_v, np.float64) / gain
+
+    old, slots, seen = of(written), np.arange(3, dtype=np.int32), np.zeros(3, np.int64)
+    old.age(8700)
+    old.rows.acc_v[:] = [0.0, 1.0, 300.0]
+    new = of(now)
+    new.age(8700)
+    new.unpack(slots, old.pack(slots, seen))
+    assert accumulators(new) == pytest.approx(accumulators(old), rel=1e-5)
+
+
 def test_a_landmark_is_the_last_whole_half_life() -> None:
     assert [landmark_of(time, 1000) for time in (0, 999, 1000, -1)] == [0, 0, 1000, -1000]
     assert landmark_of(1234, 0) == 1234

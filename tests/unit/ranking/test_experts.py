@@ -17,7 +17,8 @@ from core.ranking.experts import (
     Table,
 )
 from core.ranking.visits import HEATS
-from tests.unit.ranking.logs import HALF_LIFE, Row, learned, log_of, settings
+from core.rounds import Inputs
+from tests.unit.ranking.logs import HALF_LIFE, START, Row, clicks, learned, log_of, settings
 from tests.unit.ranking.test_visits import Visit, plain
 
 Amounts = defaultdict[str, float]
@@ -164,3 +165,18 @@ def test_what_left_and_what_is_never_to_be_found_are_no_candidates() -> None:
     names = engine.vocabulary.names(table.slot)
     assert not {"i4", "i5", "i6"} & set(names)
     assert len(names) == len(set(names)) > 10
+
+
+@pytest.mark.parametrize("gap", [130, 140, 200, 2000])
+def test_what_has_decayed_to_nothing_says_nothing(gap: int) -> None:
+    """Half-lives without a click: sums of what is left are next to 0, or 0."""
+    rows = log_of(4)
+    engine = learned(rows, settings(sample=100))
+    again = rows[-1][2] + gap * HALF_LIFE
+    later = [(f"w{n % 9}", f"i{(5 * n) % 25}", again + 20 * n) for n in range(1, 120)]
+    for begin in range(0, len(later), 40):
+        engine.step(Inputs(clicks(later[begin : begin + 40])))
+    table = asked(engine, ["i1", "i2"], START + later[-1][2])
+    assert np.isfinite(table.share).all()
+    for learned_by in (engine.fusion.shares, engine.fusion.weights, engine.fusion.losses):
+        assert np.isfinite(learned_by).all()
