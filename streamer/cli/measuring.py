@@ -74,6 +74,7 @@ def bench(
     module.run(name, Options(threads, quick, events), as_json)
 
 
+SAMPLE, BEGIN = 256, 0.5
 NO_FILE = "name the files to evaluate, or --drift"
 
 
@@ -140,7 +141,7 @@ def evaluate(
     ] = False,
     sample: Annotated[
         int, typer.Option(min=1, metavar="N", help="Clicks ranked in a round at most.")
-    ] = 256,
+    ] = SAMPLE,
     begin: Annotated[
         float,
         typer.Option(
@@ -150,7 +151,7 @@ def evaluate(
             metavar="SHARE",
             help="Figures are of what comes after this share of the clicks.",
         ),
-    ] = 0.5,
+    ] = BEGIN,
     drift: Drift,
     reading: Reading,
     config: ConfigFile = None,
@@ -180,6 +181,11 @@ def evaluate(
     if drift.drift:
         from streamer.evaluate import drift as drifting
 
+        asked = (mode, peer, session, unseen, sample, begin, reading)
+        if asked != ("all", None, False, False, SAMPLE, BEGIN, Reading()):
+            raise ConfigError(
+                "--drift goes with --ages, --plot, --json and --set: the rest is of FILE"
+            )
         found = drifting.Options(drifting.ages_of(drift.ages), as_json, picture.plot, picture.force)
         drifting.run(load(config, overrides), found)
         return

@@ -129,6 +129,8 @@ def walkstream(*args: str) -> subprocess.CompletedProcess[str]:
         ([], "name the files to evaluate, or --drift"),
         (["--ages", "5k", "clicks.csv"], "--ages is for --drift"),
         (["--drift", "--ages", "soon"], "'soon' is no number of clicks"),
+        (["--drift", "--peer", "gensim"], "the rest is of FILE"),
+        (["--drift", "--time", "iso"], "the rest is of FILE"),
         (["--drift", "--ages", "2k,50k"], "--ages: 2,000 clicks are too few"),
         (["--drift", "--set", "round.max_events=20000"], "is more than 6,000"),
         (["--drift", "--set", "graph.half_life=200d"], "too near session.gap"),
