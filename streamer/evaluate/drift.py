@@ -35,6 +35,8 @@ from streamer.settings.sections import Config
 from streamer.wording import amounts
 
 AGES = (50_000, 200_000, 1_000_000, 2_000_000)
+OLDEST = 20_000_000
+"""The log is held in memory."""
 AFTER = 60_000
 """Clicks after a change."""
 STEADY = 20_000
@@ -70,6 +72,8 @@ def ages_of(text: str | None) -> tuple[int, ...]:
         if not digits.isascii() or not digits.isdigit() or int(digits) == 0:
             raise ConfigError(f"--ages: {part!r} is no number of clicks, as 50000, 200k or 2M")
         ages.add(int(digits) * unit)
+        if max(ages) > OLDEST:
+            raise ConfigError(f"--ages: {part!r} is more than {OLDEST:,} clicks")
     return tuple(sorted(ages))
 
 

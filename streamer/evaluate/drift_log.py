@@ -62,20 +62,23 @@ class Groups:
 
     def clicks(self, n: int, name: str, seed: int, start: int, interval: float) -> Stretch:
         """n clicks from `start` (ms) on, one in `interval` ms on average."""
-        rng = np.random.default_rng([seed, start])
-        # More than enough: those that begin last are cut off.
+        # Each of its own numbers, so that a longer log begins as a shorter one. More sessions than
+        # enough: those that begin last are cut off.
+        begins, lengths, pauses, kinds, members, noise, strays = (
+            np.random.default_rng([seed, start, kind]) for kind in range(7)
+        )
         sessions = n // CLICKS_A_SESSION + n // 50 + 1000
-        begin = start + np.sort(rng.random(sessions)) * sessions * CLICKS_A_SESSION * interval
-        length = 1 + rng.geometric(1 / (CLICKS_A_SESSION - 1), sessions)
+        begin = start + np.cumsum(begins.exponential(CLICKS_A_SESSION * interval, sessions))
+        length = 1 + lengths.geometric(1 / (CLICKS_A_SESSION - 1), sessions)
         user = np.repeat(np.arange(sessions, dtype=np.int32), length)
-        passed = np.cumsum(rng.exponential(PAUSE * interval, len(user)))
+        passed = np.cumsum(pauses.exponential(PAUSE * interval, len(user)))
         time = begin[user] + passed - passed[np.cumsum(length) - length][user]
-        group = self._at(rng.random(sessions) * self._bounds[-1]) // GROUP
+        group = self._at(kinds.random(sessions) * self._bounds[-1]) // GROUP
         low = self._bounds[group * GROUP]
         high = self._bounds[np.minimum((group + 1) * GROUP, len(self._member))]
-        inside = low[user] + rng.random(len(user)) * (high - low)[user]
-        anywhere = rng.random(len(user)) * self._bounds[-1]
-        item = self._member[self._at(np.where(rng.random(len(user)) < NOISE, anywhere, inside))]
+        inside = low[user] + members.random(len(user)) * (high - low)[user]
+        anywhere = strays.random(len(user)) * self._bounds[-1]
+        item = self._member[self._at(np.where(noise.random(len(user)) < NOISE, anywhere, inside))]
         order = np.argsort(time, kind="stable")[:n]
         return Stretch(name, user[order], item[order], time[order].astype(np.int64))
 

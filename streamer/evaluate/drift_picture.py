@@ -34,8 +34,12 @@ def draw(report: Report) -> bytes:
         plane.spines[["top", "right"]].set_visible(False)
     for plane in list(chain(*planes))[len(rankers) :]:
         plane.set_visible(False)
+    for plane in list(chain(*planes))[max(len(rankers) - COLUMNS, 0) : len(rankers)]:
+        plane.tick_params(labelbottom=True)
     planes[0][0].set_ylim(bottom=0)
-    figure.supxlabel("thousand clicks since all groups changed", fontsize=10)
+    figure.supxlabel(
+        f"thousand clicks since all groups changed; dotted: {BACK:.0%} of before", fontsize=10
+    )
     figure.supylabel("HR@20", fontsize=10)
     lines, labels = planes[0][0].get_legend_handles_labels()
     figure.legend(

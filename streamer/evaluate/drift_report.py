@@ -129,7 +129,7 @@ def show(report: Report, as_json: bool) -> None:
         return
     last = report.ages[-1].curve[-1].click
     print(f"{report.items:,} items change their groups of {report.group}, all at some age.")
-    print(f"A half-life of the graph is {report.half_life:,} clicks.\n")
+    print(f"A half-life of the graph has {report.half_life:,} clicks, however long it is.\n")
     Console().print(_table(report.ages, last))
     print()
     print(NOTES)
@@ -173,7 +173,7 @@ def _table(ages: list[Aged], last: int) -> Table:
 
     def back(one: Aged, name: str) -> str:
         clicks = of(one, name).clicks
-        return f"> {last:,}" if clicks is None else f"{clicks:,}"
+        return f"> {last:,}" if clicks is None else f"{round(clicks, -2):,}"
 
     for name in names:
         table.add_row(name, *(back(one, name) for one in ages), end_section=name == names[-1])

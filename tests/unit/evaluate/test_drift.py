@@ -43,6 +43,9 @@ def test_the_same_log_comes_of_the_same_seed_and_other_groups_keep_popularity() 
     one, again = (Groups(3).clicks(5000, "u", 1, 0, 7.0) for _ in range(2))
     assert one.part(10, 20).users == again.part(10, 20).users
     assert (one.times == again.times).all()
+    longer = Groups(3).clicks(50_000, "u", 1, 0, 7.0)
+    assert (longer.items[:5000] == one.items).all()
+    assert (longer.times[:5000] == one.times).all()
     other = Groups(4).clicks(5000, "u", 1, 0, 7.0)
     counts = [np.bincount(log.items, minlength=2000) for log in (one, other)]
     assert np.dot(*counts) > 0.9 * np.sqrt(
@@ -102,7 +105,7 @@ def test_means_are_of_as_many_clicks_before_as_after() -> None:
 def test_ages_are_read_and_what_is_none_is_told() -> None:
     assert drift.ages_of(None) == (50_000, 200_000, 1_000_000, 2_000_000)
     assert drift.ages_of("1M, 20k,300") == (300, 20_000, 1_000_000)
-    for wrong in ("", "0", "x", "1,,2", "-5", "1.5k"):
+    for wrong in ("", "0", "x", "1,,2", "-5", "1.5k", "21M"):
         with pytest.raises(ConfigError, match="--ages"):
             drift.ages_of(wrong)
 
