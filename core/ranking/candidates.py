@@ -257,16 +257,13 @@ def _best(values, at, n, k, heap):  # type: ignore[no-untyped-def]
 
 @PASS
 def _gather_all(  # type: ignore[no-untyped-def]
-    questions, half_life, n, visits, arcs, likeness, alive, items, scores, nearest, hot, out, each,
-    sources=SOURCES,
+    questions, half_life, n, visits, arcs, seen, scratch, alive, items, scores, nearest, hot, out,
+    each, sources=SOURCES,
 ):  # fmt: skip
     room = len(visits.row)
     kinds, amount, several = scores.shape
-    heap = np.empty(max(nearest, ARCS), np.int64)
-    counts, place = np.zeros(1, np.int64), np.zeros(len(alive), np.int32)
-    number, root = np.empty((2, ASKED * VISITS), np.int64)
-    part = np.empty(ASKED * VISITS, np.float32)
-    seen = pointers(Seen(number, root, part, likeness))
+    counts, place, heap = scratch
+    seen = pointers(seen)
     session = pointer(questions.session)
     visits, arcs = pointers(visits), pointers(arcs)
     values, best = pointer(scores), pointer(heap)
@@ -322,8 +319,15 @@ def gather_all(
         np.zeros(q + 1, np.int64), np.empty(most, np.int32), np.empty((most, _COLUMNS), np.float32),
         np.empty(most, np.float32),
     )  # fmt: skip
+    # Kernels keep nothing alive that they have only a pointer to: what they write to is made here.
+    number, root = np.empty((2, ASKED * VISITS), np.int64)
+    seen = Seen(number, root, np.empty(ASKED * VISITS, np.float32), visits.likeness)
+    scratch = (
+        np.zeros(1, np.int64), np.zeros(len(alive), np.int32),
+        np.empty(max(nearest, ARCS), np.int64),
+    )  # fmt: skip
     _gather_all(
-        questions, float(half_life), visits.n, visits.columns(), arcs, visits.likeness,
+        questions, float(half_life), visits.n, visits.columns(), arcs, seen, scratch,
         alive.view(np.uint8), items, np.ascontiguousarray(scores), nearest, hot, out, F32(each),
     )  # fmt: skip
     n = int(out.begin[-1])

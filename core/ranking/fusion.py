@@ -94,7 +94,7 @@ class Fusion:
         out = np.full((len(HEADS), len(target)), -1, np.int64)
         trials = _ranks(
             found, target, self.shares, self.weights, self.squares, self.losses,
-            USED.view(np.uint8), self.trials if learns else -1, out,
+            USED.view(np.uint8), self.trials if learns else -1, _scratch(found), out,
         )  # fmt: skip
         self.trials = int(trials) if learns else self.trials
         return out
@@ -103,8 +103,14 @@ class Fusion:
         """The logarithm of each candidate's share, up to a constant, float32 [n]."""
         out = np.empty(len(found.slot), np.float32)
         at = HEADS.index(head)
-        _scores(found, self.shares[at], self.weights[at], out)
+        _scores(found, self.shares[at], self.weights[at], _scratch(found), out)
         return out
+
+
+def _scratch(found: Table) -> NDArray[np.float32]:
+    """Room for the mixture and the scores of one question. Kernels have pointers to it, which keep
+    nothing alive: so it is made, and kept, by their caller."""
+    return np.empty((2, int(np.diff(found.begin).max(initial=0))), np.float32)
 
 
 class Head(NamedTuple):
@@ -222,10 +228,13 @@ def _learn(begin, size, n, goal, there, found, head, trials, logs, score, source
 
 
 @PASS
-def _ranks(table, target, pi, weights, squares, losses, used, trials, out, sources=SOURCES):  # type: ignore[no-untyped-def]
+def _ranks(  # type: ignore[no-untyped-def]
+    table, target, pi, weights, squares, losses, used, trials, scratch, out, sources=SOURCES,
+):  # fmt: skip
     n = len(table.slot)
     found = pointers(Shares(table.stands_for, table.share, table.root, table.score))
     slot, learns = pointer(table.slot), trials >= 0
+    logs, score = pointer(scratch[0]), pointer(scratch[1])
     for q in range(len(target)):
         begin, goal = table.begin[q], -1
         size = table.begin[q + 1] - begin
@@ -234,8 +243,6 @@ def _ranks(table, target, pi, weights, squares, losses, used, trials, out, sourc
                 goal = i
         if goal < 0 or target[q] < 0:
             continue
-        two = np.empty((2, size), np.float32)
-        logs, score = pointer(two[0]), pointer(two[1])
         for h in range(len(pi)):
             head = pointers(Head(pi[h], weights[h], squares[h], losses[h], used[h]))
             there = _score(begin, size, n, found, head.pi, head.weights, logs, score)
@@ -252,14 +259,14 @@ def _ranks(table, target, pi, weights, squares, losses, used, trials, out, sourc
 
 
 @PASS
-def _scores(table, pi, weights, out, sources=SOURCES):  # type: ignore[no-untyped-def]
+def _scores(table, pi, weights, scratch, out, sources=SOURCES):  # type: ignore[no-untyped-def]
     found = pointers(Shares(table.stands_for, table.share, table.root, table.score))
     n = len(table.slot)
-    logs = np.empty(n, np.float32)
+    logs = pointer(scratch[0])
     for q in range(len(table.begin) - 1):
         begin = table.begin[q]
         size = table.begin[q + 1] - begin
         _score(
-            begin, size, n, found, pointer(pi), pointer(weights), pointer(logs),
+            begin, size, n, found, pointer(pi), pointer(weights), logs,
             pointer(out[begin:]),
         )  # fmt: skip
