@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from streamer.demo.shop import Shop
-from streamer.errors import ConfigError, WalkstreamError
+from streamer.errors import ConfigError, Refused, WalkstreamError
 from streamer.files import replay
 from streamer.files.readers import Source
 from streamer.query import run as query
 from streamer.query.index import Index, Mode
 from streamer.query.run import Options
 from streamer.settings import load as config
+from streamer.state import records
 from streamer.state.store import Store, cluster_prefix
 from tests.unit.query.ranking import recall, scores, tables
 
@@ -260,6 +261,21 @@ def test_a_folder_that_is_none_is_named_and_not_created(tmp_path: Path) -> None:
     with pytest.raises(WalkstreamError, match=r"nowhere: there is no state folder"):
         query.run(tmp_path / "nowhere", ["1"], Options())
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("mode", ["similar", "hybrid"])
+@pytest.mark.parametrize(("there", "whose"), [(3, "an older"), (99, "a newer")])
+def test_a_folder_of_another_format_is_refused(
+    learned: Path, tmp_path: Path, mode: Mode, there: int, whose: str
+) -> None:
+    other = Path(shutil.copytree(learned, tmp_path / "other"))
+    store = Store(other)
+    assert store.space is not None
+    space = msgspec.msgpack.encode(msgspec.structs.replace(store.space, format=there))
+    store.write_entries({"meta": [(records.SPACE, space)]})
+    store.close()
+    with pytest.raises(Refused, match=f"format {there}, of {whose} walkstream"):
+        query.run(other, ["sku-0001"], Options(mode=mode))
 
 
 def test_a_folder_in_which_nothing_was_learned_says_so(tmp_path: Path) -> None:
