@@ -1,4 +1,4 @@
-"""Workers as processes, and what a test reads from their topics and state folders."""
+"""Workers as processes, and what a test reads from their topics."""
 
 import fcntl
 import json
@@ -18,19 +18,15 @@ from tempfile import gettempdir
 from typing import Any, ClassVar
 
 import msgspec
-import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from core.engine import Engine
 from streamer import kernels
 from streamer.kafka import clients, topics
 from streamer.settings import load as configs
 from streamer.settings.sections import Config
 from streamer.state import records
 from streamer.state.records import Progress
-from streamer.state.store import Store, bucket_prefix, cluster_prefix
-from streamer.worker import checkpoint
 from tests.forks import Commands, Fork, Zygote
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -318,118 +314,3 @@ def publish(servers: str, topic: str, clicks: Iterable[tuple[bytes, bytes | None
 
 def as_records(clicks: Iterable[Mapping[str, object]]) -> list[tuple[bytes, bytes]]:
     return [(str(click["user_id"]).encode(), json.dumps(click).encode()) for click in clicks]
-
-
-# -- state folders -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Contents:
-    """All of a state folder that a restart may not change. Slots are replaced by ids."""
-
-    rows: dict[bytes, bytes]
-    clusters: set[bytes]
-    postings: set[bytes]
-    attributes: dict[bytes, bytes]
-    progress: dict[tuple[str, int], Progress]
-    versions: dict[int, int]
-    placement: bytes | None
-    graph: dict[str, tuple[int, float, list[str], bytes]]
-    """Of each node: time last seen, decayed count, its neighbours in order, their weights."""
-    sessions: dict[str, tuple[int, list[str], int, list[int]]]
-    """Of each user: time of the last click, last items, number of clicks, hashes of event ids."""
-    clock: tuple[int, int]
-    folded: int | None
-    """The commit as of which graph and sessions are."""
-
-
-def contents(config: Config) -> Contents:
-    """What the folder of a worker that is not running holds."""
-    store = Store(Path(config.state.dir))
-    try:
-        engine = Engine(config.engine_settings)
-        swept = checkpoint.load(store, engine)
-        names = engine.vocabulary.keys
-        graph, sessions = {}, {}
-        for slot, name in enumerate(names):
-            nbr, wgt = engine.graph.row(slot)
-            graph[name or ""] = (
-                int(engine.graph.last_seen[slot]),
-                float(engine.graph.clicked[slot]),
-                [names[n] or "" for n in nbr],
-                wgt.tobytes(),
-            )
-        for user, at in engine.sessions.users.items():
-            items = engine.sessions.items[at, : engine.sessions.size[at]]
-            sessions[user] = (
-                int(engine.sessions.time[at]),
-                [names[i] or "" for i in items],
-                int(engine.sessions.clicks[at]),
-                engine.sessions.event_ids[at].tolist(),
-            )
-        return Contents(
-            rows=store.everything("rows"),
-            clusters=set(store.everything("clusters")),
-            postings=set(store.everything("postings")),
-            attributes=store.everything("attributes"),
-            progress=store.progress(),
-            versions=store.versions(),
-            placement=store.meta(records.PLACEMENT),
-            graph=graph,
-            sessions=sessions,
-            clock=(engine.clock.time, engine.clock.landmark),
-            folded=None if swept is None else swept.commit,
-        )
-    finally:
-        store.close()
-
-
-def counts(config: Config) -> dict[str, float]:
-    """The clicks that the folder of a stopped worker counts for each item, as of START_MS."""
-    store = Store(Path(config.state.dir))
-    try:
-        return {
-            key.decode(): one.clicked * 2.0 ** ((one.landmark - START_MS) / one.half_life)
-            for key, one in checkpoint.nodes(store)
-        }
-    finally:
-        store.close()
-
-
-def row_table(config: Config) -> tuple[list[bytes], np.ndarray[Any, np.dtype[np.void]]]:
-    store = Store(Path(config.state.dir))
-    try:
-        return store.all_rows()
-    finally:
-        store.close()
-
-
-def assert_same(got: Contents, wanted: Contents, but: Sequence[str] = ()) -> None:
-    """Equal in everything, with a message that is short enough to read."""
-    for name in Contents.__dataclass_fields__:
-        a, b = getattr(got, name), getattr(wanted, name)
-        if name in but or a == b:
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            keys = [key for key in a.keys() | b.keys() if a.get(key) != b.get(key)]
-            first = sorted(keys, key=str)[:3]
-            shown = "; ".join(f"{key!r}: {a.get(key)!r} != {b.get(key)!r}"[:600] for key in first)
-            raise AssertionError(f"{name}: {len(keys)} of {len(b)} differ: {shown}")
-        if isinstance(a, set):
-            raise AssertionError(f"{name}: {len(a - b)} too many, {len(b - a)} missing of {len(b)}")
-        raise AssertionError(f"{name}: {a!r} != {b!r}"[:600])
-
-
-def assert_indices_follow_rows(config: Config) -> None:
-    """Clusters and postings are those of the published rows, no more and no less."""
-    stored = contents(config)
-    keys, rows = row_table(config)
-    clusters, postings = set(), set()
-    for key, row in zip(keys, rows, strict=True):
-        if row["published"] > 0:
-            if row["cluster"] >= 0:
-                clusters.add(cluster_prefix(int(row["cluster"])) + key)
-            for table, bucket in enumerate(row["buckets"].tolist()):
-                postings.add(bucket_prefix(table, bucket) + key)
-    assert stored.clusters == clusters
-    assert stored.postings == postings

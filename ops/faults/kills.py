@@ -23,7 +23,8 @@ from confluent_kafka import KafkaException, Producer
 from late_commits import audit, miscounted
 
 from streamer.demo.shop import Shop
-from tests.support import START_MS, App, Process, as_records, contents
+from tests.folders import contents
+from tests.support import START_MS, App, Process, as_records
 
 SETTINGS: dict[str, object] = {
     "topics.partitions": 4,

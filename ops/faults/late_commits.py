@@ -35,7 +35,8 @@ from proxy import (
 from streamer.demo.shop import Shop
 from streamer.state import records
 from streamer.state.records import Manifest, Part, commit_of
-from tests.support import START_MS, App, as_records, contents, counts, row_table
+from tests.folders import contents, counts, row_table
+from tests.support import START_MS, App, as_records
 
 CLICKS_A_COMMIT = 20
 ASKED = (PRODUCE, ADD_PARTITIONS_TO_TXN, ADD_OFFSETS_TO_TXN, TXN_OFFSET_COMMIT, END_TXN)

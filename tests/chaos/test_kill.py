@@ -19,18 +19,15 @@ from confluent_kafka import Message
 from streamer.demo.shop import Shop
 from streamer.state import evidence, packing, records
 from streamer.state.records import Progress
-from tests.support import (
-    DETERMINISTIC,
-    START_MS,
-    App,
+from tests.folders import (
     Contents,
-    as_records,
     assert_indices_follow_rows,
     assert_same,
     contents,
     counts,
     row_table,
 )
+from tests.support import DETERMINISTIC, START_MS, App, as_records
 
 BAD = (
     b"not json",

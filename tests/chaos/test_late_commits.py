@@ -24,7 +24,8 @@ from streamer.kafka.transactions import Send, Transactions
 from streamer.state import records
 from streamer.state.records import Manifest, commit_mark
 from streamer.worker.readback import Readback
-from tests.support import START_MS, App, as_records, row_table, wait_until
+from tests.folders import row_table
+from tests.support import START_MS, App, as_records, wait_until
 
 CLICKS = as_records(islice(Shop(3, products=60, users=40).clicks(START_MS, 50.0), 400))
 

@@ -11,7 +11,8 @@ from streamer.demo.shop import Shop
 from streamer.kafka import topics
 from streamer.state import records
 from streamer.state.records import Space
-from tests.support import START_MS, App, Process, as_records, counts, row_table, wait_until
+from tests.folders import counts, row_table
+from tests.support import START_MS, App, Process, as_records, wait_until
 
 CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 1600))
 SETTINGS: dict[str, object] = {

@@ -13,8 +13,9 @@ from confluent_kafka import Message
 from streamer.demo.shop import Shop
 from streamer.state import records
 from streamer.state.records import Manifest
+from tests.folders import Contents, contents, counts
 from tests.integration.models import newest_vectors, published, recreate, refused
-from tests.support import START_MS, App, Contents, as_records, contents, counts
+from tests.support import START_MS, App, as_records
 
 MOST = 4000
 SETTINGS: dict[str, object] = {

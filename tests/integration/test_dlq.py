@@ -19,7 +19,8 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from streamer.demo.shop import Shop
 from streamer.kafka import clients
 from streamer.state import records
-from tests.support import START_MS, App, Process, as_records, contents
+from tests.folders import contents
+from tests.support import START_MS, App, Process, as_records
 
 
 @pytest.fixture

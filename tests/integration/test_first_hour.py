@@ -19,7 +19,8 @@ from confluent_kafka import (
 )
 
 from streamer.demo.shop import Shop
-from tests.support import START_MS, App, as_records, contents, wait_until
+from tests.folders import contents
+from tests.support import START_MS, App, as_records, wait_until
 
 CLICKS = list(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 1000))
 RECORDS = as_records(CLICKS)

@@ -21,6 +21,7 @@ from streamer.state.store import Store
 from streamer.worker import header
 from streamer.worker.header import Accepted
 from streamer.worker.readback import Readback
+from tests.folders import contents
 from tests.integration.models import (
     CLICKS,
     EXACT,
@@ -34,7 +35,7 @@ from tests.integration.models import (
     refused,
     repair,
 )
-from tests.support import App, contents, wait_until
+from tests.support import App, wait_until
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from streamer.demo.shop import Shop
 from streamer.state import records
 from streamer.state import store as stores
 from streamer.state.store import Store
-from tests.support import ROOT, START_MS, App, Process, as_records, contents
+from tests.folders import contents
+from tests.support import ROOT, START_MS, App, Process, as_records
 
 CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 1000))
 

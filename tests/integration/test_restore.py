@@ -26,17 +26,8 @@ from streamer.state.records import Space
 from streamer.state.store import Store
 from streamer.worker import tail
 from streamer.worker.tail import Tail
-from tests.support import (
-    DETERMINISTIC,
-    START_MS,
-    App,
-    Contents,
-    as_records,
-    assert_same,
-    contents,
-    counts,
-    wait_until,
-)
+from tests.folders import Contents, assert_same, contents, counts
+from tests.support import DETERMINISTIC, START_MS, App, as_records, wait_until
 
 CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 2400))
 

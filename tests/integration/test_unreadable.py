@@ -15,7 +15,8 @@ from streamer.kafka import unreadable
 from streamer.kafka.members import other_members
 from streamer.worker.reader import Reader
 from tests import inside
-from tests.support import START_MS, App, as_records, contents
+from tests.folders import contents
+from tests.support import START_MS, App, as_records
 
 CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 200))
 MIB = 1024 * 1024

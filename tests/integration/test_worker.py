@@ -20,15 +20,8 @@ from confluent_kafka.admin import NewTopic
 
 from streamer.demo.shop import Shop
 from streamer.state.store import FAMILIES, Store
-from tests.support import (
-    DETERMINISTIC,
-    START_MS,
-    App,
-    as_records,
-    assert_same,
-    contents,
-    wait_until,
-)
+from tests.folders import assert_same, contents
+from tests.support import DETERMINISTIC, START_MS, App, as_records, wait_until
 
 SHOP = Shop(5, products=60, users=40)
 CLICKS = as_records(islice(SHOP.clicks(START_MS, 0.5), 2000))
