@@ -27,11 +27,10 @@ from core.graph.sweep import Sweep
 from core.graph.walks import walk
 from core.graph.written import Scale
 from core.ids.vocabulary import ID_BYTES, Vocabulary, encode
-from core.learning import skipgram
-from core.learning.negatives import Pools
+from core.learner import Learner
 from core.model import Model
 from core.placing.leaving import AT_ONCE, Leaving, ready
-from core.placing.placement import SETTLED, Placement, Placer
+from core.placing.placement import Placement, Placer
 from core.quality import measure
 from core.ranking.fusion import Fusion
 from core.restoring import Packed, take_rows
@@ -70,9 +69,9 @@ class Engine:
         s = self.settings
         self.placer = Placer(s)
         self.leaving = Leaving(s, self.placer)
-        self.pools = Pools(s.model.alpha)
         self.catalogue = Catalogue(s, self.partitions)
         self._placement_changed = False
+        self.learner = Learner(s, self.catalogue)
         self.starts = Starts(s, self.catalogue, self.placer)
         self.expiry = Expiry(s, self.catalogue)
 
@@ -130,14 +129,14 @@ class Engine:
         history, target = folded.history[continued], folded.target[continued]
         with self.timed("walk"):
             touched = np.unique(np.concatenate([slots, history[:, 0]]))
-            self._first_vectors(touched[self.model.columns.updates[touched] == 0])
+            self.learner.first_vectors(touched[self.model.columns.updates[touched] == 0])
             starts = self.starts.of(touched, self.placement, self.round_number, self.clock.time)
             walks = walk(
                 self.graph, starts, s.walks.length,
                 s.model.seed, self.round_number, s.walks.p, s.walks.q, s.engine.threads,
             )  # fmt: skip
         with self.timed("learn"):
-            self._learn(walks, history, target)
+            self.learner.learn(walks, history, target, self.clock.time, self.round_number)
         catalogue.drop_unused(inputs.room // SHARE_OF_GONE - RECORDS_OF_GONE * len(catalogue.gone))
         counts = folded.fate != graphs.DUPLICATE
         clicks = inputs.clicks if counts.all() else inputs.clicks.at(counts)
@@ -218,46 +217,6 @@ class Engine:
         names = self.vocabulary.names(known + order)
         self.vocabulary.cut(known)
         self.vocabulary.intern(names)
-
-    def _first_vectors(self, new: NDArray[np.int32]) -> None:
-        """Move both vectors of items never learned to the weighted mean of their neighbours'."""
-        r, c = self.model.rows, self.model.columns
-        for slot in new:
-            nbr, wgt = self.graph.row(int(slot))
-            settled = c.updates[nbr] > 0
-            total = wgt[settled].sum()
-            if total > 0.0:
-                share = (wgt[settled] / total)[:, None]
-                r.v[slot] += (share * skipgram.hidden(r, nbr[settled])).sum(axis=0)
-                r.u[slot] = (share * r.u[nbr[settled]]).sum(axis=0)
-
-    def _learn(
-        self, walks: NDArray[np.int32], history: NDArray[np.int32], target: NDArray[np.int32]
-    ) -> None:
-        """Skip-gram on the walks, then the transitions of the round."""
-        m, c = self.settings.model, self.model.columns
-        if len(self.items) == 0:
-            return
-        pool = self.pools.of(self.items, self.graph.clicked)
-        pace = self.model.pace(self.clock.time, m.rate)
-        skipgram.learn_walks(
-            self.model.rows, walks, pool, seed=m.seed, round_number=self.round_number,
-            window=m.window, shrink=m.shrink_windows, negatives=m.negatives, block=m.block,
-            hardest_of=m.hardest_of, pace=pace, threads=self.settings.engine.threads,
-        )  # fmt: skip
-        # Attribute weights have no accumulator, and go at one rate.
-        further = self.model.pace(self.clock.time, m.session_rate)._replace(rate=pace.rate)
-        skipgram.learn_sessions(
-            self.model.rows, history, target, self.graph.slabs(), pool, seed=m.seed,
-            round_number=self.round_number, passes=m.session_passes, decay=m.session_decay,
-            negatives=m.session_negatives, sharpness=m.sharpness,
-            pace=further,
-        )  # fmt: skip
-        centres = walks[walks[:, 1] >= 0] if walks.shape[1] > 1 else walks[:0]
-        seen, times = _counted(np.concatenate([centres[centres >= 0], target]), len(c.updates))
-        before = c.updates[seen]
-        c.updates[seen] = before + times
-        self.catalogue.settled += int(((before < SETTLED) & (before + times >= SETTLED)).sum())
 
     # -- what leaves -----------------------------------------------------------------------------
 
@@ -437,15 +396,3 @@ class Engine:
 
 def _column(given: NDArray[Any] | None, kind: type[np.generic]) -> NDArray[Any]:
     return np.zeros(0, kind) if given is None else np.ascontiguousarray(given, kind)
-
-
-def _counted(slots: NDArray[np.int32], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which of the slots 0 to n there are, ascending, and how often each."""
-    if len(slots) < n:
-        seen, times = np.unique(slots, return_counts=True)
-    else:
-        # Quicker than to sort them, but it reads as many numbers as there are slots.
-        every = np.bincount(slots, minlength=n)
-        seen = np.flatnonzero(every).astype(np.int32)
-        times = every[seen]
-    return seen.astype(np.int64), times.astype(np.int64)

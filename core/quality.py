@@ -7,8 +7,8 @@ Three rankers are the model's; the two others are the obvious ones that it has t
 fused ranker learns, it learns here, of each transition after it was ranked.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from core.catalogue import Catalogue
 from core.clicks import Clicks
 from core.graph.graph import Graph
-from core.graph.sessions import Sessions
 from core.graph.slabs import UNIT
-from core.ids.vocabulary import Vocabulary
 from core.kernels.lanes import PASS, SOURCES, address, pointer, pointers, prefetch
 from core.kernels.scan import rank
 from core.learning.dense import F32, inner
@@ -28,7 +26,8 @@ from core.placing.clusters import unit_rows
 from core.ranking.candidates import Arcs, gather_all
 from core.ranking.experts import ASKED, HALF, Questions, Table, fill
 from core.ranking.fusion import Fusion
-from core.settings import SessionSettings, Settings
+from core.settings import Settings
+from core.transitions import Transitions, transitions
 
 RANKERS = ("next", "hybrid", "session", "popularity", "covisitation")
 """For query a and item b: V^a.V^b + V^a.U^b + U^a.V^b of unit rows; the fused ranker
@@ -48,8 +47,6 @@ TILE = 32
 """Items whose unit rows stay in the first cache while all queries meet them; a multiple of 4."""
 EAGER = 6
 """Times as many transitions teach where there is much to learn."""
-LOOKED_BACK = 64
-"""Clicks of a session, those of one round, that are looked through for its last items."""
 SAMPLE = 5
 """Purpose number of this module's random stream."""
 
@@ -76,18 +73,43 @@ def measure(
     """
     made = transitions(clicks, catalogue.sessions, catalogue.vocabulary, settings.session)
     first, *further = samples(made.session, len(catalogue.items), settings, round_number)
-    quality = _measure(made, first, catalogue, fusion, settings, round_number)
-    # More teach a fused ranker that is eager. They are of the same time, and no trials.
+    trials = _trials(made, first, catalogue, settings, round_number)
+    quality = Quality(0, dict.fromkeys(RANKERS, 0), min(len(catalogue.items), CANDIDATES))
+    if trials is not None:
+        fused = fusion.ranks(trials.table, trials.target, learns=True)
+        found = ranks(trials.scores[0], catalogue.graph, trials.ranked, trials.query, trials.target)
+        for name, row in zip(FUSED, fused, strict=True):
+            found[name] = np.where(row < 0, DEPTH, row)
+        hits = {name: int((found[name] < DEPTH).sum()) for name in RANKERS}
+        quality = Quality(len(trials.query), hits, len(trials.ranked))
+    # More teach a fused ranker that is eager. They are of the same time, and count for nothing.
     for chosen in further:
         if fusion.eager:
-            _measure(made, chosen, catalogue, fusion, settings, round_number)
+            trials = _trials(made, chosen, catalogue, settings, round_number)
+            if trials is not None:
+                fusion.ranks(trials.table, trials.target, learns=True)
     return quality
 
 
-def _measure(
-    made: "Transitions", chosen: NDArray[np.int64], catalogue: Catalogue, fusion: Fusion,
-    settings: Settings, round_number: int,
-) -> Quality:  # fmt: skip
+class Trials(NamedTuple):
+    """Transitions of a round, and what there is to rank their targets by."""
+
+    query: NDArray[np.int32]
+    """[q]: slots, as below."""
+    target: NDArray[np.int32]
+    """[q]: -1 for an item that is not known."""
+    ranked: NDArray[np.int32]
+    """[n]: what is ranked, ascending."""
+    table: Table
+    scores: NDArray[np.float32]
+    """[2, q, n]"""
+
+
+def _trials(
+    made: Transitions, chosen: NDArray[np.int64], catalogue: Catalogue, settings: Settings,
+    round_number: int,
+) -> Trials | None:  # fmt: skip
+    """Those of the chosen transitions that go on from a known item; None if there are none."""
     vocabulary, items = catalogue.vocabulary, catalogue.items
     session = np.full((len(chosen), ASKED), -1, np.int32)
     target, time = np.full(len(chosen), -1, np.int32), np.zeros(len(chosen), np.int64)
@@ -102,18 +124,13 @@ def _measure(
         target[q] = -1 if slot is None else slot
     known = session[:, 0] >= 0
     if not known.any():
-        return Quality(0, dict.fromkeys(RANKERS, 0), min(len(items), CANDIDATES))
+        return None
     session, target, time = session[known], target[known], time[known]
     query = np.ascontiguousarray(session[:, 0])
     ranked = candidates(items, query, target, settings, round_number)
     questions = Questions(session, time, query, np.arange(len(query) + 1))
     each = len(items) / max(len(ranked), 1)
-    table, scores = ask(catalogue, settings, questions, ranked, each)
-    fused = fusion.ranks(table, target, learns=True)
-    found = ranks(scores[0], catalogue.graph, ranked, query, target)
-    found |= {name: np.where(row < 0, DEPTH, row) for name, row in zip(FUSED, fused, strict=True)}
-    hits = {name: int((found[name] < DEPTH).sum()) for name in RANKERS}
-    return Quality(len(query), hits, len(ranked))
+    return Trials(query, target, ranked, *ask(catalogue, settings, questions, ranked, each))
 
 
 def ask(
@@ -142,87 +159,6 @@ def ask(
         rows.tables().wide, out,
     )  # fmt: skip
     return fill(found, out, catalogue.visits), scores
-
-
-def transitions(
-    clicks: Clicks, sessions: Sessions, vocabulary: Vocabulary, settings: SessionSettings
-) -> "Transitions":
-    """The transitions of these clicks, from one item to another.
-
-    A click that continues a session goes on from the click that its user made before it, among
-    these clicks or in the session as it stands. Clicks that the fold will leave out make none:
-    those past `max_events`, and repeats of an event id that the session holds or the click before
-    has.
-    """
-    users = list(clicks.users)
-    numbers = {user: n for n, user in enumerate(dict.fromkeys(users))}
-    rows = np.fromiter((sessions.users.get(u, -1) for u in numbers), np.int64, len(numbers))
-    known = np.flatnonzero(rows >= 0)
-    known = known[sessions.size[rows[known]] > 0]
-    row, n = rows[known], len(clicks)
-    # The last clicks of the sessions stand before those of the round.
-    numbered = np.fromiter(map(numbers.__getitem__, users), np.int64, n)
-    user = np.concatenate([known, numbered])
-    time = np.concatenate([sessions.time[row], clicks.times])
-    count = np.concatenate([sessions.clicks[row], np.ones(n, np.int64)])
-    items = [*vocabulary.names(sessions.items[row, 0]), *clicks.items]
-    order = np.argsort(user, kind="stable")
-    if clicks.event_ids is not None and settings.event_ids > 0:
-        held = np.zeros((len(numbers), settings.event_ids), np.uint64)
-        held[known] = sessions.event_ids[row]
-        event_id = np.concatenate([np.zeros(len(known), np.uint64), clicks.event_ids])[order]
-        who = user[order]
-        repeat = (event_id[:, None] == held[who]).any(axis=1)
-        repeat[1:] |= (event_id[1:] == event_id[:-1]) & (who[1:] == who[:-1])
-        order = order[~repeat | (event_id == 0)]
-    user, time = user[order], time[order]
-    goes_on = (user[1:] == user[:-1]) & (np.abs(np.diff(time)) <= int(settings.gap))
-    begin = np.maximum.accumulate(np.where(goes_on, 0, np.arange(1, 1 + len(goes_on))))
-    before = np.cumsum(count[order]) - count[order]
-    goes_on &= before[1:] - before[begin] < settings.max_events
-    ends = 1 + np.flatnonzero(goes_on)
-    differs = [items[order[end - 1]] != items[order[end]] for end in ends.tolist()]
-    return Transitions(items, sessions, vocabulary, row, order, begin, time, ends[differs])
-
-
-@dataclass(frozen=True)
-class Transitions(Sequence["tuple[list[str], str, int]"]):
-    """By number: the items of the session so far, the newest first, the one that came next, and the
-    time, ms."""
-
-    items: list[str]
-    """Of all clicks, the last ones of the open sessions first."""
-    sessions: Sessions
-    vocabulary: Vocabulary
-    rows: NDArray[np.int64]
-    """Rows of the open sessions, in the order of their last clicks."""
-    order: NDArray[np.int64]
-    """The clicks by user, in their order."""
-    begin: NDArray[np.int64]
-    """By place in the order but the first: the place before it at which the session begins."""
-    time: NDArray[np.int64]
-    """By place in the order, ms."""
-    ends: NDArray[np.int64]
-    """Places in the order to which the transitions go."""
-
-    @property
-    def session(self) -> NDArray[np.int64]:
-        """By number: the place in the order at which the session of each begins."""
-        return self.begin[self.ends - 1]
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def __getitem__(self, number: int) -> tuple[list[str], str, int]:  # type: ignore[override]
-        end = int(self.ends[number])
-        begin = int(self.begin[end - 1])
-        clicks = self.order[max(begin, end - LOOKED_BACK) : end][::-1].tolist()
-        history = [self.items[click] for click in clicks]
-        if self.order[begin] < len(self.rows):
-            row = self.rows[self.order[begin]]
-            had = self.sessions.items[row, 1 : self.sessions.size[row]]
-            history += self.vocabulary.names(had)
-        return history, self.items[self.order[end]], int(self.time[end])
 
 
 def samples(

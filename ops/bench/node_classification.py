@@ -41,6 +41,7 @@ from scipy.special import expit
 
 from core.clicks import Clicks
 from core.engine import Engine
+from core.learner import Learner
 from core.rounds import Inputs
 from core.settings import (
     DAY_MS,
@@ -124,18 +125,18 @@ MADE = {
 }
 
 
-class Recorder(Engine):
-    """An engine that keeps the walks it learns from, and counts the seconds that learning takes."""
+class Recorder(Learner):
+    """Keeps the walks that are learned from, and counts the seconds that learning takes."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        super().__init__(settings, engine.catalogue)
         self.walks: list[NDArray[np.int32]] = []
         self.seconds = 0.0
 
-    def _learn(self, walks: NDArray[np.int32], *session: NDArray[np.int32]) -> None:
+    def learn(self, walks: NDArray[np.int32], *session: Any) -> None:
         self.walks.append(walks)
         begin = time.process_time()
-        super()._learn(walks, *session)
+        super().learn(walks, *session)
         self.seconds += time.process_time() - begin
 
 
@@ -146,7 +147,7 @@ def rows(path: Path) -> NDArray[np.str_]:
 def stream(
     edges: NDArray[np.str_], rounds: int = 1, p: float = 1.0, q: float = 1.0,
     model: ModelSettings = PLAIN_GRAPH,
-) -> Recorder:  # fmt: skip
+) -> tuple[Engine, Recorder]:  # fmt: skip
     """An engine that took the edges in so many rounds, and walked as often in each."""
     most = int(np.unique(edges, return_counts=True)[1].max())
     settings = Settings(
@@ -158,13 +159,14 @@ def stream(
         model=model,
         quality=QualitySettings(sample=0),
     )
-    engine = Recorder(settings)
+    engine = Engine(settings)
+    engine.learner = recorder = Recorder(settings, engine)
     for part in np.array_split(np.random.default_rng(1).permutation(edges), rounds):
         n = 2 * len(part)
         users = [f"{engine.round_number} {i // 2}" for i in range(n)]
         clicks = Clicks(users, part.ravel().tolist(), np.ones(n, np.int64), np.ones(n, np.float32))
         engine.step(Inputs(clicks, closes_commit=False))
-    return engine
+    return engine, recorder
 
 
 def labels_of(
@@ -241,6 +243,7 @@ def main() -> None:
         "--set", action="append", default=[], type=_changed, metavar="NAME=NUMBER",
         help="a setting of [model] that is not PLAIN_GRAPH's",
     )  # fmt: skip
+    parser.add_argument("--alone", action="store_true", help="without gensim: some seconds")
     parser.add_argument("--json", action="store_true", help="one object in place of the table")
     asked = parser.parse_args()
     if (asked.labels is None) == (asked.made is None):
@@ -252,26 +255,27 @@ def main() -> None:
             if not path.is_file():
                 parser.error(f"{path}: there is no such file")
         edges, labels = rows(asked.edges), rows(asked.labels)
-    print("learning from walks; then gensim on the same: some minutes", file=sys.stderr)
+    if not asked.alone:
+        print("learning from walks; then gensim on the same: some minutes", file=sys.stderr)
 
     model = replace(PLAIN_GRAPH, seed=asked.seed, **dict(asked.set))
     stream(edges[:9], model=model)  # so that kernels are ready
     begin = time.process_time()
-    engine = stream(edges, asked.rounds, asked.p, asked.q, model)
-    seconds = {"all": time.process_time() - begin, "ours": engine.seconds}
-    walks, items = np.concatenate(engine.walks), engine.items
-    sentences = [[str(slot) for slot in walk if slot >= 0] for walk in walks.tolist()]
-    begin = time.process_time()
-    # gensim leaves nothing out, neither rare nodes (min_count) nor common ones (sample).
-    word2vec = Word2Vec(
-        sentences, vector_size=model.dim, window=model.window, negative=model.negatives, sg=1,
-        min_count=0, sample=0, epochs=1, workers=1, seed=asked.seed,
-    )  # fmt: skip
-    seconds["gensim"] = time.process_time() - begin
-
+    engine, recorder = stream(edges, asked.rounds, asked.p, asked.q, model)
+    seconds = {"all": time.process_time() - begin, "ours": recorder.seconds}
+    walks, items = np.concatenate(recorder.walks), engine.items
+    vectors = {"ours": scaled(engine.model.rows.v[items])}
+    if not asked.alone:
+        sentences = [[str(slot) for slot in walk if slot >= 0] for walk in walks.tolist()]
+        begin = time.process_time()
+        # gensim leaves nothing out, neither rare nodes (min_count) nor common ones (sample).
+        word2vec = Word2Vec(
+            sentences, vector_size=model.dim, window=model.window, negative=model.negatives, sg=1,
+            min_count=0, sample=0, epochs=1, workers=1, seed=asked.seed,
+        )  # fmt: skip
+        seconds["gensim"] = time.process_time() - begin
+        vectors["gensim"] = scaled(word2vec.wv[[str(slot) for slot in items]])
     place, has = labels_of(labels, engine.vocabulary.names(items))
-    ours = scaled(engine.model.rows.v[items])
-    theirs = scaled(word2vec.wv[[str(slot) for slot in items]])
     found: dict[str, Any] = {
         "nodes": len(items),
         "arcs": engine.graph.arcs,
@@ -285,7 +289,7 @@ def main() -> None:
                 "share": share,
                 **{
                     name: np.mean([f1(x[place], has, share, s) for s in range(SPLITS)], 0).tolist()
-                    for name, x in (("ours", ours), ("gensim", theirs))
+                    for name, x in vectors.items()
                 },
             }
             for share in asked.share or SHARES
@@ -297,12 +301,13 @@ def main() -> None:
     print(
         f"{found['nodes']:,} nodes, {found['arcs']:,} arcs, {has.shape[1]} labels; "
         f"{found['tokens']:,} tokens; seconds of processor time: {seconds['ours']:.1f} (with edges "
-        f"and walks {seconds['all']:.1f}), gensim {gensim.__version__} {seconds['gensim']:.1f}"
+        f"and walks {seconds['all']:.1f})"
+        + ("" if asked.alone else f", gensim {gensim.__version__} {seconds['gensim']:.1f}")
     )
-    table = Table("train", "Micro-F1", "gensim's", "Macro-F1", "gensim's")
+    kinds = [f"{kind}-F1, {name}" for kind in ("Micro", "Macro") for name in vectors]
+    table = Table("train", *kinds)
     for line in found["f1"]:
-        (micro, macro), (their_micro, their_macro) = line["ours"], line["gensim"]
-        figures = (micro, their_micro, macro, their_macro)
+        figures = [line[name][kind] for kind in range(2) for name in vectors]
         table.add_row(f"{line['share']:.0%}", *(f"{figure:.2f}" for figure in figures))
     Console().print(table)
 

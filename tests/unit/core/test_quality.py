@@ -18,10 +18,10 @@ from core.quality import (
     next_scores,
     ranks,
     samples,
-    transitions,
 )
 from core.rounds import Inputs
 from core.settings import Duration, ModelSettings, QualitySettings, SessionSettings, Settings
+from core.transitions import transitions
 
 START, GAP = 1_700_000_000_000, 1000
 NOTHING = dict.fromkeys(RANKERS, 0)

@@ -16,6 +16,7 @@ from core.ranking import experts
 from core.ranking.fusion import Fusion
 from core.rounds import Inputs
 from core.settings import Duration, GraphSettings, ModelSettings, QualitySettings
+from core.transitions import transitions
 from streamer.evaluate import knn, peers
 from streamer.evaluate.past import WINDOW, Past
 from streamer.evaluate.rankers import Asked, Counts, Model, popularity
@@ -41,7 +42,7 @@ def test_positions_are_the_transitions_that_the_worker_ranks() -> None:
     rows = [(f"u0-{rng.integers(12)}", f"i{rng.integers(60)}", 2500 + 10 * n) for n in range(900)]
     taken = clicks(rows, (rng.integers(2, size=900) * np.arange(900)).astype(np.uint64))
     engine = learned.engine
-    made = quality.transitions(taken, engine.sessions, engine.vocabulary, engine.settings.session)
+    made = transitions(taken, engine.sessions, engine.vocabulary, engine.settings.session)
     expected = [(history[0], goal) for history, goal, _ in made]
     positions = learned.past.take(taken, ALL)
     asked = names(learned.past, positions.history[:, 0])
