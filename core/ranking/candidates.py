@@ -53,6 +53,19 @@ class Arcs(NamedTuple):
     wgt: NDArray[np.float32]
 
 
+class Rules(NamedTuple):
+    """What `_gather_all` goes by."""
+
+    half_life: float
+    """Of a visit's weight, ms."""
+    n: int
+    """Visits so far."""
+    nearest: int
+    """Items with the best scores that are candidates, by each kind of score."""
+    each: np.float32
+    """How many items one of them stands for."""
+
+
 class Found(NamedTuple):
     """Candidates of one question; `n[0]` of them count."""
 
@@ -257,10 +270,9 @@ def _best(values, at, n, k, heap):  # type: ignore[no-untyped-def]
 
 @PASS
 def _gather_all(  # type: ignore[no-untyped-def]
-    questions, half_life, n, visits, arcs, seen, scratch, alive, items, scores, nearest, hot, out,
-    each, sources=SOURCES,
+    questions, rules, visits, arcs, seen, scratch, alive, items, scores, hot, out, sources=SOURCES,
 ):  # fmt: skip
-    room = len(visits.row)
+    room, n = len(visits.row), rules.n
     kinds, amount, several = scores.shape
     counts, place, heap = scratch
     seen = pointers(seen)
@@ -278,7 +290,7 @@ def _gather_all(  # type: ignore[no-untyped-def]
             place[questions.never[i]] = -1
         counts[0] = 0
         first, looked = _look(session, begin, length, n, room, visits, seen)
-        _around(first, looked, questions.time[q], half_life, n, room, visits, seen, found)
+        _around(first, looked, questions.time[q], rules.half_life, n, room, visits, seen, found)
         _arcs(session[begin], _ARCS, F32(1.0), arcs, found)
         part_of = F32(1.0)
         for j in range(length):
@@ -290,12 +302,13 @@ def _gather_all(  # type: ignore[no-untyped-def]
         counted = counts[0]
         everywhere = len(out.slot)
         for kind in range(kinds):
-            for k in range(_best(values, (kind * amount + q) * several, several, nearest, best)):
+            begin_of = (kind * amount + q) * several
+            for k in range(_best(values, begin_of, several, rules.nearest, best)):
                 _place(found, items[heap[k]], everywhere)
         for slot in hot:
             _place(found, slot, everywhere)
         for i in range(counts[0]):
-            out.stands_for[at + i] = F32(1.0) if i < counted else each
+            out.stands_for[at + i] = F32(1.0) if i < counted else rules.each
             place[found.slot[i]] = 0
         for i in range(questions.begin[q], questions.begin[q + 1]):
             place[questions.never[i]] = 0
@@ -327,8 +340,8 @@ def gather_all(
         np.empty(max(nearest, ARCS), np.int64),
     )  # fmt: skip
     _gather_all(
-        questions, float(half_life), visits.n, visits.columns(), arcs, seen, scratch,
-        alive.view(np.uint8), items, np.ascontiguousarray(scores), nearest, hot, out, F32(each),
+        questions, Rules(float(half_life), visits.n, nearest, F32(each)), visits.columns(), arcs,
+        seen, scratch, alive.view(np.uint8), items, np.ascontiguousarray(scores), hot, out,
     )  # fmt: skip
     n = int(out.begin[-1])
     return Candidates(out.begin, out.slot[:n], out.counted[:n], out.stands_for[:n])

@@ -16,14 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from core.clicks import Clicks
 from core.engine import Engine
 from core.rounds import Inputs
-from streamer.evaluate.knn import SessionNeighbours
+from streamer.evaluate.baselines import baselines
 from streamer.evaluate.past import Past
-from streamer.evaluate.rankers import Asked, Counts, Model, Ranker, Ranks, popularity
+from streamer.evaluate.rankers import Asked, Model, Ranker, Ranks
 from streamer.evaluate.scores import Gains
 from streamer.files.log import ClickLog
 from streamer.files.readers import Source
@@ -39,63 +38,36 @@ SHARE_OF_SPAN = 4
 def whole(config: Config, events: Path) -> Clicks:
     """All clicks of a log."""
     log = ClickLog(config, Source([events], COLUMNS, "order"))
-    parts = [log.decoded(records)[0].clicks for records, _ in log.chunks(100_000)]
-    return Clicks(
-        [user for part in parts for user in part.users],
-        [item for part in parts for item in part.items],
-        np.concatenate([part.times for part in parts]),
-        np.concatenate([part.weights for part in parts]),
-    )
-
-
-def at(clicks: Clicks, chosen: NDArray[np.int64]) -> Clicks:
-    """Those with these numbers."""
-    users, items = list(clicks.users), list(clicks.items)
-    return Clicks(
-        [users[i] for i in chosen], [items[i] for i in chosen],
-        clicks.times[chosen], clicks.weights[chosen],
-    )  # fmt: skip
+    return Clicks.joined([log.decoded(records)[0].clicks for records, _ in log.chunks(100_000)])
 
 
 def slices(clicks: Clicks, number: int, days: int) -> Iterator[tuple[Clicks, Clicks]]:
     """What to learn from, and the test."""
-    _, session = np.unique(np.array(list(clicks.users)), return_inverse=True)
-    first = np.full(session.max() + 1, len(clicks))
-    np.minimum.at(first, session, np.arange(len(clicks)))
+    users, items = np.array(list(clicks.users)), np.array(list(clicks.items))
+    _, first, session = np.unique(users, return_index=True, return_inverse=True)
     place = np.argsort(np.argsort(first))[session]  # sessions by their first click
-    many = int(place.max()) + 1
     for part in range(number):
-        begin, end = part * many // number, (part + 1) * many // number
+        begin, end = part * len(first) // number, (part + 1) * len(first) // number
         cut = end - (end - begin) // days
         learned = np.flatnonzero((place >= begin) & (place < cut))
         asked = np.flatnonzero((place >= cut) & (place < end))
-        items = np.array(list(clicks.items))
         asked = asked[np.isin(items[asked], np.unique(items[learned]))]
-        yield at(clicks, learned), at(clicks, asked)
+        yield clicks.at(learned), clicks.at(asked)
 
 
 def ranks(config: Config, learned: Clicks, asked: Clicks) -> tuple[Ranks, int]:
     """How all rankers do on the test, and how many items they rank."""
     settings = config.engine_settings
     engine, past = Engine(settings), Past(settings)
-    size, rounds = config.round.max_events, list[Clicks]()
-    rounds = [at(learned, np.arange(b, min(b + size, len(learned))))
-              for b in range(0, len(learned), size)]  # fmt: skip
-    for number, part in enumerate(rounds, 1):
+    for number, part in enumerate(learned.parts(config.round.max_events), 1):
         past.take(part, 0)
         past.learn()
         past.transitions.clear()
         past.touched.clear()
         closes = number % ROUNDS_PER_COMMIT == 0
         engine.step(Inputs(part, closes_commit=closes, room=ALL, budget=ALL))
-    rankers: list[Ranker] = [
-        Model(("next", "hybrid"), settings.model.session_decay),
-        popularity,
-        Counts("transitions", past.after),
-        Counts("co-visitation", past.beside),
-        Counts("w5", past.around),
-        SessionNeighbours(past, int(settings.graph.half_life)),
-    ]
+    model = Model(("next", "hybrid"), settings.model.session_decay)
+    rankers: list[Ranker] = [model, *baselines(past, settings)]
     positions = Asked(engine, past, past.take(asked, len(asked)), unseen=False)
     found: Ranks = {}
     for ranker in rankers:

@@ -74,7 +74,6 @@ def bench(
     module.run(name, Options(threads, quick, events), as_json)
 
 
-SAMPLE, BEGIN = 256, 0.5
 NO_FILE = "name the files to evaluate, or --drift"
 
 
@@ -87,6 +86,47 @@ class Picture:
         typer.Option(metavar="FILE.png", help="Draw the hit rates over the stream."),
     ] = None
     force: Force = False
+
+
+@dataclass
+class Ranking:
+    """What of the files is ranked, and how."""
+
+    mode: Annotated[
+        Literal["similar", "next", "hybrid", "all"],
+        typer.Option(help="How the model is asked, as in `query`."),
+    ] = "all"
+    peer: Annotated[
+        Literal["gensim", "batch", "all"] | None,
+        typer.Option(
+            help="Beside vectors that are trained anew on all history at every tenth of the log: "
+            "item2vec and DeepWalk of gensim, or the engine's own trainer in batch, or all."
+        ),
+    ] = None
+    session: Annotated[
+        bool,
+        typer.Option("--session", help="Ask the model by the last items of the session too."),
+    ] = False
+    unseen: Annotated[
+        bool,
+        typer.Option(
+            "--unseen",
+            help="Rank no item that the session has already, and no click on one.",
+        ),
+    ] = False
+    sample: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Clicks ranked in a round at most.")
+    ] = 256
+    begin: Annotated[
+        float,
+        typer.Option(
+            "--from",
+            min=0.0,
+            max=0.99,
+            metavar="SHARE",
+            help="Figures are of what comes after this share of the clicks.",
+        ),
+    ] = 0.5
 
 
 @dataclass
@@ -105,8 +145,8 @@ class Drift:
         str | None,
         typer.Option(
             metavar="N,...",
-            help="With --drift, after so many clicks each. Default: 50k,200k,1M,2M, which takes a "
-            "quarter of an hour; 25k,100k takes a minute.",
+            help="With --drift, after so many clicks each. Default: 50k,200k,1M,2M, which takes "
+            "some minutes; 25k,100k takes one.",
         ),
     ] = None
 
@@ -117,41 +157,7 @@ def evaluate(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE...]", help=INPUT, allow_dash=True)
     ] = None,
-    mode: Annotated[
-        Literal["similar", "next", "hybrid", "all"],
-        typer.Option(help="How the model is asked, as in `query`."),
-    ] = "all",
-    peer: Annotated[
-        Literal["gensim", "batch", "all"] | None,
-        typer.Option(
-            help="Beside vectors that are trained anew on all history at every tenth of the log: "
-            "item2vec and DeepWalk of gensim, or the engine's own trainer in batch, or all."
-        ),
-    ] = None,
-    session: Annotated[
-        bool,
-        typer.Option("--session", help="Ask the model by the last items of the session too."),
-    ] = False,
-    unseen: Annotated[
-        bool,
-        typer.Option(
-            "--unseen",
-            help="Rank no item that the session has already, and no click on one.",
-        ),
-    ] = False,
-    sample: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Clicks ranked in a round at most.")
-    ] = SAMPLE,
-    begin: Annotated[
-        float,
-        typer.Option(
-            "--from",
-            min=0.0,
-            max=0.99,
-            metavar="SHARE",
-            help="Figures are of what comes after this share of the clicks.",
-        ),
-    ] = BEGIN,
+    ranking: Ranking,
     drift: Drift,
     reading: Reading,
     config: ConfigFile = None,
@@ -181,8 +187,7 @@ def evaluate(
     if drift.drift:
         from streamer.evaluate import drift as drifting
 
-        asked = (mode, peer, session, unseen, sample, begin, reading)
-        if asked != ("all", None, False, False, SAMPLE, BEGIN, Reading()):
+        if (ranking, reading) != (Ranking(), Reading()):
             raise ConfigError(
                 "--drift goes with --ages, --plot, --json and --set: the rest is of FILE"
             )
@@ -194,6 +199,6 @@ def evaluate(
     from streamer.evaluate import run as module
 
     options = module.Options(
-        mode, peer, session, unseen, sample, begin, as_json, picture.plot, picture.force
+        **vars(ranking), as_json=as_json, plot=picture.plot, force=picture.force
     )
     module.run(load(config, overrides), reading.source(files or []), options)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from core.engine import Engine
 from core.quality import DEPTH
@@ -21,11 +22,11 @@ from core.settings import Settings
 from streamer import kernels, outputs
 from streamer.errors import ConfigError
 from streamer.evaluate import drift_picture, drift_report, picture
+from streamer.evaluate.baselines import baselines
 from streamer.evaluate.drift_log import PAUSE, START_MS, Groups, Stretch, interval
 from streamer.evaluate.drift_report import Aged, Report
-from streamer.evaluate.knn import SessionNeighbours
 from streamer.evaluate.past import Past
-from streamer.evaluate.rankers import Asked, Counts, Model, Ranker, Ranks, popularity
+from streamer.evaluate.rankers import Asked, Model, Ranker, Ranks
 from streamer.evaluate.scores import Point
 from streamer.evaluate.stability import Stability
 from streamer.files.replay import ALL
@@ -139,7 +140,9 @@ def measure(
             other.round(changed, begin, min(begin + size, AFTER), True, False)
             yield min(size, AFTER - begin), None
         before = [point for point in watched.points if point.click > age - STEADY]
-        after = [replace_click(point, age) for point in other.points if point.click > age]
+        after = [
+            replace(point, click=point.click - age) for point in other.points if point.click > age
+        ]
         yield 0, Aged.of(age, before, after, watched.stability.steps[-PUBLISHES:])
 
 
@@ -151,11 +154,7 @@ class Watched:
         self.stability, self.points = Stability(settings.model.seed), list[Point]()
         self.rankers: list[Ranker] = [
             Model(("next", "hybrid"), settings.model.session_decay),
-            popularity,
-            Counts("transitions", self.past.after),
-            Counts("co-visitation", self.past.beside),
-            Counts("w5", self.past.around),
-            SessionNeighbours(self.past, int(settings.graph.half_life)),
+            *baselines(self.past, settings),
         ]
 
     def round(self, log: Stretch, begin: int, end: int, ranks: bool, compares: bool) -> None:
@@ -176,8 +175,3 @@ class Watched:
         if compares:
             self.stability.observe(self.engine, self.past, changes)
         self.past.touched.clear()
-
-
-def replace_click(point: Point, age: int) -> Point:
-    """The point by the number of clicks since that age."""
-    return Point(point.click - age, point.positions, point.hr)

@@ -15,10 +15,10 @@ from core.rounds import Changes, Inputs
 from streamer import kernels, outputs
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.evaluate import peers, picture, report
-from streamer.evaluate.knn import SessionNeighbours
+from streamer.evaluate.baselines import baselines
 from streamer.evaluate.past import Past
 from streamer.evaluate.peers import Peer
-from streamer.evaluate.rankers import Asked, Counts, Mode, Model, Ranker, Ranks, popularity
+from streamer.evaluate.rankers import Asked, Mode, Model, Ranker, Ranks
 from streamer.evaluate.rounds import Log, Round
 from streamer.evaluate.scores import Scores
 from streamer.evaluate.stability import Stability
@@ -88,11 +88,7 @@ class Evaluation:
         decay = settings.model.session_decay if options.session else None
         self.rankers: list[Ranker] = [
             Model(modes, decay),
-            popularity,
-            Counts("transitions", self.past.after),
-            Counts("co-visitation", self.past.beside),
-            Counts("w5", self.past.around),
-            SessionNeighbours(self.past, int(settings.graph.half_life)),
+            *baselines(self.past, settings),
             *self.retrained,
         ]
 

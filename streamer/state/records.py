@@ -16,6 +16,7 @@ placement, marks, sessions, `swept` and forgotten users in partition 0.
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Self
 from zlib import crc32
 
@@ -151,6 +152,15 @@ class Space(msgspec.Struct, frozen=True):
         """What `space` says in public records: equal names, comparable vectors and buckets."""
         packed = _to_msgpack([getattr(self, f) for f in _COMPARED])
         return f"d{self.dim}-{hashlib.blake2b(packed, digest_size=4).hexdigest()}"
+
+    def check_format(self, where: Path) -> None:
+        """Refused if the rows there cannot be read."""
+        if self.format != FORMAT:
+            age = "an older" if self.format < FORMAT else "a newer"
+            raise Refused(
+                f"{where}: its rows are of format {self.format}, of {age} walkstream: this one "
+                f"reads format {FORMAT}. See 'A model of an older version' in the README"
+            )
 
     def check(self, wanted: "Space", where: str) -> None:
         """Refused if `wanted`, which follows from the configuration, has other vectors."""

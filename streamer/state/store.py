@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from rocksdict import AccessType, Cache, Rdict, WriteBatch
 
 from core.rounds import Changes
-from core.rows import FORMAT, from_values, row_dtype, to_values
-from streamer.errors import Refused, WalkstreamError
+from core.rows import from_values, row_dtype, to_values
+from streamer.errors import WalkstreamError
 from streamer.state import packing, records
 from streamer.state.places import Moves, Places
 from streamer.state.places import bucket_prefix as bucket_prefix
@@ -150,12 +150,7 @@ class Store:
             space = self.space
             if space is None:
                 raise WalkstreamError(f"{self.path}: no vector space yet: nothing was learned")
-            if space.format != FORMAT:
-                raise Refused(
-                    f"{self.path}: its rows are of format {space.format}, of "
-                    f"{'an older' if space.format < FORMAT else 'a newer'} walkstream: this one "
-                    f"reads format {FORMAT}. See 'A model of an older version' in the README"
-                )
+            space.check_format(self.path)
             self._dtype = row_dtype(space.dim, space.attribute_slots, space.lsh_tables)
         return self._dtype
 
