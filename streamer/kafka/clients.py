@@ -337,8 +337,16 @@ def _offsets(
     while True:
         futures = client.list_offsets(asked, isolation_level=level, request_timeout=CALL_SECONDS)
         try:
-            return {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
+            out = {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
         except KafkaException as error:
             if error.args[0].code() not in SETTLING or time.monotonic() > deadline:
                 raise failure(error.args[0], "list offsets") from None
-            time.sleep(0.2)
+        else:
+            # Where the line breaks while the answer is on its way, librdkafka reports no error, and
+            # an offset below 0.
+            missing = [where for where, offset in out.items() if offset < 0]
+            if not missing:
+                return out
+            if time.monotonic() > deadline:
+                raise failure(KafkaError(KafkaError._TRANSPORT), f"offsets of {label(missing[0])}")
+        time.sleep(0.2)

@@ -6,6 +6,7 @@ first request arrives. The group makes a member of it that nobody is, or the pro
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import pytest
 from broker import Broker
+from confluent_kafka.admin import AdminClient
 from proxy import (
     FETCH,
     HEARTBEAT,
     INIT_PRODUCER_ID,
     JOIN_GROUP,
+    LIST_OFFSETS,
     PRODUCE,
     REQUEST,
     RESPONSE,
@@ -28,6 +31,7 @@ from proxy import (
 
 from streamer.demo.shop import Shop
 from streamer.errors import Fenced
+from streamer.kafka import clients
 from streamer.kafka.clients import session_seconds
 from streamer.worker.group import Group
 from tests.brokers import a_broker
@@ -157,3 +161,23 @@ def test_a_member_that_lost_its_place_to_one_of_its_name_says_so(
                     with pytest.raises(Fenced, match=r"its own app\.instance"):
                         group.poll(1.0)
                 other.check()
+
+
+def test_an_answer_about_offsets_that_is_lost_with_its_line_is_asked_for_again(
+    proxy: Proxy, broker: Broker, tmp_path: Path
+) -> None:
+    """librdkafka reports no error of it, and an offset of -1001."""
+    with App(broker.bootstrap, tmp_path, SETTINGS) as app:
+        clicks = app.config.topics.clicks
+        app.publish(CLICKS[:100])
+        where = app.partitions(clicks)
+        for _ in range(5):
+            held = proxy.hold(LIST_OFFSETS, RESPONSE, seconds=30, times=1)
+            admin = AdminClient({"bootstrap.servers": proxy.address})
+            with ThreadPoolExecutor(1) as executor:
+                asked = executor.submit(clients.ends, admin, where)
+                held.wait(1, 10)
+                proxy.close_lines()
+                held.release()
+                assert sum(asked.result().values()) == 100
+            held.remove()
