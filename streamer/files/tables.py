@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from streamer.decode.fields import numeral
 from streamer.decode.formats import short
 from streamer.files import findings
 from streamer.files.findings import Findings
@@ -139,7 +140,7 @@ class ClickTable:
 
     def _weight(self, text: str) -> float:
         # Where semicolons are between the fields, commas are in the numbers.
-        weight = float(text.replace(",", ".") if self._header.delimiter == ";" else text)
+        weight = numeral(text.replace(",", ".") if self._header.delimiter == ";" else text)
         if not math.isfinite(weight):
             raise ValueError(text)
         return weight

@@ -37,6 +37,8 @@ def _number(unit: Unit) -> Callable[[str], int]:
 
     def to_ms(text: str) -> int:
         try:
+            if not text.isascii() or "_" in text:
+                raise ValueError(text)  # what only Python takes for a number
             number: int | float = int(text)
         except ValueError:
             number = _fraction(text, per_second)
