@@ -66,7 +66,7 @@ def pack_fusion(fusion: Fusion, settings: Settings) -> bytes:
 
 def unpack_fusion(value: bytes) -> tuple[Fusion, Settings]:
     """The ranker, a new one if it was of other experts or is no numbers, and what visits follow
-    from."""
+    from. ValueError if it is none."""
     p = msgspec.msgpack.decode(value, type=_Fusion)
     settings = Settings(
         session=SessionSettings(gap=Duration(p.gap), visits=p.visits),
@@ -78,9 +78,14 @@ def unpack_fusion(value: bytes) -> tuple[Fusion, Settings]:
         np.frombuffer(column, "<f8").reshape(len(HEADS), -1).copy()
         for column in (p.shares, p.weights, p.squares, p.losses)
     )
-    learned = Fusion(shares, weights, squares, losses, p.trials)
+    learned, new = Fusion(shares, weights, squares, losses, p.trials), Fusion.new()
+    for name in ("shares", "weights", "squares", "losses"):
+        if getattr(learned, name).shape != getattr(new, name).shape:
+            raise ValueError(f"{name} of shape {getattr(learned, name).shape}")
+    if not 0 <= p.trials < 2**63:
+        raise ValueError(f"{p.trials} trials")
     sound = all(np.isfinite(column).all() for column in (shares, weights, squares, losses))
-    return learned if sound else Fusion.new(), settings
+    return learned if sound else new, settings
 
 
 def pack_node(node: Node) -> bytes:

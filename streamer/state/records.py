@@ -306,6 +306,15 @@ def commit_of(message: Message) -> tuple[str, int] | None:
     return (app, int(number)) if is_number else None
 
 
+def no_commits(message: Message) -> str:
+    """What to tell of a record of a topic of its own that no worker wrote."""
+    return (
+        f"{message.topic()}[{message.partition()}]: the record at offset {message.offset()} is of "
+        "no commit, and is passed over, as are others of its kind: some other program writes to "
+        "this topic. Find and stop it"
+    )
+
+
 def is_of_another(manifest: bytes | None, app: str) -> bool:
     """Whether another app made the last commit, whose manifest this is, and handed the model over.
 

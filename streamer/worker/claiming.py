@@ -1,6 +1,6 @@
 """Writing the header of `model-state`: in a commit of its own, and only by who was there first."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 
 import msgspec
@@ -15,7 +15,7 @@ from streamer.kafka.transactions import Send, Transactions
 from streamer.kafka.waiting import between
 from streamer.settings.sections import Config, KafkaValue
 from streamer.state import records
-from streamer.state.model_state import is_ours
+from streamer.state.model_state import is_of_worker
 from streamer.state.records import Progress, Space, commit_mark
 from streamer.worker.readback import Readback
 
@@ -25,9 +25,10 @@ UNCOMMITTED: dict[str, KafkaValue] = {"isolation.level": "read_uncommitted"}
 def claim(
     config: Config, space: Space, changes: Mapping[bytes, Progress | bytes | None],
     readback: Readback, transactions: Transactions, check: Callable[[], None] = lambda: None,
-    member: Consumer | None = None,
+    member: Consumer | None = None, also: Iterable[tuple[int, bytes, bytes | None]] = (),
 ) -> None:  # fmt: skip
-    """Write the header and other reserved records, in a commit of its own.
+    """Write the header and other reserved records, in a commit of its own; `also` are more of them,
+    each with its partition.
 
     `check` is called before the commit; what it raises aborts it. The offsets of the group change
     with the progress: the old ones may be those of a topic that is no more.
@@ -46,6 +47,7 @@ def claim(
             offsets.append(TopicPartition(*where, change.offset))
             change = encode(msgspec.structs.replace(change, commit=commit))
         sends.append(Send(topic, partition, key, change, mark))
+    sends += [Send(topic, partition, key, value, mark) for partition, key, value in also]
     readback.settle()
     sends.append(readback.manifest(commit, sends))
     try:
@@ -88,6 +90,6 @@ def _first(config: Config, admin: AdminClient, read: int, beat: Callable[[], Non
     with closing(clients.reading_consumer(config, "header", UNCOMMITTED)) as consumer:
         for message in between(consumer, {where: read}, end, beat):
             value = message.value()
-            if message.key() == records.SPACE and value and is_ours(records.SPACE, value):
+            if message.key() == records.SPACE and value and is_of_worker(message):
                 return msgspec.msgpack.decode(value, type=Space).app
     return ""

@@ -11,7 +11,7 @@ from streamer.kafka.identity import Identity
 from streamer.kafka.waiting import between
 from streamer.settings.sections import Config
 from streamer.state import records
-from streamer.state.model_state import is_ours
+from streamer.state.model_state import is_of_worker
 from streamer.state.records import Progress
 from streamer.state.store import Store
 from streamer.worker import header
@@ -63,7 +63,7 @@ def _has_model(config: Config, admin: AdminClient) -> bool:
         where = [(topic, p) for p in clients.partitions(consumer, topic)]
         for message in between(consumer, clients.begins(admin, where), clients.ends(admin, where)):
             key, value = message.key() or b"", message.value()
-            if value is None or not is_ours(key, value):
+            if value is None or not is_of_worker(message):
                 continue
             if records.is_row(key):
                 return True

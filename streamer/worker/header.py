@@ -226,9 +226,11 @@ def lacks_vectors(space: Space, now: Identity) -> bool:
 
 
 def repaired(
-    config: Config, store: Store, now: Identity, readback: Readback, transactions: Transactions
-) -> None:
-    """Write the header that knows the topic of the vectors as it is, which has all of them now.
+    config: Config, store: Store, now: Identity, readback: Readback, transactions: Transactions,
+    also: Iterable[tuple[int, bytes, bytes | None]],
+) -> None:  # fmt: skip
+    """Write the header that knows the topic of the vectors as it is, which has all of them now; and
+    what else was to be repaired, as in `claiming.claim`.
 
     It is written also where nothing differs: something that is no header may lie over the last one.
     """
@@ -237,7 +239,7 @@ def repaired(
     was = space.topics["item_vectors"]
     layouts = space.topics | {"item_vectors": Layout(name or was.id, was.partitions)}
     space = msgspec.structs.replace(space, topics=layouts)
-    claiming.claim(config, space, {}, readback, transactions)
+    claiming.claim(config, space, {}, readback, transactions, also=also)
     store.set_meta({records.SPACE: msgspec.msgpack.encode(space)})
 
 

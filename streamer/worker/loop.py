@@ -245,7 +245,10 @@ class Worker:
         """All was published again: say so, so that no start has to do it once more."""
         self.repairs = False
         self._join()
-        header.repaired(self.config, self.store, self.identity, self.readback, self.transactions)
+        header.repaired(
+            self.config, self.store, self.identity, self.readback, self.transactions,
+            repair.overwritten(self.store, self.tail),
+        )  # fmt: skip
         repair.finish(self.config, self.store, self.tail, self.commits)
         self.commits = self.readback.last or self.commits
 

@@ -32,7 +32,7 @@ from streamer.kafka.waiting import OpenTransactions, Waiting
 from streamer.settings.sections import Config
 from streamer.state import records
 from streamer.state.model_state import is_ours
-from streamer.state.records import Manifest, Part, Parts, commit_of
+from streamer.state.records import Manifest, Part, Parts, commit_of, no_commits
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,8 @@ class Readback:
         topics = {str(getattr(config.topics, role)): now.topics[role] for role in WRITTEN}
         self.ids = {topic: layout.id for topic, layout in topics.items()}
         self.where = [(t, p) for t, layout in topics.items() for p in range(layout.partitions)]
+        self._quiet = {config.topics.transitions, config.topics.item_vectors}
+        """The topics of which no record by another program was told yet."""
         self.at: dict[Partition, int] = {}
         """The next offset of each partition: all before it was looked at."""
         self.reached: dict[Partition, int] = {}
@@ -146,6 +148,9 @@ class Readback:
         for partition, message in self._arrived(timeout):
             if (commit := commit_of(message)) is not None:
                 self._take(partition, message, *commit)
+            elif partition[0] in self._quiet:
+                self._quiet.remove(partition[0])
+                log.warning("%s", no_commits(message))
         if self.wanted is not None and self._is_whole(self.wanted):
             self.wanted = None
 

@@ -8,25 +8,30 @@ after, is left out.
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
+from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
 from core.rounds import Evidence
-from streamer.errors import Refused
+from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients
+from streamer.kafka.clients import label, partition_of
 from streamer.kafka.waiting import between
 from streamer.settings.sections import Config
 from streamer.state import evidence
 from streamer.state import store as stores
 from streamer.state import traces as traced
+from streamer.state.records import commit_of, no_commits
 from streamer.state.store import Store
 from streamer.state.traces import Traces
 from streamer.worker import checkpoint
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 BACKWARDS = 200
 """Records that are read first where the newest are looked for from the end back."""
@@ -161,9 +166,9 @@ def traces(
     while end > first and clicks < room:
         begin, size = max(first, end - size), 2 * size
         found = list(_records(config, begin, end, beat))
-        told = [evidence.heading(record) for record in found]
+        told = [_read_by(evidence.heading, message) for message in found]
         new = [kept.last < commit <= wanted for commit, _ in told]
-        lacking.append([record for record, is_new in zip(found, new, strict=True) if is_new])
+        lacking.append([m.value() or b"" for m, is_new in zip(found, new, strict=True) if is_new])
         clicks += sum(amount for _, amount in told)
         if not all(new) and told and told[0][0] <= kept.last:
             break
@@ -179,15 +184,27 @@ def _read(
     """All records from this offset on."""
     where = (config.topics.transitions, 0)
     first, end = clients.begins(admin, [where])[where], clients.ends(admin, [where])[where]
-    yield from map(evidence.unpack, _records(config, min(max(begin, first), end), end, beat))
+    for message in _records(config, min(max(begin, first), end), end, beat):
+        yield _read_by(evidence.unpack, message)
+
+
+def _read_by(read: Callable[[bytes], _T], message: Message) -> _T:
+    """What a record says. Refused where it cannot be read."""
+    try:
+        return read(message.value() or b"")
+    except WalkstreamError as error:
+        raise Refused(
+            f"{label(partition_of(message))}: at offset {message.offset()}: {error}"
+        ) from None
 
 
 def _records(
     config: Config, begin: int, end: int, beat: Callable[[float], None]
-) -> Iterator[bytes]:
-    """The records of `transitions` between two offsets."""
+) -> Iterator[Message]:
+    """The records of `transitions` between two offsets that are part of commits: what some other
+    program wrote is told, and passed over."""
     where = (config.topics.transitions, 0)
-    at = [begin]
+    at, strange = [begin], 0
 
     def tell() -> None:
         beat((at[0] - begin) / max(1, end - begin))
@@ -195,5 +212,10 @@ def _records(
     with closing(clients.tail_consumer(config)) as consumer:
         for message in between(consumer, {where: begin}, {where: end}, tell):
             at[0] = message.offset() or 0
-            if (value := message.value()) is not None:
-                yield value
+            value = message.value()
+            if value is None or commit_of(message) is None:
+                strange += 1
+                if strange == 1:
+                    log.warning("%s", no_commits(message))
+                continue
+            yield message

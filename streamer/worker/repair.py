@@ -17,7 +17,7 @@ from streamer.kafka import clients
 from streamer.settings.sections import Config
 from streamer.state import records
 from streamer.state import store as stores
-from streamer.state.model_state import put, row_keys
+from streamer.state.model_state import row_keys
 from streamer.state.store import Store
 from streamer.worker.tail import Tail
 
@@ -60,18 +60,23 @@ def dead(
     ]
 
 
+def overwritten(store: Store, tail: Tail) -> list[tuple[int, bytes, bytes | None]]:
+    """What is to be written over records that no worker wrote, of reserved keys: partition, key,
+    and what the folder has, or None."""
+    # The manifest and the header have their places in partition 0, and commits write them there.
+    named = {(0, records.MANIFEST), (0, records.SPACE)}
+    found = {(message.partition() or 0, message.key() or b"") for message in tail.overwritten}
+    return [
+        (partition, key, None if _leaves(key) else store.meta(key))
+        for partition, key in sorted(found - named)
+        if not records.is_row(key)
+    ]
+
+
 def finish(config: Config, store: Store, tail: Tail, commit: int) -> None:
-    """All is published again: write what else `model-state` has to have."""
+    """All is published again, and the repair is over."""
     if tail.forgotten:
         forget.write(config, tail.forgotten)
-    # The manifest has its place in partition 0, and the commit has written it there.
-    reserved = [
-        (message.partition() or 0, key, None if _leaves(key) else store.meta(key))
-        for message in tail.overwritten
-        if not records.is_row(key := message.key() or b"")
-        and (message.partition(), key) != (0, records.MANIFEST)
-    ]
-    put(config, reserved)
     tail.overwritten.clear()
     store.write_entries({"meta": [(stores.REPAIR, None)]})
     log.info("repaired: all rows and vectors were published again by commit %d", commit)

@@ -30,7 +30,7 @@ from streamer.kafka.waiting import OpenTransactions, Waiting, between
 from streamer.settings.sections import Config
 from streamer.state import packing, records
 from streamer.state import store as stores
-from streamer.state.model_state import STOP_IT, is_ours, no_workers, order
+from streamer.state.model_state import STOP_IT, is_of_worker, no_workers, order
 from streamer.state.store import Store
 from streamer.worker.news import News, news_of, stamp
 
@@ -235,7 +235,7 @@ class Tail:
             elif self._is_doubtful(message):
                 continue
             elif not records.is_row(key):
-                if value is not None and not is_ours(key, value):
+                if value is not None and not is_of_worker(message):
                     self.strange[key] = message
                     continue
                 self.strange.pop(key, None)
@@ -249,7 +249,7 @@ class Tail:
                     meta[key] = None
                 elif value is not None and not self._is_behind(key, value, meta):
                     meta[key] = value
-            elif value is not None and not is_packed(value):
+            elif value is not None and not (is_packed(value) and is_of_worker(message)):
                 rows.pop(key, None)
                 self.strange[key] = message
             elif _version(message) <= applied.get(partition[1], 0):
@@ -374,7 +374,7 @@ class Tail:
                     consumer, {where: self.header_from}, clients.ends(admin, [where])
                 ):
                     key, value = message.key(), message.value()
-                    if key == records.SPACE and value is not None and is_ours(key, value):
+                    if key == records.SPACE and value is not None and is_of_worker(message):
                         header = msgspec.msgpack.decode(value, type=records.Space)
         except (KafkaException, WalkstreamError):
             pass  # the failure that is to be explained is told then

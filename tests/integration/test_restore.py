@@ -278,11 +278,13 @@ def test_rows_that_arrive_before_the_header_of_their_space_wait_for_it(
     with App(kafka, tmp_path, {"topics.partitions": 4}) as app:
         topic = app.config.topics.model_state
         producer = Producer({"bootstrap.servers": kafka})
+        mark = {records.COMMIT_HEADER: records.commit_mark(app.name, 1)}
         for n, value in enumerate(to_values(rows)):
-            producer.produce(topic, value, b"item-%d" % n, partition=1 + n % 3)
+            producer.produce(topic, value, b"item-%d" % n, partition=1 + n % 3, headers=mark)
         producer.flush(30)
         space = Space.of(app.config.engine_settings, 4)
-        producer.produce(topic, msgspec.msgpack.encode(space), records.SPACE, partition=0)
+        value = msgspec.msgpack.encode(space)
+        producer.produce(topic, value, records.SPACE, partition=0, headers=mark)
         producer.flush(30)
         store = Store(app.state)
         consumer = clients.tail_consumer(app.config)

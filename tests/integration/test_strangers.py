@@ -4,13 +4,23 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from confluent_kafka import Producer
 
-from streamer.state import records
+from core.rows import from_values, to_values
+from streamer.state import folders, records
 from streamer.state.model_state import is_ours
 from streamer.state.store import Store
-from tests.integration.models import CLICKS, EXACT, newest_vectors, published, refused, repair
+from tests.integration.models import (
+    CLICKS,
+    EXACT,
+    counted,
+    newest_vectors,
+    published,
+    refused,
+    repair,
+)
 from tests.support import App
 
 FIVE = msgspec.msgpack.encode(5)
@@ -78,3 +88,59 @@ def test_records_under_malformed_keys_are_named_and_a_repair_deletes_them(
         assert check.wait() == 0, check.output
         fresh: dict[str, Any] = {"state__dir": tmp_path / "fresh"}
         app.worker(**fresh).running().stop()
+
+
+def test_records_of_no_commit_are_nothing_that_a_worker_writes(kafka: str, tmp_path: Path) -> None:
+    """However well they are formed: a row of numbers that are none would spread over all others."""
+    with App(kafka, tmp_path, EXACT) as app:
+        app.publish(CLICKS[:200])
+        app.run_to_end()
+        topic = app.config.topics.model_state
+        before = {m.key(): (m.partition(), m.value()) for m in app.read(topic)}
+        with folders.reading(app.state) as store:
+            dtype = store.dtype
+        item = next(key for key in before if key and records.is_item(key) and before[key][1])
+        row = from_values([before[item][1] or b""], dtype).copy()
+        row["version"], row["v"] = 10**6, np.nan
+        producer = Producer({"bootstrap.servers": kafka})
+        names = records.SWEPT, records.MARKS, records.FUSION, records.VERSION + b"0"
+        odd = {item: to_values(row)[0]} | {n: before[n][1] for n in names if n in before}
+        assert len(odd) > 3
+        for key, value in odd.items():
+            producer.produce(topic, value, key, partition=before[key][0] or 0)
+        assert producer.flush(10) == 0
+        refused(app.worker(), f"{topic}[", "the record at offset", "--repair")
+        repair(app)
+        assert newest_vectors(app) == published(app)
+        app.publish(CLICKS[200:300])
+        app.run_to_end()
+        assert newest_vectors(app) == published(app)
+        fresh: dict[str, Any] = {"state__dir": tmp_path / "fresh"}
+        app.worker(**fresh).running().stop()
+
+
+def test_what_others_write_to_the_evidence_is_told_and_passed_over(
+    kafka: str, tmp_path: Path
+) -> None:
+    with App(kafka, tmp_path, EXACT | {"commit.seconds": 0.2, "round.max_seconds": 0.1}) as app:
+        app.publish(CLICKS[:200])
+        app.run_to_end()
+        topic = app.config.topics.transitions
+        producer = Producer({"bootstrap.servers": kafka})
+        worker = app.worker().running()
+        for value in b"garbage", b"", b"\x01notzlib":
+            producer.produce(topic, value, partition=0)
+        assert producer.flush(10) == 0
+        told = f"{topic}[0]: the record at offset", "is of no commit"
+        app.publish(CLICKS[200:400])
+        worker.until(app.caught_up, "the clicks behind it")
+        worker.until(lambda: all(text in worker.output for text in told), "a word of it")
+        worker.stop()
+        fresh: dict[str, Any] = {"state__dir": tmp_path / "fresh"}
+        again = app.worker(**fresh).running()
+        assert all(text in again.output for text in told), again.output
+        again.stop()
+        assert counted(app) == 400
+        app.state.rename(tmp_path / "old")
+        (tmp_path / "fresh").rename(app.state)
+        assert counted(app) == 400

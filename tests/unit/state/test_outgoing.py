@@ -1,12 +1,16 @@
-"""What a stop writes of the graph, and how long it takes for it."""
+"""What leaves with commits and at a stop, and what must not."""
 
+import numpy as np
 import pytest
 
 from core.engine import Engine
 from core.rounds import Inputs
+from streamer.errors import WalkstreamError
 from streamer.settings import load as configs
+from streamer.state.records import Marks
 from streamer.state.store import POINTER, Store
-from streamer.worker import checkpoint, outgoing
+from streamer.worker import checkpoint, commit, outgoing
+from streamer.worker.batch import Batch
 from streamer.worker.outgoing import Outgoing
 from tests.unit.state.made import SETTINGS, batches
 from tests.unit.state.test_checkpoint import remembered
@@ -40,3 +44,14 @@ def test_a_stop_writes_all_or_what_there_is_time_for(
     at = checkpoint.swept(store, POINTER)
     assert at is not None
     assert at.commit == 2
+
+
+@pytest.mark.parametrize("column", ["v", "u", "acc_v", "acc_u"])
+def test_no_commit_has_numbers_that_are_not_finite(column: str) -> None:
+    changes = Engine(SETTINGS, 1).step(Inputs(next(batches(1)))).changes
+    assert changes is not None
+    commit.check_finite(Batch(changes, {}, 1, Marks(7, 0)))
+    changes.rows[column][2] = np.nan
+    with pytest.raises(WalkstreamError, match=r"commit 7 has 1 rows") as told:
+        commit.check_finite(Batch(changes, {}, 1, Marks(7, 0)))
+    assert repr(changes.keys[2].decode()) in str(told.value)

@@ -1,10 +1,14 @@
 """What is told from records that no worker wrote, under the reserved keys of `model-state`."""
 
+from typing import Any
+
 import msgspec
+import numpy as np
 import pytest
 
+from core.ranking.fusion import Fusion
 from core.settings import Settings
-from streamer.state import records
+from streamer.state import packing, records
 from streamer.state.model_state import is_ours
 from streamer.state.records import Manifest, Progress, Space
 
@@ -30,3 +34,24 @@ def test_a_key_that_names_no_partition_is_no_workers() -> None:
         prefix = key[: key.index(b"/") + 1]
         for name in b"", b"a", b"a/b", b"\xfe/1":
             assert not is_ours(prefix + name, msgspec.msgpack.encode(what))
+
+
+SHORT = np.zeros(2).tobytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shares": SHORT, "weights": SHORT, "squares": SHORT, "losses": SHORT},
+        {"weights": b""},
+        {"losses": b"1234567"},
+        {"trials": 2**63},
+        {"trials": -1},
+    ],
+)
+def test_a_ranker_of_other_sizes_is_no_workers(change: dict[str, Any]) -> None:
+    """Kernels go by pointers into it."""
+    value = packing.pack_fusion(Fusion.new(), Settings())
+    assert is_ours(records.FUSION, value)
+    fields = msgspec.msgpack.decode(value) | change
+    assert not is_ours(records.FUSION, msgspec.msgpack.encode(fields))
