@@ -67,7 +67,8 @@ def test_dead_letters_of_anybody_stop_no_worker_and_a_commit_that_is_missing_doe
         last = max(progress.commit for progress in app.progress().values())
         producer = Producer({"bootstrap.servers": kafka})
         ahead = Manifest(last + 2, app.name, "0", {})
-        value, mark = msgspec.msgpack.encode(ahead), {records.COMMIT_HEADER: ahead.mark}
+        value = msgspec.msgpack.encode(ahead)
+        mark: Headers = [(records.COMMIT_HEADER, ahead.mark)]
         producer.produce(state, value, records.MANIFEST, partition=0, headers=mark)
         assert producer.flush(30) == 0
         assert second.wait() in (1, 3), second.output

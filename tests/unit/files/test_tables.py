@@ -171,4 +171,4 @@ def test_seconds_in_json_are_not_taken_for_ms(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["1_7", "١٧", "1_700_000_000_000"])
 def test_a_time_that_only_python_takes_for_a_number_is_none(text: str) -> None:
     for unit in "ms", "s", "order", "auto":
-        assert time_flaw(text, unit) is not None  # type: ignore[arg-type]
+        assert time_flaw(text, unit) is not None
