@@ -4,7 +4,7 @@ An item is born with its first click that counts, or with its attributes; it lea
 retired, or when nobody clicked it for the horizon.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import islice
 
@@ -15,10 +15,11 @@ from core.graph.graph import NEVER, Graph
 from core.graph.sessions import Sessions
 from core.graph.slabs import UNWRITTEN
 from core.ids.hashing import hash_keys
-from core.ids.vocabulary import Vocabulary, attribute_key, encode, is_attribute
+from core.ids.vocabulary import Vocabulary, attribute_key, decode, encode, is_attribute
 from core.model import Model
 from core.placing.placement import SETTLED
 from core.ranking.visits import Visits
+from core.rows import Packed
 from core.settings import Settings
 
 TOGETHER = 500
@@ -64,7 +65,7 @@ class Catalogue:
         self.graph = Graph(settings.graph.max_degree)
         self.sessions = Sessions(settings.session.length, settings.session.event_ids)
         self.visits = Visits(settings.session.visits)
-        self.model = Model(settings)
+        self.model = Model(settings, partitions)
         self.living = Living()
         self.settled = 0
         """Living items that were a centre SETTLED times."""
@@ -75,6 +76,8 @@ class Catalogue:
         """The items that were described since the last commit, whose rows leave with it."""
         self.attributes: Callable[[str], Sequence[str]] = lambda item: ()
         """Gives the attribute tokens that an item had before it left, or before a restart."""
+        self.written: Callable[[Sequence[bytes]], Packed] | None = None
+        """Gives what was last written of rows, by key, where others write some."""
         self.waiting: list[str] = []
         """Items to describe in the next rounds, as an attribute of theirs has no row."""
         self.round_number = 0
@@ -108,6 +111,13 @@ class Catalogue:
         self._remove(slots)
         return names
 
+    def leave_if_unseen(self, gone: Mapping[str, int]) -> None:
+        """Let these items leave, unless they were clicked at the time of each (ms) or later."""
+        slots = [slot for slot in map(self.vocabulary.get, gone) if slot is not None]
+        since = [gone[name] for name in self.vocabulary.names(np.array(slots, np.int64))]
+        there = np.array(slots, np.int32)
+        self.leave(there[self.graph.last_seen[there] < np.array(since, np.int64)])
+
     def retired(
         self, attributes: Sequence[tuple[str, Sequence[str] | None]]
     ) -> NDArray[np.integer]:
@@ -135,7 +145,7 @@ class Catalogue:
         for item, tokens in described.items():
             slot = next(numbers)
             self._set_attributes(slot, tokens, list(islice(numbers, len(tokens))))
-            c.stale[slot] = r.dirty[slot] = True
+            c.stale[slot] = r.dirty[slot] = r.owned[slot]
             if g.last_seen[slot] == NEVER:
                 g.last_seen[slot] = now
             if item in told:
@@ -180,6 +190,7 @@ class Catalogue:
                 # No tombstone leaves: the rows that it had are written over.
                 self.graph.changed[slot] |= UNWRITTEN
         self._born += len(new)
+        self._read_written(new, names)
         self.living.add(new[is_item])
         born = {
             name: rank
@@ -189,6 +200,22 @@ class Catalogue:
         if self.width and is_item.any():
             self._recall(new[is_item])
         return born
+
+    def _read_written(self, slots: NDArray[np.int32], names: Sequence[str]) -> None:
+        """Of rows that are not owned, take what their owners have written of them before they were
+        heard of here."""
+        model = self.model
+        keys = [
+            encode(name)
+            for name, owned in zip(names, model.rows.owned[slots].tolist(), strict=True)
+            if not owned
+        ]
+        if keys and self.written is not None:
+            found, rows = self.written(keys)
+            at = np.array([self.vocabulary.get(decode(key)) for key in found], np.int32)
+            model.unpack(at, rows)
+            items = at[model.columns.is_item[at]]
+            self.settled += int((model.columns.updates[items] >= SETTLED).sum())
 
     def _recall(self, items: NDArray[np.integer]) -> None:
         """Give items that came back the attributes that they had, which may come back with them."""
@@ -219,7 +246,7 @@ class Catalogue:
             self._set_attributes(slot, tokens, [a for a in known if a is not None])
             if None in known:
                 self.waiting.append(name)
-            c.stale[slot] |= before != int(c.described[slot])
+            c.stale[slot] |= rows.owned[slot] and before != int(c.described[slot])
         self._unused = set(np.flatnonzero(c.alive & ~c.is_item & (c.users == 0)).tolist())
 
     def _remove(self, slots: NDArray[np.integer]) -> None:

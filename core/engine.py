@@ -9,7 +9,6 @@ costs follows from what it changes.
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +18,25 @@ from core.clicks import Clicks
 from core.clock import Clock
 from core.expiry import Expiry
 from core.graph import fold as graphs
-from core.graph.fold import Batch, Folded, Rules
-from core.graph.graph import LIVE, NEVER, Graph
+from core.graph.fold import Folded
+from core.graph.graph import NEVER, Graph
 from core.graph.sessions import Sessions
-from core.graph.slabs import TOPIC, UNWRITTEN
+from core.graph.slabs import TOPIC
 from core.graph.sweep import Sweep
 from core.graph.walks import walk
 from core.graph.written import Scale
 from core.ids.vocabulary import ID_BYTES, Vocabulary, encode
+from core.intake import Intake
 from core.learner import Learner
 from core.model import Model
+from core.ownership import Ownership
 from core.placing.leaving import AT_ONCE, Leaving, ready
 from core.placing.placement import Placement, Placer
-from core.quality import measure
+from core.quality import NOTHING_RANKED, measure
 from core.ranking.fusion import Fusion
-from core.restoring import Packed, take_rows
-from core.rounds import Changes, Evidence, Gone, Inputs, Outputs
+from core.restoring import take_rows
+from core.rounds import ANY_TIME, Changes, Evidence, Inputs, Outputs
+from core.rows import Packed
 from core.settings import Settings
 from core.starts import Starts
 
@@ -74,6 +76,8 @@ class Engine:
         self.learner = Learner(s, self.catalogue)
         self.starts = Starts(s, self.catalogue, self.placer)
         self.expiry = Expiry(s, self.catalogue)
+        self.intake = Intake(s, self.catalogue, self.clock)
+        self.ownership = Ownership(self.catalogue, self.leaving, self.starts)
 
     # Only the catalogue holds these, so that none can be replaced and be out of step with the rest.
 
@@ -111,25 +115,29 @@ class Engine:
         self.round_number += 1
         catalogue.begin_round(self.round_number)
         self.sessions.forget(inputs.forgotten)
-        most = inputs.room // SHARE_OF_GONE // RECORDS_OF_GONE - len(catalogue.gone)
-        gone = catalogue.leave(self.expiry.next(self.clock.time, most))
-        gone += catalogue.leave(catalogue.retired(inputs.attributes))
+        gone = inputs.gone if inputs.is_told else self.gone(inputs)
+        catalogue.leave_if_unseen(gone)
         self.leaving.any_stale |= bool(catalogue.waiting)
         catalogue.describe(inputs.attributes, self.clock.time)
         with self.timed("rank"):
-            quality = measure(inputs.clicks, catalogue, self.fusion, s, self.round_number)
+            quality = NOTHING_RANKED
+            if inputs.ranks:
+                quality = measure(
+                    inputs.clicks, catalogue, self.fusion, s, self.round_number,
+                    learns=bool(self.model.owns[0]),
+                )  # fmt: skip
         with self.timed("fold"):
             folded = self.fold(inputs.clicks)
-            slots = folded.slots[folded.fate == graphs.KEPT]
-            known = len(self.items)
+            slots, known = folded.slots[folded.fate == graphs.KEPT], len(self.items)
             births = catalogue.give_birth(slots)
             self.expiry.add_late(self.items[known:])
-            self.model.rows.dirty[slots] = True
+            self.model.rows.dirty[slots] = self.model.rows.owned[slots]
         continued = folded.added > 0.0
         history, target = folded.history[continued], folded.target[continued]
         with self.timed("walk"):
             touched = np.unique(np.concatenate([slots, history[:, 0]]))
-            self.learner.first_vectors(touched[self.model.columns.updates[touched] == 0])
+            is_new = self.model.columns.updates[touched] == 0
+            self.learner.first_vectors(touched[is_new & self.model.rows.owned[touched]])
             starts = self.starts.of(touched, self.placement, self.round_number, self.clock.time)
             walks = walk(
                 self.graph, starts, s.walks.length,
@@ -147,7 +155,7 @@ class Engine:
                 changes = self._close(inputs)
         return Outputs(
             round_number=self.round_number,
-            events=len(slots),
+            events=int((folded.fate == graphs.KEPT).sum()),
             duplicates=len(counts) - len(clicks),
             too_long=int((folded.fate == graphs.TOO_LONG).sum()),
             quality=quality,
@@ -155,68 +163,19 @@ class Engine:
             changes=changes,
         )
 
-    def fold(self, clicks: Clicks, commit: int = LIVE) -> Folded:
-        """Take clicks into sessions and graph, and no further.
+    def gone(self, inputs: Inputs) -> dict[str, int]:
+        """The items that leave with this round, as in `Evidence`: some that expired, as there is
+        room for their tombstones, and those that are retired."""
+        catalogue, room = self.catalogue, inputs.room // SHARE_OF_GONE // RECORDS_OF_GONE
+        expired = self.expiry.next(self.clock.time, room - len(catalogue.gone))
+        retired = catalogue.retired(inputs.attributes)
+        names = catalogue.vocabulary.names
+        since = self.expiry.since
+        return dict.fromkeys(names(expired), since) | dict.fromkeys(names(retired), ANY_TIME)
 
-        Folding in one batch or in many gives bitwise the same state: so a restart that folds what
-        came after a sweep gets to where the worker was. An item whose clicks do not count gets no
-        slot. With a `commit`, its clicks are folded again into the rows that do not have them.
-        """
-        s, known = self.settings, len(self.vocabulary)
-        slots = self.vocabulary.intern(clicks.items)
-        if commit != LIVE:
-            known = len(self.vocabulary)  # what is born is told, and not found out
-        users = self.sessions.intern(clicks.users)
-        self.catalogue.reserve()
-        batch = Batch(
-            users=users,
-            event_ids=_column(clicks.event_ids, np.uint64),
-            times=np.ascontiguousarray(clicks.times),
-            weights=np.ascontiguousarray(clicks.weights),
-            partitions=_column(clicks.partitions, np.int32),
-            clocks=self.clock.of(clicks),
-            rows=len(self.sessions.names),
-            known=known,
-        )
-        folded = Folded.of(slots, s.session.length, len(self.vocabulary) - known)
-        half_life = int(s.graph.half_life)
-        g, clock, n = self.graph, self.clock, len(clicks)
-        rules = Rules(half_life, int(s.session.gap), s.session.max_events, g.max_degree, commit)
-        if n and clock.landmark == NEVER:
-            clock.landmark = int(clicks.times[0]) // half_life * half_life
-        if n and clock.time == NEVER:
-            # Items that came with attributes before any click begin to age now.
-            g.last_seen[self.items] = int(clicks.times[0])
-            g.changed[self.items] |= UNWRITTEN
-            self.model.rows.dirty[self.items] = True
-        at = 0
-        while at < n:
-            at, why, clock.time = graphs.fold(
-                at, batch, self.sessions.columns(), g.slabs(), folded,
-                (clock.time, clock.landmark), rules,
-            )  # fmt: skip
-            if why == graphs.FULL:
-                g.grow_pool()
-            elif why == graphs.MOVE:
-                moved = (int(clicks.times[at]) - clock.landmark) // half_life
-                g.shift(moved)
-                for scaled in (folded.amounts, folded.added):
-                    np.ldexp(scaled, -moved, out=scaled)
-                clock.landmark += moved * half_life
-        if commit == LIVE:
-            self._number(known, folded.born)
-        self.catalogue.visits.add(folded, users, batch.times, self.sessions.newest)
-        self.sessions.collect()
-        return folded
-
-    def _number(self, known: int, born: NDArray[np.int32]) -> None:
-        """Give the items after the first `known` the slots `born`, and forget those with -1."""
-        if (born == np.arange(known, len(self.vocabulary))).all():
-            return
-        order = np.argsort(born)[(born < 0).sum() :]
-        names = self.vocabulary.names(known + order)
-        self.vocabulary.cut(known)
-        self.vocabulary.intern(names)
+    def fold(self, clicks: Clicks) -> Folded:
+        """Take clicks into sessions and graph, and no further (`core.intake`)."""
+        return self.intake.fold(clicks)
 
     # -- what leaves -----------------------------------------------------------------------------
 
@@ -229,24 +188,23 @@ class Engine:
         if self.settings.publish.min_drift > 0:
             told = [catalogue.vocabulary.get(name) for name in catalogue.described]
             must = np.unique(np.array([slot for slot in told if slot is not None], np.int32))
+            must = must[self.model.rows.owned[must]]
         catalogue.described.clear()
         now = self.clock.time if inputs.now is None else inputs.now
-        room = inputs.room - RECORDS_OF_GONE * len(catalogue.gone)
+        left = self.ownership.left(inputs.room // SHARE_OF_GONE // RECORDS_OF_GONE)
+        room = inputs.room - RECORDS_OF_GONE * len(left)
         slots = self.leaving.choose(self.model, must, room, inputs.budget, now)
-        left = list(catalogue.gone.values())
-        touched = np.unique(c.partition[np.concatenate([slots, left]).astype(np.int32)]).tolist()
+        written_over = {encode(name) for name in self.vocabulary.names(slots)} if left else set()
+        left = [one for one in left if one.key not in written_over]
+        touched = sorted({*c.partition[slots].tolist(), *(one.partition for one in left)})
         for partition in touched:
             self.versions[partition] = self.versions.get(partition, 0) + 1
         version_of = np.array([self.versions.get(p, 0) for p in range(self.partitions)], np.int64)
-        gone = [
-            Gone(
-                encode(name), p := int(c.partition[at]), self.versions[p],
-                bool(c.published[at] > 0), bool(c.version[at] > 0),
-            )
-            for name, at in catalogue.gone.items()
-        ]  # fmt: skip
-        catalogue.gone = {}
+        gone = [one._replace(version=self.versions[one.partition]) for one in left]
         c.version[slots] = version_of[c.partition[slots]]
+        # Those from which walks are still to start know no more than before.
+        learned = slots[~np.isin(slots, self.starts.behind)]
+        c.heard[learned] = self.graph.clicks[learned]
         placed = self.leaving.leave(self.model, self.placement, slots, now)
         waiting = self.leaving.waiting
         changes = Changes(
@@ -275,6 +233,8 @@ class Engine:
 
     def _refresh(self) -> None:
         """Move the centroids where a major update is at its end, or make the first ones."""
+        if not self.model.owns[0]:
+            return  # the owner of the first partition does
         if self.starts.is_major_over or self.placer.is_first_due(
             self.placement, self.catalogue.settled
         ):
@@ -286,11 +246,7 @@ class Engine:
             # What was never published, or came back and is not learned yet, will be placed by them
             # when it is.
             known = self.items[self.model.columns.published[self.items] > 0]
-            self._mark_stale(known[ready(self.model, known)])
-
-    def _mark_stale(self, slots: NDArray[np.integer]) -> None:
-        self.model.columns.stale[slots] = True
-        self.leaving.any_stale = self.leaving.any_stale or len(slots) > 0
+            self.ownership.mark_stale(known[ready(self.model, known)])
 
     def _relabel(self, order: NDArray[np.int64]) -> None:
         new = self.catalogue.relabel(order)
@@ -299,6 +255,22 @@ class Engine:
         self.expiry.relabel(new)
         for sweep in self.sweeps:
             sweep.relabel(order)
+
+    # -- owners ----------------------------------------------------------------------------------
+
+    def own(
+        self, partitions: Iterable[int], written: Callable[[Sequence[bytes]], Packed]
+    ) -> None:  # fmt: skip
+        """Change the rows of these item partitions alone from now on (`core.ownership`)."""
+        gained = self.ownership.change(partitions, written)
+        self.ownership.find_what_waits(gained, self.placement.epoch, self.publish_from)
+
+    def take_placement(self, placement: Placement) -> None:
+        """Go by the centroids of another worker."""
+        if placement.epoch > self.placement.epoch:
+            self.placement, self.starts.major = placement, None
+            items = self.items
+            self.ownership.mark_stale(items[self.model.columns.published[items] > 0])
 
     def has_work(self, now: int) -> bool:
         """Whether rounds without clicks have something to do: rows wait to leave, or items to be
@@ -314,7 +286,7 @@ class Engine:
         newest = max(self.versions.values(), default=0)
         self.versions = dict.fromkeys(range(self.partitions), newest)
         self.publish_from = newest + 1
-        self._mark_stale(np.flatnonzero(self.model.columns.alive))
+        self.ownership.mark_stale(np.flatnonzero(self.model.columns.alive))
         self._placement_changed = self.placement.epoch > 0
         self.graph.changed[self.graph.last_seen != NEVER] |= TOPIC
 
@@ -337,21 +309,27 @@ class Engine:
         """
         g = self.graph
         g.catch_up(commit, self.clock.landmark, int(self.settings.graph.half_life))
+        self.round_number = max(self.round_number, evidence.round_number)
         self.sessions.forget(evidence.forgotten)
+        self.ownership.dropped |= dict.fromkeys(evidence.gone, evidence.round_number)
         if evidence.gone:
             slots = self.vocabulary.intern(list(evidence.gone))
             self.catalogue.reserve()
+            # A row of a later commit does not say when it was clicked before this one.
+            since = np.array(list(evidence.gone.values()), np.int64)
+            slots = slots[(g.cut[slots] >= commit) | (g.last_seen[slots] < since)]
+            # What comes back as it is described, its row alone knows the birth of.
+            self.model.columns.born_round[slots[g.cut[slots] < commit]] = 0
             dead = np.zeros(len(g.degree), np.bool_)
             dead[slots] = True
             self.sessions.end_with(dead)
             g.drop(slots, commit)
-        self.fold(evidence.clicks, commit)
+        self.intake.fold(evidence.clicks, commit)
         c = self.model.columns
         for name, rank in evidence.births.items():
             slot = self.vocabulary.get(name)
             if slot is not None and g.cut[slot] < commit:
                 c.born_round[slot], c.born_rank[slot] = evidence.round_number, rank
-        self.round_number = evidence.round_number
 
     def load_rows(
         self, parts: Iterable[Packed], attributes: Callable[[str], Sequence[str]] = lambda item: (),
@@ -368,31 +346,11 @@ class Engine:
         half_life = int(self.settings.graph.half_life)
         self.clock.landmark = g.end_again(self.clock.landmark, half_life)
         self.model.age(self.clock.time)
-        order, heard = take_rows(self.catalogue, parts)
-        self._relabel(order)
+        self._relabel(take_rows(self.catalogue, parts))
         if self.clock.time != NEVER:
             # Items that came with attributes before any click have aged since the first one.
             unseen = g.last_seen[self.items] == NEVER
             g.last_seen[self.items[unseen]] = self.clock.time
         self.catalogue.recall_all()
-        self._find_what_waits(heard)
-
-    def _find_what_waits(self, heard: NDArray[np.int64]) -> None:
-        """What was to be written, and was not, before the process ended: it follows from the rows.
-
-        `heard` int64 [slots] is the time of the last click that each row knows of.
-        """
-        c, items = self.model.columns, self.items
-        alive = np.flatnonzero(c.alive)
-        # One that came back, and is not learned yet, has only the vector that it had.
-        known, is_old = c.published[items] > 0, c.epoch[items] != self.placement.epoch
-        c.stale[items] |= ready(self.model, items) & (is_old | ~known)
-        c.stale[alive] |= c.version[alive] < self.publish_from
-        self.leaving.any_stale = bool(c.stale.any())
-        if self.settings.publish.min_drift > 0:
-            seen = self.graph.last_seen[items]
-            self.starts.behind = items[(seen != NEVER) & (seen > heard[items])]
-
-
-def _column(given: NDArray[Any] | None, kind: type[np.generic]) -> NDArray[Any]:
-    return np.zeros(0, kind) if given is None else np.ascontiguousarray(given, kind)
+        self.ownership.drop_again()
+        self.ownership.find_what_waits(self.items, self.placement.epoch, self.publish_from)

@@ -47,6 +47,11 @@ class Expiry:
             self.left = np.concatenate([self.left, late])
 
     @property
+    def since(self) -> int:
+        """The time since which what expires was not clicked, ms."""
+        return self._looked_at - self.horizon if self._looked_at != NEVER else NEVER
+
+    @property
     def is_behind(self) -> bool:
         """Whether some are left, or nobody has looked since the start."""
         return len(self.left) > 0 or self._looked_at == NEVER

@@ -51,6 +51,7 @@ class Learner:
             model.rows, history, target, catalogue.graph.slabs(), pool, seed=m.seed,
             round_number=round_number, passes=m.session_passes, decay=m.session_decay,
             negatives=m.session_negatives, sharpness=m.sharpness, pace=further,
+            share=float(model.owns.mean()),
         )  # fmt: skip
         centres = walks[walks[:, 1] >= 0] if walks.shape[1] > 1 else walks[:0]
         updates = model.columns.updates

@@ -35,6 +35,7 @@ class Columns:
     described: NDArray[np.uint64]  # hash of the attributes, 0 for none
     stale: NDArray[np.bool_]  # to be written, and published, whatever the drift
     moved: NDArray[np.float32]  # drift when it was last looked at
+    heard: NDArray[np.int32]  # how many clicks the row as written knows of
     sent: NDArray[np.int64]  # when it was last published, ms; not packed
     users: NDArray[np.int32]  # of an attribute: items that have it
 
@@ -42,7 +43,9 @@ class Columns:
 class Model:
     """The arrays of `Rows` and `Columns`, grown together."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, partitions: int = 1) -> None:
+        self.owns = np.ones(partitions, np.bool_)
+        """Of which item partitions the rows may be changed here (`core.ownership`)."""
         dim, extra = settings.model.dim, settings.model.attribute_slots
         tables = settings.lsh.tables
         self.settings = settings
@@ -59,6 +62,7 @@ class Model:
             mix=np.zeros((0, 1 + extra), np.float32),
             attrs=np.zeros((0, extra), np.int32),
             dirty=np.zeros(0, np.bool_),
+            owned=np.zeros(0, np.bool_),
         )
         self.columns = Columns(
             alive=np.zeros(0, np.bool_),
@@ -78,6 +82,7 @@ class Model:
             described=np.zeros(0, np.uint64),
             stale=np.zeros(0, np.bool_),
             moved=np.zeros(0, np.float32),
+            heard=np.zeros(0, np.int32),
             sent=np.zeros(0, np.int64),
             users=np.zeros(0, np.int32),
         )
@@ -110,7 +115,7 @@ class Model:
             getattr(r, name)[slots] = 0.0
         r.mix[slots] = 0.0
         r.attrs[slots] = -1
-        r.dirty[slots] = True
+        r.dirty[slots] = r.owned[slots] = self.owns[partitions]
         for f in fields(c):
             getattr(c, f.name)[slots] = 0
         c.alive[slots] = True
@@ -150,7 +155,7 @@ class Model:
         r, c = self.rows, self.columns
         out = np.zeros(len(slots), self.dtype)
         out["format"] = FORMAT
-        out["last_seen"] = last_seen[slots]
+        out["last_seen"], out["heard"] = last_seen[slots], c.heard[slots]
         out["landmark"] = self.landmark
         out["half_life"] = self.settings.accumulator_half_life
         for name in (*_SCALED, *_LEARNED):
@@ -160,8 +165,10 @@ class Model:
         return out
 
     def unpack(self, slots: NDArray[np.int32], rows: NDArray[np.void]) -> None:
-        """Take packed rows into `slots`."""
+        """Take packed rows into `slots`. What was born here before keeps its birth."""
         r, c, half_life = self.rows, self.columns, self.settings.accumulator_half_life
+        kept = slots[c.born_round[slots] > 0]
+        births = c.born_round[kept], c.born_rank[kept]
         for name in _SCALED:
             getattr(r, name)[slots] = rescaled(
                 rows[name], rows["landmark"], rows["half_life"], self.landmark, half_life, self.time
@@ -170,8 +177,12 @@ class Model:
             getattr(r, name)[slots] = rows[name]
         for name in _PACKED:
             getattr(c, name)[slots] = rows[name]
+        c.born_round[kept], c.born_rank[kept] = births
+        c.heard[slots] = rows["heard"]
         c.alive[slots] = True
-        r.dirty[slots] = False
+        r.owned[slots] = self.owns[c.partition[slots]]
+        r.dirty[slots] = c.stale[slots] = False
+        c.moved[slots] = 0
 
     def relabel(self, order: NDArray[np.int64], new: NDArray[np.int32]) -> None:
         """Make slot `order[i]` slot i; `new[old slot]` is the new slot or -1."""

@@ -61,11 +61,15 @@ class Quality:
     """Items that were ranked in each trial."""
 
 
+NOTHING_RANKED = Quality(0, dict.fromkeys(RANKERS, 0))
+
+
 def measure(
-    clicks: Clicks, catalogue: Catalogue, fusion: Fusion, settings: Settings, round_number: int
-) -> Quality:
+    clicks: Clicks, catalogue: Catalogue, fusion: Fusion, settings: Settings, round_number: int,
+    learns: bool = True,
+) -> Quality:  # fmt: skip
     """Rank a sample of the transitions of a round's clicks, by all of this as it stands before it,
-    and let `fusion` learn from them.
+    and let `fusion` learn from them, if it `learns` here.
 
     A fused ranker that is eager learns from more. Of very many items a sample is ranked. A
     transition from an item that is not known is none: it has no vector to ask by. One to such an
@@ -76,7 +80,7 @@ def measure(
     trials = _trials(made, first, catalogue, settings, round_number)
     quality = Quality(0, dict.fromkeys(RANKERS, 0), min(len(catalogue.items), CANDIDATES))
     if trials is not None:
-        fused = fusion.ranks(trials.table, trials.target, learns=True)
+        fused = fusion.ranks(trials.table, trials.target, learns=learns)
         found = ranks(trials.scores[0], catalogue.graph, trials.ranked, trials.query, trials.target)
         for name, row in zip(FUSED, fused, strict=True):
             found[name] = np.where(row < 0, DEPTH, row)
@@ -84,7 +88,7 @@ def measure(
         quality = Quality(len(trials.query), hits, len(trials.ranked))
     # More teach a fused ranker that is eager. They are of the same time, and count for nothing.
     for chosen in further:
-        if fusion.eager:
+        if learns and fusion.eager:
             trials = _trials(made, chosen, catalogue, settings, round_number)
             if trials is not None:
                 fusion.ranks(trials.table, trials.target, learns=True)

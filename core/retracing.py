@@ -29,7 +29,7 @@ def retrace(settings: Settings, rounds: Iterable[Evidence]) -> Engine:
         # An item that comes back is another one: its visits are no longer told.
         left = map(engine.vocabulary.get, one.gone)
         engine.vocabulary.forget([slot for slot in left if slot is not None])
-        engine.fold_again(replace(one, gone=(), forgotten=()), 1)
+        engine.fold_again(replace(one, gone={}, forgotten=()), 1)
     return engine
 
 

@@ -1,8 +1,9 @@
 """What goes into a round and what comes out of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,10 @@ from core.rows import to_values
 
 ROOM = 20_000
 """Records of a commit at most, where nobody says otherwise."""
+
+
+ANY_TIME = 2**62
+"""In place of a time: whenever it was clicked last."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +39,23 @@ class Inputs:
     """Vectors that may be published with this round."""
     now: int | None = None
     """What `publish.min_interval` goes by, ms; by default the engine's clock."""
+    is_told: bool = False
+    """Whether the clicks come from the log of evidence. Then all that is decided of sessions, graph
+    and counts follows from the log, and is the same for whoever is at this place of it: what leaves
+    is `gone`, and nothing else."""
+    gone: Mapping[str, int] = field(default_factory=dict)
+    """As in `Evidence`, where the log says so."""
+    ranks: bool = True
+    """Whether the clicks are ranked: one worker does for each."""
 
 
-@dataclass(frozen=True)
-class Gone:
+class Gone(NamedTuple):
     """An item that left: nobody clicked it for the horizon, or it was retired."""
 
     key: bytes
     partition: int
     version: int
+    """That of its tombstones."""
     was_published: bool
     had_row: bool = True
     """Whether a model row of it was ever written."""
@@ -57,8 +70,9 @@ class Evidence:
     """
 
     round_number: int
-    gone: Sequence[str]
-    """The items that left before the clicks: they expired, or were retired."""
+    gone: Mapping[str, int]
+    """The items that left before the clicks: they were retired, or expired. Each with a time, ms:
+    it stays if it was clicked since then."""
     forgotten: Sequence[str]
     """The users whose sessions were ended before the clicks."""
     clicks: Clicks

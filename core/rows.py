@@ -7,15 +7,20 @@ The vectors as last published are the end of it, and are left out where they fol
 ones, as those of an item without attributes that leaves: a third of the row.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from core.placing.clusters import unit_rows
 
-FORMAT = 4
+FORMAT = 5
 """Number of this layout, the first byte of each row."""
 
 _MARK = bytes([FORMAT])
+
+Packed = tuple[Sequence[bytes], NDArray[np.void]]
+"""Keys and their packed rows."""
 
 PUBLISHED = {"v": "pub_v", "u": "pub_u"}
 """The learned vectors, and what of them was last published."""
@@ -30,6 +35,7 @@ def row_dtype(dim: int, attribute_slots: int, tables: int) -> np.dtype[np.void]:
             ("born_round", "<i8"),  # birth: the order of slots
             ("born_rank", "<i4"),
             ("updates", "<i8"),  # times the item was a centre
+            ("heard", "<i4"),  # how many of its clicks the row knows of
             ("last_seen", "<i8"),  # decay time of its last click when it was written, ms
             ("described", "<u8"),  # hash of the attributes that it had, 0 for none
             ("landmark", "<i8"),  # that of the accumulators, ms (`core.learning.adagrad`)

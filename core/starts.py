@@ -49,7 +49,10 @@ class Starts:
 
     def _next_behind(self) -> NDArray[np.int32]:
         here, self.behind = self.behind[:SLICE], self.behind[SLICE:]
-        return here[self.catalogue.model.columns.alive[here]]
+        model = self.catalogue.model
+        here = here[model.columns.alive[here] & model.rows.owned[here]]
+        model.rows.dirty[here] = True
+        return here
 
     def _next_of_major(self, placement: Placement, now: int) -> NDArray[np.int32]:
         """The next items of a major update. It begins when one is due, and where it is at its end

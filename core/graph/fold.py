@@ -285,7 +285,10 @@ def fold(begin, clicks, sessions, graph, out, times, rules, sources=SOURCES):  #
             out.fate[k] = KEPT
             out.slots[k] = item
             if _is_new(graph, item, commit):
-                graph.last_seen[item] = max(graph.last_seen[item], t)
+                # Before its first click an item may be known by its attributes.
+                seen = graph.last_seen[item] if graph.clicks[item] > 0 else NEVER
+                graph.last_seen[item] = max(seen, t)
+                graph.clicks[item] += 1
                 graph.clicked[item] += out.amounts[k]
                 graph.changed[item] |= UNWRITTEN
         if looks:

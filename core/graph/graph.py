@@ -30,7 +30,9 @@ LIVE = -1
 AHEAD = np.dtype([("cut", np.int64), ("landmark", np.int64), ("slot", np.int32)])
 """A row that stands on a later scale than what is folded again."""
 
-BY_SLOT = ("start", "size_class", "degree", "last_seen", "clicked", "changed", "evicted")
+BY_SLOT = (
+    "start", "size_class", "degree", "last_seen", "clicks", "clicked", "changed", "evicted",
+)  # fmt: skip
 
 
 @nb.njit(cache=True, nogil=True)
@@ -61,6 +63,7 @@ def _leave(gone, graph, sources=SOURCES):  # type: ignore[no-untyped-def]
 def _clear(graph, x):  # type: ignore[no-untyped-def]
     graph.changed[x] = 0
     graph.last_seen[x] = NEVER
+    graph.clicks[x] = 0
     graph.clicked[x] = 0
     graph.evicted[x] = 0
 
@@ -152,11 +155,11 @@ class Graph:
     """The arrays of the graph, by slot.
 
     start int32, size_class int8, degree int32, last_seen int64 (ms, NEVER for a slot that is no
-    node), clicked float32 (decayed weight of the node's clicks, on the scale of the arcs), changed
-    uint8 (bits of `core.graph.slabs`) and evicted uint8 (1 for a row that gave a neighbour's place
-    away, so that others may hold arcs that it does not hold) have one entry a slot; `nbr` int32 and
-    `wgt` float32 are the pool, 8 bytes an arc. `cut` int64 and `ahead` are empty but while evidence
-    is folded again.
+    node), clicks int32 (how many of its clicks count), clicked float32 (decayed weight of the
+    node's clicks, on the scale of the arcs), changed uint8 (bits of `core.graph.slabs`) and evicted
+    uint8 (1 for a row that gave a neighbour's place away, so that others may hold arcs that it does
+    not hold) have one entry a slot; `nbr` int32 and `wgt` float32 are the pool, 8 bytes an arc.
+    `cut` int64 and `ahead` are empty but while evidence is folded again.
     """
 
     def __init__(self, max_degree: int) -> None:
@@ -166,6 +169,7 @@ class Graph:
         self.size_class = np.zeros(0, np.int8)
         self.degree = np.zeros(0, np.int32)
         self.last_seen = np.zeros(0, np.int64)
+        self.clicks = np.zeros(0, np.int32)
         self.clicked = np.zeros(0, np.float32)
         self.changed = np.zeros(0, np.uint8)
         self.evicted = np.zeros(0, np.uint8)
@@ -199,8 +203,9 @@ class Graph:
     def slabs(self) -> Slabs:
         """What kernels take. It holds until the graph grows."""
         return Slabs(
-            self.start, self.size_class, self.degree, self.last_seen, self.clicked, self.changed,
-            self.evicted, self.cut, self.nbr, self.wgt, self.wgt.view(np.int32), self.heads,
+            self.start, self.size_class, self.degree, self.last_seen, self.clicks, self.clicked,
+            self.changed, self.evicted, self.cut, self.nbr, self.wgt, self.wgt.view(np.int32),
+            self.heads,
         )  # fmt: skip
 
     @property

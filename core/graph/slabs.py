@@ -26,12 +26,13 @@ UNWRITTEN = LOCAL | TOPIC
 
 
 class Slabs(NamedTuple):
-    """The arrays of a graph, the first eight by slot (see `core.graph.graph.Graph`)."""
+    """The arrays of a graph, the first nine by slot (see `core.graph.graph.Graph`)."""
 
     start: NDArray[np.int32]
     size_class: NDArray[np.int8]
     degree: NDArray[np.int32]
     last_seen: NDArray[np.int64]
+    clicks: NDArray[np.int32]
     clicked: NDArray[np.float32]
     changed: NDArray[np.uint8]
     evicted: NDArray[np.uint8]

@@ -39,6 +39,8 @@ class Node(NamedTuple):
     """float32, little-endian, one for each neighbour."""
     is_swept: bool = True
     """Whether the topic has this state."""
+    clicks: int = 0
+    """How many clicks of the item count."""
 
 
 class Scale(NamedTuple):
@@ -84,7 +86,7 @@ def nodes(
                     cut, int(c.born_round[slot]), int(c.born_rank[slot]), int(g.last_seen[slot]),
                     float(g.clicked[slot]), scale.landmark, scale.half_life, bool(g.evicted[slot]),
                     [encode(keys[b] or "") for b in nbr.tolist()], wgt.astype("<f4").tobytes(),
-                    bit == TOPIC or not g.changed[slot] & TOPIC,
+                    bit == TOPIC or not g.changed[slot] & TOPIC, int(g.clicks[slot]),
                 ),
             )
         )  # fmt: skip
@@ -122,6 +124,7 @@ def load_nodes(
         g.evicted[own] = [node.evicted for _, node in part]
         g.put_rows(own, degree, others, weights)
         g.last_seen[own] = [node.seen for _, node in part]
+        g.clicks[own] = [node.clicks for _, node in part]
         g.clicked[own] = _times(np.array([node.clicked for _, node in part], np.float32), power)
         g.cut[own] = np.maximum(cut, begin)
         later = np.zeros(int(is_ahead.sum()), AHEAD)

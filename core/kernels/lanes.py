@@ -87,6 +87,7 @@ class _LanesModel(models.PrimitiveModel):
 
 
 _FLOAT8, _FLOAT16 = Lanes("float", 8), Lanes("float", 16)
+_FOUR = ir.VectorType(ir.FloatType(), 4)
 _INT8, _INT16 = Lanes("int", 8), Lanes("int", 16)
 
 
@@ -262,6 +263,12 @@ def _spread_pair(builder: Any, pointer: Any) -> Any:
 
 spread_pair = on_memory(2, _FLOAT16, _spread_pair)
 """memory[at], memory[at + 1], eight times."""
+spread_quad = on_memory(
+    2,
+    _FLOAT16,
+    lambda b, p: shuffle(b, four := _load(b, p, _FOUR), four, list(range(4)) * 4),
+)
+"""memory[at], ..., memory[at + 3], four times."""
 
 
 def _turn_pairs(builder: Any, pointer: Any, stride: Any, out: Any) -> None:
@@ -281,6 +288,21 @@ def _turn_pairs(builder: Any, pointer: Any, stride: Any, out: Any) -> None:
         _store(builder, builder.gep(out, [ir.Constant(_I64, 16 * r)]), x[r])
 
 
+def _turn_quads(builder: Any, pointer: Any, stride: Any, out: Any) -> None:
+    rows = [builder.gep(pointer, [builder.mul(stride, ir.Constant(_I64, r))]) for r in range(4)]
+    x = [_load(builder, row, _FLOAT16.ir) for row in rows]
+    for i in range(4):
+        part = [4 * i + b for b in range(4)] + [16 + 4 * i + b for b in range(4)]
+        first, second = (shuffle(builder, x[r], x[r + 1], part) for r in (0, 2))
+        both_halves = shuffle(builder, first, second, list(range(16)))
+        _store(builder, builder.gep(out, [ir.Constant(_I64, 16 * i)]), both_halves)
+
+
+turn_quads = on_memory(5, types.void, _turn_quads)
+"""(x, at, stride, out, where): out[where + 16 i + 4 r + b] = x[at + r stride + 4 i + b].
+
+r, i and b in 0 .. 3.
+"""
 turn_pairs = on_memory(5, types.void, _turn_pairs)
 """(x, at, stride, out, where): out[where + 16 i + 2 r + b] = x[at + r stride + 2 i + b].
 
@@ -390,3 +412,12 @@ fold_pairs = on_values(
     ),
 )
 """Lane c is the sum of lanes 2 c and 2 c + 1 of x."""
+
+
+def _fold_quads(builder: Any, x: Any, y: Any) -> Any:
+    parts = [shuffle(builder, x, y, list(range(b, 32, 4))) for b in range(4)]
+    return builder.fadd(builder.fadd(parts[0], parts[1]), builder.fadd(parts[2], parts[3]))
+
+
+fold_quads = on_values(2, lambda x, y: _FLOAT8, _fold_quads)
+"""Lane c is the sum of lanes 4 c to 4 c + 3 of x, and lane 4 + c that of y's."""

@@ -14,6 +14,7 @@ from core.kernels.lanes import (
     fill16,
     fma,
     fold_pairs,
+    fold_quads,
     high,
     load16,
     low,
@@ -21,6 +22,7 @@ from core.kernels.lanes import (
     prefetch,
     spread16,
     spread_pair,
+    spread_quad,
     store8,
     store16,
     total,
@@ -132,13 +134,67 @@ def scores(rows, at, n, turned, d, score):  # type: ignore[no-untyped-def]
 
 
 @INLINED
-def apply(rows, at, n, hidden, wide, g, step, grad, ask, k):  # type: ignore[no-untyped-def]
-    """Both ways that 8 hidden vectors and n rows move each other, in one pass over the rows.
+def scores4(rows, at, o, n, turned, d, score):  # type: ignore[no-untyped-def]
+    """score[4 j + c] = rows[at[o + j] :] . hidden vector c, for n rows, a multiple of 4, and 4
+    vectors.
+
+    turned[16 i + 4 c + b] is dim 4 i + b of hidden vector c.
+    """
+    j = 0
+    while n - j >= 8:
+        r0, r1, r2, r3 = at[o + j], at[o + j + 1], at[o + j + 2], at[o + j + 3]
+        r4, r5, r6, r7 = at[o + j + 4], at[o + j + 5], at[o + j + 6], at[o + j + 7]
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = fill16(F32(0))
+        for i in range(0, d, 4):
+            x = load16(turned, 4 * i)
+            s0, s1 = fma(spread_quad(rows, r0 + i), x, s0), fma(spread_quad(rows, r1 + i), x, s1)
+            s2, s3 = fma(spread_quad(rows, r2 + i), x, s2), fma(spread_quad(rows, r3 + i), x, s3)
+            s4, s5 = fma(spread_quad(rows, r4 + i), x, s4), fma(spread_quad(rows, r5 + i), x, s5)
+            s6, s7 = fma(spread_quad(rows, r6 + i), x, s6), fma(spread_quad(rows, r7 + i), x, s7)
+        store8(score, 4 * j, fold_quads(s0, s1))
+        store8(score, 4 * j + 8, fold_quads(s2, s3))
+        store8(score, 4 * j + 16, fold_quads(s4, s5))
+        store8(score, 4 * j + 24, fold_quads(s6, s7))
+        j += 8
+    if j < n:
+        r0, r1, r2, r3 = at[o + j], at[o + j + 1], at[o + j + 2], at[o + j + 3]
+        s0 = s1 = s2 = s3 = fill16(F32(0))
+        for i in range(0, d, 4):
+            x = load16(turned, 4 * i)
+            s0, s1 = fma(spread_quad(rows, r0 + i), x, s0), fma(spread_quad(rows, r1 + i), x, s1)
+            s2, s3 = fma(spread_quad(rows, r2 + i), x, s2), fma(spread_quad(rows, r3 + i), x, s3)
+        store8(score, 4 * j, fold_quads(s0, s1))
+        store8(score, 4 * j + 8, fold_quads(s2, s3))
+
+
+@INLINED
+def gather4(rows, at, o, n, wide, g, grad):  # type: ignore[no-untyped-def]
+    """grad[c d :] += sum over j of g[4 j + c] rows[at[o + j] :], for n rows and 4 vectors."""
+    d = 16 * len(wide)
+    for i in range(0, d, 16):
+        a0, a1 = load16(grad, i), load16(grad, d + i)
+        a2, a3 = load16(grad, 2 * d + i), load16(grad, 3 * d + i)
+        for j in range(n):
+            x = load16(rows, at[o + j] + i)
+            a0 = fma(spread16(g, 4 * j), x, a0)
+            a1 = fma(spread16(g, 4 * j + 1), x, a1)
+            a2 = fma(spread16(g, 4 * j + 2), x, a2)
+            a3 = fma(spread16(g, 4 * j + 3), x, a3)
+        store16(grad, i, a0)
+        store16(grad, d + i, a1)
+        store16(grad, 2 * d + i, a2)
+        store16(grad, 3 * d + i, a3)
+
+
+@INLINED
+def apply(rows, at, own, n, hidden, wide, g, step, grad, ask, k):  # type: ignore[no-untyped-def]
+    """Both ways that 8 hidden vectors and n rows, of which the first `own` move, move each other,
+    in one pass over the rows.
 
     grad[c d :] = sum over j of g[8 j + c] rows[at[j] :], hidden[c d :] being vector c, and
-    rows[at[j] :] += sum over c of step[8 j + c] hidden[c d :]. Each turn asks for the next cache
-    line of the rows whose addresses are in `ask`, beginning with line k of all; returns the k that
-    it came to.
+    rows[at[j] :] += sum over c of step[8 j + c] hidden[c d :] for j < own. Each turn of these asks
+    for the next cache line of the rows whose addresses are in `ask`, beginning with line k of all;
+    returns the k that it came to.
     """
     d, lines = 16 * len(wide), np.uint64(len(wide))
     for i in range(0, d, 16):
@@ -147,7 +203,7 @@ def apply(rows, at, n, hidden, wide, g, step, grad, ask, k):  # type: ignore[no-
         h4, h5 = load16(hidden, 4 * d + i), load16(hidden, 5 * d + i)
         h6, h7 = load16(hidden, 6 * d + i), load16(hidden, 7 * d + i)
         a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = fill16(F32(0))
-        for j in range(n):
+        for j in range(own):
             r, o = at[j] + i, 8 * j
             line = np.uint64(k + j)
             prefetch(ask[line // lines] + np.int64(line % lines * np.uint64(64)))
@@ -169,7 +225,17 @@ def apply(rows, at, n, hidden, wide, g, step, grad, ask, k):  # type: ignore[no-
             y = fma(spread16(step, o + 6), h6, y)
             x = fma(spread16(step, o + 7), h7, x)
             store16(rows, r, add(x, y))
-        k += n
+        for j in range(own, n):
+            o, x = 8 * j, load16(rows, at[j] + i)
+            a0 = fma(spread16(g, o), x, a0)
+            a1 = fma(spread16(g, o + 1), x, a1)
+            a2 = fma(spread16(g, o + 2), x, a2)
+            a3 = fma(spread16(g, o + 3), x, a3)
+            a4 = fma(spread16(g, o + 4), x, a4)
+            a5 = fma(spread16(g, o + 5), x, a5)
+            a6 = fma(spread16(g, o + 6), x, a6)
+            a7 = fma(spread16(g, o + 7), x, a7)
+        k += own
         store16(grad, i, a0)
         store16(grad, d + i, a1)
         store16(grad, 2 * d + i, a2)

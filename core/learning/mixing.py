@@ -23,6 +23,7 @@ class Tables(NamedTuple):
     mix: NDArray[np.float32]
     attrs: NDArray[np.int32]
     dirty: NDArray[np.uint8]
+    owned: NDArray[np.uint8]
     slots: int
     """Attributes that an item has at most."""
     wide: tuple[int, ...]
@@ -76,16 +77,28 @@ def move(table, acc, row, pace, scale, square, grad, at, wide):  # type: ignore[
 
 
 @INLINED
+def is_mine(rows, slot):  # type: ignore[no-untyped-def]
+    """Whether any row of which the hidden vector of `slot` is made is owned."""
+    mine = rows.owned[slot] != 0
+    for s in range(np.int64(slot) * rows.slots, (np.int64(slot) + 1) * rows.slots):
+        mine = mine or (rows.attrs[s] >= 0 and rows.owned[rows.attrs[s]] != 0)
+    return mine
+
+
+@INLINED
 def backpropagate(rows, slot, grad, scale, square, pace, share, o, h, at):  # type: ignore[no-untyped-def]
-    """Move what the hidden vector of `slot` was made of along scale grad[at:] (d objective / d h).
+    """Move what the hidden vector of `slot` was made of along scale grad[at:] (d objective / d h),
+    as far as it is owned.
 
     `square` is as in `move`; share[o:] and h[at:] are those of `hidden_vector`:
     d h / d row_s = share_s, d h / d a_s = share_s (row_s - h).
     """
     row, slots, wide = np.int64(slot), rows.slots, rows.wide
+    own = rows.owned[row] != 0
     if share[o] == F32(1):
-        move(rows.v, rows.acc_v, row, pace, scale, square, grad, at, wide)
-        mark(rows.dirty, row)
+        if own:
+            move(rows.v, rows.acc_v, row, pace, scale, square, grad, at, wide)
+            mark(rows.dirty, row)
         return
     d, a, m = 16 * len(wide), row * slots, row * (slots + 1)
     towards_h = inner(grad, at, h, at, wide)
@@ -94,7 +107,9 @@ def backpropagate(rows, slot, grad, scale, square, pace, share, o, h, at):  # ty
         if part > F32(0):
             if s > 0:
                 row = np.int64(rows.attrs[a + s - 1])
-            pull = part * (inner(grad, at, rows.v, row * d, wide) - towards_h)
-            rows.mix[m + s] += pace.rate * min(max(pull, F32(-1)), F32(1))
-            move(rows.v, rows.acc_v, row, pace, part, square, grad, at, wide)
-            mark(rows.dirty, row)
+            if own:
+                pull = part * (inner(grad, at, rows.v, row * d, wide) - towards_h)
+                rows.mix[m + s] += pace.rate * min(max(pull, F32(-1)), F32(1))
+            if rows.owned[row]:
+                move(rows.v, rows.acc_v, row, pace, part, square, grad, at, wide)
+                mark(rows.dirty, row)

@@ -16,18 +16,24 @@ class WalkScratch(NamedTuple):
     """What a thread works in. A local row is the first position of an item in the walk, or longest
     + the number of a negative that is not in it."""
 
-    home: NDArray[np.int64]  # of local rows: offset in u, accumulator now and before, group, row
+    home: NDArray[np.int64]  # of local rows: offset in u, accumulator now and before, owner's mark,
+    # group, row
     acc: NDArray[np.float32]
     was: NDArray[np.float32]
+    own: NDArray[np.uint8]
     stamp: NDArray[np.int64]
     row_of: NDArray[np.int32]
     tokens: NDArray[np.int32]  # of positions: items, and the first positions of these
     local: NDArray[np.int32]
+    order: NDArray[np.int32]  # of a block's contexts: positions, as they share groups
+    place: NDArray[np.float32]  # of lanes: positions and items
+    context: NDArray[np.int32]
     negative: NDArray[np.int32]  # of a block's negatives: items and local rows
     negative_row: NDArray[np.int32]
     drawn: NDArray[np.int32]  # negatives of this walk and of the next
     ask: NDArray[np.int64]  # addresses of rows to ask for
     ids: NDArray[np.int32]  # of a group's rows: local row, its offset in u, accumulator, step
+    by_owner: NDArray[np.int32]
     at: NDArray[np.int64]
     accs: NDArray[np.float32]
     sums: NDArray[np.float32]
@@ -44,20 +50,13 @@ class WalkScratch(NamedTuple):
     positives: NDArray[np.float32]  # how many
     mean: NDArray[np.float32]  # of a block's hidden vectors; and one of these
     one: NDArray[np.float32]
-    here: NDArray[np.int32]  # 1 in the first n lanes, by n
-    band: NDArray[np.float32]  # weight of a position in a lane's window, by position
 
 
-def for_walks(
-    longest: int, window: int, fade: float, block: int, draws: int, d: int, slots: int, start: int
-) -> WalkScratch:
-    """For walks of at most `longest` items. A context loses `fade` of its weight with each step
-    from the nearest on. `start` is an address that may be asked for."""
+def for_walks(longest: int, block: int, draws: int, d: int, slots: int, start: int) -> WalkScratch:
+    """For walks of at most `longest` items. `start` is an address that may be asked for."""
     local, most = longest + block, longest + block + 8
     negatives = max(1, longest // block) * block * draws
-    lanes, one = np.arange(GROUP, dtype=np.int32), np.float32(1)
-    distance = np.abs(np.arange(2 * window + GROUP)[:, None] - window - lanes)
-    near = (distance <= window) * (1 - np.maximum(distance - 1, 0) * fade)
+    one = np.float32(1)
 
     def floats(n: int) -> NDArray[np.float32]:
         return np.zeros(n, np.float32)
@@ -69,17 +68,22 @@ def for_walks(
         home=np.zeros(local, np.int64),
         acc=floats(local) + one,
         was=floats(local),
+        own=np.zeros(local, np.uint8),
         stamp=np.full(local, -1, np.int64),
         row_of=ints(local),
-        tokens=ints(longest + 32),
+        tokens=ints(longest + 16),
         local=ints(longest),
+        order=ints(longest + GROUP),
+        place=floats(GROUP),
+        context=ints(GROUP),
         negative=ints((block + 15) // 16 * 16),
         negative_row=ints(block),
         drawn=np.zeros(2 * negatives, np.int32),
         # `apply` may read past the end of the list; what is there are addresses of an earlier walk.
         ask=np.full(2 * longest + negatives + most, start, np.int64),
         ids=ints(most),
-        at=np.zeros(most, np.int64),
+        by_owner=ints(most + 1),
+        at=np.zeros(most + 4, np.int64),
         accs=floats(most) + one,
         sums=floats(most),
         wanted=floats(8 * most),
@@ -95,8 +99,6 @@ def for_walks(
         positives=floats(GROUP),
         mean=floats(d),
         one=floats(d),
-        here=(lanes < np.arange(GROUP + 1)[:, None]).astype(np.int32).reshape(-1),
-        band=near.astype(np.float32).reshape(-1),
     )
 
 

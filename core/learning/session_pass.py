@@ -16,6 +16,11 @@ drawn uniformly,
 and the score of each has the log of how many it stands for added (Bengio and Senecal, "Adaptive
 importance sampling to accelerate training of a neural probabilistic language model", IEEE Trans.
 Neural Networks 19, 2008). The scale of E is bounded, hence `sharpness`.
+
+Owners. Rows that are not owned do not move. Where a share f of all is owned, only what has an owned
+row among the item and its targets is looked at: a part P = 1 - (1 - f)^(1 + targets) of it, as who
+owns what has to do with nothing. So the other candidates, which are met as seldom, move by 1 / P as
+much.
 """
 
 from typing import NamedTuple
@@ -45,7 +50,7 @@ from core.kernels.lanes import (
 )
 from core.learning.adagrad import Pace
 from core.learning.dense import F32, add_scaled, clear, inner
-from core.learning.mixing import backpropagate, hidden_vector, mark, move
+from core.learning.mixing import backpropagate, hidden_vector, is_mine, mark, move
 
 SESSIONS = 3
 """First purpose number of this module's random streams, one for each pass."""
@@ -71,6 +76,8 @@ class Rules(NamedTuple):
     k: int
     """Negatives of a transition."""
     sharpness: np.float32
+    share: np.float32
+    """Of all rows: so many are owned. With 1 everything is looked at."""
     pace: Pace
 
 
@@ -179,9 +186,23 @@ def _score(n, sharpness, rows, s):  # type: ignore[no-untyped-def]
 
 
 @INLINED
-def _fit(item, n, rows, rules, s):  # type: ignore[no-untyped-def]
-    """Move an item and its n candidates along the gradient."""
+def _is_skipped(item, targets, rows, rules, s):  # type: ignore[no-untyped-def]
+    """Whether others look at this item and its targets, which are the first candidates."""
+    mine = rules.share >= F32(1) or is_mine(rows, item)
+    for i in range(targets):
+        mine = mine or is_mine(rows, s.slot[i])
+    return not mine
+
+
+@INLINED
+def _fit(item, targets, n, rows, rules, s):  # type: ignore[no-untyped-def]
+    """Move an item and its n candidates, of which the first are targets, along the gradient, as far
+    as they are owned."""
     wide, parts, pace = rows.wide, 1 + rows.slots, rules.pace
+    whole, lift = rules.share >= F32(1), F32(1)
+    mine = whole or is_mine(rows, item)
+    if not whole:
+        lift /= F32(1) - (F32(1) - rules.share) ** (1 + targets)
     d = 16 * len(wide)
     own = np.int64(item) * d
     hidden_vector(rows, item, s.own_share, 0, s.own, 0)
@@ -203,7 +224,13 @@ def _fit(item, n, rows, rules, s):  # type: ignore[no-untyped-def]
         g = s.y[i] - s.p[i] / amount
         if abs(g) < LEAST:
             continue
+        own_u = own_v = True
+        if not whole:
+            own_u, own_v = rows.owned[s.slot[i]] != 0, is_mine(rows, s.slot[i])
+            if not (mine or own_v):
+                continue
         g *= rules.sharpness
+        scale = lift if i >= targets else F32(1)
         slot, h, r = s.slot[i], i * d, np.int64(s.slot[i]) * d
         by_v, by_u = s.dots[4 * i + 2], s.dots[4 * i + 3]
         g_v, g_u = g * s.dots[4 * i], g * s.dots[4 * i + 1]
@@ -218,17 +245,23 @@ def _fit(item, n, rows, rules, s):  # type: ignore[no-untyped-def]
             store16(s.grad_v, c, add(load16(s.grad_v, c), fma(to_u, u, along)))
             store16(s.moved_v, h + c, sub(mul(to_v, load16(s.sum, c)), mul(back_v, v)))
             store16(s.moved_u, c, sub(mul(to_u, load16(s.unit, c)), mul(back_u, u)))
-        square = g_u * g_u * max(square_u - by_u * by_u, F32(0)) * mean
-        move(rows.u, rows.acc_u, np.int64(slot), pace, F32(1), square, s.moved_u, 0, wide)
-        square = g_v * g_v * max(square_v - by_v * by_v, F32(0)) * mean
-        backpropagate(
-            rows, slot, s.moved_v, F32(1), square, pace, s.share, i * parts, s.h, h
-        )  # fmt: skip
-        mark(rows.dirty, slot)
+        if own_u:
+            square = g_u * g_u * max(square_u - by_u * by_u, F32(0)) * mean
+            move(rows.u, rows.acc_u, np.int64(slot), pace, scale, square, s.moved_u, 0, wide)
+            mark(rows.dirty, slot)
+        if own_v:
+            square = g_v * g_v * max(square_v - by_v * by_v, F32(0)) * mean
+            backpropagate(
+                rows, slot, s.moved_v, scale, square, pace, s.share, i * parts, s.h, h
+            )  # fmt: skip
+    if not mine:
+        return
     along = inner(s.grad_v, 0, s.unit, 0, wide)
     add_scaled(s.grad_v, 0, -along, s.unit, 0, wide)
     square = inner(s.grad_v, 0, s.grad_v, 0, wide) * mean
     backpropagate(rows, item, s.grad_v, over_v, square, pace, s.own_share, 0, s.own, 0)
+    if not whole and rows.owned[item] == 0:
+        return
     if over_u > F32(0):
         along = inner(s.grad_u, 0, rows.u, own, wide) * over_u * over_u
         add_scaled(s.grad_u, 0, -along, rows.u, own, wide)
@@ -266,11 +299,12 @@ def learn(history, target, graph, pool, rows, rules, scratch, sources=SOURCES): 
                     slot = history[t * length + back]
                     if slot != goal:
                         _put(s, 0, goal, F32(1), F32(0))
-                        n = _with_others(
-                            slot, 1, F32(1), FRESH * rules.decay**back, state + GOLDEN, rules.k,
-                            graph, pool, rows, s,
-                        )  # fmt: skip
-                        _fit(slot, n, rows, rules, s)
+                        if not _is_skipped(slot, 1, rows, rules, s):
+                            n = _with_others(
+                                slot, 1, F32(1), FRESH * rules.decay**back, state + GOLDEN, rules.k,
+                                graph, pool, rows, s,
+                            )  # fmt: skip
+                            _fit(slot, 1, n, rows, rules, s)
                         state += GOLDEN
                 n, sum_of, weight = 0, F32(0), F32(1)
                 for j in range(have):
@@ -282,7 +316,8 @@ def learn(history, target, graph, pool, rows, rules, scratch, sources=SOURCES): 
                         s.y[q] += weight
                         sum_of += weight
                     weight *= rules.decay
-                if n > 0:
+                targets = n
+                if n > 0 and not _is_skipped(goal, n, rows, rules, s):
                     state += GOLDEN
                     n = _with_others(goal, n, sum_of, FRESH, state, rules.k, graph, pool, rows, s)
-                    _fit(goal, n, rows, rules, s)
+                    _fit(goal, targets, n, rows, rules, s)

@@ -44,7 +44,8 @@ class Rows:
     v, u float32 [n, d] are item and context vectors, d a multiple of 16; acc_v, acc_u float32 [n]
     their accumulators, on the scale of a landmark; mix float32 [n, 1 + S] the attribute weights a
     (before softmax), attrs int32 [n, S] the slots of an item's attributes, -1 where it has fewer;
-    dirty bool [n] marks rows changed since the last commit. All are contiguous.
+    dirty bool [n] marks rows changed since the last commit; owned bool [n] those that learning may
+    change at all: the others are read as their owners have published them. All are contiguous.
     """
 
     v: NDArray[np.float32]
@@ -54,6 +55,7 @@ class Rows:
     mix: NDArray[np.float32]
     attrs: NDArray[np.int32]
     dirty: NDArray[np.bool_]
+    owned: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
         if self.v.shape[1] % 16:
@@ -65,7 +67,7 @@ class Rows:
         """What kernels take."""
         return Tables(
             self.v, self.u, self.acc_v, self.acc_u, self.mix, self.attrs, self.dirty.view(np.uint8),
-            self.attrs.shape[1], (0,) * (self.v.shape[1] // 16),
+            self.owned.view(np.uint8), self.attrs.shape[1], (0,) * (self.v.shape[1] // 16),
         )  # fmt: skip
 
 
@@ -98,14 +100,14 @@ def learn_walks(
     walks = np.ascontiguousarray(walks, np.int32)
     fade = 1 / window if shrink else 0.0
     window = min(window, walks.shape[1])
-    rules = walk_pass.Rules(seed, round_number, window, negatives, block, hardest_of, pace)
+    rules = walk_pass.Rules(
+        seed, round_number, window, np.float32(fade), negatives, block, hardest_of, pace
+    )
     tables = rows.tables()
     d, slots = rows.v.shape[1], rows.attrs.shape[1]
 
     def work(begin: int, end: int) -> None:
-        own = scratch.for_walks(
-            walks.shape[1], window, fade, block, hardest_of, d, slots, rows.v.ctypes.data
-        )
+        own = scratch.for_walks(walks.shape[1], block, hardest_of, d, slots, rows.v.ctypes.data)
         walk_pass.learn(walks[begin:end], begin, pool, tables, rules, own)
 
     _share_out(threads, len(walks), work)
@@ -114,16 +116,17 @@ def learn_walks(
 def learn_sessions(
     rows: Rows, history: NDArray[np.int32], target: NDArray[np.int32], graph: Slabs, pool: Pool, *,
     seed: int, round_number: int, passes: int, decay: float, negatives: int, sharpness: float,
-    pace: Pace,
+    pace: Pace, share: float = 1.0,
 ) -> None:  # fmt: skip
     """Bring the next item of each session to score best after the last one, and back
     (`core.learning.session_pass`).
 
     history int32 [n, length] of slots, newest first, -1 past the end; target int32 [n], -1 for
-    none. `pool` is not empty.
+    none. `pool` is not empty. `share` of all rows are owned.
     """
     rules = session_pass.Rules(
-        seed, round_number, passes, np.float32(decay), negatives, np.float32(sharpness), pace,
+        seed, round_number, passes, np.float32(decay), negatives, np.float32(sharpness),
+        np.float32(share), pace,
     )  # fmt: skip
     own = scratch.for_sessions(
         history.shape[1], session_pass.NEIGHBOURS, negatives, rows.v.shape[1], rows.attrs.shape[1]

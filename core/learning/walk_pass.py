@@ -10,6 +10,11 @@ Rows move in place, and an item is one row of a group, wherever it stands in the
 drawn as a negative too. So scores are fresh after every group, no copies are to be added up, and
 nothing depends on slot numbers. During each walk, memory is asked for what the next one will read.
 
+Owners. Rows that are not owned are read and never moved. Of a block, the contexts of which
+something is owned come first, and of a group the rows that are: those meet all lanes, and the
+others the lanes that learn, which take products half as wide where these are four or fewer. Where
+all is owned, a group is a stretch of the walk.
+
 Adagrad. The accumulator of a row grows by the sum over the lanes of g^2 mean(h^2), which is known
 before rows move; that of a hidden row by the mean square of its gradient. While a walk is learned,
 its local accumulators have the floor in them (`core.learning.adagrad.Pace`).
@@ -34,6 +39,7 @@ from core.kernels.lanes import (
     filli8,
     fma,
     fold_pairs,
+    high,
     load8,
     load16,
     loadi8,
@@ -43,20 +49,32 @@ from core.kernels.lanes import (
     pointers,
     positive,
     root,
-    same,
     spread8,
     store8,
     store16,
     sub,
     totals8,
     turn_pairs,
+    turn_quads,
 )
 from core.kernels.scan import find
 from core.learning.adagrad import Pace
-from core.learning.dense import F32, add_scaled, apply, clear, inner, scores, sigmoid16
-from core.learning.mixing import backpropagate, hidden_vector, mark
+from core.learning.dense import (
+    F32,
+    add_scaled,
+    apply,
+    clear,
+    gather4,
+    inner,
+    scores,
+    scores4,
+    sigmoid16,
+)
+from core.learning.mixing import backpropagate, hidden_vector, is_mine
 from core.learning.scratch import GROUP
 
+FAR = 1 << 20
+"""Further than any walk is long."""
 WALKS = 2
 """Purpose number of this module's random streams."""
 
@@ -67,6 +85,8 @@ class Rules(NamedTuple):
     seed: int
     round_number: int
     window: int
+    fade: np.float32
+    """What a context loses of its weight with each step from the nearest on."""
     k: int
     """Negatives of a pair."""
     block: int
@@ -126,16 +146,46 @@ def _prepare(walks, at, n, state, m, count, pool, rows, s):  # type: ignore[no-u
 
 
 @INLINED
-def _weigh(c0, n, low, high, window, block, heavy, group, s):  # type: ignore[no-untyped-def]
+def _order(begin, end, rows, s):  # type: ignore[no-untyped-def]
+    """Put positions begin .. end into s.order, those of which something is owned first. Returns how
+    many these are. (No branch depends on who owns what, here and below: it cannot be foretold.)"""
+    mine = others = 0
+    for p in range(begin, end):
+        s.order[mine] = p
+        mine += int(is_mine(rows, s.tokens[p]))
+    if mine < end - begin:
+        for p in range(begin, end):
+            s.order[mine + others] = p
+            others += 1 - int(is_mine(rows, s.tokens[p]))
+    return mine
+
+
+@INLINED
+def _take(first, n, s):  # type: ignore[no-untyped-def]
+    """Make n positions of s.order the lanes of a group. Lanes without one are far from all."""
+    for c in range(GROUP):
+        at = s.order[first + c] if c < n else -FAR
+        s.place[c] = F32(at)
+        s.context[c] = s.tokens[at] if c < n else -1
+
+
+@INLINED
+def _weigh(n, length, window, fade, block, heavy, group, s):  # type: ignore[no-untyped-def]
     """The rows of a group and their weights. Returns how many rows."""
-    zeros = fill8(F32(0))
-    present = same(loadi8(s.here, 8 * n), filli8(np.int32(1)))
-    contexts = pick(present, loadi8(s.tokens, c0), filli8(np.int32(-1)))
+    zeros, ones = fill8(F32(0)), fill8(F32(1))
+    contexts, places = loadi8(s.context, 0), load8(s.place, 0)
+    low = max(0, np.int64(s.place[0]) - window)
+    above = min(length, np.int64(s.place[n - 1]) + window + 1)
     positives = zeros
     rows = 0
-    for p in range(low, high):
-        near = load8(s.band, 8 * (p - c0 + window))
-        near = pick(both(present, differ(contexts, filli8(s.tokens[p]))), near, zeros)
+    for p in range(low, above):
+        gap = sub(places, fill8(F32(p)))
+        gap = high(gap, sub(zeros, gap))
+        near = sub(ones, mul(fill8(fade), high(sub(gap, ones), zeros)))
+        is_near = both(
+            differ(contexts, filli8(s.tokens[p])), positive(sub(fill8(F32(window + 1)), gap))
+        )
+        near = pick(is_near, near, zeros)
         positives = add(positives, near)
         q = s.local[p]
         if s.stamp[q] == group:
@@ -163,6 +213,30 @@ def _weigh(c0, n, low, high, window, block, heavy, group, s):  # type: ignore[no
             store8(s.both_weights, 8 * rows, far)
             rows += 1
     return rows
+
+
+@INLINED
+def _own_first(met, s):  # type: ignore[no-untyped-def]
+    """Put the owned rows of a group before the others. Returns how many these are."""
+    own = others = 0
+    for j in range(met):
+        s.by_owner[own] = j
+        own += int(s.own[s.ids[j]])
+    if own == met:
+        return own
+    for j in range(met):
+        s.by_owner[own + others] = j
+        others += 1 - int(s.own[s.ids[j]])
+    for j in range(met):
+        s.at[j] = s.ids[j]
+        store8(s.score, 8 * j, load8(s.wanted, 8 * j))
+        store8(s.step, 8 * j, load8(s.both_weights, 8 * j))
+    for j in range(met):
+        k = s.by_owner[j]
+        s.ids[j] = s.at[k]
+        store8(s.wanted, 8 * j, load8(s.score, 8 * k))
+        store8(s.both_weights, 8 * j, load8(s.step, 8 * k))
+    return own
 
 
 @INLINED
@@ -202,6 +276,24 @@ def _gradients(n, full, step, s):  # type: ignore[no-untyped-def]
 
 
 @INLINED
+def _gather(own, met, rows, s):  # type: ignore[no-untyped-def]
+    """Add what rows own .. met, which do not move, have for the gradients of the first 4 lanes."""
+    d, n = 16 * len(rows.wide), met - own
+    for i in range(0, d, 16):
+        turn_quads(s.h, i, d, s.turned, 4 * i)
+    for j in range(met, own + (n + 3) // 4 * 4):
+        s.at[j] = s.at[own]
+    scores4(rows.u, s.at, own, (n + 3) // 4 * 4, s.turned, d, s.score)
+    for o in range(0, 4 * n, 16):
+        store16(s.score, o, sigmoid16(load16(s.score, o)))
+    for j in range(n):
+        for c in range(4):
+            o = 8 * (own + j) + c
+            s.step[4 * j + c] = s.wanted[o] - s.both_weights[o] * s.score[4 * j + c]
+    gather4(rows.u, s.at, own, n, rows.wide, s.step, s.grad)
+
+
+@INLINED
 def _mean_squares(d, gain, s):  # type: ignore[no-untyped-def]
     """The mean square of each of a group's gradients, times `gain`."""
     for c in range(GROUP):
@@ -211,6 +303,15 @@ def _mean_squares(d, gain, s):  # type: ignore[no-untyped-def]
             squares = fma(x, x, squares)
         store8(s.energy, 8 * c, fold_pairs(squares))
     store8(s.square, 0, mul(totals8(s.energy, 0), fill8(gain / F32(d))))
+
+
+@INLINED
+def _settle(slot, q, rows, s):  # type: ignore[no-untyped-def]
+    """Give a row what its accumulator has grown by, if it is owned, and mark it."""
+    own = s.own[q]
+    rows.acc_u[slot] += (s.acc[q] - s.was[q]) * F32(own)
+    if rows.dirty[slot] < own:
+        rows.dirty[slot] = own
 
 
 @PASS
@@ -239,21 +340,17 @@ def learn(walks, first, pool, rows, rules, scratch, sources=SOURCES):  # type: i
             continue
         for p in range(length):
             s.tokens[p] = walks[w * longest + p]
-        for p in range(length, length + 16):
-            s.tokens[p] = -1
         for p in range(length):
             s.local[p] = find(s.tokens, 0, length, s.tokens[p])
             if s.local[p] == p:
                 s.acc[p] = s.was[p] = rows.acc_u[s.tokens[p]] + pace.floor
-                s.home[p] = np.int64(s.tokens[p]) * d
-        blocks, groups = max(1, length // block), (length + GROUP - 1) // GROUP
-        done = 0
+                s.home[p], s.own[p] = np.int64(s.tokens[p]) * d, rows.owned[s.tokens[p]]
+        blocks, done = max(1, length // block), 0
         for b in range(blocks):
-            # Groups of equal size, shared out among the blocks.
-            upto = groups * (b + 1) // blocks
+            upto = length * (b + 1) // blocks
             if draws > 1:
                 clear(s.mean, 0, wide)
-                for c in range(length * done // groups, length * upto // groups):
+                for c in range(done, upto):
                     hidden_vector(rows, s.tokens[c], s.share, 0, s.one, 0)
                     add_scaled(s.mean, 0, F32(1), s.one, 0, wide)
             for j in range(block):
@@ -266,47 +363,57 @@ def learn(walks, first, pool, rows, rules, scratch, sources=SOURCES):  # type: i
                     q = longest + find(s.negative, 0, block, slot)
                     if q == longest + j:
                         s.acc[q] = s.was[q] = rows.acc_u[slot] + pace.floor
-                        s.home[q] = np.int64(slot) * d
+                        s.home[q], s.own[q] = np.int64(slot) * d, rows.owned[slot]
                 s.negative_row[j] = q
-            for now in range(done, upto):
-                c0, c1 = length * now // groups, length * (now + 1) // groups
-                n = c1 - c0
+            mine, amount_of = _order(done, upto, rows, s), upto - done
+            groups = (amount_of + GROUP - 1) // GROUP
+            for now in range(groups):
+                # Groups of equal size.
+                c0, c1 = amount_of * now // groups, amount_of * (now + 1) // groups
+                n, learn_here = c1 - c0, min(max(mine - c0, 0), c1 - c0)
                 group += 1
+                _take(c0, n, s)
+                met = _weigh(
+                    n, length, window, rules.fade, block, F32(rules.k) / F32(block), group, s
+                )
+                own = _own_first(met, s)
+                wide_for = met if learn_here > 4 else own
+                if own == 0 and learn_here == 0:
+                    continue
                 for c in range(n):
-                    hidden_vector(rows, s.tokens[c0 + c], s.share, c * parts, s.h, c * d)
+                    hidden_vector(rows, s.context[c], s.share, c * parts, s.h, c * d)
                 for c in range(n, GROUP):
                     clear(s.h, c * d, wide)
-                met = _weigh(
-                    c0, n, max(0, c0 - window), min(length, c1 + window), window, block,
-                    F32(rules.k) / F32(block), group, s,
-                )  # fmt: skip
-                full = (met + 3) // 4 * 4
                 for j in range(met):
                     s.at[j] = s.home[s.ids[j]]
+                full = (wide_for + 3) // 4 * 4
                 for j in range(met, full):
                     s.at[j] = s.at[0]
                     store8(s.wanted, 8 * j, fill8(F32(0)))
                     store8(s.both_weights, 8 * j, fill8(F32(0)))
                 _turn(d, pace.gain, s)
                 scores(rows.u, s.at, full, s.turned, d, s.score)
-                _gradients(met, full, pace.step, s)
-                asked = apply(rows.u, s.at, met, s.h, wide, s.score, s.step, s.grad, s.ask, asked)
+                _gradients(wide_for, full, pace.step, s)
+                asked = apply(
+                    rows.u, s.at, own, wide_for, s.h, wide, s.score, s.step, s.grad, s.ask, asked
+                )
                 asked = min(listed, asked)
-                _mean_squares(d, pace.gain, s)
-                for c in range(n):
-                    if s.positives[c] > F32(0):
-                        backpropagate(
-                            rows, s.tokens[c0 + c], s.grad, F32(1), s.square[c], pace,
-                            s.share, c * parts, s.h, c * d,
-                        )  # fmt: skip
+                if learn_here > 0:
+                    if wide_for < met:
+                        _gather(own, met, rows, s)
+                    _mean_squares(d, pace.gain, s)
+                    for c in range(learn_here):
+                        if s.positives[c] > F32(0):
+                            backpropagate(
+                                rows, s.context[c], s.grad, F32(1), s.square[c], pace,
+                                s.share, c * parts, s.h, c * d,
+                            )  # fmt: skip
             # A row has moved even where its accumulator is too large to grow by so little.
             for j in range(block):
                 q = longest + j
                 if upto > done and s.negative_row[j] == q:
-                    rows.acc_u[s.negative[j]] += s.acc[q] - s.was[q]
-                    mark(rows.dirty, s.negative[j])
+                    _settle(s.negative[j], q, rows, s)
             done = upto
         for p in range(length):
             if s.local[p] == p:
-                rows.acc_u[s.tokens[p]] += s.acc[p] - s.was[p]
-                mark(rows.dirty, s.tokens[p])
+                _settle(s.tokens[p], p, rows, s)

@@ -46,7 +46,8 @@ class Crashing(Evaluation):
     def _crash(self) -> None:
         old = self.engine
         new = Engine(old.settings)
-        new.clock, new.round_number = old.clock, old.round_number
+        vars(new.clock).update(vars(old.clock))
+        new.round_number = old.round_number
         new.placement, new.starts.major, new.versions = (
             old.placement,
             old.starts.major,

@@ -100,6 +100,7 @@ class Trainer:
             mix=np.zeros((most, 1 + s.attribute_slots), np.float32),
             attrs=attrs,
             dirty=np.zeros(most, np.bool_),
+            owned=np.ones(most, np.bool_),
         )
 
     def learn(self, rows: Rows, walks: NDArray[np.int32], epoch: int, threads: int = 1) -> None:

@@ -129,7 +129,8 @@ class Evaluation:
             self.stability.steps,
         )
 
-    def _round(self, taken: Round) -> None:
+    def _rank(self, taken: Round) -> None:
+        """Rank, by what is known before this round."""
         positions = self.past.take(taken.clicks, self.options.sample)
         asked = Asked(self.engine, self.past, positions, self.options.unseen)
         if len(asked):
@@ -138,6 +139,9 @@ class Evaluation:
                 ranks |= ranker(asked)
             self.scores.add(asked, ranks, self.past)
         self.past.learn()
+
+    def _round(self, taken: Round) -> None:
+        self._rank(taken)
         outputs = self.engine.step(
             Inputs(taken.clicks, closes_commit=taken.closes_commit, room=ALL, budget=ALL)
         )

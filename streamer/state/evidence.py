@@ -3,7 +3,8 @@ decide it again.
 
 A record is one byte, the version of this layout, and a zlib stream of a msgpack array:
 
-  commit, before, rounds, items, users, partitions, offsets, item, user, times, weights, event_ids
+  commit, before, rounds, items, users, partitions, offsets, item, user, times, weights, event_ids,
+  since, number
 
 `before` is the commit of the record before this one, so that none can be missing without notice.
 `rounds` are [number, clicks, gone, forgotten, [births], [ranks]]: of each round how many of the
@@ -12,8 +13,11 @@ items that were born with them, numbered in `items`, with their ranks. `items` a
 The others are columns with one entry a click: an integer column is [first, width, bytes], where the
 bytes are the differences from one entry to the next, signed and little-endian, in so many bytes
 each; weights are little-endian float32, or one of them if all are equal; event ids are
-little-endian uint64, or nothing. Sessions go by the clock of their click's partition; the offset is
-for people, who find the click in its topic by it.
+little-endian uint64, or nothing. `since` says for each round of each item that left: not if it was
+clicked at this time (ms) or later. `number` is the place of the commit among all that have
+evidence, or 0 where several workers write: it follows from the order of the records then, and
+clicks are as they came, with those in them that do not count. Sessions go by the clock of their
+click's partition; the offset is for people, who find the click in its topic by it.
 
 Clicks that were left out because they came before are in none. Those past `session.max_events` are
 in it: they keep their session open. A commit has as many records as it takes to keep each short;
@@ -23,7 +27,7 @@ more under a number that was there already is what counts: the first was torn.
 
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -31,7 +35,7 @@ from numpy.typing import NDArray
 
 from core.clicks import Clicks
 from core.ids.texts import Texts
-from core.rounds import Evidence
+from core.rounds import ANY_TIME, Evidence
 from streamer.errors import WalkstreamError
 
 VERSION = 1
@@ -65,22 +69,37 @@ class _Packed(_Heading, array_like=True):
     times: tuple[int, int, bytes]
     weights: bytes
     event_ids: bytes
+    since: list[list[int]] = []
+    number: int | None = None
 
 
-def pack(commit: int, before: int, rounds: Sequence[Evidence]) -> Iterator[bytes]:
+class Record(NamedTuple):
+    """What a record says."""
+
+    commit: int
+    before: int
+    """The commit of the record before it."""
+    rounds: list[Evidence]
+    number: int
+    """The place of the commit among all that have evidence; 0 where that follows from the log."""
+
+
+def pack(
+    commit: int, before: int, rounds: Sequence[Evidence], number: int | None = None
+) -> Iterator[bytes]:
     """The records of a commit, and which one had evidence before it. Rounds that did nothing are
-    left out."""
+    left out. `number` is by default that of the commit."""
     part: list[Evidence] = []
     clicks = size = 0
     for one, ids in _short(rounds):
         if part and (clicks + len(one.clicks) > CLICKS or size + ids > ID_BYTES):
-            yield _packed(commit, before, part)
+            yield _packed(commit, before, part, number)
             before = commit
             part, clicks, size = [], 0, 0
         part.append(one)
         clicks, size = clicks + len(one.clicks), size + ids
     if part:
-        yield _packed(commit, before, part)
+        yield _packed(commit, before, part, number)
 
 
 def _short(rounds: Sequence[Evidence]) -> Iterator[tuple[Evidence, int]]:
@@ -88,7 +107,8 @@ def _short(rounds: Sequence[Evidence]) -> Iterator[tuple[Evidence, int]]:
     as several."""
     for one in filter(None, rounds):
         ids = _sizes(one.clicks.users) + _sizes(one.clicks.items)
-        left, ended = _sizes(one.gone), _sizes(one.forgotten)
+        gone = list(one.gone)
+        left, ended = _sizes(gone), _sizes(one.forgotten)
         size = int(ids.sum() + left.sum() + ended.sum())
         if len(ids) <= CLICKS and size <= ID_BYTES:
             yield one, size
@@ -96,13 +116,14 @@ def _short(rounds: Sequence[Evidence]) -> Iterator[tuple[Evidence, int]]:
         # As they are folded again: sessions end, items leave, and then come the clicks.
         number, nothing, unborn = one.round_number, Clicks.empty(), dict(one.births)
         for begin, end, size in _parts(ended):
-            yield Evidence(number, (), one.forgotten[begin:end], nothing, {}), size
+            yield Evidence(number, {}, one.forgotten[begin:end], nothing, {}), size
         for begin, end, size in _parts(left):
-            yield Evidence(number, one.gone[begin:end], (), nothing, {}), size
+            some_gone = {name: one.gone[name] for name in gone[begin:end]}
+            yield Evidence(number, some_gone, (), nothing, {}), size
         for begin, end, size in _parts(ids):
             some = one.clicks.at(np.arange(begin, end))
             births = {name: unborn.pop(name) for name in some.items if name in unborn}
-            yield Evidence(number, (), (), some, births), size
+            yield Evidence(number, {}, (), some, births), size
 
 
 def _sizes(texts: Sequence[str]) -> NDArray[np.int64]:
@@ -120,15 +141,15 @@ def _parts(sizes: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
         begin = end
 
 
-def _packed(commit: int, before: int, rounds: Sequence[Evidence]) -> bytes:
+def _packed(commit: int, before: int, rounds: Sequence[Evidence], number: int | None) -> bytes:
     clicks = Clicks.joined([one.clicks for one in rounds])
     items, item = _numbered(clicks.items)
     users, user = _numbered(clicks.users)
-    number = {name: n for n, name in enumerate(items)}
+    at = {name: n for n, name in enumerate(items)}
     told = [
         (
             one.round_number, len(one.clicks), list(one.gone), list(one.forgotten),
-            [number[name] for name in one.births], list(one.births.values()),
+            [at[name] for name in one.births], list(one.births.values()),
         )
         for one in rounds
     ]  # fmt: skip
@@ -143,6 +164,8 @@ def _packed(commit: int, before: int, rounds: Sequence[Evidence]) -> bytes:
         _thin(item), _thin(user), _thin(clicks.times),
         weights.astype("<f4").tobytes(),
         b"" if clicks.event_ids is None else clicks.event_ids.astype("<u8").tobytes(),
+        [list(one.gone.values()) for one in rounds] if any(one.gone for one in rounds) else [],
+        commit if number is None else number,
     )  # fmt: skip
     return bytes([VERSION]) + zlib.compress(_encode(packed), LEVEL)
 
@@ -172,14 +195,15 @@ def _thick(column: tuple[int, int, bytes], n: int) -> NDArray[np.int64]:
     return np.cumsum(out)
 
 
-def unpack(value: bytes) -> tuple[int, int, list[Evidence]]:
-    """The commit of a record, that of the record before it, and its rounds.
+def unpack(value: bytes) -> Record:
+    """What a record says.
 
     WalkstreamError if it is no record of this version.
     """
     packed = _read(value, _Packed)
     try:
-        return packed.commit, packed.before, list(_rounds(packed))
+        number = packed.commit if packed.number is None else packed.number
+        return Record(packed.commit, packed.before, list(_rounds(packed)), number)
     except (ValueError, IndexError) as error:
         raise _no_evidence(value, error) from None
 
@@ -219,7 +243,10 @@ def _rounds(packed: _Packed) -> Iterator[Evidence]:
         _thick(packed.offsets, n),
     )
     end = 0
-    for number, count, gone, forgotten, births, ranks in packed.rounds:
+    times = packed.since or [[ANY_TIME] * len(one[2]) for one in packed.rounds]
+    told = zip(packed.rounds, times, strict=True)
+    for (number, count, gone, forgotten, births, ranks), since in told:
         begin, end = end, end + count
         born = {packed.items[item]: rank for item, rank in zip(births, ranks, strict=True)}
-        yield Evidence(number, gone, forgotten, clicks.at(np.arange(begin, end)), born)
+        left = dict(zip(gone, since, strict=True))
+        yield Evidence(number, left, forgotten, clicks.at(np.arange(begin, end)), born)

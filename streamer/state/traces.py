@@ -55,7 +55,7 @@ class Traces:
 def rounds(store: Store) -> Iterator[Evidence]:
     """What happened with the newest clicks, the oldest first."""
     for _, value in store.scan(FAMILY, PREFIX):
-        yield from evidence.unpack(value[4:])[2]
+        yield from evidence.unpack(value[4:]).rounds
 
 
 def _commit(key: bytes) -> int:

@@ -132,7 +132,7 @@ class Commit(NamedTuple):
     records: int
 
 
-def whole(found: Iterable[tuple[int, int, list[Evidence]]], until: int) -> Iterator[Commit]:
+def whole(found: Iterable[evidence.Record], until: int) -> Iterator[Commit]:
     """The commits whose evidence counts, of all records that were found.
 
     One counts once another comes after it, or if it is the newest of all, `until`. Further records
@@ -140,7 +140,7 @@ def whole(found: Iterable[tuple[int, int, list[Evidence]]], until: int) -> Itera
     older one, stands for a torn one that had the number first.
     """
     held: Commit | None = None
-    for commit, before, rounds in found:
+    for commit, before, rounds, _ in found:
         if held is not None and commit == held.commit == before:
             held = held._replace(rounds=held.rounds + rounds, records=held.records + 1)
             continue
@@ -180,7 +180,7 @@ def traces(
 
 def _read(
     config: Config, admin: AdminClient, begin: int, beat: Callable[[float], None]
-) -> Iterator[tuple[int, int, list[Evidence]]]:
+) -> Iterator[evidence.Record]:
     """All records from this offset on."""
     where = (config.topics.transitions, 0)
     first, end = clients.begins(admin, [where])[where], clients.ends(admin, [where])[where]

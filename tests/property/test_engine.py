@@ -173,14 +173,14 @@ class Log:
 
     def rounds(self) -> Iterator[Evidence]:
         for record in self.evidence:
-            yield from evidence.unpack(record)[2]
+            yield from evidence.unpack(record).rounds
 
     def restored(self, chosen: Settings) -> Engine:
         """The engine of the last commit, without its rows."""
         engine = Engine(chosen, PARTITIONS)
         found = checkpoint.load(self.store, engine)
         for record in self.evidence[found.offset if found else 0 :]:
-            commit, _, rounds = evidence.unpack(record)
+            commit, _, rounds, _ = evidence.unpack(record)
             for one in rounds if found is None or commit > found.commit else ():
                 engine.fold_again(one, commit)
         return engine

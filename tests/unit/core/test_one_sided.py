@@ -20,7 +20,7 @@ def test_no_arc_to_an_item_that_left_stays_where_only_the_other_side_holds_it() 
         for number, (key, node) in enumerate(kept)
     ]
     again = Engine(settings())
-    again.clock = engine.clock
+    vars(again.clock).update(vars(engine.clock))
     load_nodes(again.catalogue, torn, 1, engine.scale)
     again.load_rows([])
     names = [key.decode() for key, _ in kept]

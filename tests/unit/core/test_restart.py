@@ -36,7 +36,7 @@ def test_items_clicked_after_their_rows_were_written_are_learned_once_more(is_la
     kept = nodes(engine.catalogue, engine.items, 1, engine.scale)
     out = engine.step(Inputs(clicks(visits(50, at=2000, groups=1)), closes_commit=False))
     again = Engine(settings(), 2)
-    again.clock = replace(engine.clock, time=changes.time)
+    vars(again.clock).update(vars(replace(engine.clock, time=changes.time)))
     load_nodes(again.catalogue, kept, 1, engine.scale)
     again.placement = engine.placement
     again.fold_again(out.evidence, 2)

@@ -58,9 +58,9 @@ def test_a_model_packs_what_it_unpacked_bit_for_bit() -> None:
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (lambda v: v[:-1], "bytes, format 04, where"),
-        (lambda v: v + b"\0", "bytes, format 04, where"),
-        (lambda v: b"\x05" + v[1:], "format 05, where"),
+        (lambda v: v[:-1], "bytes, format 05, where"),
+        (lambda v: v + b"\0", "bytes, format 05, where"),
+        (lambda v: b"\x06" + v[1:], "format 06, where"),
         (lambda v: b"", "0 bytes, format none, where"),
     ],
 )

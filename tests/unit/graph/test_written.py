@@ -218,7 +218,7 @@ def test_rows_of_later_commits_wait_on_their_own_scale(leap: int) -> None:
     load_sessions(again.catalogue, [sessions.part(0, len(sessions))])
     assert np.isfinite(again.graph.clicked).all()
     for commit, some in ((2, later), (3, last)):
-        again.fold_again(Evidence(commit, [], [], some, {"d": 0} if commit == 2 else {}), commit)
+        again.fold_again(Evidence(commit, {}, [], some, {"d": 0} if commit == 2 else {}), commit)
     again.load_rows([])
     assert again.clock.landmark == live.clock.landmark > at_first.landmark
     assert decayed(again, leap * HALF_LIFE) == decayed(live, leap * HALF_LIFE)

@@ -26,7 +26,7 @@ import numpy as np
 from core.learning.skipgram import Rows, _hidden, hidden
 one, two = np.ones((2, 16), np.float32), np.zeros((2, 16), np.float32)
 rows = Rows(np.concatenate([one, two]), one, one[0], one[0], np.ones((4, 2), np.float32),
-            np.full((4, 1), 2, np.int32), np.zeros(4, np.bool_))
+            np.full((4, 1), 2, np.int32), np.zeros(4, np.bool_), np.ones(4, np.bool_))
 rows.mix[:, 1] = 0
 mixed = hidden(rows, np.zeros(1, np.int32))
 print(float(mixed[0, 0]), sum(_hidden.stats.cache_misses.values()))

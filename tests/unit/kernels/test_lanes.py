@@ -83,7 +83,7 @@ def test_a_number_is_found_at_its_first_place_and_only_before_the_end(at: int) -
 
 
 @nb.njit
-def _products(rows, at, hidden, wide, g, step, score, grad, turned, ask):  # type: ignore[no-untyped-def]
+def _products(rows, at, own, hidden, wide, g, step, score, grad, turned, ask):  # type: ignore[no-untyped-def]
     d = 16 * len(wide)
     n, rows, at, hidden, turned = (
         len(at),
@@ -96,23 +96,25 @@ def _products(rows, at, hidden, wide, g, step, score, grad, turned, ask):  # typ
         lanes.turn_pairs(hidden, i, d, turned, 8 * i)
     scores(rows, at, n, turned, d, pointer(score))
     g, step, grad = pointer(g), pointer(step), pointer(grad)
-    return apply(rows, at, n, hidden, wide, g, step, grad, pointer(ask), 0)
+    return apply(rows, at, own, n, hidden, wide, g, step, grad, pointer(ask), 0)
 
 
-@pytest.mark.parametrize(("n", "d"), [(4, 16), (8, 16), (12, 64), (20, 128)])
-def test_the_products_of_a_group_are_matrix_products(n: int, d: int) -> None:
+@pytest.mark.parametrize(
+    ("own", "n", "d"), [(4, 4, 16), (8, 8, 16), (5, 12, 64), (20, 20, 128), (0, 8, 64)]
+)
+def test_the_products_of_a_group_are_matrix_products(own: int, n: int, d: int) -> None:
     rows, hidden = normal(n + 3, d), normal(8, d)
     at = np.random.default_rng(2).permutation(n + 3)[:n]
     g, step = normal(2, n, 8)
     score, grad, moved = np.zeros((n, 8), np.float32), np.zeros((8, d), np.float32), rows.copy()
     flat = [x.reshape(-1) for x in (hidden, g, step, score, grad)]
     wide, turned, ask = (0,) * (d // 16), np.zeros(8 * d, np.float32), np.full(n, rows.ctypes.data)
-    lines = _products(moved.reshape(-1), at * d, flat[0], wide, *flat[1:], turned, ask)
-    assert lines == n * len(wide)
+    lines = _products(moved.reshape(-1), at * d, own, flat[0], wide, *flat[1:], turned, ask)
+    assert lines == own * len(wide)
     assert score == pytest.approx(rows[at] @ hidden.T, abs=1e-4)
     assert grad == pytest.approx(g.T @ rows[at], abs=1e-4)
     after = rows.copy()
-    after[at] += step @ hidden
+    after[at[:own]] += (step @ hidden)[:own]
     assert moved == pytest.approx(after, abs=1e-4)
 
 

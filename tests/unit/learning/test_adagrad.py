@@ -29,6 +29,7 @@ def model(forgetting: float) -> Model:
         )
     )
     made.reserve(10)
+    made.rows.owned[:] = True
     rng = np.random.default_rng(1)
     for table in (made.rows.v, made.rows.u):
         table[:] = rng.uniform(-0.5, 0.5, table.shape)

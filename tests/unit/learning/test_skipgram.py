@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ def random_rows(n: int, slots: int = 0, scale: float = 0.5, accumulator: float =
         mix=table_of(1 + slots),
         attrs=np.full((n, slots), -1, np.int32),
         dirty=np.zeros(n, np.bool_),
+        owned=np.ones(n, np.bool_),
     )
 
 
@@ -70,8 +71,13 @@ PACE = Pace.of(RATE, 1e-3)
 Theta = dict[str, NDArray[np.float64]]
 
 
-def with_attributes() -> Rows:
+OWNED = [range(7), [0, 4, 6], [1, 2, 5], [3], [4], [5]]
+"""Slots that may move; the others stay as they are."""
+
+
+def with_attributes(owned: Iterable[int] = range(7)) -> Rows:
     rows = random_rows(7, slots=2, accumulator=ACCUMULATOR)
+    rows.owned[:] = np.isin(np.arange(7), list(owned))
     rows.attrs[0] = ATTRIBUTES
     rows.attrs[1, 1] = 6
     rows.attrs[2, 0] = 5
@@ -150,9 +156,16 @@ def check_gradient(before: Rows, after: Rows, objective: Any) -> None:
             numerical[at] = (above - objective(theta, before.attrs)) / 2e-5
             theta[name][at] = kept
         assert np.abs(numerical).max() > 0.05
-        assert learned == pytest.approx(numerical, abs=0.01 * np.abs(numerical).max())
+        close = 0.01 * np.abs(numerical).max()
+        numerical[~before.owned] = 0.0
+        assert learned == pytest.approx(numerical, abs=close)
+        assert (learned[~before.owned] == 0.0).all()
+    moved = [(after.v != before.v).any(axis=1), (after.u != before.u).any(axis=1)]
+    grown = [after.acc_v != before.acc_v, after.acc_u != before.acc_u]
+    assert not np.any([*moved, *grown, after.dirty], axis=0)[~before.owned].any()
 
 
+@pytest.mark.parametrize("owned", OWNED)
 @pytest.mark.parametrize(
     ("window", "shrink", "weights"),
     [
@@ -164,9 +177,9 @@ def check_gradient(before: Rows, after: Rows, objective: Any) -> None:
     ],
 )
 def test_walks_move_rows_along_the_gradient_of_the_objective(
-    window: int, shrink: bool, weights: list[float]
+    window: int, shrink: bool, weights: list[float], owned: Iterable[int]
 ) -> None:
-    before, after = with_attributes(), with_attributes()
+    before, after = with_attributes(owned), with_attributes(owned)
     walk = [0, 1, 2, 3]
     learn_walks(
         after, ints([[*walk, -1]]), uniform([NEGATIVE]),
@@ -178,8 +191,9 @@ def test_walks_move_rows_along_the_gradient_of_the_objective(
     )
 
 
-def test_sessions_move_rows_along_the_gradient_of_the_objective() -> None:
-    before, after = with_attributes(), with_attributes()
+@pytest.mark.parametrize("owned", OWNED)
+def test_sessions_move_rows_along_the_gradient_of_the_objective(owned: Iterable[int]) -> None:
+    before, after = with_attributes(owned), with_attributes(owned)
     learn_sessions(
         after, ints([[0, 1, -1]]), ints([3]), arcs(7, {0: {2: 1.0, 3: 3.0}}),
         uniform([NEGATIVE] * 12),
@@ -388,3 +402,25 @@ def test_views_of_larger_arrays_are_learned_from_as_their_copies_are() -> None:
         learned.append((rows.u, hidden(rows, keep(targets))))
     for view, copy in zip(*learned, strict=True):
         np.testing.assert_array_equal(view, copy)
+
+
+@pytest.mark.parametrize("owned", [[4], [2]])
+def test_what_others_look_at_too_moves_by_as_much_more_as_it_is_met_less(owned: list[int]) -> None:
+    """Half of all is owned. After item 0 item 3 came, 2 is a neighbour of 0 and 4 the negative."""
+    learned = []
+    for share, mine in (1.0, range(7)), (0.5, [0, 3]), (0.5, [0, 3, *owned]), (0.5, owned):
+        rows = with_attributes(mine)
+        before = rows.u.copy()
+        learn_sessions(
+            rows, ints([[0, -1]]), ints([3]), arcs(7, {0: {2: 1.0, 3: 3.0}}), uniform([4] * 12),
+            **SESSIONS | {"passes": 1, "negatives": 3, "pace": PACE, "sharpness": 1.0},
+            share=share,
+        )  # fmt: skip
+        learned.append(rows.u - before)
+    whole, ends, both, alone = learned
+    assert whole[3] == pytest.approx(ends[3], abs=1e-7)
+    assert (ends[owned] == 0).all()
+    # What has its own item or target there is looked at by three in four.
+    assert both[owned] == pytest.approx(whole[owned] / 0.75, abs=3e-7)
+    assert np.abs(whole[owned]).max() > 3e-6
+    assert (alone == 0).all()

@@ -292,7 +292,7 @@ def test_another_half_life_takes_items_alike_that_were_swept_at_different_times(
     loaded = Engine(replace(SETTINGS, graph=replace(graph, half_life=Duration(days * day))), 1)
     checkpoint.load(store, loaded)
     for commit in commits[1:]:
-        loaded.fold_again(Evidence(commit, (), (), clicks[commit - 1], {}), commit)
+        loaded.fold_again(Evidence(commit, {}, (), clicks[commit - 1], {}), commit)
     loaded.load_rows([])
     early, late = (
         float(loaded.graph.clicked[loaded.vocabulary.intern([name])[0]])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from core.clicks import Clicks
 from core.ids.texts import Texts
-from core.rounds import Evidence
+from core.rounds import ANY_TIME, Evidence
 from streamer.errors import WalkstreamError
 from streamer.state import evidence
 from tests.unit.state.made import batches
@@ -50,7 +50,13 @@ def rounds(draw: st.DrawFn, number: int = 1) -> Evidence:
     born = draw(st.lists(st.sampled_from(items), unique=True)) if items else []
     left = draw(st.lists(ids, max_size=3))
     forgotten = draw(st.lists(ids, max_size=2))
-    return Evidence(number, left, forgotten, clicks, {name: 7 * at for at, name in enumerate(born)})
+    return Evidence(
+        number,
+        dict.fromkeys(left, 3),
+        forgotten,
+        clicks,
+        {name: 7 * at for at, name in enumerate(born)},
+    )
 
 
 def plain(one: Evidence) -> Any:
@@ -61,7 +67,7 @@ def plain(one: Evidence) -> Any:
         return [0] * n if values is None else values.tolist()
 
     return (
-        one.round_number, list(one.gone), list(one.forgotten), dict(one.births),
+        one.round_number, dict(one.gone), list(one.forgotten), dict(one.births),
         list(clicks.users), list(clicks.items), clicks.times.tolist(), clicks.weights.tobytes(),
         column(clicks.event_ids), column(clicks.partitions), column(clicks.offsets),
     )  # fmt: skip
@@ -73,24 +79,28 @@ def test_what_is_packed_comes_back(commit: list[Evidence], number: int, before: 
     packed = list(evidence.pack(number, before, commit))
     assert bool(packed) == any(commit)
     found = [evidence.unpack(record) for record in packed]
-    assert [(n, b) for n, b, _ in found] == [(number, before)][: len(packed)]
-    got = [plain(one) for _, _, part in found for one in part]
+    assert [(n, b) for n, b, _, _ in found] == [(number, before)][: len(packed)]
+    got = [plain(one) for _, _, part, _ in found for one in part]
     assert got == [plain(one) for one in commit if one]
-    clicks = [sum(len(one.clicks) for one in part) for _, _, part in found]
+    clicks = [sum(len(one.clicks) for one in part) for _, _, part, _ in found]
     assert [evidence.heading(record) for record in packed] == [(number, n) for n in clicks]
 
 
 def test_a_long_commit_has_several_records_each_of_which_names_the_one_before() -> None:
     (clicks,) = batches(1, size=3000)
-    nothing = Evidence(2, [], [], Clicks.empty(), {})
-    gone = [Evidence(6, [f"i{n}" for n in range(50_000)], [], Clicks.empty(), {}),
-            Evidence(7, [f"j{n}" for n in range(50_000)], [], Clicks.empty(), {})]  # fmt: skip
-    commit = [Evidence(n, [], [], clicks, {}) for n in (1, 3, 4, 5)]
+    nothing = Evidence(2, {}, [], Clicks.empty(), {})
+    gone = [Evidence(6, {f"i{n}": n for n in range(50_000)}, [], Clicks.empty(), {}),
+            Evidence(7, {f"j{n}": n for n in range(50_000)}, [], Clicks.empty(), {})]  # fmt: skip
+    commit = [Evidence(n, {}, [], clicks, {}) for n in (1, 3, 4, 5)]
     packed = list(evidence.pack(9, 4, [commit[0], nothing, *commit[1:], *gone]))
     found = [evidence.unpack(record) for record in packed]
     # 8,000 clicks, or ids of 400 kB, of a record at most; a round that fits into one is never cut.
-    assert [[one.round_number for one in part] for _, _, part in found] == [[1, 3], [4, 5, 6], [7]]
-    assert [(n, before) for n, before, _ in found] == [(9, 4), (9, 9), (9, 9)]
+    assert [[one.round_number for one in part] for _, _, part, _ in found] == [
+        [1, 3],
+        [4, 5, 6],
+        [7],
+    ]
+    assert [(n, before) for n, before, _, _ in found] == [(9, 4), (9, 9), (9, 9)]
     assert max(map(len, packed)) < 400_000
 
 
@@ -111,50 +121,50 @@ def test_no_record_is_too_long_whatever_the_ids_are(shares: str) -> None:
     )  # fmt: skip
     born = {item: rank for rank, item in enumerate(long.items)}
     commit = [
-        Evidence(1, texts(1700, size), texts(900, size), long, born),
-        Evidence(2, texts(1700, size), [], Clicks.empty(), {}),
+        Evidence(1, dict.fromkeys(texts(1700, size), 1), texts(900, size), long, born),
+        Evidence(2, dict.fromkeys(texts(1700, size), 1), [], Clicks.empty(), {}),
     ]
     packed = list(evidence.pack(9, 4, commit))
     assert max(map(len, packed)) < 900_000
     found = [evidence.unpack(record) for record in packed]
-    assert [before for _, before, _ in found] == [4] + [9] * (len(packed) - 1)
-    parts = [one for _, _, part in found for one in part]
+    assert [before for _, before, _, _ in found] == [4] + [9] * (len(packed) - 1)
+    parts = [one for _, _, part, _ in found for one in part]
     assert [one.round_number for one in parts] == sorted(one.round_number for one in parts)
     for name in ("gone", "forgotten"):
         told = [text for one in parts for text in getattr(one, name)]
         assert told == [text for one in commit for text in getattr(one, name)]
     assert {k: v for one in parts for k, v in one.births.items()} == born
     clicks = Clicks.joined([one.clicks for one in parts])
-    whole = Evidence(1, [], [], clicks, {})
-    assert plain(whole) == plain(Evidence(1, [], [], long, {}))
+    whole = Evidence(1, {}, [], clicks, {})
+    assert plain(whole) == plain(Evidence(1, {}, [], long, {}))
 
 
 def test_a_click_takes_a_few_bytes() -> None:
     (clicks,) = batches(1, size=4000)
     n = len(clicks)
     where = replace(clicks, partitions=np.zeros(n, np.int32), offsets=np.arange(n))
-    packed = list(evidence.pack(1, 0, [Evidence(1, [], [], where, {})]))
+    packed = list(evidence.pack(1, 0, [Evidence(1, {}, [], where, {})]))
     assert sum(map(len, packed)) < 20 * n
 
 
 def test_what_version_1_packed_is_read() -> None:
-    commit, before, (first, second) = evidence.unpack(GOLDEN)
+    commit, before, (first, second), _ = evidence.unpack(GOLDEN)
     assert (commit, before) == (1234, 1230)
     begin = 1_700_000_000_000
     assert plain(first) == (
-        77, ["left", "überzählig"], [], {"a": 0, "日本": 2},
+        77, dict.fromkeys(["left", "überzählig"], ANY_TIME), [], {"a": 0, "日本": 2},
         ["u1", "Žofie", "u1", "u1"], ["a", "b", "日本", "a"],
         [begin, begin + 40, begin + 100_000, begin - 5], np.array([1, 1, 1, 1], "<f4").tobytes(),
         [0, 2**64 - 1, 5, 0], [0, 3, 0, 0], [10, 7, 11, 12],
     )  # fmt: skip
     assert plain(second) == (
-        79, [], ["Žofie"], {}, ["u2"], ["b"], [begin + 200], np.array([0.25], "<f4").tobytes(),
+        79, {}, ["Žofie"], {}, ["u2"], ["b"], [begin + 200], np.array([0.25], "<f4").tobytes(),
         [0], [3], [8],
     )  # fmt: skip
 
 
 def records_that_are_none() -> dict[str, bytes]:
-    packed = next(evidence.pack(1, 0, [Evidence(1, ["left"], [], Clicks.empty(), {})]))
+    packed = next(evidence.pack(1, 0, [Evidence(1, {"left": 1}, [], Clicks.empty(), {})]))
     fields = msgspec.msgpack.decode(zlib.decompress(packed[1:]))
     short = [*fields]
     short[2] = [[1, 5, [], [], [], []]]  # five clicks, and no columns

@@ -52,7 +52,7 @@ def test_a_shorter_horizon_is_told_of_at_the_start_and_as_the_reason() -> None:
     assert shortened(engine) is None
     graph = replace(engine.settings.graph, horizon=Duration(HORIZON // 4))
     again = Engine(replace(engine.settings, graph=graph))
-    again.clock = engine.clock
+    vars(again.clock).update(vars(engine.clock))
     load_nodes(
         again.catalogue, nodes(engine.catalogue, engine.items, 1, engine.scale), 1, engine.scale
     )

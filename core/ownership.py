@@ -1,0 +1,160 @@
+"""Which rows are changed here, and how the others come in.
+
+Every row has one owner, who moves, places and writes it; all others read it as it was written
+last. Who owns an item partition may change between two commits. What a new owner has to do follows
+from the rows and the graph: items that were clicked after their rows were written start walks once
+more.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.catalogue import Catalogue
+from core.ids.hashing import hash_keys
+from core.ids.vocabulary import decode, encode
+from core.placing.leaving import Leaving, ready
+from core.placing.placement import SETTLED
+from core.rounds import Gone
+from core.rows import Packed
+from core.starts import Starts
+
+KEPT = "is_item", "born_round", "born_rank", "users", "sent"
+"""Columns that do not follow from what was written of a row."""
+
+
+class Ownership:
+    """What of a catalogue is owned. `model.owns` bool [partitions] has it by item partition, and
+    `model.rows.owned` by row."""
+
+    def __init__(self, catalogue: Catalogue, leaving: Leaving, starts: Starts) -> None:
+        self.catalogue, self.leaving, self.starts = catalogue, leaving, starts
+        self.owed: dict[str, Gone] = {}
+        """Rows whose items do not live here: they left, and their owner has not written so yet, or
+        they were not heard of yet. Who comes to own them has read all there is, and writes it."""
+        self.due: dict[str, Gone] = {}
+        """Those of `owed` that have come to be owned."""
+        self.dropped: dict[str, int] = {}
+        """While evidence is folded again: the items that left, and in which round; 0 if that is
+        not known."""
+
+    def change(
+        self, partitions: Iterable[int], written: Callable[[Sequence[bytes]], Packed]
+    ) -> NDArray[np.int32]:
+        """Own these item partitions alone from now on. Returns the items that are gained.
+
+        Rows of a partition that is lost become again what was last written of them, which `written`
+        gives for keys, as far as there is something.
+        """
+        model = self.catalogue.model
+        c, owns = model.columns, model.owns
+        before = owns.copy()
+        owns[:] = np.isin(np.arange(len(owns)), list(partitions))
+        alive = np.flatnonzero(c.alive).astype(np.int32)
+        model.rows.owned[alive] = owns[c.partition[alive]]
+        lost = alive[(before & ~owns)[c.partition[alive]]]
+        if len(lost):
+            self._forget(lost)
+            self.read(*written([encode(name) for name in self.catalogue.vocabulary.names(lost)]))
+        self.due = {name: one for name, one in self.due.items() if owns[one.partition]}
+        for name, one in list(self.owed.items()):
+            if owns[one.partition]:
+                self.due[name] = self.owed.pop(name)
+        return alive[(~before & owns)[c.partition[alive]] & c.is_item[alive]]
+
+    def _forget(self, slots: NDArray[np.int32]) -> None:
+        """Give rows the first vectors of their keys."""
+        catalogue, model = self.catalogue, self.catalogue.model
+        c, r = model.columns, model.rows
+        catalogue.settled -= int((c.updates[slots[c.is_item[slots]]] >= SETTLED).sum())
+        kept = {name: getattr(c, name)[slots] for name in KEPT}
+        attrs = r.attrs[slots]
+        keys = [encode(name) for name in catalogue.vocabulary.names(slots)]
+        model.first_rows(slots, *hash_keys(keys, catalogue.partitions))
+        for name, column in kept.items():
+            getattr(c, name)[slots] = column
+        r.attrs[slots] = attrs
+
+    def read(self, keys: Sequence[bytes], rows: NDArray[np.void]) -> None:
+        """Take rows that their owners have written, as far as their items live here: what is not
+        known of yet takes its row when it is born (`Catalogue.written`)."""
+        catalogue, c = self.catalogue, self.catalogue.model.columns
+        found = [catalogue.vocabulary.get(decode(key)) for key in keys]
+        for slot, key, row in zip(found, keys, rows, strict=True):
+            if slot is None:
+                partition = int(hash_keys([key], catalogue.partitions)[0][0])
+                one = Gone(key, partition, 0, bool(row["published"] > 0))
+                self.owed[decode(key)] = one
+        there = np.array([slot is not None for slot in found], np.bool_)
+        slots = np.array([slot for slot in found if slot is not None], np.int32)
+        items = slots[c.is_item[slots]]
+        before = c.updates[items] >= SETTLED
+        catalogue.model.unpack(slots, rows[there])
+        catalogue.settled += int((c.updates[items] >= SETTLED).sum() - before.sum())
+
+    def left(self, most: int) -> list[Gone]:
+        """What left since the last commit, and some of what earlier owners have left undone: the
+        tombstones to write, without versions."""
+        catalogue, c = self.catalogue, self.catalogue.model.columns
+        out = {}
+        for name, at in catalogue.gone.items():
+            one = Gone(
+                encode(name), int(c.partition[at]), 0, bool(c.published[at] > 0),
+                bool(c.version[at] > 0),
+            )  # fmt: skip
+            if catalogue.model.owns[one.partition]:
+                out[name] = one
+            elif one.had_row:
+                self.owed[name] = one
+        catalogue.gone = {}
+        for name in list(self.due)[:most]:
+            one, slot = self.due.pop(name), catalogue.vocabulary.get(name)
+            # What was born again since then may have no row of its own yet.
+            if slot is None or c.version[slot] == 0:
+                out[name] = one
+        return list(out.values())
+
+    def drop_again(self) -> None:
+        """Let those leave once more whose rows are still there, though evidence says that they
+        left, and that nobody clicked them since: their owner ended before it wrote that."""
+        vocabulary, c = self.catalogue.vocabulary, self.catalogue.model.columns
+        found = [(vocabulary.get(name), number) for name, number in self.dropped.items()]
+        there = np.array([slot for slot, _ in found if slot is not None], np.int32)
+        since = np.array([number for slot, number in found if slot is not None], np.int64)
+        unborn = np.where(since > 0, c.born_round[there] < since, c.described[there] == 0)
+        unborn &= c.alive[there] & (self.catalogue.graph.clicks[there] == 0)
+        self.catalogue.leave(there[unborn])
+        self.dropped.clear()
+
+    def unpublish(self, keys: Sequence[bytes]) -> None:
+        """Notice that the owners of these rows have written tombstones of them. What is clicked
+        here since then has a row once more, as nothing is known of."""
+        for key in keys:
+            self.owed.pop(decode(key), None)
+        slots = [self.catalogue.vocabulary.get(decode(key)) for key in keys]
+        there = np.array([slot for slot in slots if slot is not None], np.int32)
+        self._forget(there[~self.catalogue.model.rows.owned[there]])
+
+    def mark_stale(self, slots: NDArray[np.integer]) -> None:
+        """Let owned rows leave with one of the next commits, however little they moved."""
+        model = self.catalogue.model
+        slots = slots[model.rows.owned[slots]]
+        model.columns.stale[slots] = True
+        self.leaving.any_stale = self.leaving.any_stale or len(slots) > 0
+
+    def find_what_waits(self, items: NDArray[np.int32], epoch: int, publish_from: int) -> None:
+        """What was to be written, and was not, by whoever owned these items before: it follows from
+        their rows. `epoch` is that of the centroids, `publish_from` as of the engine."""
+        model, graph = self.catalogue.model, self.catalogue.graph
+        c, owned = model.columns, model.rows.owned
+        items = items[owned[items]]
+        alive = np.flatnonzero(c.alive & owned)
+        # One that came back, and is not learned yet, has only the vector that it had.
+        known, is_old = c.published[items] > 0, c.epoch[items] != epoch
+        c.stale[items] |= ready(model, items) & (is_old | ~known)
+        c.stale[alive] |= c.version[alive] < publish_from
+        self.leaving.any_stale = bool(c.stale.any())
+        clicks = graph.clicks[items]
+        behind = items[(clicks != c.heard[items]) & (clicks > 0)]
+        self.starts.behind = np.union1d(self.starts.behind, behind).astype(np.int32)
