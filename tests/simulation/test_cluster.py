@@ -1,0 +1,74 @@
+"""What several workers promise, whatever happens to them, and whether anybody would notice."""
+
+from random import Random
+
+import pytest
+
+from tests.property.strategies import HORIZON, START_MS, small_settings
+from tests.simulation.cluster import Cluster
+from tests.simulation.worker import Click, Fault
+
+
+def log_of(seed: int, partitions: int = 3, size: int = 60) -> list[list[Click]]:
+    rng, now = Random(seed), START_MS
+    out: list[list[Click]] = [[] for _ in range(partitions)]
+    for _ in range(size):
+        now += rng.choice([0, 1, 20, 100, 100, 400, HORIZON // 3])
+        user = rng.randrange(9)
+        out[user % partitions].append((f"u{user}", f"i{rng.randrange(12)}", now))
+    return out
+
+
+def catalogue_of(seed: int, size: int = 6) -> list[tuple[str, list[str] | None]]:
+    rng = Random(seed)
+    return [
+        (f"i{rng.randrange(12)}", None if rng.random() < 0.4 else [f"a{rng.randrange(3)}"])
+        for _ in range(size)
+    ]
+
+
+def run(seed: int, faults: list[str] | None = None) -> Cluster:
+    workers, min_drift = 1 + seed % 4, 0.01 if seed % 5 == 4 else 0.0
+    settings = small_settings(min_drift=min_drift, attribute_slots=seed % 3)
+    cluster = Cluster(
+        settings, workers, log_of(seed), catalogue_of(seed), seed, faults=faults or []
+    )
+    cluster.run(120)
+    cluster.check()
+    return cluster
+
+
+@pytest.mark.parametrize("first", range(0, 300, 20))
+def test_a_cluster_keeps_what_it_promises(first: int) -> None:
+    """`ops/simulate --seeds N` takes more, and `ops/simulate --seed N` one again."""
+    for seed in range(first, first + 20):
+        try:
+            run(seed)
+        except Fault as fault:
+            raise AssertionError(f"seed {seed}: {fault}") from fault
+
+
+FAULTS = [
+    "a member that was cut off goes on",
+    "evidence leaves twice",
+    "folded before it is written",
+    "lost rows stay owned",
+    "nothing is learned again",
+    "others are not read",
+    "revoked without a commit",
+    "taken over before the log is read",
+    "tombstones of others are not read",
+    "versions begin anew",
+    "zombies commit",
+]
+"""Each is one line of the protocol left out (`Cluster.has`)."""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_planted_fault_is_found(fault: str) -> None:
+    for seed in range(200):
+        try:
+            run(seed, [fault])
+        except Fault:
+            return
+    raise AssertionError("nobody noticed")
