@@ -9,6 +9,8 @@ import orjson
 from numpy.typing import NDArray
 
 from core.rounds import Changes
+from streamer.errors import WalkstreamError
+from streamer.wording import counted
 
 _to_msgpack = msgspec.msgpack.Encoder().encode
 _to_json = msgspec.json.Encoder().encode
@@ -38,10 +40,33 @@ def _json_rows(xs: NDArray[np.float32]) -> list[msgspec.Raw | bytes]:
     return [msgspec.Raw(b"[%b]" % row) for row in text[2:-2].split(b"],[")]
 
 
+def _check_finite(changes: Changes) -> None:
+    """WalkstreamError if a row that is to leave has numbers that are none."""
+    bad = np.zeros(len(changes.keys), np.bool_)
+    for name in ("v", "u", "mix", "acc_v", "acc_u"):
+        finite = np.isfinite(changes.rows[name])
+        bad |= ~(finite if finite.ndim == 1 else finite.all(axis=1))
+    for vectors in (changes.vectors, changes.contexts):
+        bad[changes.published] |= ~np.isfinite(vectors).all(axis=1)
+    if bad.any():
+        first = changes.keys[int(np.argmax(bad))].decode(errors="replace")
+        raise WalkstreamError(
+            f"{counted(int(bad.sum()), 'row')} that would leave, the first of {first!r}, have "
+            "numbers that are not finite: nothing of this is committed, and item-vectors is as it "
+            "was. Start again: the worker goes on from the commit before. If it comes again, the "
+            "rows are in the model already: `walkstream reset --topics`, and all is learned anew "
+            "from the clicks. Keep this line for a report"
+        )
+
+
 def records(
     changes: Changes, space: str, fmt: Literal["json", "msgpack"]
 ) -> Iterator[tuple[bytes, bytes | None]]:
-    """Key and value of each record of `item-vectors`, tombstones last."""
+    """Key and value of each record of `item-vectors`, tombstones last.
+
+    WalkstreamError if one of them would be no vector.
+    """
+    _check_finite(changes)
     chosen = changes.rows[changes.published]
     if fmt == "json":
         encode = _to_json

@@ -224,10 +224,13 @@ def unit_of(number: float) -> NumberUnit | None:
 
 def numeral(text: str) -> int | float:
     """The number that a text is. ValueError, also for what only Python takes for a number."""
+    digits = text.strip()
     try:
-        if text.isascii() and "_" not in text:
-            return int(text) if text.strip().lstrip("+-").isdecimal() else float(text)
-    except ValueError:
+        if digits.isascii() and "_" not in digits:
+            number = int(digits) if digits.lstrip("+-").isdecimal() else float(digits)
+            float(number)
+            return number
+    except (ValueError, OverflowError):
         pass
     raise ValueError(f"a number, not {short(text)}")
 

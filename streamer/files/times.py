@@ -37,7 +37,7 @@ def _number(unit: Unit) -> Callable[[str], int]:
 
     def to_ms(text: str) -> int:
         try:
-            if not text.isascii() or "_" in text:
+            if not text.strip().isascii() or "_" in text:
                 raise ValueError(text)  # what only Python takes for a number
             number: int | float = int(text)
         except ValueError:

@@ -32,7 +32,7 @@ def reserved(
         key, value = message.key(), message.value()
         if key is None or records.is_row(key) or key.startswith((records.GRAPH, records.SESSIONS)):
             continue
-        if value is not None and not is_of_worker(message):
+        if not is_of_worker(message):
             strange[key] = message
             continue
         strange.pop(key, None)
@@ -73,14 +73,16 @@ def no_workers(message: Message) -> str:
 
 
 def is_of_worker(message: Message) -> bool:
-    """Whether a record that is no deletion is one that workers write: part of a commit, and of the
-    form that its key says. Users that are forgotten are of no commit, nor are the headers of older
-    versions, which name no app."""
-    key, value = message.key() or b"", message.value() or b""
-    if not (records.is_row(key) or is_ours(key, value)):
+    """Whether a record is one that workers write: part of a commit, and of the form that its key
+    says. Users that are forgotten are of no commit, nor are the headers of older versions, which
+    name no app, and deletions of keys that have no right form."""
+    key, value = message.key() or b"", message.value()
+    if value is not None and not (records.is_row(key) or is_ours(key, value)):
         return False
     if records.commit_of(message) is not None or key.startswith(records.FORGOTTEN):
         return True
+    if value is None:
+        return records.is_malformed(key)
     return key == records.SPACE and not msgspec.msgpack.decode(value, type=records.Space).app
 
 

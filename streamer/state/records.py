@@ -23,6 +23,7 @@ from zlib import crc32
 import msgspec
 from confluent_kafka import Message
 
+from core.ids.hashing import hash_keys
 from core.ids.vocabulary import ATTRIBUTE
 from core.rows import FORMAT
 from core.settings import Settings
@@ -307,7 +308,14 @@ def commit_of(message: Message) -> tuple[str, int] | None:
 
 
 def no_commits(message: Message) -> str:
-    """What to tell of a record of a topic of its own that no worker wrote."""
+    """What to tell of a record of `transitions` or `item-vectors` that no worker wrote."""
+    if message.key() is not None:
+        return (
+            f"{message.topic()}[{message.partition()}]: the record at offset {message.offset()} is "
+            "of no commit: some other program writes to this topic, and its readers take that for "
+            "vectors of this model. Find and stop it, then start once with `walkstream worker "
+            "--repair`, which publishes all vectors again"
+        )
     return (
         f"{message.topic()}[{message.partition()}]: the record at offset {message.offset()} is of "
         "no commit, and is passed over, as are others of its kind: some other program writes to "
@@ -334,6 +342,15 @@ def items_key(topic: str, partition: int) -> bytes:
 def partition_of_key(key: bytes) -> int:
     """The partition that a progress or items key is of; 0 for others, which stand there."""
     return progress_partition(key)[1] if key.startswith((PROGRESS, ITEMS)) else 0
+
+
+def place(key: bytes, partitions: int) -> int:
+    """The partition of `model-state`, of so many, where workers write this key."""
+    if is_row(key) or key.startswith(GRAPH):
+        return int(hash_keys([key.removeprefix(GRAPH)], partitions)[0][0])
+    if key.startswith(VERSION):
+        return int(key.removeprefix(VERSION))
+    return partition_of_key(key) % partitions
 
 
 def progress_partition(key: bytes) -> tuple[str, int]:

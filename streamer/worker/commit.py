@@ -35,7 +35,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
-import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from streamer.errors import Refused, WalkstreamError
@@ -57,21 +56,6 @@ from streamer.worker.sweeping import as_entries
 log = logging.getLogger(__name__)
 
 
-def check_finite(batch: Batch) -> None:
-    """WalkstreamError if a vector that is to leave is no vector: none of them may reach readers."""
-    changes = batch.changes
-    bad = ~np.isfinite(changes.rows["v"]).all(1) | ~np.isfinite(changes.rows["u"]).all(1)
-    bad |= ~np.isfinite(changes.rows["acc_v"]) | ~np.isfinite(changes.rows["acc_u"])
-    if bad.any():
-        first = changes.keys[int(np.argmax(bad))].decode(errors="replace")
-        raise WalkstreamError(
-            f"commit {batch.number} has {int(bad.sum()):,} rows with numbers that are not finite, "
-            f"the first of {first!r}: nothing of it is committed, and item-vectors is as it was. "
-            "Start again: the worker goes on from the commit before. If it comes again, lower "
-            "model.rate or model.session_rate, and keep this line for a report"
-        )
-
-
 class Committer:
     """The commit protocol of one worker."""
 
@@ -91,7 +75,6 @@ class Committer:
 
     def run(self, batch: Batch) -> None:
         """Steps 1 to 6. WalkstreamError, which ends the worker, when the outcome is not sure."""
-        check_finite(batch)
         with self.metrics.commit_seconds.time():
             sends = list(records_of(self.config, self.space, batch))
             self.settle()

@@ -247,7 +247,7 @@ class Worker:
         self._join()
         header.repaired(
             self.config, self.store, self.identity, self.readback, self.transactions,
-            repair.overwritten(self.store, self.tail),
+            repair.overwritten(self.store, self.tail, self.engine, self.outgoing.topic.last),
         )  # fmt: skip
         repair.finish(self.config, self.store, self.tail, self.commits)
         self.commits = self.readback.last or self.commits

@@ -10,7 +10,10 @@ from contextlib import closing
 
 from confluent_kafka.admin import AdminClient
 
+from core.engine import Engine
+from core.graph.graph import NEVER
 from core.ids.hashing import hash_keys
+from core.ids.vocabulary import decode
 from core.rounds import Gone
 from streamer.admin import forget
 from streamer.kafka import clients
@@ -18,6 +21,7 @@ from streamer.settings.sections import Config
 from streamer.state import records
 from streamer.state import store as stores
 from streamer.state.model_state import row_keys
+from streamer.state.records import Swept
 from streamer.state.store import Store
 from streamer.worker.tail import Tail
 
@@ -60,17 +64,34 @@ def dead(
     ]
 
 
-def overwritten(store: Store, tail: Tail) -> list[tuple[int, bytes, bytes | None]]:
+def overwritten(
+    store: Store, tail: Tail, engine: Engine, swept: Swept | None
+) -> list[tuple[int, bytes, bytes | None]]:
     """What is to be written over records that no worker wrote, of reserved keys: partition, key,
-    and what the folder has, or None."""
-    # The manifest and the header have their places in partition 0, and commits write them there.
-    named = {(0, records.MANIFEST), (0, records.SPACE)}
-    found = {(message.partition() or 0, message.key() or b"") for message in tail.overwritten}
-    return [
-        (partition, key, None if _leaves(key) else store.meta(key))
-        for partition, key in sorted(found - named)
-        if not records.is_row(key)
-    ]
+    and what the folder has, or None. `swept` is where the last sweep of the topic began."""
+    space = store.space
+    out: list[tuple[int, bytes, bytes | None]] = []
+    assert space is not None, "a worker has a header since it settled"
+    for partition, key in sorted({(m.partition() or 0, m.key() or b"") for m in tail.overwritten}):
+        if records.is_row(key):
+            continue  # all rows are written again, and those deleted that are none
+        if records.is_malformed(key) or partition != records.place(key, space.partitions):
+            out.append((partition, key, None))
+        elif key.startswith((records.GRAPH, records.SESSIONS)):
+            if not _is_swept(key, engine, swept):
+                out.append((partition, key, None))
+        elif key not in (records.MANIFEST, records.SPACE):  # every commit of this kind has them
+            out.append((partition, key, store.meta(key)))
+    return out
+
+
+def _is_swept(key: bytes, engine: Engine, swept: Swept | None) -> bool:
+    """Whether the sweep of the topic has written this record of the graph's anew."""
+    if key.startswith(records.GRAPH):
+        slot = engine.vocabulary.get(decode(key.removeprefix(records.GRAPH)))
+        return slot is not None and bool(engine.graph.last_seen[slot] != NEVER)
+    turn, _, number = key.removeprefix(records.SESSIONS).partition(b"/")
+    return swept is not None and int(turn) == swept.turn and int(number) < swept.parts
 
 
 def finish(config: Config, store: Store, tail: Tail, commit: int) -> None:
@@ -78,10 +99,6 @@ def finish(config: Config, store: Store, tail: Tail, commit: int) -> None:
     if tail.forgotten:
         forget.write(config, tail.forgotten)
     tail.overwritten.clear()
+    tail.repairs = False
     store.write_entries({"meta": [(stores.REPAIR, None)]})
     log.info("repaired: all rows and vectors were published again by commit %d", commit)
-
-
-def _leaves(key: bytes) -> bool:
-    """Whether what lies over a reserved key is deleted, whatever the folder has under it."""
-    return key == records.MANIFEST or records.is_malformed(key)

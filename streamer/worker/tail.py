@@ -70,8 +70,9 @@ class Tail:
         """The newest commit whose manifest was read."""
         self.is_level = False
         """Whether `commit` was the newest of all when the worker began."""
-        self.strange: dict[bytes, Message] = {}
-        """The newest records of their keys in `model-state` that no worker wrote."""
+        self.strange: dict[tuple[int, bytes], Message] = {}
+        """The newest records of their partitions and keys in `model-state`, where no worker wrote
+        them."""
         self.overwritten: list[Message] = []
         """Those of `strange` that a repair is to write over."""
         self.repairs = False
@@ -219,14 +220,15 @@ class Tail:
                 continue
             self.offsets[partition] = offset + 1
             key, value = message.key(), message.value()
+            where = partition[1], key or b""
             if partition[0] == self.config.topics.items:
                 self.queue.append(news_of(message, self.config.items.use))
             elif key is None:
                 continue
             elif records.is_malformed(key):
-                self.strange.pop(key, None)
+                self.strange.pop(where, None)
                 if value is not None:
-                    self.strange[key] = message
+                    self.strange[where] = message
                 else:  # a folder of an older version may have it
                     meta[key] = None
             elif key.startswith(records.FORGOTTEN):
@@ -235,10 +237,15 @@ class Tail:
             elif self._is_doubtful(message):
                 continue
             elif not records.is_row(key):
-                if value is not None and not is_of_worker(message):
-                    self.strange[key] = message
+                # There are very many rows of the graph, whose places are hashes.
+                is_in_place = value is not None and key.startswith(records.GRAPH)
+                is_in_place = is_in_place or self._is_in_place(key, partition[1])
+                if not is_of_worker(message) or (value is not None and not is_in_place):
+                    self.strange[where] = message
                     continue
-                self.strange.pop(key, None)
+                self.strange.pop(where, None)
+                if not is_in_place:
+                    continue  # a repair has deleted there what no worker wrote
                 if key == records.MANIFEST and value is not None:
                     self._follow(value)
                 if key.startswith((records.GRAPH, records.SESSIONS)):
@@ -249,18 +256,17 @@ class Tail:
                     meta[key] = None
                 elif value is not None and not self._is_behind(key, value, meta):
                     meta[key] = value
-            elif value is not None and not (is_packed(value) and is_of_worker(message)):
-                rows.pop(key, None)
-                self.strange[key] = message
+            elif not is_of_worker(message) or (value is not None and not is_packed(value)):
+                self.strange[where] = message
             elif _version(message) <= applied.get(partition[1], 0):
                 continue
             elif value is None:
                 rows.pop(key, None)
-                self.strange.pop(key, None)
+                self.strange.pop(where, None)
                 gone[key] = _version(message)
             else:
                 gone.pop(key, None)
-                self.strange.pop(key, None)
+                self.strange.pop(where, None)
                 rows[key] = message
         for message in messages[lost : lost + 1]:
             self._get_past(message)
@@ -351,7 +357,7 @@ class Tail:
         except ValueError:
             for key, message in list(rows.items()):
                 if not fits(message.value() or b"", dtype):
-                    self.strange[key] = rows.pop(key)
+                    self.strange[message.partition() or 0, key] = rows.pop(key)
         return from_values([message.value() or b"" for message in rows.values()], dtype)
 
     def _judge_strange(self) -> None:
@@ -385,6 +391,11 @@ class Tail:
             "stood still or was cut off. Nothing was committed since, and it has no model any "
             "more: do not start it again"
         )
+
+    def _is_in_place(self, key: bytes, partition: int) -> bool:
+        """Whether this is the partition where workers write a reserved key."""
+        space = self.store.space
+        return space is None or partition == records.place(key, space.partitions)
 
     def _is_doubtful(self, message: Message) -> bool:
         if self.doubtful is None:

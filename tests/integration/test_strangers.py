@@ -1,5 +1,6 @@
 """Records of `model-state` whose keys no worker writes, with values that one might have written."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from core.rows import from_values, to_values
 from streamer.state import folders, records
 from streamer.state.model_state import is_ours
 from streamer.state.store import Store
+from tests.folders import row_table
 from tests.integration.models import (
     CLICKS,
     EXACT,
@@ -144,3 +146,63 @@ def test_what_others_write_to_the_evidence_is_told_and_passed_over(
         app.state.rename(tmp_path / "old")
         (tmp_path / "fresh").rename(app.state)
         assert counted(app) == 400
+
+
+def copies(app: App, chosen: Callable[[bytes], bool]) -> list[tuple[int, bytes, bytes | None]]:
+    """What `model-state` has under such keys, as somebody would write it once more."""
+    found = {m.key() or b"": m for m in app.read(app.config.topics.model_state)}
+    return [
+        (m.partition() or 0, key, m.value())
+        for key, m in found.items()
+        if m.value() is not None and chosen(key)
+    ]
+
+
+def is_graph(key: bytes) -> bool:
+    return key.startswith((records.GRAPH, records.SESSIONS))
+
+
+CASES: dict[str, Callable[[App], list[tuple[int, bytes, bytes | None]]]] = {
+    "copies": lambda app: copies(app, lambda key: not key.startswith(records.FORGOTTEN)),
+    "graph": lambda app: copies(app, is_graph),
+    "garbage over the graph": lambda app: [
+        (partition, key, b"garbage") for partition, key, _ in copies(app, is_graph)
+    ],
+    "elsewhere": lambda app: [
+        (1 - partition, key, value)
+        for partition, key, value in copies(app, lambda key: not records.is_row(key))
+    ],
+    "deletions": lambda app: [
+        (partition, key, None) for partition, key, _ in copies(app, lambda key: True)
+    ],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_repair_leaves_all_that_workers_wrote(kafka: str, tmp_path: Path, case: str) -> None:
+    """Also a folder that is made anew of it has all clicks, and the rows as they were."""
+    with App(kafka, tmp_path, EXACT) as app:
+        app.publish(CLICKS[:300])
+        app.run_to_end()
+        producer, topic = Producer({"bootstrap.servers": kafka}), app.config.topics.model_state
+        for partition, key, value in CASES[case](app):
+            producer.produce(topic, value, key, partition=partition)
+        assert producer.flush(10) == 0
+        refused(app.worker(), f"{topic}[", "the record at offset", "--repair")
+        repair(app)
+        known, vectors = vectors_of(app), newest_vectors(app)
+        assert (counted(app), vectors) == (300, published(app))
+        fresh: dict[str, Any] = {"state__dir": tmp_path / "fresh"}
+        app.worker(**fresh).running().stop()
+        app.state.rename(tmp_path / "old")
+        (tmp_path / "fresh").rename(app.state)
+        assert (counted(app), vectors_of(app), published(app)) == (300, known, vectors)
+        app.publish(CLICKS[300:400])
+        app.run_to_end()
+        assert counted(app) == 400
+
+
+def vectors_of(app: App) -> dict[bytes, bytes]:
+    """What was learned of each item, in the folder."""
+    keys, rows = row_table(app.config)
+    return {key: row["v"].tobytes() for key, row in zip(keys, rows, strict=True)}

@@ -7,10 +7,9 @@ from core.engine import Engine
 from core.rounds import Inputs
 from streamer.errors import WalkstreamError
 from streamer.settings import load as configs
-from streamer.state.records import Marks
 from streamer.state.store import POINTER, Store
-from streamer.worker import checkpoint, commit, outgoing
-from streamer.worker.batch import Batch
+from streamer.vectors import records
+from streamer.worker import checkpoint, outgoing
 from streamer.worker.outgoing import Outgoing
 from tests.unit.state.made import SETTINGS, batches
 from tests.unit.state.test_checkpoint import remembered
@@ -46,12 +45,13 @@ def test_a_stop_writes_all_or_what_there_is_time_for(
     assert at.commit == 2
 
 
-@pytest.mark.parametrize("column", ["v", "u", "acc_v", "acc_u"])
+@pytest.mark.parametrize("column", ["v", "u", "acc_v", "acc_u", "mix", "vectors"])
 def test_no_commit_has_numbers_that_are_not_finite(column: str) -> None:
     changes = Engine(SETTINGS, 1).step(Inputs(next(batches(1)))).changes
     assert changes is not None
-    commit.check_finite(Batch(changes, {}, 1, Marks(7, 0)))
-    changes.rows[column][2] = np.nan
-    with pytest.raises(WalkstreamError, match=r"commit 7 has 1 rows") as told:
-        commit.check_finite(Batch(changes, {}, 1, Marks(7, 0)))
+    list(records(changes, "space", "json"))
+    table = changes.vectors if column == "vectors" else changes.rows[column]
+    table[2] = np.nan
+    with pytest.raises(WalkstreamError, match="1 row that would leave") as told:
+        list(records(changes, "space", "json"))
     assert repr(changes.keys[2].decode()) in str(told.value)
