@@ -172,3 +172,15 @@ def test_seconds_in_json_are_not_taken_for_ms(tmp_path: Path) -> None:
 def test_a_time_that_only_python_takes_for_a_number_is_none(text: str) -> None:
     for unit in "ms", "s", "order", "auto":
         assert time_flaw(text, unit) is not None
+
+
+@pytest.mark.parametrize("text", ["1_0", "١", "9" * 400, "inf", "x"])
+def test_a_weight_that_is_no_number_is_a_flaw(tmp_path: Path, text: str) -> None:
+    records, _ = read(tmp_path / "c.csv", f"user_id,item_id,ts,weight\nu,a,{NOW},{text}\n")
+    assert records[0].flaw is not None
+    assert records[0].flaw.kind == "weight"
+
+
+@pytest.mark.parametrize("unit", ["ms", "s", "ns", "order", "auto"])
+def test_a_time_that_no_float_holds_is_a_flaw(unit: str) -> None:
+    assert time_flaw("9" * 400, unit) is not None  # type: ignore[arg-type]
