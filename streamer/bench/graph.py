@@ -187,8 +187,8 @@ def item_bytes(dim: int) -> float:
     """Of an item's rows in the model, and of its node, arcs aside: bytes of all arrays by slot."""
     engine = Engine(Settings(model=ModelSettings(dim=dim)))
     engine.graph.reserve(ITEMS)
-    engine.model.reserve(ITEMS)
     slots = len(engine.graph.degree)
+    engine.model.reserve(slots)
     pool = engine.graph.nbr.nbytes + engine.graph.wgt.nbytes + engine.graph.heads.nbytes
     tables = engine.table_bytes()
     return (tables["vectors"] + tables["graph"] - pool) / slots
