@@ -154,7 +154,7 @@ class Space(msgspec.Struct, frozen=True):
         packed = _to_msgpack([getattr(self, f) for f in _COMPARED])
         return f"d{self.dim}-{hashlib.blake2b(packed, digest_size=4).hexdigest()}"
 
-    def check_format(self, where: Path) -> None:
+    def check_format(self, where: str | Path) -> None:
         """Refused if the rows there cannot be read."""
         if self.format != FORMAT:
             age = "an older" if self.format < FORMAT else "a newer"
@@ -165,6 +165,7 @@ class Space(msgspec.Struct, frozen=True):
 
     def check(self, wanted: "Space", where: str) -> None:
         """Refused if `wanted`, which follows from the configuration, has other vectors."""
+        self.check_format(where)
         differs = [
             f"{name} is {getattr(self, f)} there and {getattr(wanted, f)} here"
             for f, name in _COMPARED.items()

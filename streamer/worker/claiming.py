@@ -26,9 +26,10 @@ def claim(
     config: Config, space: Space, changes: Mapping[bytes, Progress | bytes | None],
     readback: Readback, transactions: Transactions, check: Callable[[], None] = lambda: None,
     member: Consumer | None = None, also: Iterable[tuple[int, bytes, bytes | None]] = (),
+    misplaced: Iterable[tuple[int, bytes]] = (),
 ) -> None:  # fmt: skip
     """Write the header and other reserved records, in a commit of its own; `also` are more of them,
-    each with its partition.
+    each with its partition. Vectors that are `misplaced` are deleted where they lie.
 
     `check` is called before the commit; what it raises aborts it. The offsets of the group change
     with the progress: the old ones may be those of a topic that is no more.
@@ -48,6 +49,8 @@ def claim(
             change = encode(msgspec.structs.replace(change, commit=commit))
         sends.append(Send(topic, partition, key, change, mark))
     sends += [Send(topic, partition, key, value, mark) for partition, key, value in also]
+    vectors = config.topics.item_vectors
+    sends += [Send(vectors, partition, key, None, mark) for partition, key in misplaced]
     readback.settle()
     sends.append(readback.manifest(commit, sends))
     try:

@@ -227,7 +227,7 @@ def lacks_vectors(space: Space, now: Identity) -> bool:
 
 def repaired(
     config: Config, store: Store, now: Identity, readback: Readback, transactions: Transactions,
-    also: Iterable[tuple[int, bytes, bytes | None]],
+    also: Iterable[tuple[int, bytes, bytes | None]], misplaced: Iterable[tuple[int, bytes]],
 ) -> None:  # fmt: skip
     """Write the header that knows the topic of the vectors as it is, which has all of them now; and
     what else was to be repaired, as in `claiming.claim`.
@@ -239,7 +239,7 @@ def repaired(
     was = space.topics["item_vectors"]
     layouts = space.topics | {"item_vectors": Layout(name or was.id, was.partitions)}
     space = msgspec.structs.replace(space, topics=layouts)
-    claiming.claim(config, space, {}, readback, transactions, also=also)
+    claiming.claim(config, space, {}, readback, transactions, also=also, misplaced=misplaced)
     store.set_meta({records.SPACE: msgspec.msgpack.encode(space)})
 
 

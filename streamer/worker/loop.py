@@ -248,6 +248,7 @@ class Worker:
         header.repaired(
             self.config, self.store, self.identity, self.readback, self.transactions,
             repair.overwritten(self.store, self.tail, self.engine, self.outgoing.topic.last),
+            repair.misplaced(self.config, self.store, self.admin, self.health.beat),
         )  # fmt: skip
         repair.finish(self.config, self.store, self.tail, self.commits)
         self.commits = self.readback.last or self.commits

@@ -67,7 +67,7 @@ def restore(
         return Refolded(mine.evidence, [])
     last = done
     own = {one.commit: one.records for one in _folders(store)}
-    for one in whole(_read(config, admin, begin, beat), mine.evidence):
+    for one in whole(_read(config, store, admin, begin, beat), mine.evidence):
         if one.commit <= done:
             continue
         if one.before > last and not accept_loss:
@@ -165,7 +165,7 @@ def traces(
     clicks, size = 0, BACKWARDS
     while end > first and clicks < room:
         begin, size = max(first, end - size), 2 * size
-        found = list(_records(config, begin, end, beat))
+        found = list(_records(config, store, begin, end, beat))
         told = [_read_by(evidence.heading, message) for message in found]
         new = [kept.last < commit <= wanted for commit, _ in told]
         lacking.append([m.value() or b"" for m, is_new in zip(found, new, strict=True) if is_new])
@@ -179,12 +179,12 @@ def traces(
 
 
 def _read(
-    config: Config, admin: AdminClient, begin: int, beat: Callable[[float], None]
+    config: Config, store: Store, admin: AdminClient, begin: int, beat: Callable[[float], None]
 ) -> Iterator[evidence.Record]:
     """All records from this offset on."""
     where = (config.topics.transitions, 0)
     first, end = clients.begins(admin, [where])[where], clients.ends(admin, [where])[where]
-    for message in _records(config, min(max(begin, first), end), end, beat):
+    for message in _records(config, store, min(max(begin, first), end), end, beat):
         yield _read_by(evidence.unpack, message)
 
 
@@ -199,12 +199,14 @@ def _read_by(read: Callable[[bytes], _T], message: Message) -> _T:
 
 
 def _records(
-    config: Config, begin: int, end: int, beat: Callable[[float], None]
+    config: Config, store: Store, begin: int, end: int, beat: Callable[[float], None]
 ) -> Iterator[Message]:
     """The records of `transitions` between two offsets that are part of commits: what some other
     program wrote is told, and passed over."""
     where = (config.topics.transitions, 0)
     at, strange = [begin], 0
+    former = () if store.space is None else store.space.former
+    ours = {config.app.name, *former}
 
     def tell() -> None:
         beat((at[0] - begin) / max(1, end - begin))
@@ -213,7 +215,8 @@ def _records(
         for message in between(consumer, {where: begin}, {where: end}, tell):
             at[0] = message.offset() or 0
             value = message.value()
-            if value is None or commit_of(message) is None:
+            commit = commit_of(message)
+            if value is None or commit is None or commit[0] not in ours:
                 strange += 1
                 if strange == 1:
                     log.warning("%s", no_commits(message))

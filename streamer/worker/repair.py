@@ -73,10 +73,11 @@ def overwritten(
     out: list[tuple[int, bytes, bytes | None]] = []
     assert space is not None, "a worker has a header since it settled"
     for partition, key in sorted({(m.partition() or 0, m.key() or b"") for m in tail.overwritten}):
-        if records.is_row(key):
-            continue  # all rows are written again, and those deleted that are none
         if records.is_malformed(key) or partition != records.place(key, space.partitions):
             out.append((partition, key, None))
+        elif records.is_row(key):  # those that the model has are all written again
+            if engine.vocabulary.get(decode(key)) is None:
+                out.append((partition, key, None))
         elif key.startswith((records.GRAPH, records.SESSIONS)):
             if not _is_swept(key, engine, swept):
                 out.append((partition, key, None))
@@ -92,6 +93,25 @@ def _is_swept(key: bytes, engine: Engine, swept: Swept | None) -> bool:
         return slot is not None and bool(engine.graph.last_seen[slot] != NEVER)
     turn, _, number = key.removeprefix(records.SESSIONS).partition(b"/")
     return swept is not None and int(turn) == swept.turn and int(number) < swept.parts
+
+
+def misplaced(
+    config: Config, store: Store, admin: AdminClient, beat: Callable[[], None]
+) -> list[tuple[int, bytes]]:
+    """Vectors that no worker wrote, as they lie in partitions of `item-vectors` that are not those
+    of their keys: readers take whichever they see last."""
+    topic, space = config.topics.item_vectors, store.space
+    assert space is not None, "a worker has a header since it settled"
+    with closing(clients.tail_consumer(config)) as consumer:
+        where = [(topic, p) for p in clients.partitions(consumer, topic)]
+        begins, ends = clients.begins(admin, where), clients.ends(admin, where)
+        there = row_keys(consumer, begins, ends, beat)
+    out = []
+    for (_, partition), keys in there.items():
+        ordered = sorted(keys)
+        places = hash_keys(ordered, space.topics["item_vectors"].partitions)[0].tolist()
+        out += [(partition, k) for k, p in zip(ordered, places, strict=True) if p != partition]
+    return out
 
 
 def finish(config: Config, store: Store, tail: Tail, commit: int) -> None:

@@ -259,7 +259,7 @@ class Tail:
             elif not is_of_worker(message) or (value is not None and not is_packed(value)):
                 self.strange[where] = message
             elif _version(message) <= applied.get(partition[1], 0):
-                continue
+                self.strange.pop(where, None)
             elif value is None:
                 rows.pop(key, None)
                 self.strange.pop(where, None)
@@ -333,7 +333,10 @@ class Tail:
         self.applied = time.monotonic()
         meta = more["meta"]
         if records.SPACE in meta:
-            self.store.write_entries({"meta": [(records.SPACE, meta.pop(records.SPACE))]})
+            header = meta.pop(records.SPACE) or b""
+            topic = self.config.topics.model_state
+            msgspec.msgpack.decode(header, type=records.Space).check_format(topic)
+            self.store.write_entries({"meta": [(records.SPACE, header)]})
         meta |= dict([stores.applied_now()])
         # What is refused now has to be met again, by the start that repairs it.
         held = [*self.strange.values(), *self.overwritten]

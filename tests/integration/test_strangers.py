@@ -206,3 +206,32 @@ def vectors_of(app: App) -> dict[bytes, bytes]:
     """What was learned of each item, in the folder."""
     keys, rows = row_table(app.config)
     return {key: row["v"].tobytes() for key, row in zip(keys, rows, strict=True)}
+
+
+def test_a_repair_deletes_what_lies_where_no_worker_writes(kafka: str, tmp_path: Path) -> None:
+    """Rows and vectors in the wrong partitions, and deletions of what is in no model."""
+    with App(kafka, tmp_path, EXACT) as app:
+        app.publish(CLICKS[:200])
+        app.run_to_end()
+        topics = app.config.topics
+        rows = copies(app, records.is_item)[:3]
+        producer = Producer({"bootstrap.servers": kafka})
+        for (partition, key, value), odd in zip(rows, (b"garbage", None, ...), strict=True):
+            wrong = value if odd is ... else odd
+            producer.produce(topics.model_state, wrong, key, partition=1 - partition)
+        for key in b"nobody", b"", b"\xc3\x28":
+            producer.produce(topics.model_state, None, key, partition=0)
+        vectors = {m.key() or b"": m for m in app.read(topics.item_vectors)}
+        item, vector = next(iter(vectors.items()))
+        stray = 1 - (vector.partition() or 0)
+        producer.produce(topics.item_vectors, vector.value(), item, partition=stray)
+        assert producer.flush(10) == 0
+        refused(app.worker(), "the record at offset", "--repair")
+        repair(app)
+        there = [m for m in app.read(topics.item_vectors) if m.key() == item]
+        assert [m.value() for m in there if m.partition() == stray][-1] is None
+        fresh: dict[str, Any] = {"state__dir": tmp_path / "fresh"}
+        app.worker(**fresh).running().stop()
+        app.state.rename(tmp_path / "old")
+        (tmp_path / "fresh").rename(app.state)
+        assert counted(app) == 200

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+from streamer.errors import WalkstreamError
 from streamer.files.readers import Source
 from streamer.settings.load import load
 from tests.simulation.quality import table
@@ -21,10 +22,18 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed, 0")
     parser.add_argument("--events", type=Path, help="a log: user, item, ts, type without a header")
     parser.add_argument("--time", default="ms", help="of the log, as of walkstream evaluate")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 16])
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[1, 2, 4, 16], help="with --events: 1 2 4 16"
+    )
     parser.add_argument("--commit", type=int, default=2000, help="clicks of a commit, 2000")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="with --events: a setting"
+    )
     given = parser.parse_args()
+    if given.seed is None and given.seeds < 1 and given.events is None:
+        parser.error("nothing to simulate: give --seeds N, --seed N or --events FILE")
+    if given.set and given.events is None:
+        parser.error("--set is for --events")
     if given.seed is not None:
         run(given.seed)
         print(f"seed {given.seed}: all holds")
@@ -32,8 +41,11 @@ def main() -> None:
         protocol(given.first, given.seeds)
     if given.events:
         source = Source([given.events], COLUMNS, given.time)
-        for line in table(load(None, given.set, {}), source, given.workers, given.commit):
-            print(line, flush=True)
+        try:
+            for line in table(load(None, given.set, {}), source, given.workers, given.commit):
+                print(line, flush=True)
+        except WalkstreamError as error:
+            parser.error(str(error))
 
 
 def protocol(first: int, count: int) -> None:
