@@ -48,14 +48,14 @@ class Learner:
         # Attribute weights have no accumulator, and go at one rate.
         further = model.pace(time, m.session_rate)._replace(rate=pace.rate)
         skipgram.learn_sessions(
-            model.rows, history, target, catalogue.graph.slabs(), pool, seed=m.seed,
-            round_number=round_number, passes=m.session_passes, decay=m.session_decay,
-            negatives=m.session_negatives, sharpness=m.sharpness, pace=further,
-            share=float(model.owns.mean()),
+            model.rows, history, target, catalogue.graph.slabs(), pool, m,
+            round_number=round_number, pace=further, share=float(model.owns.mean()),
         )  # fmt: skip
         centres = walks[walks[:, 1] >= 0] if walks.shape[1] > 1 else walks[:0]
         updates = model.columns.updates
         seen, times = _counted(np.concatenate([centres[centres >= 0], target]), len(updates))
+        owned = model.rows.owned[seen]
+        seen, times = seen[owned], times[owned]
         before = updates[seen]
         updates[seen] = before + times
         catalogue.settled += int(((before < SETTLED) & (before + times >= SETTLED)).sum())

@@ -6,6 +6,10 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from core.ids.hashing import mix
+from core.kernels.lanes import INLINED
+from core.learning.dense import F32, inner
+
 
 class Pool(NamedTuple):
     """Walker's alias table of n items: entry i is items[i] with probability accept[i], or else
@@ -75,3 +79,27 @@ def _fill(p, items, accept, alias):  # type: ignore[no-untyped-def]
             many -= 1
             small[few] = g
             few += 1
+
+
+@INLINED
+def draw(state, pool):  # type: ignore[no-untyped-def]
+    """A negative of the pool by one state: its high bits choose, its low 24 accept."""
+    z = mix(state)
+    i = np.int64(((z >> np.uint64(32)) * np.uint64(pool.n)) >> np.uint64(32))
+    if F32(np.int64(z & np.uint64(0xFFFFFF))) * F32(1.0 / 16777216.0) < pool.accept[i]:
+        return pool.items[i]
+    return pool.alias[i]
+
+
+@INLINED
+def hardest(rows, drawn, m, draws, h):  # type: ignore[no-untyped-def]
+    """The best scored against h of drawn[m : m + draws]."""
+    d = 16 * len(rows.wide)
+    slot = drawn[m]
+    if draws > 1:
+        best = inner(h, 0, rows.u, np.int64(slot) * d, rows.wide)
+        for r in range(m + 1, m + draws):
+            score = inner(h, 0, rows.u, np.int64(drawn[r]) * d, rows.wide)
+            if score > best:
+                slot, best = drawn[r], score
+    return slot

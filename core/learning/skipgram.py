@@ -28,6 +28,7 @@ from core.learning import scratch, session_pass, walk_pass
 from core.learning.adagrad import Pace
 from core.learning.mixing import Tables, hidden_vector
 from core.learning.negatives import Pool
+from core.settings import ModelSettings
 
 __all__ = [
     "INLINED", "KERNEL", "Pace", "Pool", "Rows", "hidden", "learn_sessions", "learn_walks",
@@ -114,9 +115,8 @@ def learn_walks(
 
 
 def learn_sessions(
-    rows: Rows, history: NDArray[np.int32], target: NDArray[np.int32], graph: Slabs, pool: Pool, *,
-    seed: int, round_number: int, passes: int, decay: float, negatives: int, sharpness: float,
-    pace: Pace, share: float = 1.0,
+    rows: Rows, history: NDArray[np.int32], target: NDArray[np.int32], graph: Slabs, pool: Pool,
+    settings: ModelSettings, *, round_number: int, pace: Pace, share: float = 1.0,
 ) -> None:  # fmt: skip
     """Bring the next item of each session to score best after the last one, and back
     (`core.learning.session_pass`).
@@ -124,12 +124,17 @@ def learn_sessions(
     history int32 [n, length] of slots, newest first, -1 past the end; target int32 [n], -1 for
     none. `pool` is not empty. `share` of all rows are owned.
     """
+    m = settings
     rules = session_pass.Rules(
-        seed, round_number, passes, np.float32(decay), negatives, np.float32(sharpness),
-        np.float32(share), pace,
+        m.seed, round_number, m.session_passes, np.float32(m.session_decay), m.session_negatives,
+        np.float32(m.sharpness), np.float32(share), pace,
     )  # fmt: skip
     own = scratch.for_sessions(
-        history.shape[1], session_pass.NEIGHBOURS, negatives, rows.v.shape[1], rows.attrs.shape[1]
+        history.shape[1],
+        session_pass.NEIGHBOURS,
+        m.session_negatives,
+        rows.v.shape[1],
+        rows.attrs.shape[1],
     )
     history, target = (
         np.ascontiguousarray(history, np.int32),

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.ids.hashing import GOLDEN, mix, stream
+from core.ids.hashing import GOLDEN, stream
 from core.kernels.lanes import (
     INLINED,
     PASS,
@@ -65,12 +65,12 @@ from core.learning.dense import (
     apply,
     clear,
     gather4,
-    inner,
     scores,
     scores4,
     sigmoid16,
 )
 from core.learning.mixing import backpropagate, hidden_vector, is_mine
+from core.learning.negatives import draw, hardest
 from core.learning.scratch import GROUP
 
 FAR = 1 << 20
@@ -94,30 +94,6 @@ class Rules(NamedTuple):
     draws: int
     """The hardest of so many is a negative."""
     pace: Pace
-
-
-@INLINED
-def draw(state, pool):  # type: ignore[no-untyped-def]
-    """A negative of the pool by one state: its high bits choose, its low 24 accept."""
-    z = mix(state)
-    i = np.int64(((z >> np.uint64(32)) * np.uint64(pool.n)) >> np.uint64(32))
-    if F32(np.int64(z & np.uint64(0xFFFFFF))) * F32(1.0 / 16777216.0) < pool.accept[i]:
-        return pool.items[i]
-    return pool.alias[i]
-
-
-@INLINED
-def hardest(rows, drawn, m, draws, h):  # type: ignore[no-untyped-def]
-    """The best scored against h of drawn[m : m + draws]."""
-    d = 16 * len(rows.wide)
-    slot = drawn[m]
-    if draws > 1:
-        best = inner(h, 0, rows.u, np.int64(slot) * d, rows.wide)
-        for r in range(m + 1, m + draws):
-            score = inner(h, 0, rows.u, np.int64(drawn[r]) * d, rows.wide)
-            if score > best:
-                slot, best = drawn[r], score
-    return slot
 
 
 @INLINED
@@ -162,20 +138,24 @@ def _order(begin, end, rows, s):  # type: ignore[no-untyped-def]
 
 @INLINED
 def _take(first, n, s):  # type: ignore[no-untyped-def]
-    """Make n positions of s.order the lanes of a group. Lanes without one are far from all."""
+    """Make n positions of s.order the lanes of a group, and return the first and the last of them.
+    Lanes without one are far from all."""
+    nearest = farthest = s.order[first]
     for c in range(GROUP):
         at = s.order[first + c] if c < n else -FAR
         s.place[c] = F32(at)
         s.context[c] = s.tokens[at] if c < n else -1
+        if c < n:
+            nearest, farthest = min(nearest, at), max(farthest, at)
+    return nearest, farthest
 
 
 @INLINED
-def _weigh(n, length, window, fade, block, heavy, group, s):  # type: ignore[no-untyped-def]
-    """The rows of a group and their weights. Returns how many rows."""
+def _weigh(low, above, window, fade, block, heavy, group, s):  # type: ignore[no-untyped-def]
+    """The rows of a group, whose windows are positions low .. above, and their weights. Returns how
+    many rows."""
     zeros, ones = fill8(F32(0)), fill8(F32(1))
     contexts, places = loadi8(s.context, 0), load8(s.place, 0)
-    low = max(0, np.int64(s.place[0]) - window)
-    above = min(length, np.int64(s.place[n - 1]) + window + 1)
     positives = zeros
     rows = 0
     for p in range(low, above):
@@ -227,6 +207,7 @@ def _own_first(met, s):  # type: ignore[no-untyped-def]
     for j in range(met):
         s.by_owner[own + others] = j
         others += 1 - int(s.own[s.ids[j]])
+    # What is to be moved waits where scores and steps will be.
     for j in range(met):
         s.at[j] = s.ids[j]
         store8(s.score, 8 * j, load8(s.wanted, 8 * j))
@@ -372,10 +353,10 @@ def learn(walks, first, pool, rows, rules, scratch, sources=SOURCES):  # type: i
                 c0, c1 = amount_of * now // groups, amount_of * (now + 1) // groups
                 n, learn_here = c1 - c0, min(max(mine - c0, 0), c1 - c0)
                 group += 1
-                _take(c0, n, s)
-                met = _weigh(
-                    n, length, window, rules.fade, block, F32(rules.k) / F32(block), group, s
-                )
+                nearest, farthest = _take(c0, n, s)
+                low, above = max(0, nearest - window), min(length, farthest + window + 1)
+                heavy = F32(rules.k) / F32(block)
+                met = _weigh(low, above, window, rules.fade, block, heavy, group, s)
                 own = _own_first(met, s)
                 wide_for = met if learn_here > 4 else own
                 if own == 0 and learn_here == 0:

@@ -204,9 +204,8 @@ def batch(engine: Engine, past: Past) -> Vectors:
     slot[numbers] = items
     for history, target in past.transitions:
         skipgram.learn_sessions(
-            model.rows, slot[history], slot[target], engine.graph.slabs(), pool, seed=m.seed,
-            round_number=passes, passes=m.session_passes, decay=m.session_decay,
-            negatives=m.session_negatives, sharpness=m.sharpness,
+            model.rows, slot[history], slot[target], engine.graph.slabs(), pool, m,
+            round_number=passes,
             pace=Pace.of(m.session_rate, m.initial_accumulator)._replace(rate=pace.rate),
         )  # fmt: skip
     v, u = skipgram.hidden(model.rows, items), model.rows.u[items]

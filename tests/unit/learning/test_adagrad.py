@@ -1,7 +1,5 @@
 """Accumulators that forget: beside sums in float64 that are weighed by the age of each gradient."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -45,27 +43,15 @@ def arcs() -> Slabs:
 
 def learn(rows: Rows, pace: Pace) -> None:
     """One pair there and back by each kernel, with no negatives."""
-    none: dict[str, Any] = {"seed": 1, "round_number": 1}
     items = pool(np.array([9], np.int32), np.ones(1, np.float32), 0.0)
     walks = np.array([[0, 1]], np.int32)
     learn_walks(
         rows, walks, items, window=1, shrink=False, block=4, pace=pace, negatives=0, hardest_of=1,
-        **none,
+        seed=1, round_number=1,
     )  # fmt: skip
     history, target = np.array([[2]], np.int32), np.array([3], np.int32)
-    learn_sessions(
-        rows,
-        history,
-        target,
-        arcs(),
-        items,
-        passes=1,
-        decay=0.5,
-        pace=pace,
-        negatives=1,
-        sharpness=5.0,
-        **none,
-    )
+    settings = ModelSettings(seed=1, session_passes=1, session_negatives=1)
+    learn_sessions(rows, history, target, arcs(), items, settings, round_number=1, pace=pace)
 
 
 def squares(rows: Rows) -> NDArray[np.float64]:

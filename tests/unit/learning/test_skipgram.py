@@ -7,11 +7,13 @@ from numpy.typing import NDArray
 
 from core.graph.graph import Graph
 from core.graph.slabs import Slabs
+from core.learning import skipgram
 from core.learning.adagrad import Pace
 from core.learning.negatives import Pool, pool
 from core.learning.session_pass import FRESH, NEIGHBOURS
-from core.learning.skipgram import Rows, hidden, learn_sessions, learn_walks
+from core.learning.skipgram import Rows, hidden, learn_walks
 from core.placing.clusters import unit_rows
+from core.settings import ModelSettings
 
 DIM = 16
 
@@ -41,6 +43,20 @@ def random_rows(n: int, slots: int = 0, scale: float = 0.5, accumulator: float =
         dirty=np.zeros(n, np.bool_),
         owned=np.ones(n, np.bool_),
     )
+
+
+def learn_sessions(
+    rows: Rows, history: NDArray[np.int32], target: NDArray[np.int32], graph: Slabs, pool: Pool,
+    share: float = 1.0, **chosen: Any,
+) -> None:  # fmt: skip
+    settings = ModelSettings(
+        seed=chosen["seed"], session_passes=chosen["passes"], session_decay=chosen["decay"],
+        session_negatives=chosen["negatives"], sharpness=chosen["sharpness"],
+    )  # fmt: skip
+    skipgram.learn_sessions(
+        rows, history, target, graph, pool, settings, round_number=chosen["round_number"],
+        pace=chosen["pace"], share=share,
+    )  # fmt: skip
 
 
 def uniform(items: list[int]) -> Pool:
@@ -189,6 +205,22 @@ def test_walks_move_rows_along_the_gradient_of_the_objective(
     check_gradient(
         before, after, lambda theta, attrs: walk_objective(theta, attrs, walk, 3, weights)
     )
+
+
+@pytest.mark.parametrize("owned", [[7], [0, 5], [3, 4, 5, 6, 7], [2, 4, 6, 8], [1, 3, 5, 7, 9]])
+def test_who_owns_a_row_decides_nothing_of_what_moves_it(owned: list[int]) -> None:
+    """Windows reach as far whichever contexts share a group: steps are small, so order is none."""
+    walks, pool = ints([[0, 1, 2, 3, 4, 5, 6, 7], [7, 2, 9, 1, 0, 6, 4, -1]]), uniform([8, 9])
+    rules = WALKS | {"window": 2, "block": 8, "hardest_of": 1, "pace": PACE}
+    whole, part = (random_rows(10, accumulator=ACCUMULATOR) for _ in range(2))
+    before = random_rows(10)
+    part.owned[:] = np.isin(np.arange(10), owned)
+    for rows in whole, part:
+        learn_walks(rows, walks, pool, **rules)
+    for name in ("v", "u"):
+        moved = getattr(whole, name)[owned] - getattr(before, name)[owned]
+        assert np.abs(moved).max() > 3e-5
+        assert getattr(part, name)[owned] == pytest.approx(getattr(whole, name)[owned], abs=2e-6)
 
 
 @pytest.mark.parametrize("owned", [range(7), [3], [0, 3, 6], [3, 4], [2, 3, 5]])
