@@ -212,10 +212,16 @@ class Catalogue:
         ]
         if keys and self.written is not None:
             found, rows = self.written(keys)
-            at = np.array([self.vocabulary.get(decode(key)) for key in found], np.int32)
-            model.unpack(at, rows)
-            items = at[model.columns.is_item[at]]
-            self.settled += int((model.columns.updates[items] >= SETTLED).sum())
+            at = [self.vocabulary.get(decode(key)) for key in found]
+            self.take(np.array(at, np.int32), rows)
+
+    def take(self, slots: NDArray[np.int32], rows: NDArray[np.void]) -> None:
+        """Take packed rows into these slots."""
+        c = self.model.columns
+        items = slots[c.is_item[slots]]
+        before = c.updates[items] >= SETTLED
+        self.model.unpack(slots, rows)
+        self.settled += int((c.updates[items] >= SETTLED).sum() - before.sum())
 
     def _recall(self, items: NDArray[np.integer]) -> None:
         """Give items that came back the attributes that they had, which may come back with them."""

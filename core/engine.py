@@ -155,7 +155,7 @@ class Engine:
                 changes = self._close(inputs)
         return Outputs(
             round_number=self.round_number,
-            events=int((folded.fate == graphs.KEPT).sum()),
+            events=len(slots),
             duplicates=len(counts) - len(clicks),
             too_long=int((folded.fate == graphs.TOO_LONG).sum()),
             quality=quality,
@@ -194,8 +194,10 @@ class Engine:
         left = self.ownership.left(inputs.room // SHARE_OF_GONE // RECORDS_OF_GONE)
         room = inputs.room - RECORDS_OF_GONE * len(left)
         slots = self.leaving.choose(self.model, must, room, inputs.budget, now)
-        written_over = {encode(name) for name in self.vocabulary.names(slots)} if left else set()
-        left = [one for one in left if one.key not in written_over]
+        keys = [encode(name) for name in self.vocabulary.names(slots)]
+        if left:
+            written_over = set(keys)
+            left = [one for one in left if one.key not in written_over]
         touched = sorted({*c.partition[slots].tolist(), *(one.partition for one in left)})
         for partition in touched:
             self.versions[partition] = self.versions.get(partition, 0) + 1
@@ -208,7 +210,7 @@ class Engine:
         placed = self.leaving.leave(self.model, self.placement, slots, now)
         waiting = self.leaving.waiting
         changes = Changes(
-            keys=[encode(name) for name in self.vocabulary.names(slots)],
+            keys=keys,
             partitions=c.partition[slots],
             rows=self.model.pack(slots, self.graph.last_seen),
             published=placed.published,

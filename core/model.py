@@ -1,5 +1,6 @@
 """All model rows, by slot: the learned vectors, and the columns beside them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -98,9 +99,11 @@ class Model:
                     setattr(table, f.name, np.concatenate([old, grown]))
 
     def first_rows(
-        self, slots: NDArray[np.int32], partitions: NDArray[np.int32], hashes: NDArray[np.uint64]
-    ) -> None:
+        self, slots: NDArray[np.int32], partitions: NDArray[np.int32], hashes: NDArray[np.uint64],
+        kept: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         """Give slots the first row of their key: V uniform in +-0.5 / d by hash and seed, U zero.
+        The columns that are `kept` stay as they are.
 
         partitions int32 and hashes uint64 are those of `core.ids.hashing.hash_keys` for the keys.
         """
@@ -117,7 +120,8 @@ class Model:
         r.attrs[slots] = -1
         r.dirty[slots] = r.owned[slots] = self.owns[partitions]
         for f in fields(c):
-            getattr(c, f.name)[slots] = 0
+            if f.name not in kept:
+                getattr(c, f.name)[slots] = 0
         c.alive[slots] = True
         c.cluster[slots] = NONE
         c.partition[slots] = partitions

@@ -68,30 +68,24 @@ class Ownership:
         catalogue, model = self.catalogue, self.catalogue.model
         c, r = model.columns, model.rows
         catalogue.settled -= int((c.updates[slots[c.is_item[slots]]] >= SETTLED).sum())
-        kept = {name: getattr(c, name)[slots] for name in KEPT}
         attrs = r.attrs[slots]
         keys = [encode(name) for name in catalogue.vocabulary.names(slots)]
-        model.first_rows(slots, *hash_keys(keys, catalogue.partitions))
-        for name, column in kept.items():
-            getattr(c, name)[slots] = column
+        model.first_rows(slots, *hash_keys(keys, catalogue.partitions), KEPT)
         r.attrs[slots] = attrs
 
     def read(self, keys: Sequence[bytes], rows: NDArray[np.void]) -> None:
         """Take rows that their owners have written, as far as their items live here: what is not
         known of yet takes its row when it is born (`Catalogue.written`)."""
-        catalogue, c = self.catalogue, self.catalogue.model.columns
+        catalogue = self.catalogue
         found = [catalogue.vocabulary.get(decode(key)) for key in keys]
-        for slot, key, row in zip(found, keys, rows, strict=True):
-            if slot is None:
-                partition = int(hash_keys([key], catalogue.partitions)[0][0])
-                one = Gone(key, partition, 0, bool(row["published"] > 0))
-                self.owed[decode(key)] = one
         there = np.array([slot is not None for slot in found], np.bool_)
-        slots = np.array([slot for slot in found if slot is not None], np.int32)
-        items = slots[c.is_item[slots]]
-        before = c.updates[items] >= SETTLED
-        catalogue.model.unpack(slots, rows[there])
-        catalogue.settled += int((c.updates[items] >= SETTLED).sum() - before.sum())
+        slots = [slot for slot in found if slot is not None]
+        catalogue.take(np.array(slots, np.int32), rows[there])
+        unknown = [keys[at] for at in np.flatnonzero(~there).tolist()]
+        places = hash_keys(unknown, catalogue.partitions)[0].tolist()
+        published = (rows["published"][~there] > 0).tolist()
+        for key, place, was_published in zip(unknown, places, published, strict=True):
+            self.owed[decode(key)] = Gone(key, place, 0, was_published)
 
     def left(self, most: int) -> list[Gone]:
         """What left since the last commit, and some of what earlier owners have left undone: the

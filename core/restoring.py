@@ -41,12 +41,8 @@ def take_rows(catalogue: Catalogue, parts: Iterable[Packed]) -> NDArray[np.int64
 def _first_rows(catalogue: Catalogue, slots: NDArray[np.int32]) -> None:
     """Give slots that have none a first row. Where they were born is known already."""
     model = catalogue.model
-    c = model.columns
-    kept = {name: getattr(c, name)[slots] for name in ("born_round", "born_rank")}
     names = catalogue.vocabulary.names(slots)
     keys = [encode(name) for name in names]
-    model.first_rows(slots, *hash_keys(keys, catalogue.partitions))
+    model.first_rows(slots, *hash_keys(keys, catalogue.partitions), ("born_round", "born_rank"))
     model.rows.dirty[slots] = False
-    for name, column in kept.items():
-        getattr(c, name)[slots] = column
     model.columns.is_item[slots] = [not is_attribute(name) for name in names]

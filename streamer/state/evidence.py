@@ -4,7 +4,7 @@ decide it again.
 A record is one byte, the version of this layout, and a zlib stream of a msgpack array:
 
   commit, before, rounds, items, users, partitions, offsets, item, user, times, weights, event_ids,
-  since, number
+  since
 
 `before` is the commit of the record before this one, so that none can be missing without notice.
 `rounds` are [number, clicks, gone, forgotten, [births], [ranks]]: of each round how many of the
@@ -14,10 +14,8 @@ The others are columns with one entry a click: an integer column is [first, widt
 bytes are the differences from one entry to the next, signed and little-endian, in so many bytes
 each; weights are little-endian float32, or one of them if all are equal; event ids are
 little-endian uint64, or nothing. `since` says for each round of each item that left: not if it was
-clicked at this time (ms) or later. `number` is the place of the commit among all that have
-evidence, or 0 where several workers write: it follows from the order of the records then, and
-clicks are as they came, with those in them that do not count. Sessions go by the clock of their
-click's partition; the offset is for people, who find the click in its topic by it.
+clicked at this time (ms) or later; older records lack it. Sessions go by the clock of their click's
+partition; the offset is for people, who find the click in its topic by it.
 
 Clicks that were left out because they came before are in none. Those past `session.max_events` are
 in it: they keep their session open. A commit has as many records as it takes to keep each short;
@@ -70,7 +68,6 @@ class _Packed(_Heading, array_like=True):
     weights: bytes
     event_ids: bytes
     since: list[list[int]] = []
-    number: int | None = None
 
 
 class Record(NamedTuple):
@@ -80,26 +77,22 @@ class Record(NamedTuple):
     before: int
     """The commit of the record before it."""
     rounds: list[Evidence]
-    number: int
-    """The place of the commit among all that have evidence; 0 where that follows from the log."""
 
 
-def pack(
-    commit: int, before: int, rounds: Sequence[Evidence], number: int | None = None
-) -> Iterator[bytes]:
+def pack(commit: int, before: int, rounds: Sequence[Evidence]) -> Iterator[bytes]:
     """The records of a commit, and which one had evidence before it. Rounds that did nothing are
-    left out. `number` is by default that of the commit."""
+    left out."""
     part: list[Evidence] = []
     clicks = size = 0
     for one, ids in _short(rounds):
         if part and (clicks + len(one.clicks) > CLICKS or size + ids > ID_BYTES):
-            yield _packed(commit, before, part, number)
+            yield _packed(commit, before, part)
             before = commit
             part, clicks, size = [], 0, 0
         part.append(one)
         clicks, size = clicks + len(one.clicks), size + ids
     if part:
-        yield _packed(commit, before, part, number)
+        yield _packed(commit, before, part)
 
 
 def _short(rounds: Sequence[Evidence]) -> Iterator[tuple[Evidence, int]]:
@@ -141,7 +134,7 @@ def _parts(sizes: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
         begin = end
 
 
-def _packed(commit: int, before: int, rounds: Sequence[Evidence], number: int | None) -> bytes:
+def _packed(commit: int, before: int, rounds: Sequence[Evidence]) -> bytes:
     clicks = Clicks.joined([one.clicks for one in rounds])
     items, item = _numbered(clicks.items)
     users, user = _numbered(clicks.users)
@@ -165,7 +158,6 @@ def _packed(commit: int, before: int, rounds: Sequence[Evidence], number: int | 
         weights.astype("<f4").tobytes(),
         b"" if clicks.event_ids is None else clicks.event_ids.astype("<u8").tobytes(),
         [list(one.gone.values()) for one in rounds] if any(one.gone for one in rounds) else [],
-        commit if number is None else number,
     )  # fmt: skip
     return bytes([VERSION]) + zlib.compress(_encode(packed), LEVEL)
 
@@ -202,8 +194,7 @@ def unpack(value: bytes) -> Record:
     """
     packed = _read(value, _Packed)
     try:
-        number = packed.commit if packed.number is None else packed.number
-        return Record(packed.commit, packed.before, list(_rounds(packed)), number)
+        return Record(packed.commit, packed.before, list(_rounds(packed)))
     except (ValueError, IndexError) as error:
         raise _no_evidence(value, error) from None
 

@@ -140,7 +140,7 @@ def whole(found: Iterable[evidence.Record], until: int) -> Iterator[Commit]:
     older one, stands for a torn one that had the number first.
     """
     held: Commit | None = None
-    for commit, before, rounds, _ in found:
+    for commit, before, rounds in found:
         if held is not None and commit == held.commit == before:
             held = held._replace(rounds=held.rounds + rounds, records=held.records + 1)
             continue

@@ -125,7 +125,7 @@ def told(messages: list[Message], app: str) -> list[Told]:
 
 def evidence_of(message: Message) -> Any:
     """All that a record of evidence says."""
-    commit, before, rounds, _ = evidence.unpack(message.value() or b"")
+    commit, before, rounds = evidence.unpack(message.value() or b"")
     return commit, before, [
         (
             one.round_number, list(one.gone), list(one.forgotten), list(one.births.items()),

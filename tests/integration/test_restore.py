@@ -232,7 +232,7 @@ def test_evidence_that_only_the_folder_has_leaves_with_the_next_commit(
             if at == 1200:
                 delete_records(app, transitions, app.ends(transitions)[transitions, 0])
         told = [evidence.unpack(m.value() or b"") for m in app.read(transitions)]
-        clicked = [sum(len(one.clicks) for one in rounds) for _, _, rounds, _ in told]
+        clicked = [sum(len(one.clicks) for one in rounds) for _, _, rounds in told]
         assert clicked == [400, 400]
         app.worker().running().stop()
         assert round(sum(counts(app.config).values())) == 2000

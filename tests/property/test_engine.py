@@ -180,7 +180,7 @@ class Log:
         engine = Engine(chosen, PARTITIONS)
         found = checkpoint.load(self.store, engine)
         for record in self.evidence[found.offset if found else 0 :]:
-            commit, _, rounds, _ = evidence.unpack(record)
+            commit, _, rounds = evidence.unpack(record)
             for one in rounds if found is None or commit > found.commit else ():
                 engine.fold_again(one, commit)
         return engine

@@ -111,7 +111,7 @@ class Together(Evaluation):
             cost.size["item-vectors"] += sum(len(key) + len(value or b"") for key, value in told)
         self.rounds += len(self.read)
         rounds = [Evidence(0, {}, (), taken.clicks, {}) for taken in self.collected]
-        packed = evidence.pack(self.number, self.number - 1, rounds, number=0)
+        packed = evidence.pack(self.number, self.number - 1, rounds)
         self.costs[0].size["transitions"] += sum(map(len, packed))
         self._exchange(left)
         self.read, self.collected = self.collected, []

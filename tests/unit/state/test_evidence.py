@@ -79,10 +79,10 @@ def test_what_is_packed_comes_back(commit: list[Evidence], number: int, before: 
     packed = list(evidence.pack(number, before, commit))
     assert bool(packed) == any(commit)
     found = [evidence.unpack(record) for record in packed]
-    assert [(n, b) for n, b, _, _ in found] == [(number, before)][: len(packed)]
-    got = [plain(one) for _, _, part, _ in found for one in part]
+    assert [(n, b) for n, b, _ in found] == [(number, before)][: len(packed)]
+    got = [plain(one) for _, _, part in found for one in part]
     assert got == [plain(one) for one in commit if one]
-    clicks = [sum(len(one.clicks) for one in part) for _, _, part, _ in found]
+    clicks = [sum(len(one.clicks) for one in part) for _, _, part in found]
     assert [evidence.heading(record) for record in packed] == [(number, n) for n in clicks]
 
 
@@ -95,12 +95,12 @@ def test_a_long_commit_has_several_records_each_of_which_names_the_one_before() 
     packed = list(evidence.pack(9, 4, [commit[0], nothing, *commit[1:], *gone]))
     found = [evidence.unpack(record) for record in packed]
     # 8,000 clicks, or ids of 400 kB, of a record at most; a round that fits into one is never cut.
-    assert [[one.round_number for one in part] for _, _, part, _ in found] == [
+    assert [[one.round_number for one in part] for _, _, part in found] == [
         [1, 3],
         [4, 5, 6],
         [7],
     ]
-    assert [(n, before) for n, before, _, _ in found] == [(9, 4), (9, 9), (9, 9)]
+    assert [(n, before) for n, before, _ in found] == [(9, 4), (9, 9), (9, 9)]
     assert max(map(len, packed)) < 400_000
 
 
@@ -127,8 +127,8 @@ def test_no_record_is_too_long_whatever_the_ids_are(shares: str) -> None:
     packed = list(evidence.pack(9, 4, commit))
     assert max(map(len, packed)) < 900_000
     found = [evidence.unpack(record) for record in packed]
-    assert [before for _, before, _, _ in found] == [4] + [9] * (len(packed) - 1)
-    parts = [one for _, _, part, _ in found for one in part]
+    assert [before for _, before, _ in found] == [4] + [9] * (len(packed) - 1)
+    parts = [one for _, _, part in found for one in part]
     assert [one.round_number for one in parts] == sorted(one.round_number for one in parts)
     for name in ("gone", "forgotten"):
         told = [text for one in parts for text in getattr(one, name)]
@@ -148,7 +148,7 @@ def test_a_click_takes_a_few_bytes() -> None:
 
 
 def test_what_version_1_packed_is_read() -> None:
-    commit, before, (first, second), _ = evidence.unpack(GOLDEN)
+    commit, before, (first, second) = evidence.unpack(GOLDEN)
     assert (commit, before) == (1234, 1230)
     begin = 1_700_000_000_000
     assert plain(first) == (

@@ -42,15 +42,15 @@ def test_a_torn_commit_whose_number_is_used_again_is_left_out() -> None:
 
 def test_a_gap_leaves_what_stands_before_it_and_shows_by_the_commit_that_is_named() -> None:
     read = [
-        evidence.Record(1, 0, [named("a")], 1),
-        evidence.Record(5, 4, [named("b")], 5),
+        evidence.Record(1, 0, [named("a")]),
+        evidence.Record(5, 4, [named("b")]),
     ]
     assert [(one.commit, one.before) for one in refold.whole(read, 5)] == [(1, 0), (5, 4)]
 
 
 def counted(found: list[tuple[int, int, str]], until: int) -> dict[int, str]:
     """By commit, the names of its rounds that count, where each record has one round."""
-    read = [evidence.Record(n, before, [named(name)], 0) for n, before, name in found]
+    read = [evidence.Record(n, before, [named(name)]) for n, before, name in found]
     return {
         one.commit: "".join("".join(told.gone) for told in one.rounds)
         for one in refold.whole(read, until)
