@@ -387,13 +387,9 @@ class Store:
         left: list[Entry] = [(g.key, None) for g in changes.gone]
         more["graph"] = [*left, *more.get("graph", ())]
         more["meta"] = [*entries.items(), *more.get("meta", ())]
-        self.write(
-            keys=changes.keys,
-            rows=changes.rows,
-            values=changes.values,
-            gone=[(g.key, g.version) for g in changes.gone],
-            families=more,
-        )
+        gone = [(g.key, g.version) for g in changes.gone]
+        rows, values = changes.rows, changes.values
+        self.write(keys=changes.keys, rows=rows, values=values, gone=gone, families=more)
 
 
 def applied_now() -> Entry:

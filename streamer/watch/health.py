@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, Refused
 from streamer.settings.sections import Config
 from streamer.watch.http import Request, Response, Server
 from streamer.wording import counted
@@ -61,6 +61,17 @@ class DeadLetterShare:
         fade = math.exp(-records / self._window)
         self._records = self._records * fade + records
         self._dead = self._dead * fade + dead
+
+    def check(self, bound: float, last: str) -> None:
+        """Refused if the share is over a bound, 0 for none; `last` is what the last one is told
+        by."""
+        if bound and self.share >= bound:
+            raise Refused(
+                f"{self.share:.0%} of the last {self.records} records are dead letters, and "
+                f"dlq.stop_ratio is {bound:g}. The last one: {last}. Those since the last commit "
+                "are still in the clicks topic: mend the producer or section [clicks], or raise "
+                "dlq.stop_ratio, and start again"
+            )
 
     @property
     def records(self) -> int:

@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streamer.decode.deadletter import Headers
-from streamer.errors import Refused
+from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.failures import failure
 from streamer.kafka.transactions import Send, Transactions
@@ -69,6 +69,29 @@ def claim(
     except KafkaException as error:
         raise failure(error.args[0], "write the header") from error
     readback.expect(sends[-1])
+
+
+def handed_over(
+    config: Config, admin: AdminClient, header: Space | None, read: int
+) -> Refused | None:
+    """What to say if the model is another app's by now: as of the header that is known, and of
+    those at or behind offset `read` of partition 0."""
+    mine, where = config.app.name, (config.topics.model_state, 0)
+    try:
+        with closing(clients.tail_consumer(config)) as consumer:
+            for message in between(consumer, {where: read}, clients.ends(admin, [where])):
+                value = message.value()
+                if message.key() == records.SPACE and value and is_of_worker(message):
+                    header = msgspec.msgpack.decode(value, type=Space)
+    except (KafkaException, WalkstreamError):
+        pass  # the failure that is to be explained is told then
+    if header is None or header.app in ("", mine):
+        return None
+    return Refused(
+        f"{where[0]} was handed over to app {header.app!r} while this worker, of app {mine!r}, "
+        "stood still or was cut off. Nothing was committed since, and it has no model any "
+        "more: do not start it again"
+    )
 
 
 def check_first(config: Config, admin: AdminClient, read: int, beat: Callable[[], None]) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -19,8 +19,8 @@ from streamer.admin import forget
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Decoded
 from streamer.decode.guarded import GuardedDecoder
-from streamer.errors import Fenced, Refused, WalkstreamError
-from streamer.kafka import clients, rights, topics, unreadable
+from streamer.errors import Fenced, WalkstreamError
+from streamer.kafka import clients, rights, unreadable
 from streamer.kafka.clients import Partition
 from streamer.kafka.identity import Watch, identity
 from streamer.kafka.transactions import Transactions
@@ -29,9 +29,10 @@ from streamer.state import folders
 from streamer.watch import log as logs
 from streamer.watch.health import Health
 from streamer.watch.metrics import Metrics
-from streamer.worker import header, refold, repair, restore, verdict
+from streamer.worker import claiming, header, refold, repair, restore, verdict
 from streamer.worker.batch import Pending
 from streamer.worker.behind import Behind
+from streamer.worker.budget import Budget
 from streamer.worker.commit import Committer
 from streamer.worker.group import Group
 from streamer.worker.header import Accepted
@@ -39,11 +40,11 @@ from streamer.worker.outgoing import Outgoing
 from streamer.worker.readback import Readback
 from streamer.worker.reader import Reader, columns, full, placed
 from streamer.worker.report import Report
+from streamer.worker.starting import progress_of
 from streamer.worker.stop import Stop
 from streamer.worker.tail import Tail
 
 log = logging.getLogger(__name__)
-
 
 SHARE_OF_LETTERS = 4
 """A commit closes when dead letters fill this part of it."""
@@ -53,13 +54,8 @@ OTHERS = 1000
 """Records that a commit keeps free for what is no row: progress, versions, evidence, and those of
 the graph."""
 
-
 Attributes = list[tuple[str, Sequence[str] | None]]
 """Items with their attribute tokens, None for one that is retired."""
-
-
-class Stopped(Exception):
-    """A stop was asked for before the worker was running."""
 
 
 class Worker:
@@ -84,12 +80,14 @@ class Worker:
         )
         self.forgotten: set[bytes] = set()
         """Keys of the users whose clicks do not count, as the rounds know them."""
-        self.allowance, self.allowed = 0.0, time.monotonic()
-        """Vectors that may leave, as of that time, where `publish.budget` bounds them."""
+        self.budget = Budget(config)
+        self.misplaced: list[tuple[int, bytes]] = []
+        """Vectors that a repair is to delete, as `repair.Astray`."""
         self.recent: dict[bytes, bytes | None] = {}
         """Items that were taken in with commits which the folder does not have yet, as JSON."""
         self.newest_stamp = -1
         """Greatest record timestamp of the clicks so far, ms."""
+        self._progress_of = partial(progress_of, self.health, stop)
 
     def verdict(self, error: WalkstreamError) -> WalkstreamError:
         """What the worker ends with: trouble with Kafka, and commits, may be another process's."""
@@ -112,10 +110,7 @@ class Worker:
         checks = config.topics.check
         admin = stack.enter_context(rights.allowed(config, "worker", ask=checks))
         if checks:
-            specs = topics.specs(config.topics, int(config.session.gap))
-            mismatches = topics.check(admin, specs)
-            if mismatches:
-                raise Refused("the topics do not fit:\n  " + "\n  ".join(mismatches))
+            restore.check_topics(config, admin)
         now = identity(admin, config.topics)
         self.identity = now
         self.watch = Watch(admin, config.topics, now)
@@ -138,8 +133,8 @@ class Worker:
         self.tail = Tail(config, self.store, clients.tail_consumer(config), self.health.beat)
         stack.callback(self.tail.close)
         if self.readback.doubt is not None:
-            self.tail.doubtful = self.readback.doubt.first
-        self.tail.repairs = accepted.repair
+            self.tail.commits.doubtful = self.readback.doubt.first
+        self.tail.strangers.repairs = accepted.repair
         self.tail.start(admin, header.void(config, self.store, now))
         self.tail.catch_up(admin, self._progress_of(0.0, 0.5, self.group), items=False)
         self.space = header.settle(
@@ -163,7 +158,7 @@ class Worker:
         traces = refold.traces(config, self.store, admin, self._progress_of(1.0, 1.0, self.group))
         newest = restore.load_model(config, self.store, self.engine, lambda: self.recent)
         self.commits = max(newest, self.readback.last or 0)
-        self.tail.follow(self.commits)
+        self.tail.commits.begin(self.commits)
         self.decoder.remember(restore.windows(self.store, self.offsets))
         logs.context.update(round=self.engine.round_number, commit=self.commits)
         self.reader.begin(self.offsets)
@@ -178,7 +173,9 @@ class Worker:
             config, self.space, self.store, self.transactions, self.readback, self.watch,
             self.group, self.metrics, traces,
         )  # fmt: skip
-        self.watch.others.append(partial(self.tail.handed_over, admin))
+        self.watch.others.append(
+            lambda: claiming.handed_over(config, admin, self.store.space, self.tail.header_from)
+        )
         self.readback.beat = self.health.beat  # from here on a stop is no reason to break off
         self.outgoing = Outgoing(
             config, self.store, self.engine,
@@ -193,8 +190,9 @@ class Worker:
             newest = max(versions.values(), default=0)
             # A torn commit has used the next version already.
             versions |= dict.fromkeys(range(count), newest + 1)
-            dead = repair.dead(config, self.store, admin, newest, count, alive)
-            self.outgoing.publish_all(dead)
+            astray = repair.astray(config, self.store, admin, newest, alive)
+            self.misplaced = astray.misplaced
+            self.outgoing.publish_all(astray.dead)
         while self.by_count and self.outgoing.needs_folder and not self.stop.asked:
             self._round([], closes=True)  # no clicks come for it
         self._join()
@@ -209,21 +207,6 @@ class Worker:
             "running: %d items, %d arcs, %d commits so far",
             len(self.engine.items), self.engine.graph.arcs, self.commits,
         )  # fmt: skip
-
-    def _progress_of(
-        self, begin: float, end: float, member: Group | None = None
-    ) -> Callable[[float], None]:
-        """What a part of the restore calls with the share of it that is done."""
-
-        def on_progress(share: float) -> None:
-            self.health.restored = max(self.health.restored, begin + share * (end - begin))
-            self.health.beat()
-            if member is not None:
-                member.poll()
-            if self.stop.asked:
-                raise Stopped
-
-        return on_progress
 
     # -- the loop --------------------------------------------------------------------------------
 
@@ -247,8 +230,10 @@ class Worker:
         self._join()
         header.repaired(
             self.config, self.store, self.identity, self.readback, self.transactions,
-            repair.overwritten(self.store, self.tail, self.engine, self.outgoing.topic.last),
-            repair.misplaced(self.config, self.store, self.admin, self.health.beat),
+            repair.overwritten(
+                self.store, self.tail.strangers, self.engine, self.outgoing.topic.last
+            ),
+            self.misplaced,
         )  # fmt: skip
         repair.finish(self.config, self.store, self.tail, self.commits)
         self.commits = self.readback.last or self.commits
@@ -344,7 +329,9 @@ class Worker:
             attributes = self._take_items()
         self.report.read(messages, decoded, forgotten)
         self.report.dead_lettered(self.config.topics.clicks, decoded.bad)
-        self._stop_on_dead_letters(decoded)
+        if decoded.bad:
+            bound = self.config.dlq.stop_ratio
+            self.health.dead_letters.check(bound, decoded.bad[-1].message)
         pending.dead_letters += [DeadLetter.of(messages[bad.record], bad) for bad in decoded.bad]
         self.offsets |= self.reader.after(messages)
         parts = placed(decoded, messages).parts(self.config.round.max_events)
@@ -352,7 +339,7 @@ class Worker:
             self.health.beat()
             inputs = Inputs(
                 clicks, attributes, self._forgotten(), closes and number == len(parts),
-                self._room(), self._budget(), None if self.by_count else int(time.time() * 1000),
+                self._room(), int(self.budget), None if self.by_count else int(time.time() * 1000),
             )  # fmt: skip
             outputs = self.engine.step(inputs)
             attributes = []
@@ -388,41 +375,17 @@ class Worker:
         if self.tail.forgotten == self.forgotten:
             return []
         self.forgotten = set(self.tail.forgotten)
-        users = list(self.engine.sessions.users)
-        return forget.among(self.config.app.name, users, self.forgotten)
+        return forget.among(self.config.app.name, self.engine.sessions.users, self.forgotten)
 
     def _room(self) -> int:
         """Records that are left for rows, vectors and tombstones."""
         most = self.config.commit.max_records - OTHERS - len(self.pending.dead_letters)
         return max(0, most - RECORDS_OF_GONE * self.outgoing.tombstones)
 
-    def _budget(self) -> int:
-        """Vectors that may leave with the commit which is open: what `publish.budget` let through
-        since the last one, and what was left then."""
-        per_second = self.config.publish.budget
-        if not per_second or self.by_count:
-            return self.config.commit.max_records
-        # A commit that took long has more to give; what nobody used for long is gone.
-        now, most = time.monotonic(), per_second * max(5.0, 2 * self.config.commit.seconds)
-        self.allowance = min(self.allowance + per_second * (now - self.allowed), most)
-        self.allowed = now
-        return int(self.allowance)
-
-    def _stop_on_dead_letters(self, decoded: Decoded) -> None:
-        """Refused if the last records hold more dead letters than `dlq.stop_ratio` allows."""
-        letters, bound = self.health.dead_letters, self.config.dlq.stop_ratio
-        if bound and letters.share >= bound and decoded.bad:
-            raise Refused(
-                f"{letters.share:.0%} of the last {letters.records} records are dead letters, and "
-                f"dlq.stop_ratio is {bound:g}. The last one: {decoded.bad[-1].message}. Those "
-                "since the last commit are still in the clicks topic: mend the producer or section "
-                "[clicks], or raise dlq.stop_ratio, and start again"
-            )
-
     def _commit(self, changes: Changes) -> None:
         """Hand copies of all that leaves to the thread that commits, once it has made the last."""
         pending, self.pending = self.pending, Pending()
-        self.allowance -= len(changes.published)
+        self.budget.take(len(changes.published))
         self.commits += 1
         with self.metrics.timed("commit"):
             batch = self.outgoing.batch(self.commits, changes, pending, self.offsets,

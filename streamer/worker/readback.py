@@ -33,6 +33,7 @@ from streamer.settings.sections import Config
 from streamer.state import records
 from streamer.state.model_state import is_ours
 from streamer.state.records import Manifest, Part, Parts, commit_of, no_commits
+from streamer.worker.manifests import add_letter, foreign, is_manifest, missing, parts_of
 
 log = logging.getLogger(__name__)
 
@@ -187,11 +188,11 @@ class Readback:
         if self.wanted is None:
             return
         self._open.announce(self.at, self.reached, written)
-        takes = [*(p for p, part in _parts(manifest) if part.size), (self.model_state, 0)]
+        takes = [*(p for p, part in parts_of(manifest) if part.size), (self.model_state, 0)]
         # Where no transaction is open, this one is settled.
         is_settled = all(ends[p] >= written[p] for p in takes)
         if is_settled and not self._lagging(ends):
-            what = "; ".join(_missing(manifest, self.found, self.has_manifest))
+            what = "; ".join(missing(manifest, self.found, self.has_manifest))
             raise Refused(f"commit {manifest.commit} is torn: {what}. {REPAIR}")
 
     def _arrived(self, timeout: float) -> Iterator[tuple[Partition, Message]]:
@@ -218,22 +219,22 @@ class Readback:
         is_letter = partition[0] == self.dead_letters
         if is_letter:
             if self.wanted is not None and (app, commit) == (self.wanted.app, self.wanted.commit):
-                _add_letter(self.wanted, self.found, partition, message)
+                add_letter(self.wanted, self.found, partition, message)
         elif app != self.config.app.name:
-            raise Refused(_foreign(partition, message, app))
+            raise Refused(foreign(partition, message, app))
         elif self.wanted is None or commit != self.wanted.commit:
             sent = "none" if self.wanted is None else f"commit {self.wanted.commit}"
             raise Refused(
                 f"{label(partition)} has a record of commit {commit} at offset {message.offset()}, "
                 f"and {sent} is expected there: commit {commit} is torn. {REPAIR}"
             )
-        elif _is_manifest(self.model_state, message):
+        elif is_manifest(self.model_state, message):
             self.has_manifest = True
         else:
             self.found[partition].add(message.key(), message.value())
 
     def _is_whole(self, manifest: Manifest) -> bool:
-        return self.has_manifest and not any(_missing(manifest, self.found, True))
+        return self.has_manifest and not any(missing(manifest, self.found, True))
 
     def _lagging(self, ends: Mapping[Partition, int]) -> str:
         late = [p for p, end in ends.items() if max(self.at[p], self.reached.get(p, 0)) < end]
@@ -290,7 +291,7 @@ class Readback:
     ) -> Doubt | None:  # fmt: skip
         """What is not whole of this commit, or came after it."""
         # What lies in a topic that was made anew, or is before what retention left, is gone.
-        parts = {p: part for p, part in _parts(newest) if p in begins}
+        parts = {p: part for p, part in parts_of(newest) if p in begins}
         checked = {
             p
             for p, part in parts.items()
@@ -303,7 +304,7 @@ class Readback:
             for p, end in ends.items()
         }
         seen: dict[int, dict[Partition, Part]] = defaultdict(lambda: defaultdict(lambda: Part(0)))
-        foreign: dict[str, str] = {}
+        others: dict[str, str] = {}
         for partition, message in self._read(starts, stops):
             commit = commit_of(message)
             if commit is None:
@@ -311,18 +312,18 @@ class Readback:
             if partition[0] == self.dead_letters:
                 if commit == (newest.app, newest.commit):
                     letters = seen[newest.commit]
-                    _add_letter(newest, letters, partition, message)
+                    add_letter(newest, letters, partition, message)
                     if letters[partition].size >= parts[partition].size:
                         stops[partition] = self.at[partition]
             elif commit[0] not in (newest.app, self.config.app.name):
-                foreign[partition[0]] = _foreign(partition, message, commit[0])
-            elif commit[1] >= newest.commit and not _is_manifest(self.model_state, message):
+                others[partition[0]] = foreign(partition, message, commit[0])
+            elif commit[1] >= newest.commit and not is_manifest(self.model_state, message):
                 seen[commit[1]][partition].add(message.key(), message.value())
-        for told in foreign.values():
+        for told in others.values():
             log.error("%s", told)
         # Its own clock dates a record: one that is young has its tombstones still.
         old = stamp < time.time() * 1000 - DAY_MS
-        what = list(_missing(newest, seen[newest.commit], True, checked, tombstones=not old))
+        what = list(missing(newest, seen[newest.commit], True, checked, tombstones=not old))
         later = sorted(number for number in seen if number > newest.commit)
         self.last = max([newest.commit, *later])
         first = newest.commit if what else min(later, default=0)
@@ -348,58 +349,3 @@ class Readback:
                 if (message.offset() or 0) < stops[partition]:
                     yield partition, message
             waiting.look({p: self.at[p] for p in starts}, self.reached, stops)
-
-
-def _parts(manifest: Manifest) -> Iterable[tuple[Partition, Part]]:
-    for topic, parts in manifest.topics.items():
-        for number, part in enumerate(parts.partitions):
-            yield (topic, number), part
-
-
-def _is_manifest(model_state: str, message: Message) -> bool:
-    return message.key() == records.MANIFEST and partition_of(message) == (model_state, 0)
-
-
-def _add_letter(
-    manifest: Manifest, found: Mapping[Partition, Part], partition: Partition, message: Message
-) -> None:
-    """A dead letter bears the number of a commit: it counts if it lies where that one's do.
-
-    A copy that some tool made of a letter, with its headers, lies behind all that the commit wrote.
-    """
-    part = manifest.topics[partition[0]].partitions[partition[1]]
-    if (message.offset() or 0) >= part.begin and found[partition].size < part.size:
-        found[partition].add(message.key(), message.value())
-
-
-def _missing(
-    manifest: Manifest, found: Mapping[Partition, Part], has_manifest: bool,
-    checked: Iterable[Partition] | None = None, tombstones: bool = True,
-) -> Iterable[str]:  # fmt: skip
-    """What the partitions do not have of a commit, or have too much of; by default all of them."""
-    for partition, part in _parts(manifest):
-        if checked is not None and partition not in checked:
-            continue
-        got = found.get(partition, Part(0))
-        for name, have, wanted in (
-            ("records", (got.records, got.checksum), (part.records, part.checksum)),
-            (
-                "tombstones",
-                (got.tombstones, got.tombstones_checksum),
-                (part.tombstones, part.tombstones_checksum),
-            ),
-        ):
-            if have != wanted and (tombstones or name == "records"):
-                others = " that are others than were sent" if have[0] == wanted[0] else ""
-                yield f"{label(partition)} has {have[0]} of its {wanted[0]} {name}{others}"
-    if not has_manifest:
-        yield "its manifest and progress are missing"
-
-
-def _foreign(partition: Partition, message: Message, app: str) -> str:
-    return (
-        f"{label(partition)} has a record by app {app!r} at offset {message.offset()}: two apps "
-        "publish into one topic, and readers of it get both models in turns. Stop one of them, and "
-        "give it topics of its own (section [topics]); then `walkstream worker --repair` publishes "
-        "all that is the other's again"
-    )

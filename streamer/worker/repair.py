@@ -7,6 +7,7 @@ mark in the folder stays, so that a restart does it again.
 import logging
 from collections.abc import Callable
 from contextlib import closing
+from typing import NamedTuple
 
 from confluent_kafka.admin import AdminClient
 
@@ -23,6 +24,7 @@ from streamer.state import store as stores
 from streamer.state.model_state import row_keys
 from streamer.state.records import Swept
 from streamer.state.store import Store
+from streamer.worker.strangers import Strangers
 from streamer.worker.tail import Tail
 
 log = logging.getLogger(__name__)
@@ -38,41 +40,55 @@ def ask(store: Store) -> None:
     store.set_meta({stores.REPAIR: b"\x01"})
 
 
-def dead(
-    config: Config, store: Store, admin: AdminClient, newest: int, partitions: int,
-    beat: Callable[[], None],
-) -> list[Gone]:  # fmt: skip
-    """What Kafka has and the model has not, as its deletion was lost: it has to leave.
+class Astray(NamedTuple):
+    """What Kafka has and is not to have."""
 
-    `newest` is the greatest version in use.
-    """
-    topics = config.topics.model_state, config.topics.item_vectors
+    dead: list[Gone]
+    """What the model has not, as its deletion was lost."""
+    misplaced: list[tuple[int, bytes]]
+    """Vectors in partitions of `item-vectors` that are not those of their keys, so that no worker
+    wrote them: readers take whichever they see last."""
+
+
+def astray(
+    config: Config, store: Store, admin: AdminClient, newest: int, beat: Callable[[], None]
+) -> Astray:
+    """What has to leave. `newest` is the greatest version in use."""
+    space = store.space
+    assert space is not None, "a worker has a header since it settled"
+    state, vectors = config.topics.model_state, config.topics.item_vectors
     with closing(clients.tail_consumer(config)) as consumer:
-        where = [(topic, p) for topic in topics for p in clients.partitions(consumer, topic)]
+        where = [(t, p) for t in (state, vectors) for p in clients.partitions(consumer, t)]
         begins, ends = clients.begins(admin, where), clients.ends(admin, where)
         there = row_keys(consumer, begins, ends, beat)
     dead = {where: {key for key in keys if store.row(key) is None} for where, keys in there.items()}
     # A row is deleted where it lies: what no worker wrote may lie anywhere.
-    state = config.topics.model_state
     rows = [(key, p) for (topic, p), keys in dead.items() if topic == state for key in keys]
-    vectors = sorted(set().union(*dead.values()) - {key for key, _ in rows})
-    places = hash_keys(vectors, partitions)[0].tolist() if vectors else []
-    return [
+    others = sorted(set().union(*dead.values()) - {key for key, _ in rows})
+    places = hash_keys(others, space.partitions)[0].tolist()
+    gone = [
         # A torn commit has used the next version already.
         Gone(key, partition, newest + 2, records.is_item(key))
-        for key, partition in sorted([*rows, *zip(vectors, places, strict=True)])
+        for key, partition in sorted([*rows, *zip(others, places, strict=True)])
     ]
+    misplaced = []
+    for (topic, partition), keys in there.items():
+        ordered = sorted(keys) if topic == vectors else []
+        places = hash_keys(ordered, space.topics["item_vectors"].partitions)[0].tolist()
+        pairs = zip(ordered, places, strict=True)
+        misplaced += [(partition, key) for key, place in pairs if place != partition]
+    return Astray(gone, misplaced)
 
 
 def overwritten(
-    store: Store, tail: Tail, engine: Engine, swept: Swept | None
+    store: Store, strangers: Strangers, engine: Engine, swept: Swept | None
 ) -> list[tuple[int, bytes, bytes | None]]:
     """What is to be written over records that no worker wrote, of reserved keys: partition, key,
     and what the folder has, or None. `swept` is where the last sweep of the topic began."""
     space = store.space
     out: list[tuple[int, bytes, bytes | None]] = []
     assert space is not None, "a worker has a header since it settled"
-    for partition, key in sorted({(m.partition() or 0, m.key() or b"") for m in tail.overwritten}):
+    for partition, key in sorted(strangers.overwritten):
         if records.is_malformed(key) or partition != records.place(key, space.partitions):
             out.append((partition, key, None))
         elif records.is_row(key):  # those that the model has are all written again
@@ -95,30 +111,10 @@ def _is_swept(key: bytes, engine: Engine, swept: Swept | None) -> bool:
     return swept is not None and int(turn) == swept.turn and int(number) < swept.parts
 
 
-def misplaced(
-    config: Config, store: Store, admin: AdminClient, beat: Callable[[], None]
-) -> list[tuple[int, bytes]]:
-    """Vectors that no worker wrote, as they lie in partitions of `item-vectors` that are not those
-    of their keys: readers take whichever they see last."""
-    topic, space = config.topics.item_vectors, store.space
-    assert space is not None, "a worker has a header since it settled"
-    with closing(clients.tail_consumer(config)) as consumer:
-        where = [(topic, p) for p in clients.partitions(consumer, topic)]
-        begins, ends = clients.begins(admin, where), clients.ends(admin, where)
-        there = row_keys(consumer, begins, ends, beat)
-    out = []
-    for (_, partition), keys in there.items():
-        ordered = sorted(keys)
-        places = hash_keys(ordered, space.topics["item_vectors"].partitions)[0].tolist()
-        out += [(partition, k) for k, p in zip(ordered, places, strict=True) if p != partition]
-    return out
-
-
 def finish(config: Config, store: Store, tail: Tail, commit: int) -> None:
     """All is published again, and the repair is over."""
     if tail.forgotten:
         forget.write(config, tail.forgotten)
-    tail.overwritten.clear()
-    tail.repairs = False
+    tail.strangers.end_repair()
     store.write_entries({"meta": [(stores.REPAIR, None)]})
     log.info("repaired: all rows and vectors were published again by commit %d", commit)

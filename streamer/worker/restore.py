@@ -55,6 +55,13 @@ def check_space(config: Config) -> None:
         space.check(Space.of(config.engine_settings, space.partitions), str(path))
 
 
+def check_topics(config: Config, admin: AdminClient) -> None:
+    """Refused if the topics would lose clicks or vectors."""
+    specs = topics.specs(config.topics, int(config.session.gap))
+    if mismatches := topics.check(admin, specs):
+        raise Refused("the topics do not fit:\n  " + "\n  ".join(mismatches))
+
+
 def open_store(config: Config, admin: AdminClient, now: Identity, accepted: Accepted) -> Store:
     """The state folder, if it belongs to these topics and is young enough to catch up.
 

@@ -11,7 +11,8 @@ from streamer.settings.sections import Config
 from streamer.state.folders import guarded
 from streamer.watch import log as logs
 from streamer.worker.header import Accepted
-from streamer.worker.loop import Stopped, Worker
+from streamer.worker.loop import Worker
+from streamer.worker.starting import Stopped
 from streamer.worker.stop import Stop
 
 log = logging.getLogger(__name__)

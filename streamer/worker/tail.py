@@ -4,17 +4,16 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import closing
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from numpy.typing import NDArray
 
 from core.rows import fits, from_values, is_packed, version_of
 from streamer.decode.deadletter import DeadLetter
-from streamer.errors import Refused, WalkstreamError
+from streamer.errors import Refused
 from streamer.kafka import clients
 from streamer.kafka.clients import (
     Partition,
@@ -26,13 +25,15 @@ from streamer.kafka.clients import (
 )
 from streamer.kafka.stalls import Stalls
 from streamer.kafka.unreadable import read_alone, verdict_on
-from streamer.kafka.waiting import OpenTransactions, Waiting, between
+from streamer.kafka.waiting import OpenTransactions, Waiting
 from streamer.settings.sections import Config
 from streamer.state import packing, records
 from streamer.state import store as stores
-from streamer.state.model_state import STOP_IT, is_of_worker, no_workers, order
+from streamer.state.model_state import is_of_worker, order
 from streamer.state.store import Store
+from streamer.worker.commits import Commits
 from streamer.worker.news import News, news_of, stamp
+from streamer.worker.strangers import Strangers
 
 log = logging.getLogger(__name__)
 
@@ -64,19 +65,8 @@ class Tail:
         """What was read of `items`, and no round has taken yet."""
         self._paused = False
         self._open = OpenTransactions()
-        self.doubtful: int | None = None
-        """The first commit that is not whole: nothing of it or of later ones is taken."""
-        self.commit: int | None = None
-        """The newest commit whose manifest was read."""
-        self.is_level = False
-        """Whether `commit` was the newest of all when the worker began."""
-        self.strange: dict[tuple[int, bytes], Message] = {}
-        """The newest records of their partitions and keys in `model-state`, where no worker wrote
-        them."""
-        self.overwritten: list[Message] = []
-        """Those of `strange` that a repair is to write over."""
-        self.repairs = False
-        """Whether what is no row is passed over, as a repair writes over it."""
+        self.commits = Commits(f"{config.topics.model_state}[0]")
+        self.strangers = Strangers()
 
     @property
     def header_from(self) -> int:
@@ -122,7 +112,7 @@ class Tail:
         self._read_to(ends, on_progress)
         if items:
             self._read_to(self._taken(admin), lambda share: None)
-        self._judge_strange()
+        self.strangers.judge()
         self._assign(self.watched)
 
     def _taken(self, admin: AdminClient) -> dict[Partition, int]:
@@ -220,34 +210,33 @@ class Tail:
                 continue
             self.offsets[partition] = offset + 1
             key, value = message.key(), message.value()
-            where = partition[1], key or b""
             if partition[0] == self.config.topics.items:
                 self.queue.append(news_of(message, self.config.items.use))
             elif key is None:
                 continue
             elif records.is_malformed(key):
-                self.strange.pop(where, None)
+                self.strangers.settle(message)
                 if value is not None:
-                    self.strange[where] = message
+                    self.strangers.add(message)
                 else:  # a folder of an older version may have it
                     meta[key] = None
             elif key.startswith(records.FORGOTTEN):
                 meta[key] = value
                 (self.forgotten.add if value is not None else self.forgotten.discard)(key)
-            elif self._is_doubtful(message):
+            elif self.commits.is_doubtful(message):
                 continue
             elif not records.is_row(key):
                 # There are very many rows of the graph, whose places are hashes.
                 is_in_place = value is not None and key.startswith(records.GRAPH)
                 is_in_place = is_in_place or self._is_in_place(key, partition[1])
                 if not is_of_worker(message) or (value is not None and not is_in_place):
-                    self.strange[where] = message
+                    self.strangers.add(message)
                     continue
-                self.strange.pop(where, None)
+                self.strangers.settle(message)
                 if not is_in_place:
                     continue  # a repair has deleted there what no worker wrote
                 if key == records.MANIFEST and value is not None:
-                    self._follow(value)
+                    self.commits.follow(value)
                 if key.startswith((records.GRAPH, records.SESSIONS)):
                     family, own = _own_key(key)
                     if self._is_newer(message, family, own):
@@ -257,28 +246,28 @@ class Tail:
                 elif value is not None and not self._is_behind(key, value, meta):
                     meta[key] = value
             elif not is_of_worker(message) or (value is not None and not is_packed(value)):
-                self.strange[where] = message
+                self.strangers.add(message)
             elif _version(message) <= applied.get(partition[1], 0):
-                self.strange.pop(where, None)
+                self.strangers.settle(message)
             elif value is None:
                 rows.pop(key, None)
-                self.strange.pop(where, None)
+                self.strangers.settle(message)
                 gone[key] = _version(message)
             else:
                 gone.pop(key, None)
-                self.strange.pop(where, None)
+                self.strangers.settle(message)
                 rows[key] = message
         for message in messages[lost : lost + 1]:
             self._get_past(message)
-        if self.is_level and len(messages) < 10_000:
+        if self.commits.is_level and len(messages) < 10_000:
             # What is paused is not read.
             looked = self._of_model if self._paused else self.watched
             self._stalls.look({p: max(self.offsets[p], self.reached[p]) for p in looked})
             self._tell_what_waits()
         if messages:
             self._apply(rows, gone, more)
-            if self.is_level:
-                self._judge_strange()
+            if self.commits.is_level:
+                self.strangers.judge()
         elif time.monotonic() - self.applied > IDLE_SECONDS and self._at_the_ends():
             self.applied = time.monotonic()
             self.store.write_entries({"meta": [stores.applied_now()]})
@@ -339,10 +328,9 @@ class Tail:
             self.store.write_entries({"meta": [(records.SPACE, header)]})
         meta |= dict([stores.applied_now()])
         # What is refused now has to be met again, by the start that repairs it.
-        held = [*self.strange.values(), *self.overwritten]
         for where in self._of_model:
-            of_it = [m.offset() or 0 for m in held if partition_of(m) == where]
-            meta |= dict([_offset_entry(where, min([self.offsets[where], *of_it]))])
+            offset = self.strangers.first_of(where, self.offsets[where])
+            meta |= dict([_offset_entry(where, offset)])
         packed = self._pack(rows) if rows else None
         families = {family: list(entries.items()) for family, entries in more.items()}
         values = [message.value() or b"" for message in rows.values()]
@@ -353,80 +341,20 @@ class Tail:
     def _pack(self, rows: dict[bytes, Message]) -> NDArray[np.void]:
         """The rows that these records hold. Those that hold none are taken out, or refused."""
         if self.store.space is None:
-            self._judge_strange()  # it may be that the header is one of them
+            self.strangers.judge()  # it may be that the header is one of them
         dtype = self.store.dtype
         try:
             return from_values([message.value() or b"" for message in rows.values()], dtype)
         except ValueError:
             for key, message in list(rows.items()):
                 if not fits(message.value() or b"", dtype):
-                    self.strange[message.partition() or 0, key] = rows.pop(key)
+                    self.strangers.add(rows.pop(key))
         return from_values([message.value() or b"" for message in rows.values()], dtype)
-
-    def _judge_strange(self) -> None:
-        """Refused if there are records that no worker wrote, unless a repair writes over them."""
-        for message in self.strange.values():
-            what = no_workers(message)
-            if not self.repairs:
-                raise Refused(what + STOP_IT)
-            log.warning("%s. The repair writes over it", what)
-            self.overwritten.append(message)
-        self.strange.clear()
-
-    def handed_over(self, admin: AdminClient) -> Refused | None:
-        """What to say if the model is another app's by now, as of headers read and not yet read."""
-        mine, header = self.config.app.name, self.store.space
-        where = self.config.topics.model_state, 0
-        try:
-            with closing(clients.tail_consumer(self.config)) as consumer:
-                for message in between(
-                    consumer, {where: self.header_from}, clients.ends(admin, [where])
-                ):
-                    key, value = message.key(), message.value()
-                    if key == records.SPACE and value is not None and is_of_worker(message):
-                        header = msgspec.msgpack.decode(value, type=records.Space)
-        except (KafkaException, WalkstreamError):
-            pass  # the failure that is to be explained is told then
-        if header is None or header.app in ("", mine):
-            return None
-        return Refused(
-            f"{where[0]} was handed over to app {header.app!r} while this worker, of app {mine!r}, "
-            "stood still or was cut off. Nothing was committed since, and it has no model any "
-            "more: do not start it again"
-        )
 
     def _is_in_place(self, key: bytes, partition: int) -> bool:
         """Whether this is the partition where workers write a reserved key."""
         space = self.store.space
         return space is None or partition == records.place(key, space.partitions)
-
-    def _is_doubtful(self, message: Message) -> bool:
-        if self.doubtful is None:
-            return False
-        commit = records.commit_of(message)
-        return commit is not None and commit[1] >= self.doubtful
-
-    def follow(self, commit: int) -> None:
-        """From here on no manifest may be missing behind the one of this commit."""
-        self.commit, self.is_level = commit, True
-
-    def _follow(self, value: bytes) -> None:
-        """Commits have consecutive numbers. WalkstreamError where what is read goes another way.
-
-        Of what was there before a start compaction has left the newest manifests only, so it is
-        sure only that they do not go back; the newest one is read back whole. All later ones are
-        this worker's, and none may be missing.
-        """
-        commit = msgspec.msgpack.decode(value, type=records.Manifest).commit
-        goes_back = self.commit is not None and commit < self.commit
-        if goes_back or (self.is_level and commit > (self.commit or 0) + 1):
-            raise WalkstreamError(
-                f"{self.config.topics.model_state}[0]: commit {commit} came after commit "
-                f"{self.commit}: the client reads the log in another order than it was written, or "
-                "another worker writes to it. Nothing was committed since. Look that only one "
-                "worker runs, then start again"
-            )
-        self.commit = commit
 
     def _is_behind(self, key: bytes, value: bytes, meta: Mapping[bytes, bytes | None]) -> bool:
         """Whether the folder already has a later commit's record under this reserved key.
@@ -444,7 +372,7 @@ class Tail:
         It may have a newer state, of its own sweeps. What this worker commits it also applies. By
         what partition a record comes from says nothing of what came from the others.
         """
-        if self.is_level:
+        if self.commits.is_level:
             return False
         stored, commit = self.store.entry(family, own), records.commit_of(message)
         if stored is None or family == "sessions":
