@@ -59,7 +59,7 @@ def _forgiving(load: Callable[[Any], dict[Any, Any]]) -> Callable[[Any], dict[An
 
 IndexDataCacheFile._load_index = _forgiving(IndexDataCacheFile._load_index)  # type: ignore[method-assign]
 
-_F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_F32, _I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _NONE = ir.Undefined
 _ELEMENT = {"float": _F32, "int": _I32, "bool": ir.IntType(1)}
 
@@ -86,8 +86,7 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, lanes, lanes.ir)  # type: ignore[no-untyped-call]
 
 
-_FLOAT8, _FLOAT16 = Lanes("float", 8), Lanes("float", 16)
-_FOUR = ir.VectorType(ir.FloatType(), 4)
+FLOAT8, FLOAT16 = Lanes("float", 8), Lanes("float", 16)
 _INT8, _INT16 = Lanes("int", 8), Lanes("int", 16)
 
 
@@ -149,11 +148,11 @@ def shuffle(builder: Any, a: Any, b: Any, order: list[int]) -> Any:
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(order)), order))
 
 
-def _load(builder: Any, pointer: Any, lanes: ir.Type) -> Any:
+def load(builder: Any, pointer: Any, lanes: ir.Type) -> Any:
     return builder.load(builder.bitcast(pointer, lanes.as_pointer()), align=4)
 
 
-def _store(builder: Any, pointer: Any, value: Any) -> None:
+def store(builder: Any, pointer: Any, value: Any) -> None:
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=4)
 
 
@@ -180,7 +179,7 @@ def _mask(*operands: Lanes) -> Lanes:
 
 
 def _loader(lanes: Lanes) -> Any:
-    return on_memory(2, lanes, lambda b, p: _load(b, p, lanes.ir))
+    return on_memory(2, lanes, lambda b, p: load(b, p, lanes.ir))
 
 
 def _spreader(n: int) -> Any:
@@ -240,96 +239,21 @@ def _pointers(tables: types.NamedTuple) -> Any:
 
 pointers = _intrinsic(1, _pointers)
 """A NamedTuple of arrays as one of pointers to their first elements; what is no array stays."""
-load8, load16, loadi8, loadi16 = map(_loader, (_FLOAT8, _FLOAT16, _INT8, _INT16))
+load8, load16, loadi8, loadi16 = map(_loader, (FLOAT8, FLOAT16, _INT8, _INT16))
 """The lanes from memory[at] on: float32, or int32 with an i."""
 loadh16 = on_memory(
     2,
-    _FLOAT16,
+    FLOAT16,
     lambda b, p: b.fpext(
-        b.load(b.bitcast(p, ir.VectorType(ir.HalfType(), 16).as_pointer()), align=2), _FLOAT16.ir
+        b.load(b.bitcast(p, ir.VectorType(ir.HalfType(), 16).as_pointer()), align=2), FLOAT16.ir
     ),
 )
 """The lanes from memory[at] on, which holds the bits of float16 as uint16."""
-store8 = store16 = on_memory(3, types.void, _store)
+store8 = store16 = on_memory(3, types.void, store)
 """Puts lanes into memory[at] and on: (memory, at, lanes)."""
 spread8, spread16 = map(_spreader, (8, 16))
 """memory[at] in every lane."""
-
-
-def _spread_pair(builder: Any, pointer: Any) -> Any:
-    two = builder.load(builder.bitcast(pointer, ir.DoubleType().as_pointer()), align=4)
-    return builder.bitcast(spread(builder, two, 8), _FLOAT16.ir)
-
-
-spread_pair = on_memory(2, _FLOAT16, _spread_pair)
-"""memory[at], memory[at + 1], eight times."""
-spread_quad = on_memory(
-    2,
-    _FLOAT16,
-    lambda b, p: shuffle(b, four := _load(b, p, _FOUR), four, list(range(4)) * 4),
-)
-"""memory[at], ..., memory[at + 3], four times."""
-
-
-def _turn_pairs(builder: Any, pointer: Any, stride: Any, out: Any) -> None:
-    wide = ir.VectorType(ir.DoubleType(), 8)
-    rows = [builder.gep(pointer, [builder.mul(stride, ir.Constant(_I64, r))]) for r in range(8)]
-    x = [_load(builder, row, wide) for row in rows]
-    for step in (1, 2, 4):  # swap blocks of `step` across the diagonal
-        y = list(x)
-        for r in range(8):
-            if r & step == 0:
-                even = [c if c & step == 0 else 8 + c - step for c in range(8)]
-                odd = [c + step if c & step == 0 else 8 + c for c in range(8)]
-                y[r] = shuffle(builder, x[r], x[r + step], even)
-                y[r + step] = shuffle(builder, x[r], x[r + step], odd)
-        x = y
-    for r in range(8):
-        _store(builder, builder.gep(out, [ir.Constant(_I64, 16 * r)]), x[r])
-
-
-def _turn_quads(builder: Any, pointer: Any, stride: Any, out: Any) -> None:
-    rows = [builder.gep(pointer, [builder.mul(stride, ir.Constant(_I64, r))]) for r in range(4)]
-    x = [_load(builder, row, _FLOAT16.ir) for row in rows]
-    for i in range(4):
-        part = [4 * i + b for b in range(4)] + [16 + 4 * i + b for b in range(4)]
-        first, second = (shuffle(builder, x[r], x[r + 1], part) for r in (0, 2))
-        both_halves = shuffle(builder, first, second, list(range(16)))
-        _store(builder, builder.gep(out, [ir.Constant(_I64, 16 * i)]), both_halves)
-
-
-turn_quads = on_memory(5, types.void, _turn_quads)
-"""(x, at, stride, out, where): out[where + 16 i + 4 r + b] = x[at + r stride + 4 i + b].
-
-r, i and b in 0 .. 3.
-"""
-turn_pairs = on_memory(5, types.void, _turn_pairs)
-"""(x, at, stride, out, where): out[where + 16 i + 2 r + b] = x[at + r stride + 2 i + b].
-
-r and i in 0 .. 7, b in 0, 1: a tile of 8 x 8 pairs, turned round.
-"""
-
-
-def _totals(builder: Any, pointer: Any) -> Any:
-    def merge(a: Any, b: Any) -> Any:
-        """Sums of neighbours within a and b: [a01 a23 b01 b23 | a45 a67 b45 b67]."""
-        even = shuffle(builder, a, b, [0, 2, 8, 10, 4, 6, 12, 14])
-        odd = shuffle(builder, a, b, [1, 3, 9, 11, 5, 7, 13, 15])
-        return builder.fadd(even, odd)
-
-    rows = [builder.gep(pointer, [ir.Constant(_I64, 8 * r)]) for r in range(8)]
-    x = [_load(builder, row, _FLOAT8.ir) for row in rows]
-    while len(x) > 2:
-        x = [merge(a, b) for a, b in zip(x[::2], x[1::2], strict=True)]
-    low_half = shuffle(builder, x[0], x[1], [0, 1, 2, 3, 8, 9, 10, 11])
-    high_half = shuffle(builder, x[0], x[1], [4, 5, 6, 7, 12, 13, 14, 15])
-    return builder.fadd(low_half, high_half)
-
-
-totals8 = on_memory(2, _FLOAT8, _totals)
-"""Lane r is the sum of memory[at + 8 r : at + 8 r + 8]."""
-
-address = on_memory(2, types.int64, lambda b, p: b.ptrtoint(p, _I64))
+address = on_memory(2, types.int64, lambda b, p: b.ptrtoint(p, I64))
 """The address of memory[at]."""
 
 
@@ -358,7 +282,7 @@ def _filler(lanes: Lanes, scalar: types.Type) -> Any:
     return _intrinsic(1, define)
 
 
-fill8, fill16 = _filler(_FLOAT8, types.float32), _filler(_FLOAT16, types.float32)
+fill8, fill16 = _filler(FLOAT8, types.float32), _filler(FLOAT16, types.float32)
 filli8, filli16 = _filler(_INT8, types.int32), _filler(_INT16, types.int32)
 """A number in every lane."""
 
@@ -387,7 +311,7 @@ lowest = on_values(
     1,
     lambda mask: types.int64,
     lambda b, mask: b.zext(
-        b.cttz(b.bitcast(mask, ir.IntType(mask.type.count)), ir.Constant(ir.IntType(1), 0)), _I64
+        b.cttz(b.bitcast(mask, ir.IntType(mask.type.count)), ir.Constant(ir.IntType(1), 0)), I64
     ),
 )
 """The first lane in which a mask holds, the number of lanes if in none."""
@@ -404,20 +328,3 @@ def _sum(builder: Any, x: Any) -> Any:
 
 total = on_values(1, lambda x: types.float32, _sum)
 """The sum of the lanes: halves, quarters and so on."""
-fold_pairs = on_values(
-    1,
-    lambda x: _FLOAT8,
-    lambda b, x: b.fadd(
-        shuffle(b, x, x, list(range(0, 16, 2))), shuffle(b, x, x, list(range(1, 16, 2)))
-    ),
-)
-"""Lane c is the sum of lanes 2 c and 2 c + 1 of x."""
-
-
-def _fold_quads(builder: Any, x: Any, y: Any) -> Any:
-    parts = [shuffle(builder, x, y, list(range(b, 32, 4))) for b in range(4)]
-    return builder.fadd(builder.fadd(parts[0], parts[1]), builder.fadd(parts[2], parts[3]))
-
-
-fold_quads = on_values(2, lambda x, y: _FLOAT8, _fold_quads)
-"""Lane c is the sum of lanes 4 c to 4 c + 3 of x, and lane 4 + c that of y's."""

@@ -13,20 +13,17 @@ from core.kernels.lanes import (
     div,
     fill16,
     fma,
-    fold_pairs,
-    fold_quads,
     high,
     load16,
     low,
     mul,
     prefetch,
     spread16,
-    spread_pair,
-    spread_quad,
     store8,
     store16,
     total,
 )
+from core.kernels.tiles import fold_pairs, fold_quads, spread_pair, spread_quad
 
 F32 = np.float32
 

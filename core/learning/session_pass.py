@@ -37,7 +37,6 @@ from core.kernels.lanes import (
     address,
     fill16,
     fma,
-    fold_pairs,
     load16,
     mul,
     pointer,
@@ -46,8 +45,8 @@ from core.kernels.lanes import (
     store8,
     store16,
     sub,
-    totals8,
 )
+from core.kernels.tiles import fold_pairs, totals8
 from core.learning.adagrad import Pace
 from core.learning.dense import F32, add_scaled, clear, inner
 from core.learning.mixing import backpropagate, hidden_vector, is_mine, mark, move

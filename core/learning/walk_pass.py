@@ -38,7 +38,6 @@ from core.kernels.lanes import (
     fill16,
     filli8,
     fma,
-    fold_pairs,
     high,
     load8,
     load16,
@@ -53,11 +52,9 @@ from core.kernels.lanes import (
     store8,
     store16,
     sub,
-    totals8,
-    turn_pairs,
-    turn_quads,
 )
 from core.kernels.scan import find
+from core.kernels.tiles import fold_pairs, totals8, turn_pairs, turn_quads
 from core.learning.adagrad import Pace
 from core.learning.dense import (
     F32,

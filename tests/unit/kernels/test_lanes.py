@@ -15,9 +15,9 @@ from core.kernels.lanes import (
     same,
     store8,
     store16,
-    totals8,
 )
 from core.kernels.scan import find
+from core.kernels.tiles import fold_pairs, totals8, turn_pairs
 from core.learning.dense import apply, scores, sigmoid16
 
 
@@ -46,7 +46,7 @@ def _sums(x, out):  # type: ignore[no-untyped-def]
     x, out = pointer(x), pointer(out)
     store8(out, 0, totals8(x, 3))
     out[8] = lanes.total(load16(x, 1))
-    store8(out, 9, lanes.fold_pairs(load16(x, 5)))
+    store8(out, 9, fold_pairs(load16(x, 5)))
 
 
 def test_sums_of_lanes_are_sums() -> None:
@@ -93,7 +93,7 @@ def _products(rows, at, own, hidden, wide, g, step, score, grad, turned, ask):  
         pointer(turned),
     )
     for i in range(0, d, 16):
-        lanes.turn_pairs(hidden, i, d, turned, 8 * i)
+        turn_pairs(hidden, i, d, turned, 8 * i)
     scores(rows, at, n, turned, d, pointer(score))
     g, step, grad = pointer(g), pointer(step), pointer(grad)
     return apply(rows, at, own, n, hidden, wide, g, step, grad, pointer(ask), 0)

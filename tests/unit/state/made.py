@@ -10,6 +10,7 @@ from streamer.demo.shop import Shop
 from streamer.settings import load as config
 
 START_MS = 1_700_000_000_000
+SMALL = ["model.dim=16", "clusters.count=8", "clusters.min_items=40", "metrics.port=0"]
 SETTINGS = config.load(
     None,
     [

@@ -1,14 +1,10 @@
-"""State folders on a disk that is full or damaged, and the files of others that stay in them."""
+"""State folders that are damaged, and the files of others that stay in them."""
 
 import os
-import resource
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +14,7 @@ from confluent_kafka.admin import AdminClient
 from rocksdict import Rdict
 
 from streamer.admin import reset
-from streamer.demo.shop import Shop
 from streamer.errors import ConfigError, CorruptState, Refused, WalkstreamError
-from streamer.files import replay
-from streamer.files.readers import Source
 from streamer.inspect import folder as inspection
 from streamer.inspect import plot
 from streamer.kafka.identity import Identity
@@ -34,34 +27,9 @@ from streamer.state.records import Layout, Marks, Progress, progress_key
 from streamer.state.store import Store
 from streamer.worker.header import Accepted
 from streamer.worker.restore import open_store
-from tests.support import ROOT
+from tests.unit.state.made import SMALL, START_MS
 
-START_MS = 1_700_000_000_000
 NOWHERE = Identity("", {})
-SMALL = ["model.dim=16", "clusters.count=8", "clusters.min_items=40", "metrics.port=0"]
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("log") / "clicks.jsonl"
-    clicks = islice(Shop(1, products=200).clicks(START_MS, rate=1.0), 3000)
-    path.write_bytes(b"\n".join(msgspec.json.encode(click) for click in clicks))
-    return path
-
-
-@pytest.fixture(scope="module")
-def learned(log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("learned") / "out"
-    replay.run(config.load(None, SMALL, {}), Source([log]), None, out, False)
-    return out / "state"
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Path:
-    """A folder that is closed and knows no topics yet."""
-    path = tmp_path / "state"
-    Store(path).close()
-    return path
 
 
 @pytest.fixture
@@ -357,55 +325,3 @@ def test_a_folder_never_goes_by_age_where_a_topic_was_made_anew(
 def test_a_folder_that_holds_nothing_else_goes_whole(made: Path) -> None:
     assert delete(made) == []
     assert not made.exists()
-
-
-# -- a full disk ---------------------------------------------------------------------------------
-
-
-def test_a_replay_on_a_full_disk_says_so_and_takes_back_what_it_wrote(
-    log: Path, tmp_path: Path
-) -> None:
-    """RocksDB, which fails to close then too, must not have the last word."""
-    out = tmp_path / "out"
-    settings = [part for setting in SMALL for part in ("--set", setting)]
-    done = subprocess.run(
-        [sys.executable, "-m", "streamer.cli", "replay", str(log), "--out", str(out), *settings],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr
-    assert "there is no room left on the disk" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not any(out.iterdir())
-
-
-@pytest.fixture
-def fixed(tmp_path: Path, learned: Path) -> Iterator[Path]:
-    """A state folder on a file system that can only be read."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], capture_output=True)
-    if made.returncode:
-        pytest.skip("needs the right to mount")
-    try:
-        shutil.copytree(learned, disk / "state")
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        yield disk / "state"
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def test_a_disk_that_can_only_be_read_is_told(fixed: Path) -> None:
-    told = r"the system refuses \(Read-only .* start again"
-    with pytest.raises(WalkstreamError, match=told), guarded(fixed):
-        Store(fixed)
-    # Damage cannot go aside there either.
-    told = "cannot be moved aside: Read-only file system"
-    with pytest.raises(WalkstreamError, match=told), guarded(fixed):
-        raise Exception("Corruption: as RocksDB says it")
-
-
-def test_what_has_nothing_to_do_with_the_folder_stays_what_it_is(made: Path) -> None:
-    for error in (TimeoutError("no answer"), PermissionError(13, "no", "/etc/key.pem")):
-        with pytest.raises(type(error), match="no"), guarded(made):
-            raise error
