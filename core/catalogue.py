@@ -78,6 +78,8 @@ class Catalogue:
         """Gives the attribute tokens that an item had before it left, or before a restart."""
         self.written: Callable[[Sequence[bytes]], Packed] | None = None
         """Gives what was last written of rows, by key, where others write some."""
+        self.heard: list[str] = []
+        """Items that their owners have described, to be born here with the next rounds."""
         self.waiting: list[str] = []
         """Items to describe in the next rounds, as an attribute of theirs has no row."""
         self.round_number = 0
@@ -130,7 +132,8 @@ class Catalogue:
         """Give items their attributes; an unknown item is born with them."""
         width = self.width
         again, self.waiting = self.waiting[:TOGETHER], self.waiting[TOGETHER:]
-        again = [item for item in again if item in self.vocabulary]
+        heard, self.heard = self.heard[:TOGETHER], self.heard[TOGETHER:]
+        again = [*(item for item in again if item in self.vocabulary), *heard]
         latest = {item: self.attributes(item) for item in again} | dict(attributes)
         described = {item: list(t)[:width] for item, t in latest.items() if t is not None}
         told = {item for item, _ in attributes}

@@ -77,7 +77,7 @@ class Engine:
         self.starts = Starts(s, self.catalogue, self.placer)
         self.expiry = Expiry(s, self.catalogue)
         self.intake = Intake(s, self.catalogue, self.clock)
-        self.ownership = Ownership(self.catalogue, self.leaving, self.starts)
+        self.ownership = Ownership(s, self.catalogue, self.leaving, self.starts, self.clock)
 
     # Only the catalogue holds these, so that none can be replaced and be out of step with the rest.
 
@@ -116,6 +116,9 @@ class Engine:
         catalogue.begin_round(self.round_number)
         self.sessions.forget(inputs.forgotten)
         gone = inputs.gone if inputs.is_told else self.gone(inputs)
+        if inputs.is_told:
+            retired = catalogue.retired(inputs.attributes)
+            catalogue.leave(retired[self.graph.clicks[retired] == 0])  # the log has none of them
         catalogue.leave_if_unseen(gone)
         self.leaving.any_stale |= bool(catalogue.waiting)
         catalogue.describe(inputs.attributes, self.clock.time)
@@ -134,17 +137,18 @@ class Engine:
             self.model.rows.dirty[slots] = self.model.rows.owned[slots]
         continued = folded.added > 0.0
         history, target = folded.history[continued], folded.target[continued]
-        with self.timed("walk"):
-            touched = np.unique(np.concatenate([slots, history[:, 0]]))
-            is_new = self.model.columns.updates[touched] == 0
-            self.learner.first_vectors(touched[is_new & self.model.rows.owned[touched]])
-            starts = self.starts.of(touched, self.placement, self.round_number, self.clock.time)
-            walks = walk(
-                self.graph, starts, s.walks.length,
-                s.model.seed, self.round_number, s.walks.p, s.walks.q, s.engine.threads,
-            )  # fmt: skip
-        with self.timed("learn"):
-            self.learner.learn(walks, history, target, self.clock.time, self.round_number)
+        if self.model.owns.any():  # or no row would move
+            with self.timed("walk"):
+                touched = np.unique(np.concatenate([slots, history[:, 0]]))
+                is_new = self.model.columns.updates[touched] == 0
+                self.learner.first_vectors(touched[is_new & self.model.rows.owned[touched]])
+                starts = self.starts.of(touched, self.placement, self.round_number, self.clock.time)
+                walks = walk(
+                    self.graph, starts, s.walks.length,
+                    s.model.seed, self.round_number, s.walks.p, s.walks.q, s.engine.threads,
+                )  # fmt: skip
+            with self.timed("learn"):
+                self.learner.learn(walks, history, target, self.clock.time, self.round_number)
         catalogue.drop_unused(inputs.room // SHARE_OF_GONE - RECORDS_OF_GONE * len(catalogue.gone))
         counts = folded.fate != graphs.DUPLICATE
         clicks = inputs.clicks if counts.all() else inputs.clicks.at(counts)
@@ -274,12 +278,14 @@ class Engine:
             items = self.items
             self.ownership.mark_stale(items[self.model.columns.published[items] > 0])
 
-    def has_work(self, now: int) -> bool:
+    def has_work(self, now: int, decides: bool = True) -> bool:
         """Whether rounds without clicks have something to do: rows wait to leave, or items to be
-        learned again or to expire. `now` (ms) is what `publish.min_interval` goes by."""
+        learned again or, where this worker decides what leaves, to expire. `now` (ms) is what
+        `publish.min_interval` goes by."""
         waits = self.leaving.any_stale or self.leaving.due_at <= now
-        waits |= bool(self.catalogue.waiting) or self.starts.major is not None
-        expires = self.clock.time != NEVER and self.expiry.is_behind
+        waits |= bool(self.catalogue.waiting or self.catalogue.heard)
+        waits |= self.starts.major is not None
+        expires = decides and self.clock.time != NEVER and self.expiry.is_behind
         return waits or expires or len(self.starts.behind) > 0
 
     def publish_all(self) -> None:

@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from core.catalogue import Catalogue
+from core.catalogue import Catalogue, hash_tokens
+from core.clock import Clock
 from core.ids.hashing import hash_keys
 from core.ids.vocabulary import decode, encode
 from core.placing.leaving import Leaving, ready
 from core.placing.placement import SETTLED
 from core.rounds import Gone
 from core.rows import Packed
+from core.settings import Settings
 from core.starts import Starts
 
 KEPT = "is_item", "born_round", "born_rank", "users", "sent"
@@ -28,7 +30,11 @@ class Ownership:
     """What of a catalogue is owned. `model.owns` bool [partitions] has it by item partition, and
     `model.rows.owned` by row."""
 
-    def __init__(self, catalogue: Catalogue, leaving: Leaving, starts: Starts) -> None:
+    def __init__(
+        self, settings: Settings, catalogue: Catalogue, leaving: Leaving, starts: Starts,
+        clock: Clock,
+    ) -> None:  # fmt: skip
+        self.horizon, self.clock = settings.graph.horizon_ms, clock
         self.catalogue, self.leaving, self.starts = catalogue, leaving, starts
         self.owed: dict[str, Gone] = {}
         """Rows whose items do not live here: they left, and their owner has not written so yet, or
@@ -75,17 +81,28 @@ class Ownership:
 
     def read(self, keys: Sequence[bytes], rows: NDArray[np.void]) -> None:
         """Take rows that their owners have written, as far as their items live here: what is not
-        known of yet takes its row when it is born (`Catalogue.written`)."""
+        known of yet takes its row when it is born (`Catalogue.written`), with the next round if it
+        was only described."""
         catalogue = self.catalogue
         found = [catalogue.vocabulary.get(decode(key)) for key in keys]
         there = np.array([slot is not None for slot in found], np.bool_)
+        for at in np.flatnonzero(there).tolist():
+            self.owed.pop(decode(keys[at]), None)
         slots = [slot for slot in found if slot is not None]
         catalogue.take(np.array(slots, np.int32), rows[there])
         unknown = [keys[at] for at in np.flatnonzero(~there).tolist()]
         places = hash_keys(unknown, catalogue.partitions)[0].tolist()
-        published = (rows["published"][~there] > 0).tolist()
-        for key, place, was_published in zip(unknown, places, published, strict=True):
-            self.owed[decode(key)] = Gone(key, place, 0, was_published)
+        others = rows[~there]
+        published, described = (others["published"] > 0).tolist(), others["described"].tolist()
+        is_young = (others["last_seen"] > self.clock.time - self.horizon).tolist()
+        for n, (key, place) in enumerate(zip(unknown, places, strict=True)):
+            name = decode(key)
+            self.owed[name] = Gone(key, place, 0, published[n])
+            # What the catalogue says of it by now is what its owner knew.
+            if described[n] and is_young[n]:
+                tokens = list(self.catalogue.attributes(name)[: self.catalogue.width])
+                if hash_tokens(tokens) == described[n]:
+                    self.catalogue.heard.append(name)
 
     def left(self, most: int) -> list[Gone]:
         """What left since the last commit, and some of what earlier owners have left undone: the

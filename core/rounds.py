@@ -27,7 +27,8 @@ class Inputs:
 
     clicks: Clicks
     attributes: Sequence[tuple[str, Sequence[str] | None]] = ()
-    """Items with their attribute tokens, or None for an item that was retired."""
+    """Items with their attribute tokens, or None for an item that was retired. Where the log tells
+    what leaves, only those are retired by this that nobody clicked."""
     forgotten: Sequence[str] = ()
     """Users whose sessions end before the clicks."""
     closes_commit: bool = True

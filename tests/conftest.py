@@ -16,6 +16,13 @@ from tests.support import App
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("integration", "chaos", "quality")
 DAY_MS = 24 * 60 * 60 * 1000
+NEWER_GROUPS = {
+    "min.session.timeout.ms": "6000",
+    "session.timeout.ms": "6000",
+    "min.heartbeat.interval.ms": "1000",
+    "heartbeat.interval.ms": "1000",
+}
+"""Sessions of groups whose brokers share out partitions, as short as those of the others here."""
 
 
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -56,7 +63,8 @@ def kafka() -> Iterator[str]:
         return
     # Tests write records of years ago: retention may not look at them for a day.
     looks = ("log.retention.check.interval.ms", "log.initial.task.delay.ms")
-    with a_broker(settings=dict.fromkeys(looks, str(DAY_MS))) as broker:
+    newer = {f"group.consumer.{name}": value for name, value in NEWER_GROUPS.items()}
+    with a_broker(settings=dict.fromkeys(looks, str(DAY_MS)) | newer) as broker:
         yield broker.bootstrap
 
 

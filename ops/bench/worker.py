@@ -42,17 +42,21 @@ def a_kafka() -> Iterator[str]:
 
 
 class Worker:
-    """A worker with topics and a state folder of its own."""
+    """A worker of the app `name`, with topics of its own, and a state folder of each instance."""
 
     process: subprocess.Popen[bytes]
 
-    def __init__(self, name: str, bootstrap: str, folder: Path, settings: list[str]) -> None:
-        self.port, self.state = free_port(), folder / name
+    def __init__(
+        self, name: str, bootstrap: str, folder: Path, settings: list[str], instance: str = "0"
+    ) -> None:
+        self.port, self.instance = free_port(), instance
+        self.state, self.log = folder / f"{name}-{instance}", folder / f"{name}-{instance}.log"
         self.topics = {role: f"{name}.{role}" for role in TOPICS}
         self.options = as_options(
             [
                 *settings,
                 f"app.name={name}",
+                f"app.instance={instance}",
                 f"kafka.bootstrap.servers={bootstrap}",
                 f"state.dir={self.state}",
                 f"metrics.port={self.port}",
@@ -67,7 +71,8 @@ class Worker:
     def begin(self, *changed: str) -> None:
         """Start it, and wait until it takes clicks."""
         command = walkstream("worker", *self.options, *as_options(list(changed)))
-        self.process = subprocess.Popen(command)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stderr=log)
         while self.alive_metrics().get("walkstream_restore_progress") != 1.0:
             time.sleep(0.1)
 
@@ -87,6 +92,11 @@ class Worker:
             yield
         finally:
             self.end()
+
+    @property
+    def told(self) -> str:
+        """What it wrote to its log."""
+        return self.log.read_text(errors="replace")
 
     def peak_mib(self) -> float:
         """Most memory that the process had at a time, 0 where the system does not tell."""

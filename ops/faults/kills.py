@@ -23,6 +23,7 @@ from confluent_kafka import KafkaException, Producer
 from late_commits import audit, miscounted
 
 from streamer.demo.shop import Shop
+from streamer.settings.sections import Config
 from tests.folders import contents
 from tests.support import START_MS, App, Process, as_records
 
@@ -199,8 +200,12 @@ def run(kills: int, seed: int, say: Say) -> tuple[list[str], bool]:
         wrong = [] if not life.broken else ["a worker refused to go on"]
         if not wrong:
             sent = clicks[: stream.sent]
-            wrong = [*audit(app), *miscounted(app, sent), *_came_back(app, stream.retired)]
-            wrong += _differ(app, Path(folder))
+            wrong = [
+                *audit(app),
+                *miscounted(app, sent),
+                *came_back(app, stream.retired, app.config),
+            ]
+            wrong += differ(app, Path(folder), app.config)
     lines = [
         f"- {stream.sent:,} clicks; {life.done['kill']} times kill -9 of the worker",
         *(f"- {_KINDS[kind]}: {life.done[kind]}" for kind in _KINDS),
@@ -217,24 +222,24 @@ _KINDS = {
 }
 
 
-def _came_back(app: App, retired: set[bytes]) -> list[str]:
+def came_back(app: App, retired: set[bytes], config: Config) -> list[str]:
     """Items that were retired last, and have a vector or a row all the same."""
     topics = app.config.topics
     newest: dict[bytes, Any] = {
         message.key() or b"": message.value() for message in app.read(topics.item_vectors)
     }
-    rows = contents(app.config).rows
+    rows = contents(config).rows
     back = [key for key in retired if newest.get(key) is not None or key in rows]
     return [f"{len(back)} retired items came back, such as {back[0]!r}"] if back else []
 
 
-def _differ(app: App, folder: Path) -> list[str]:
+def differ(app: App, folder: Path, config: Config) -> list[str]:
     """What the graph has otherwise than that of a worker that nobody disturbed."""
     topics = app.config.topics
     same = {"topics.clicks": topics.clicks, "topics.items": topics.items}
     with App(app.servers, folder, {**SETTINGS, **same}) as calm:
         calm.run_to_end()
-        wanted, got = _arcs(calm), _arcs(app)
+        wanted, got = _arcs(calm.config), _arcs(config)
     differ = [arc for arc in wanted.keys() | got.keys() if wanted[arc] != got[arc]]
     if not differ:
         return []
@@ -242,10 +247,10 @@ def _differ(app: App, folder: Path) -> list[str]:
     return [f"{len(differ)} of {len(wanted)} arcs differ, such as {first}"]
 
 
-def _arcs(app: App) -> Counter[tuple[str, str]]:
+def _arcs(config: Config) -> Counter[tuple[str, str]]:
     """The weight of each arc, which is the number of steps that it stands for."""
     arcs = Counter[tuple[str, str]]()
-    for item, (_, _, neighbours, weights) in contents(app.config).graph.items():
+    for item, (_, _, neighbours, weights) in contents(config).graph.items():
         for neighbour, weight in zip(neighbours, np.frombuffer(weights, np.float32), strict=True):
             # A step that has aged by the days of this log weighs a little less than 1.
             arcs[item, neighbour] = round(float(weight))

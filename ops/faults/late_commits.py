@@ -33,8 +33,9 @@ from proxy import (
 )
 
 from streamer.demo.shop import Shop
+from streamer.settings.sections import Config
 from streamer.state import records
-from streamer.state.records import Manifest, Part, commit_of
+from streamer.state.commits import Manifest, Mark, Part, mark_of
 from tests.folders import contents, counts, row_table
 from tests.support import START_MS, App, as_records
 
@@ -135,44 +136,46 @@ class Lateness:
         return True
 
 
-def audit(app: App) -> list[str]:
+def audit(app: App, config: Config | None = None) -> list[str]:
     """Whatever is torn, lost or doubled in the topics of an app, as sentences; empty if nothing is.
 
-    To be called after the worker has ended, and before anything was compacted.
+    To be called after the workers have ended, and before anything was compacted. `config` is that
+    of the folder to look into.
     """
     topics = app.config.topics
     written = {t: app.read(t) for t in (topics.model_state, topics.item_vectors)}
     written |= {t: app.read(t) for t in (topics.transitions, topics.dead_letters)}
     manifests = _manifests(written[topics.model_state])
-    numbers = [manifest.commit for manifest in manifests]
-    wrong = []
-    if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
-        wrong.append(f"the numbers of commits are not consecutive: {numbers}")
-    found: dict[int, dict[tuple[str, int], Part]] = {}
+    wrong, newest, known = [], dict[str, int](), {0, *(one.commit for one in manifests)}
+    for one in manifests:
+        if one.before not in known or one.commit <= newest.get(one.instance, -1):
+            wrong.append(f"commit {one.commit} of {one.instance} came after another than it says")
+        newest[one.instance] = one.commit
+    found: dict[Mark, dict[tuple[str, int], Part]] = {}
     for topic, messages in written.items():
         for message in messages:
-            commit = commit_of(message)
-            if commit is not None and message.key() != records.MANIFEST:
-                parts = found.setdefault(commit[1], {})
+            mark = mark_of(message)
+            if mark is not None and not records.is_manifest(message.key() or b""):
+                parts = found.setdefault(mark, {})
                 part = parts.setdefault((topic, message.partition() or 0), Part(0))
                 part.add(message.key(), message.value())
     for manifest in manifests:
-        parts = found.pop(manifest.commit, {})
+        parts = found.pop(manifest.mark, {})
         for topic, told in manifest.topics.items():
             for number, part in enumerate(told.partitions):
                 got = parts.get((topic, number), Part(0))
                 if msgspec.structs.replace(part, begin=0) != got:
                     wrong.append(f"commit {manifest.commit}: {topic}[{number}]: {got}, not {part}")
-    wrong += [f"commit {number} has no manifest" for number in found]
-    return wrong + list(_wrong_vectors(app, written[topics.item_vectors]))
+    wrong += [f"commit {mark.number} of {mark.instance} has no manifest" for mark in found]
+    return wrong + list(_wrong_vectors(config or app.config, written[topics.item_vectors]))
 
 
 def _manifests(messages: Iterable[Message]) -> list[Manifest]:
-    values = [m.value() or b"" for m in messages if m.key() == records.MANIFEST]
+    values = [m.value() or b"" for m in messages if records.is_manifest(m.key() or b"")]
     return [msgspec.msgpack.decode(value, type=Manifest) for value in values]
 
 
-def _wrong_vectors(app: App, messages: Iterable[Message]) -> Iterable[str]:
+def _wrong_vectors(config: Config, messages: Iterable[Message]) -> Iterable[str]:
     newest: dict[bytes, int] = {}
     for message in messages:
         key, value = message.key() or b"", message.value()
@@ -180,17 +183,19 @@ def _wrong_vectors(app: App, messages: Iterable[Message]) -> Iterable[str]:
         if 0 < version <= newest.get(key, 0):
             yield f"item-vectors: {key!r} went from version {newest[key]} to {version}"
         newest[key] = version
-    keys, rows = row_table(app.config)
+    keys, rows = row_table(config)
     stored = dict(zip(keys, rows["published"].tolist(), strict=True))
     living = {key: version for key, version in newest.items() if version > 0}
     if living != {key: version for key, version in stored.items() if version > 0}:
         yield "item-vectors: the newest vectors are not those of the state folder"
 
 
-def miscounted(app: App, clicks: Iterable[tuple[bytes, bytes]]) -> list[str]:
+def miscounted(
+    app: App, clicks: Iterable[tuple[bytes, bytes]], config: Config | None = None
+) -> list[str]:
     """Whatever the graph of a stopped worker does not count once, as sentences."""
     wanted = Counter(str(msgspec.json.decode(value)["item_id"]) for _, value in clicks)
-    got = {item: round(n) for item, n in counts(app.config).items()}
+    got = {item: round(n) for item, n in counts(config or app.config).items()}
     differ = [item for item in wanted.keys() | got.keys() if wanted[item] != got.get(item, 0)]
     ends, wrong = app.ends(app.config.topics.clicks), []
     if differ:
@@ -200,7 +205,9 @@ def miscounted(app: App, clicks: Iterable[tuple[bytes, bytes]]) -> list[str]:
         )
     if app.group_offsets() != ends:
         wrong.append(f"the group is at {app.group_offsets()}, the ends are {ends}")
-    if {p: progress.offset for p, progress in contents(app.config).progress.items()} != ends:
+    if {
+        p: progress.offset for p, progress in contents(config or app.config).progress.items()
+    } != ends:
         wrong.append("the progress in the folder is not the end of the log")
     return wrong
 

@@ -17,9 +17,10 @@ from streamer.kafka.identity import identity
 from streamer.kafka.members import other_members
 from streamer.kafka.transactions import Transactions
 from streamer.settings.sections import Config
-from streamer.state import records
+from streamer.state import commits, records
+from streamer.state.commits import Manifest
 from streamer.state.model_state import reserved
-from streamer.state.records import Manifest, Space
+from streamer.state.records import Space
 from streamer.terminal import say
 from streamer.worker import claiming
 from streamer.worker.readback import Readback
@@ -79,10 +80,10 @@ def _found(config: Config, admin: AdminClient) -> tuple[Space | None, Manifest |
     where = [(config.topics.model_state, 0)]
     with closing(clients.tail_consumer(config)) as consumer:
         found = reserved(consumer, clients.begins(admin, where), clients.ends(admin, where))
-    header, newest = found.get(records.SPACE), found.get(records.MANIFEST)
+    header = found.get(records.SPACE)
     return (
         msgspec.msgpack.decode(header, type=Space) if header else None,
-        msgspec.msgpack.decode(newest, type=Manifest) if newest else None,
+        commits.newest_manifest(found.items()),
         any(key.startswith(records.FORGOTTEN) for key in found),
     )
 

@@ -104,7 +104,7 @@ class World:
         self.store = Store(folder)
         self.store.set_meta({records.SPACE: msgspec.msgpack.encode(self.space)})
         self.shop = Shop(n, np.random.default_rng(1))
-        self.outgoing = Outgoing(self.config, self.store, self.engine, lambda: 0, 0)
+        self.outgoing = Outgoing(self.config, self.store, self.engine, lambda: 0, 0, {})
         self.commits, self.pending = 0, Pending()
         self.bytes: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()

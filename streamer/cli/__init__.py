@@ -60,6 +60,7 @@ for command in (
     asking.query,
     asking.plot,
     asking.inspect,
+    asking.cluster,
     measuring.bench,
     measuring.evaluate,
     admin.reset,

@@ -1,4 +1,4 @@
-"""Commands that look and change nothing: query, inspect, plot, check-topic."""
+"""Commands that look and change nothing: query, inspect, plot, cluster, check-topic."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -120,6 +120,35 @@ def plot(
     loaded = load(config, overrides)
     folder, awaited = state or Path(loaded.state.dir), loaded.clusters.min_items
     module.run(folder, out, by, labels, projection, awaited, force)
+
+
+def cluster(
+    partitions: Annotated[
+        bool,
+        typer.Option("--partitions", help="Each partition of the clicks and of the items too."),
+    ] = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Who holds what: the workers of app.name, their partitions, and how far each is.
+
+    All of it comes from the group and the topics: no worker is asked, and none need run. Who
+    committed once and is no member now is told, and what nobody holds. A worker that was killed
+    stays a member until its session is over: 20 s, unless kafka.session.timeout.ms or the brokers
+    say otherwise. What is behind is not committed yet. Exits with 3 if there is no model yet.
+
+    **Examples**
+
+    $ walkstream cluster
+
+    $ walkstream cluster --partitions --config production.toml
+
+    $ walkstream cluster --json
+    """
+    from streamer.inspect import cluster as module
+
+    module.run(load(config, overrides), partitions, as_json)
 
 
 def check_topic(

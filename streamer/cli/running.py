@@ -47,13 +47,16 @@ def worker(
     """Learn from clicks and publish vectors, until stopped.
 
     Stop it with SIGTERM or Ctrl-C: it commits and leaves. After a crash, start it again: it
-    continues where it committed. One worker at a time runs for an app.name.
+    continues where it committed. Start more of them, each with an app.instance and a state folder
+    of its own, and they share the partitions of the clicks.
 
     **Examples**
 
     $ walkstream worker --set kafka.bootstrap.servers=broker:9092
 
     $ walkstream worker --set app.name=music --set state.dir=/data/music --set metrics.port=9471
+
+    $ walkstream worker --set app.instance={host} --set state.dir=/data/{host}
 
     $ walkstream worker --dry-run
     """

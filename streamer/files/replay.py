@@ -194,7 +194,8 @@ class Replay:
 
     def _more(self) -> dict[str, list[Entry]]:
         """What the folder gets beside the rows: what `hybrid` ranks by, and the newest clicks."""
-        entries = self.traces.entries(evidence.pack(NO_COMMIT, NO_COMMIT, self.evidence))
+        told = evidence.pack(NO_COMMIT, NO_COMMIT, self.evidence)
+        entries = self.traces.entries((NO_COMMIT, record) for record in told)
         self.evidence.clear()
         fusion = packing.pack_fusion(self.engine.fusion, self.engine.settings)
         return {traces.FAMILY: entries, "meta": [(records.FUSION, fusion)]}

@@ -44,6 +44,13 @@ CALL_SECONDS = 30.0
 
 SESSION_MS = 20_000
 """How long the group keeps the place of a worker that died."""
+NEWER_SESSION_MS = 45_000
+"""The brokers' own where they share out partitions, unless group.consumer.session.timeout.ms says
+otherwise there."""
+GROUPS_OWN = "session.timeout.ms", "heartbeat.interval.ms"
+"""Properties that are the brokers' then."""
+HEARTBEAT_MS = 1000
+"""How late a member may learn that the group shares out anew: nobody has what is on its way."""
 
 TRANSACTION_MS = 10_000
 """How long a transaction may be open, unless `transaction.timeout.ms` says otherwise."""
@@ -60,6 +67,8 @@ SETTLING = frozenset(
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
     }
 )
 """What brokers say for a moment after they started, or after another one took over."""
@@ -96,8 +105,15 @@ def identity(config: Config) -> str:
     return f"{config.app.name}-{config.app.instance}"
 
 
+def is_newer_protocol(config: Config) -> bool:
+    """Whether the brokers share out partitions (KIP-848), and not the members."""
+    return config.kafka.get("group.protocol") == "consumer"
+
+
 def session_seconds(config: Config) -> float:
     """How long the group keeps the place of a worker that is not heard of."""
+    if is_newer_protocol(config):
+        return NEWER_SESSION_MS / 1000
     return int(config.kafka.get("session.timeout.ms", SESSION_MS)) / 1000
 
 
@@ -173,20 +189,22 @@ def producer(config: Config, on_error: Callable[[KafkaError], None] | None = Non
 
 def group_consumer(config: Config) -> Consumer:
     """The static member of the group. It reads nothing."""
-    defaults: dict[str, KafkaValue] = {
-        "client.id": f"{identity(config)}-group",
-        "session.timeout.ms": SESSION_MS,
-    }
+    defaults: dict[str, KafkaValue] = {"client.id": f"{identity(config)}-group"}
+    kafka = dict(config.kafka)
+    if is_newer_protocol(config):
+        for name in GROUPS_OWN:
+            kafka.pop(name, None)
+    else:
+        defaults |= {"session.timeout.ms": SESSION_MS, "heartbeat.interval.ms": HEARTBEAT_MS}
+        kafka |= {"partition.assignment.strategy": "cooperative-sticky"}
     return made(
         Consumer,
         COMMON
         | defaults
-        | config.kafka
+        | kafka
         | {
             "group.id": config.app.name,
             "group.instance.id": identity(config),
-            "group.protocol": "classic",
-            "partition.assignment.strategy": "cooperative-sticky",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
@@ -215,6 +233,7 @@ def reading_consumer(
         | {
             # A group id is asked for even where no group is joined; nothing is stored under it.
             "group.id": f"{config.app.name}-tail",
+            "group.protocol": "classic",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",

@@ -3,7 +3,7 @@
 import time
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, MemberDescription
+from confluent_kafka.admin import AdminClient, ConsumerGroupDescription, MemberDescription
 
 from streamer.kafka import clients
 from streamer.kafka.clients import CALL_SECONDS, SETTLING, identity
@@ -18,11 +18,16 @@ PASSING = SETTLING | {KafkaError._TIMED_OUT, KafkaError._TRANSPORT}
 
 def members(client: AdminClient, config: Config) -> list[MemberDescription]:
     """Who is in the group, a worker that died less than a session time-out ago included."""
+    return list(described(client, config).members)
+
+
+def described(client: AdminClient, config: Config) -> ConsumerGroupDescription:
+    """The group as its coordinator knows it; one that never was has no members."""
     name, deadline = config.app.name, time.monotonic() + CALL_SECONDS
     while True:
         asked = client.describe_consumer_groups([name], request_timeout=ANSWER_SECONDS)
         try:
-            return list(asked[name].result().members)
+            return asked[name].result()
         except KafkaException as error:
             code = error.args[0].code()
             if code not in PASSING or time.monotonic() > deadline:

@@ -72,6 +72,11 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "Read": ("topics.clicks",),
         "Describe group": ("app.name-tail",),
     },
+    "cluster": {
+        "Read": ("topics.model_state",),
+        "Describe": ("topics.clicks", "topics.transitions"),
+        "Describe group": ("app.name", "app.name-tail"),
+    },
     "dlq list": {"Read": ("topics.dead_letters",), "Describe group": ("app.name-tail",)},
     "dlq replay": {
         "Read": ("topics.dead_letters",),

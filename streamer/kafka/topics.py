@@ -150,7 +150,7 @@ def specs(topics: TopicSettings, gap_ms: int) -> list[TopicSpec]:
             limits=(message, tombstones, segments),
             config=clean,
         ),
-        # One worker writes all evidence, in the order in which it was folded.
+        # There is one order in which everybody folds what happened.
         spec(
             topics.transitions,
             cleanup="delete",

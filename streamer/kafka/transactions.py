@@ -61,6 +61,8 @@ class Transactions:
         self.renewed = 0
         """How many times the producer was replaced."""
         self._doubt = ""
+        self._late: tuple[list[TopicPartition], Any] | None = None
+        """The offsets, where they were sent before all records had arrived."""
         self.began = time.monotonic()
         self.asked = False
         """Whether the end of the last transaction was asked for: its outcome may be any."""
@@ -93,6 +95,10 @@ class Transactions:
         left = len(self.producer) + 1
         while 0 < (now := self.producer.flush(STILL_SECONDS)) < left:
             left = now
+        self._late = (offsets, group) if now else None
+        self._send(offsets, group)
+
+    def _send(self, offsets: list[TopicPartition], group: Any) -> None:
         send = partial(self.producer.send_offsets_to_transaction, offsets, group, CALL_SECONDS)
         with self._timed("offsets"):
             bounded.within(OFFSETS_SECONDS, "the group's offsets", send)
@@ -101,6 +107,10 @@ class Transactions:
         """Commit. KafkaException where that failed, or where its outcome is not known in time."""
         # However long the records take, nothing is asked twice by that.
         self.producer.flush(CALL_SECONDS)
+        if self._late is not None:
+            # Records that came later than the offsets may lie behind what the next owner of a
+            # partition has read: the group is asked once more whether this worker has it.
+            self._send(*self._late)
         deadline, self.asked = time.monotonic() + CALL_SECONDS, True
         commit = partial(self.producer.commit_transaction, CALL_SECONDS)
         with self._timed("a commit"):

@@ -91,7 +91,6 @@ _OWNED = {
     "enable.auto.offset.store": _FOR_US,
     "enable.idempotence": _FOR_US,
     "enable.partition.eof": _FOR_US,
-    "group.protocol": _FOR_US,
     "isolation.level": _FOR_US,
     "partition.assignment.strategy": _FOR_US,
     "partitioner": _FOR_US,
@@ -153,6 +152,9 @@ def problems(config: "Config") -> Iterator[tuple[str, str]]:
             yield f"kafka.{key}", "takes a function, which no text can be: take the line out"
     yield from _click_problems(config)
     yield from _name_problems(config)
+    protocol = config.kafka.get("group.protocol", "classic")
+    if protocol not in ("classic", "consumer"):
+        yield "kafka.group.protocol", f"{protocol!r} is neither classic nor consumer"
 
 
 def _click_problems(config: "Config") -> Iterator[tuple[str, str]]:
@@ -193,6 +195,8 @@ def _name_problems(config: "Config") -> Iterator[tuple[str, str]]:
         section, name = key.split(".")
         if not getattr(getattr(config, section), name):
             yield key, "must not be empty"
+    if "/" in config.app.instance:
+        yield "app.instance", "must have no slash"
     owners: dict[str, str] = {}
     for name in ("clicks", "items", "item_vectors", "model_state", "transitions", "dead_letters"):
         topic = getattr(config.topics, name)

@@ -13,7 +13,7 @@ import msgspec
 
 from core.settings import DAY_MS, Duration
 from streamer.errors import ConfigError
-from streamer.settings import limits
+from streamer.settings import limits, placeholders
 from streamer.settings.secrets import is_secret
 from streamer.settings.sections import ClickSettings, Config, KafkaValue
 
@@ -141,6 +141,9 @@ def load_with_origins(
         except ValueError as error:
             problems.append((key, str(error)))
             continue
+        if key in placeholders.KEYS and placeholders.HOST in str(value):
+            # Whoever copies what is in force to another machine sees that the name is of this one.
+            origins[key] += f": {value}"
         table = next((name for name in tables if key.startswith(name + ".")), None)
         if table is not None:
             tables[table][key.removeprefix(table + ".")] = converted
@@ -330,7 +333,7 @@ def _converted(key: str, value: Any) -> Any:
         raise ValueError(str(error) if is_told else f"{value!r} is wrong: {error}") from None
     if key == "start.position":
         start_time(value)
-    return value
+    return placeholders.filled(value) if key in placeholders.KEYS else value
 
 
 _GONE = {

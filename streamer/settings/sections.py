@@ -32,7 +32,8 @@ class AppSettings:
     name: str = "walkstream"
     """Names the model: consumer group id, and first part of `transactional.id`."""
     instance: str = "0"
-    """Names the worker; it must stay the same over restarts."""
+    """Names the worker; it must stay the same over restarts. `{host}` in it stands for the name of
+    the host, so that all replicas have one configuration."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ class CheckpointSettings:
 @dataclass(frozen=True)
 class StateSettings:
     dir: str = "./state"
-    """Folder of RocksDB. Deleting it loses nothing: a restart rebuilds it from Kafka."""
+    """Folder of RocksDB. Deleting it loses nothing: a restart rebuilds it from Kafka. `{host}` in
+    it stands for the name of the host."""
 
 
 @dataclass(frozen=True)

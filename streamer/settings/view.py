@@ -32,7 +32,8 @@ class InForce(msgspec.Struct, frozen=True):
     value: Any
     """As in JSON; durations are text such as "30m", secrets are masked."""
     source: str
-    """`default`, a file, an environment variable, `--set`, or the setting it follows from."""
+    """`default`, a file, an environment variable, `--set`, or the setting it follows from; behind
+    it what was written, where `{host}` is in it."""
 
 
 def in_force(config: Config, origins: Mapping[str, str]) -> dict[str, InForce]:

@@ -21,6 +21,10 @@ Clicks that were left out because they came before are in none. Those past `sess
 in it: they keep their session open. A commit has as many records as it takes to keep each short;
 all of a commit, and all commits, stand in the order in which they happened. What stands there once
 more under a number that was there already is what counts: the first was torn.
+
+Where several workers write, nobody knows what others write before it. Such a record has the numbers
+0 and 0: its clicks came to one worker, duplicates included, and its rounds have no number and no
+births. It is what comes next for whoever reads it, and has the next number.
 """
 
 import zlib
@@ -70,6 +74,10 @@ class _Packed(_Heading, array_like=True):
     since: list[list[int]] = []
 
 
+UNDECIDED = 0
+"""The commit of a record where others write too."""
+
+
 class Record(NamedTuple):
     """What a record says."""
 
@@ -77,6 +85,14 @@ class Record(NamedTuple):
     before: int
     """The commit of the record before it."""
     rounds: list[Evidence]
+
+    @property
+    def is_decided(self) -> bool:
+        return self.commit != UNDECIDED
+
+    def after(self, number: int) -> "Record":
+        """With a number of its own, which comes after this one."""
+        return self if self.is_decided else self._replace(commit=number + 1, before=number)
 
 
 def pack(commit: int, before: int, rounds: Sequence[Evidence]) -> Iterator[bytes]:
@@ -199,10 +215,18 @@ def unpack(value: bytes) -> Record:
         raise _no_evidence(value, error) from None
 
 
-def heading(value: bytes) -> tuple[int, int]:
-    """The commit of a record, and how many clicks it has. WalkstreamError as `unpack`."""
+class Heading(NamedTuple):
+    """What a record says first of all, as in `Record`, and how many clicks it has."""
+
+    commit: int
+    before: int
+    clicks: int
+
+
+def heading(value: bytes) -> Heading:
+    """WalkstreamError as `unpack`."""
     told = _read(value, _Heading)
-    return told.commit, sum(one[1] for one in told.rounds)
+    return Heading(told.commit, told.before, sum(one[1] for one in told.rounds))
 
 
 def _read(value: bytes, kind: type[_T]) -> _T:

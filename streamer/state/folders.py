@@ -287,8 +287,8 @@ def _explain(path: Path, error: Exception) -> None:
     if "/LOCK:" in text and "ermission denied" not in text:
         # Started again, it would fail again for as long as the other one runs.
         raise Refused(
-            f"{path}: another process has this state folder open: is a worker of this app "
-            "running already? There is one for an app.name"
+            f"{path}: another process has this state folder open: does a worker with these "
+            "settings run already? Give each worker a state.dir and an app.instance of its own"
         ) from error
     if any(words in text for words in _NO_ROOM):
         raise WalkstreamError(

@@ -12,7 +12,7 @@ from streamer.kafka.clients import Partition, label, partition_of
 from streamer.kafka.failures import FORBIDDEN, Forbidden
 from streamer.kafka.waiting import between
 from streamer.settings.sections import Config
-from streamer.state import packing, records
+from streamer.state import commits, packing, records
 from streamer.wording import counted
 
 
@@ -26,20 +26,29 @@ def reserved(
     Keys that were deleted are left out. `consumer` reads what is committed, and is of no group.
     Refused if the newest is nothing that a worker writes, unless such records are to be skipped.
     """
-    out: dict[bytes, bytes | None] = {}
+    found = reserved_records(consumer, begins, ends, skips_strange)
+    return {key: message.value() or b"" for key, message in found.items()}
+
+
+def reserved_records(
+    consumer: Consumer, begins: Mapping[Partition, int], ends: Mapping[Partition, int],
+    skips_strange: bool = False,
+) -> dict[bytes, Message]:  # fmt: skip
+    """As `reserved`, with all that a record says beside its value, such as when it was written."""
+    out: dict[bytes, Message] = {}
     strange: dict[bytes, Message] = {}
     for message in between(consumer, begins, ends):
-        key, value = message.key(), message.value()
+        key = message.key()
         if key is None or records.is_row(key) or key.startswith((records.GRAPH, records.SESSIONS)):
             continue
         if not is_of_worker(message):
             strange[key] = message
             continue
         strange.pop(key, None)
-        out[key] = value
+        out[key] = message
     if strange and not skips_strange:
         raise Refused(no_workers(next(iter(strange.values()))) + STOP_IT)
-    return {key: value for key, value in out.items() if value is not None}
+    return {key: message for key, message in out.items() if message.value() is not None}
 
 
 def row_keys(
@@ -79,7 +88,7 @@ def is_of_worker(message: Message) -> bool:
     key, value = message.key() or b"", message.value()
     if value is not None and not (records.is_row(key) or is_ours(key, value)):
         return False
-    if records.commit_of(message) is not None or key.startswith(records.FORGOTTEN):
+    if commits.mark_of(message) is not None or key.startswith(records.FORGOTTEN):
         return True
     if value is None:
         return records.is_malformed(key)
@@ -104,8 +113,8 @@ def order(key: bytes, value: bytes) -> int:
     """
     if key.startswith(records.PROGRESS):
         return msgspec.msgpack.decode(value, type=records.Progress).commit
-    if key == records.MANIFEST:
-        return msgspec.msgpack.decode(value, type=records.Manifest).commit
+    if records.is_manifest(key):
+        return msgspec.msgpack.decode(value, type=commits.Manifest).commit
     if key == records.PLACEMENT:
         return packing.unpack_placement(value, 1).epoch
     if key == records.FUSION:

@@ -1,7 +1,8 @@
 """What the topics and the state folder hold, byte for byte.
 
 Keys of `model-state` that start with 0xFF are reserved: `space` (the header: the vector space, the
-app whose model it is, and its topics), `manifest` (what the newest commit consists of), `placement`
+app whose model it is, and its topics), `manifest/<instance>` (what the newest commit of a worker
+consists of; `manifest` alone in models of older versions), `placement`
 (centre and centroids), `progress/<topic>/<partition>` (how far clicks were processed),
 `items/<topic>/<partition>` (the offset up to which attributes were taken in), `marks` (what is
 under way), `graph/<item>` (a row of the graph), `sessions/<turn>/<number>` (some of the sessions
@@ -18,10 +19,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
-from zlib import crc32
 
 import msgspec
-from confluent_kafka import Message
 
 from core.ids.hashing import hash_keys
 from core.ids.vocabulary import ATTRIBUTE
@@ -45,10 +44,11 @@ SESSIONS = b"\xffsessions/"
 SWEPT = b"\xffswept"
 
 VERSION_HEADER = "version"
-"""Header of a tombstone in `model-state`: the version that the deletion has."""
+"""Header of a tombstone in `model-state`: the version that the deletion has; of a row of the graph,
+the number of the evidence as of which it is deleted."""
 
 COMMIT_HEADER = "commit"
-"""Header of each record of a commit, in all topics: `commit_mark`."""
+"""Header of each record of a commit, in all topics: a `commits.Mark`."""
 
 REPLAYED_FROM = "replayed.from"
 """Header of a record that `dlq replay` sent again: where its dead letter is."""
@@ -76,6 +76,7 @@ _SHAPES = [
     (FORMER_APP, re.compile(rb"(?:[0-9a-f]{2})+")),
     (FORGOTTEN, re.compile(rb"[0-9a-f]{32}")),
     (SESSIONS, re.compile(rb"[01]/" + _NUMBER)),
+    (MANIFEST, re.compile(rb"(?:/[^/]+)?")),
 ]
 """What follows the first part of a reserved key; of two that fit the longer one is first."""
 
@@ -222,15 +223,34 @@ class Marks(msgspec.Struct, frozen=True):
     """The newest commit that has evidence."""
     needs_folder: bool = False
     """Whether the state folder has what Kafka has not yet: then it can not be made anew."""
+    folds_by: dict[str, int] | None = None
+    """The settings by which clicks are folded, as all workers must have them; None in records of
+    older versions."""
+
+
+def folds_by(settings: Settings, by_count: bool) -> dict[str, int]:
+    """The settings that decide what clicks do to sessions and graph, and whether one worker alone
+    counts rounds."""
+    session, graph = settings.session, settings.graph
+    return {
+        "session.gap": int(session.gap),
+        "session.length": session.length,
+        "session.max_events": session.max_events,
+        "session.event_ids": session.event_ids,
+        "graph.half_life": int(graph.half_life),
+        "graph.max_degree": graph.max_degree,
+        "round.max_seconds = 0": int(by_count),
+    }
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """The moment at which a sweep began, after a commit: rows of the graph that are older did not
-    change before it. From here on evidence is folded again."""
+    """The moment at which a sweep began: rows of the graph that are older did not change before it.
+    From here on evidence is folded again."""
 
     commit: int
+    """The number of the newest evidence that was folded then."""
     offset: int
-    """Of `transitions`: all evidence of later commits is there or behind."""
+    """Of `transitions`: all later evidence is there or behind."""
     time: int
     """Greatest event time of the engine, ms."""
     landmark: int
@@ -244,92 +264,12 @@ class Swept(msgspec.Struct, frozen=True):
     """How many of them."""
 
 
-class Part(msgspec.Struct, array_like=True):
-    """What a commit put into one partition. Its records lie at `begin` or behind, in this order."""
-
-    begin: int
-    records: int = 0
-    checksum: int = 0
-    """CRC-32 of keys and values of the records."""
-    tombstones: int = 0
-    tombstones_checksum: int = 0
-    """CRC-32 of their keys. Apart, as retention takes tombstones and nothing else."""
-
-    @property
-    def size(self) -> int:
-        return self.records + self.tombstones
-
-    def add(self, key: bytes | None, value: bytes | None) -> None:
-        if value is None:
-            self.tombstones += 1
-            self.tombstones_checksum = crc32(key or b"", self.tombstones_checksum)
-        else:
-            self.records += 1
-            self.checksum = crc32(value, crc32(key or b"", self.checksum))
+def manifest_key(instance: str) -> bytes:
+    return MANIFEST + b"/" + instance.encode()
 
 
-class Parts(msgspec.Struct, array_like=True):
-    """What a commit put into one topic."""
-
-    id: str
-    """Of the topic, as in `Layout`."""
-    partitions: list[Part]
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """What one commit consists of, itself apart: the last record of its transaction."""
-
-    commit: int
-    """One more than that of the commit before."""
-    app: str
-    instance: str
-    """Together they are the transactional id that wrote it."""
-    topics: dict[str, Parts]
-    """By name: all partitions of all topics that commits write to."""
-
-    @property
-    def mark(self) -> bytes:
-        return commit_mark(self.app, self.commit)
-
-
-def commit_mark(app: str, commit: int) -> bytes:
-    """What the header `commit` of a record says."""
-    return f"{app}/{commit}".encode()
-
-
-def commit_of(message: Message) -> tuple[str, int] | None:
-    """App and number of the commit that a record is part of; None if it is part of none."""
-    value = dict(message.headers() or ()).get(COMMIT_HEADER)
-    if not isinstance(value, bytes):
-        return None
-    app, _, number = value.decode(errors="replace").rpartition("/")
-    # Anybody may write dead letters, and such a header.
-    is_number = number.isascii() and number.isdecimal() and len(number) <= 18
-    return (app, int(number)) if is_number else None
-
-
-def no_commits(message: Message) -> str:
-    """What to tell of a record of `transitions` or `item-vectors` that no worker wrote."""
-    if message.key() is not None:
-        return (
-            f"{message.topic()}[{message.partition()}]: the record at offset {message.offset()} is "
-            "of no commit: some other program writes to this topic, and its readers take that for "
-            "vectors of this model. Find and stop it, then start once with `walkstream worker "
-            "--repair`, which publishes all vectors again"
-        )
-    return (
-        f"{message.topic()}[{message.partition()}]: the record at offset {message.offset()} is of "
-        "no commit, and is passed over, as are others of its kind: some other program writes to "
-        "this topic. Find and stop it"
-    )
-
-
-def is_of_another(manifest: bytes | None, app: str) -> bool:
-    """Whether another app made the last commit, whose manifest this is, and handed the model over.
-
-    What the group of `app` has committed is of a time before that one had the model.
-    """
-    return manifest is not None and msgspec.msgpack.decode(manifest, type=Manifest).app != app
+def is_manifest(key: bytes) -> bool:
+    return key == MANIFEST or key.startswith(MANIFEST + b"/")
 
 
 def progress_key(topic: str, partition: int) -> bytes:

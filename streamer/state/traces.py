@@ -1,7 +1,7 @@
 """Copies of the newest evidence in a state folder, from which visits follow (`core.retracing`).
 
-A key is the number of a commit and of the record in it; a value is how many clicks the record has,
-and the record as it stands in `transitions`.
+A key is the number of the evidence and of the record in it; a value is how many clicks the record
+has, and the record as it stands in `transitions`.
 """
 
 from collections import deque
@@ -36,11 +36,12 @@ class Traces:
         """The newest commit that they have, 0 for none."""
         return _commit(self._kept[-1][0]) if self._kept else 0
 
-    def entries(self, packed: Iterable[bytes]) -> list[Entry]:
-        """What the folder gets with these records of `transitions`, and what it loses."""
+    def entries(self, packed: Iterable[tuple[int, bytes]]) -> list[Entry]:
+        """What the folder gets with these records of `transitions`, each with its number, and what
+        it loses."""
         out: list[Entry] = []
-        for record in packed:
-            commit, clicks = evidence.heading(record)
+        for commit, record in packed:
+            clicks = evidence.heading(record).clicks
             key = PREFIX + commit.to_bytes(8, "big") + self._number(commit).to_bytes(4, "big")
             out.append((key, clicks.to_bytes(4, "big") + record))
             self._kept.append((key, clicks))

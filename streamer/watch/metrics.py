@@ -37,6 +37,7 @@ IGNORED = ("duplicate", "too_long", "forgotten", "unwanted")
 TABLES = ("vectors", "graph", "sessions", "ids")
 WAITING = ("moved", "stale")
 STORE_KINDS = ("files", "memtables", "cache")
+HELD = ("clicks", "items")
 
 _STALENESS_BUCKETS = (
     *(0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
@@ -117,6 +118,18 @@ class Metrics:
         self.dead_letter_ratio = gauge(
             "dead_letter_ratio",
             "Share of dead letters among about the last `dlq.window` records; 0 until enough came.",
+        )
+
+        # What of it comes to this worker.
+        self.held_partitions = gauge(
+            "held_partitions",
+            "Partitions of the clicks that this worker holds, and of the items that it owns.",
+            "kind",
+        )
+        self.alone = gauge(
+            "alone",
+            "1 where this worker holds everything, and learns clicks as they come; 0 beside "
+            "others, and until it has all.",
         )
 
         # Whether the loop keeps up.
@@ -245,6 +258,8 @@ class Metrics:
             "How much of the mixture behind `hybrid`, asked by the session, each expert has.",
             "expert",
         )
+        self._lagging: set[Partition] = set()
+        """Partitions whose lag is shown."""
         ProcessCollector(registry=registry)
         # Series that exist from the start, at 0, make rate() right from the first event on.
         families: tuple[tuple[Counter | Gauge, Sequence[str]], ...] = (
@@ -257,6 +272,7 @@ class Metrics:
             (self.quality_hits_total, RANKERS),
             (self.expert_share, EXPERTS),
             (self.waiting, WAITING),
+            (self.held_partitions, HELD),
         )
         for family, values in families:
             for value in values:
@@ -285,8 +301,21 @@ class Metrics:
         self.restore_progress.set_function(lambda: health.restored)
         self.dead_letter_ratio.set_function(lambda: health.dead_letters.share)
 
+    def show_shares(self, clicks: int, items: int, alone: bool) -> None:
+        """Shows how many partitions this worker has, and whether those are all there are."""
+        self.held_partitions.labels("clicks").set(clicks)
+        self.held_partitions.labels("items").set(items)
+        self.alone.set(alone)
+
     def show_lags(self, lags: Mapping["Partition", "Lag"]) -> None:
-        """Replaces the lag of these partitions; the seconds grow by themselves until the next."""
+        """Shows the lag of these partitions alone; the seconds grow by themselves until the next.
+
+        One that was given back is the business of who has it now.
+        """
+        for gone in self._lagging - lags.keys():
+            self.lag.remove(*gone)
+            self.lag_seconds.remove(*gone)
+        self._lagging = set(lags)
         for (topic, partition), lag in lags.items():
             self.lag.labels(topic, partition).set(lag.records)
             self.lag_seconds.labels(topic, partition).set_function(lag.seconds)

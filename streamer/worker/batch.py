@@ -14,7 +14,7 @@ from streamer.decode.deadletter import DeadLetter, Headers
 from streamer.kafka.clients import Partition
 from streamer.kafka.transactions import Send
 from streamer.settings.sections import Config
-from streamer.state import packing, records
+from streamer.state import commits, packing, records
 from streamer.state.records import Marks, Progress, Space
 from streamer.worker.sweeping import Written
 
@@ -23,13 +23,25 @@ from streamer.worker.sweeping import Written
 class Batch:
     """What a commit closes: copies of all that leaves, and where the clicks stand after it."""
 
+    number: int
+    cut: int
+    """The number of the newest evidence that is in the engine."""
     changes: Changes
     offsets: dict[Partition, int]
-    """Next offset of every clicks partition."""
+    """Next offset of every clicks partition that is held."""
     round_number: int
-    marks: Marks
+    marks: Marks | None
+    """Of who owns item partition 0."""
     evidence: list[bytes] = field(default_factory=list)
     """Records of `streamer.state.evidence`."""
+    is_decided: bool = True
+    """Whether the engine has what they say, as nobody else writes some."""
+    traced: list[tuple[int, bytes]] = field(default_factory=list)
+    """Records, each with its number, that came into the engine since the last commit."""
+    left: list[bytes] = field(default_factory=list)
+    """Items that left, whose rows of the graph the folder deletes."""
+    unwritten: list[bytes] = field(default_factory=list)
+    """Items that left, whose rows of the graph are deleted in the topic."""
     swept: Written = field(default_factory=Written)
     """What the sweep of `model-state` has for it."""
     checkpoint: Written = field(default_factory=Written)
@@ -46,10 +58,6 @@ class Batch:
     told: Callable[[], None] = lambda: None
     """Called when the commit is through."""
 
-    @property
-    def number(self) -> int:
-        return self.marks.commit
-
     def progress(self, partition: Partition) -> Progress:
         return Progress(
             self.offsets[partition], self.changes.time, self.number, self.round_number,
@@ -64,6 +72,9 @@ class Pending:
     rounds: int = 0
     events: int = 0
     evidence: list[Evidence] = field(default_factory=list)
+    """What happened, or where several workers write, what came to this one."""
+    traced: list[tuple[int, bytes]] = field(default_factory=list)
+    """Records that were folded, each with its number."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
     described: dict[bytes, bytes | None] = field(default_factory=dict)
     items: dict[Partition, int] = field(default_factory=dict)
@@ -74,8 +85,8 @@ def records_of(config: Config, space: Space, batch: Batch) -> Iterator[Send]:
     """All records of a commit but the manifest, encoded before its time begins to run."""
     topics, changes = config.topics, batch.changes
     state, encode = topics.model_state, msgspec.msgpack.encode
-    commit = records.commit_mark(config.app.name, batch.number)
-    mark: Headers = [(records.COMMIT_HEADER, commit)]
+    own = commits.Mark(config.app.name, batch.number, config.app.instance)
+    mark: Headers = [(records.COMMIT_HEADER, own.packed)]
     rows = zip(changes.keys, changes.values, changes.partitions.tolist(), strict=True)
     for key, row, partition in rows:
         yield Send(state, partition, key, row, mark)
@@ -83,16 +94,13 @@ def records_of(config: Config, space: Space, batch: Batch) -> Iterator[Send]:
         version = records.VERSION_HEADER, str(gone.version).encode()
         if gone.had_row:
             yield Send(state, gone.partition, gone.key, None, [*mark, version])
-        # Whether a row of the graph was ever written, no restart can know.
-        if records.is_item(gone.key):
-            yield Send(state, gone.partition, records.graph_key(gone.key), None, mark)
     # A version record stands behind all rows of its commit: readers rely on it.
     for partition, counter in changes.versions.items():
         yield Send(state, partition, records.version_key(partition), encode(counter), mark)
     if changes.placement is not None:
         packed = packing.pack_placement(changes.placement)
         yield Send(state, 0, records.PLACEMENT, packed, mark)
-    yield from _swept(config, space, batch.swept, mark)
+    yield from _swept(config, space, batch, mark)
     for key, value in progress(batch).items():
         where = records.partition_of_key(key)
         yield Send(state, where % space.partitions, key, value, mark)
@@ -109,9 +117,14 @@ def records_of(config: Config, space: Space, batch: Batch) -> Iterator[Send]:
         yield Send(topics.dead_letters, partition, letter.key, letter.value, headers)
 
 
-def _swept(config: Config, space: Space, written: Written, mark: Headers) -> Iterator[Send]:
+def _swept(config: Config, space: Space, batch: Batch, mark: Headers) -> Iterator[Send]:
     """Rows of the graph and sessions, and behind them where a sweep began that is over."""
-    state = config.topics.model_state
+    state, written, left = config.topics.model_state, batch.swept, batch.unwritten
+    # A deletion is as of the evidence that this commit knows, as rows are.
+    cut = records.VERSION_HEADER, str(batch.cut).encode()
+    partitions = hash_keys(left, space.partitions)[0].tolist()
+    for item, partition in zip(left, partitions, strict=True):
+        yield Send(state, partition, records.graph_key(item), None, [*mark, cut])
     partitions = hash_keys(list(written.graph), space.partitions)[0].tolist()
     for (item, row), partition in zip(written.graph.items(), partitions, strict=True):
         yield Send(state, partition, records.graph_key(item), row, mark)
@@ -134,6 +147,8 @@ def progress(batch: Batch) -> dict[bytes, bytes]:
     in, of what the ranker learned, and the marks."""
     encode = msgspec.msgpack.encode
     clicks = {records.progress_key(*p): encode(batch.progress(p)) for p in batch.offsets}
-    items = {records.items_key(*p): encode(o) for p, o in batch.items.items()}
     fusion = {} if batch.fusion is None else {records.FUSION: batch.fusion}
+    if batch.marks is None:
+        return clicks
+    items = {records.items_key(*p): encode(o) for p, o in batch.items.items()}
     return clicks | items | fusion | {records.MARKS: encode(batch.marks)}

@@ -15,8 +15,9 @@ from streamer.kafka.transactions import Send, Transactions
 from streamer.kafka.waiting import between
 from streamer.settings.sections import Config, KafkaValue
 from streamer.state import records
+from streamer.state.commits import Mark
 from streamer.state.model_state import is_of_worker
-from streamer.state.records import Progress, Space, commit_mark
+from streamer.state.records import Progress, Space
 from streamer.worker.readback import Readback
 
 UNCOMMITTED: dict[str, KafkaValue] = {"isolation.level": "read_uncommitted"}
@@ -36,7 +37,8 @@ def claim(
     """
     topic, encode = config.topics.model_state, msgspec.msgpack.encode
     commit = 0 if readback.last is None else readback.last + 1
-    mark: Headers = [(records.COMMIT_HEADER, commit_mark(config.app.name, commit))]
+    own = Mark(config.app.name, commit, config.app.instance)
+    mark: Headers = [(records.COMMIT_HEADER, own.packed)]
     sends = [Send(topic, 0, records.SPACE, encode(space), mark)]
     offsets = []
     for key, change in changes.items():

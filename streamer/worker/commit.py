@@ -9,10 +9,10 @@
                  group says that this process still has its place
   3 produce      the rows that leave, with their vectors; versions, placement, marks; the evidence
                  of the rounds; some rows of the graph and sessions (`streamer.worker.sweeping`);
-                 the progress of every clicks partition; dead letters. Each has the commit's number,
+                 the progress of the clicks partitions; dead letters. Each has the commit's number,
                  and the manifest says how many are in each partition, and their checksum
   4 offsets      of the group, always, so that a worker that froze and thawed is checked against
-                 the group's generation; with the metadata taken at that moment
+                 the group's generation
   5 commit       the transaction: from here on the outputs count
   6 apply        the same changes to RocksDB, in one batch, and what a sweep of the folder has
 
@@ -24,12 +24,19 @@ whole of a commit that was torn, and `--repair` publishes it from there. Only th
 be torn, as none follows before it was read back: a start reads that one back before it takes
 anything from it, and refuses to go on from half of it.
 
+Several workers commit side by side, each its own part (`streamer.worker.shares`): no record is
+written by two of them, and each reads back its own. Numbers of commits are clocks (Lamport): each
+is greater than all that its worker knew of, so that of two records under one key the later one has
+the greater number, whoever wrote it. Partitions that the group takes away are committed before they
+are given back; a commit that the group refuses meanwhile is made again, of the same copies.
+
 What must be exact leaves with every commit: evidence, offsets, versions, what was published. How
 far a vector moved since then may be forgotten, where that is less than `publish.min_drift`: its
 item is learned again in kind. With 0 all that changed leaves, and nothing is forgotten.
 """
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +62,11 @@ from streamer.worker.sweeping import as_entries
 
 log = logging.getLogger(__name__)
 
+REBALANCING = KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION
+REBALANCE_SECONDS = 20.0
+"""How long the group may take to share out anew."""
+AGAIN_SECONDS = 0.5
+
 
 class Committer:
     """The commit protocol of one worker."""
@@ -77,21 +89,34 @@ class Committer:
         """Steps 1 to 6. WalkstreamError, which ends the worker, when the outcome is not sure."""
         with self.metrics.commit_seconds.time():
             sends = list(records_of(self.config, self.space, batch))
+            if not sends:
+                return self._end(batch)  # it has no partition, and follows
             self.settle()
             sends.append(self.readback.manifest(batch.number, sends))
-            try:
-                self.transact(batch, sends)
-            except KafkaException as error:
-                self.recover(error.args[0])
-                try:
-                    self.transact(batch, sends)
-                except KafkaException as again:
-                    raise self._failure(again.args[0], "commit, second try") from again
+            self._insist(batch, sends)
             self.readback.expect(sends[-1])
         self.metrics.transactions_total.labels("committed").inc()
+        self._end(batch)
+
+    def _end(self, batch: Batch) -> None:
+        """Step 6."""
         with self.metrics.timed("apply"):
             self.apply(batch)
         batch.told()
+
+    def _insist(self, batch: Batch, sends: list[Send]) -> None:
+        """Steps 2 to 5, once more after an error that allows it, and as long as the group shares
+        out anew."""
+        until, tries = time.monotonic() + REBALANCE_SECONDS, 1
+        while True:
+            try:
+                return self.transact(batch, sends)
+            except KafkaException as error:
+                code = error.args[0].code()
+                if tries > 1 and (code not in REBALANCING or time.monotonic() > until):
+                    raise self._failure(error.args[0], "commit, second try") from error
+                self.recover(error.args[0])
+                tries += 1
 
     def settle(self) -> None:
         """Step 1."""
@@ -129,7 +154,7 @@ class Committer:
         elif error.txn_requires_abort():
             log.warning("transaction aborted (%s): trying once more", error.str())
             self.abort()
-            self.group.serve_rebalance()
+            time.sleep(AGAIN_SECONDS)
         else:
             raise self._failure(error, "commit")
 
@@ -150,7 +175,7 @@ class Committer:
     def offsets(self, batch: Batch) -> None:
         self.transactions.offsets(
             [TopicPartition(t, p, offset) for (t, p), offset in batch.offsets.items()],
-            self.group.consumer.consumer_group_metadata(),
+            self.group.metadata,
         )
 
     def commit(self) -> None:
@@ -159,13 +184,14 @@ class Committer:
     def apply(self, batch: Batch) -> None:
         """Step 6. What the folder has of the topics stands as of this commit then."""
         meta: dict[bytes, bytes | None] = {**progress(batch)}
-        if batch.evidence:
+        if batch.evidence and batch.is_decided:
             meta[stores.EVIDENCE] = msgspec.msgpack.encode(batch.evidence)
         meta |= {stores.TAIL + f"{t}/{p}".encode(): msgspec.msgpack.encode(o)
                  for (t, p), o in batch.items.items()}  # fmt: skip
         families = defaultdict[str, list[stores.Entry]](list)
         families["attributes"] += batch.described.items()
-        families[traces.FAMILY] += self.traces.entries(batch.evidence)
+        families[traces.FAMILY] += self.traces.entries(batch.traced)
+        families["graph"] += [(key, None) for key in {*batch.left, *batch.unwritten}]
         for written, pointer in (
             (batch.swept, records.SWEPT), (batch.checkpoint, stores.POINTER),
         ):  # fmt: skip

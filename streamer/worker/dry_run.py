@@ -22,10 +22,10 @@ from streamer.errors import Refused
 from streamer.kafka import clients, rights, topics
 from streamer.kafka.clients import Partition, label
 from streamer.kafka.identity import Identity, identity
-from streamer.kafka.members import other_members
+from streamer.kafka.members import members, other_members
 from streamer.kafka.newest import newest
 from streamer.settings.sections import Config
-from streamer.state import records
+from streamer.state import commits, records
 from streamer.state import store as stores
 from streamer.state.folders import files, reading
 from streamer.state.model_state import reserved
@@ -48,7 +48,7 @@ class Known(NamedTuple):
     """Next offset to read of each partition of `model-state`."""
     ids: dict[str, str]
     """Of the topics it was made with."""
-    manifest: bytes | None
+    manifest: commits.Manifest | None
     """Of the newest commit."""
 
 
@@ -103,7 +103,7 @@ def _folder(
         ids = header.folder_ids(store)
         known = Known(
             space, store.progress(), store.tail_offsets(), ids,
-            store.meta(records.MANIFEST),
+            commits.newest_of(store),
         )  # fmt: skip
     console.print(
         f"{escape(str(path))}: a state folder of {counted(rows, 'item')}, and its space fits"
@@ -114,7 +114,7 @@ def _folder(
 def _progress(
     config: Config, admin: AdminClient, consumer: Consumer, known: Known, now: Identity,
     accepted: Accepted, console: Console,
-) -> tuple[dict[Partition, Progress] | None, bytes | None]:  # fmt: skip
+) -> tuple[dict[Partition, Progress] | None, commits.Manifest | None]:  # fmt: skip
     """How far the clicks were processed: what the folder knows, and `model-state` since then.
 
     None where that is void, and a worker reads the new topic from its beginning. And the manifest
@@ -148,12 +148,12 @@ def _progress(
         for key, value in found.items()
         if key.startswith(records.PROGRESS)
     }
-    return known.progress | progress, found.get(records.MANIFEST, known.manifest)
+    return known.progress | progress, commits.newest_manifest(found.items()) or known.manifest
 
 
 def _starts(
     config: Config, admin: AdminClient, consumer: Consumer,
-    progress: Mapping[Partition, Progress] | None, manifest: bytes | None,
+    progress: Mapping[Partition, Progress] | None, manifest: commits.Manifest | None,
     accepted: Accepted, console: Console,
 ) -> None:  # fmt: skip
     """Where each partition of the clicks would begin."""
@@ -165,7 +165,10 @@ def _starts(
             Consumer, clients.COMMON | config.kafka | {"group.id": config.app.name}
         )
         try:
-            starts = restore.unread(config, where, progress, group, admin, accepted, manifest)
+            # A worker that runs may commit between the two looks that are compared.
+            is_live = bool(members(admin, config))
+            given = accepted._replace(repair=accepted.repair or is_live)
+            starts = restore.unread(config, where, progress, group, admin, given, manifest)
         finally:
             group.close()
     table = Table("partition", "begins at", "to learn", title="Clicks")

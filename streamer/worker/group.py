@@ -1,16 +1,24 @@
-"""The worker's membership of the consumer group: all partitions of `clicks` and `transitions`.
+"""The worker's membership of the consumer group, which says what partitions of the clicks it has.
 
-What is owned is fixed from the moment the group handed everything over: whatever it takes away or
-adds later ends the process, and the restart begins from what was committed. A member of the group
-is held to its generation when it commits; it reads nothing, which is the business of `Reader`.
+They come and go while it runs: what is taken away is committed first (`on_release`), and what is
+handed over is taken up when the worker has read what its holder before left
+(`streamer.worker.shares`). A member of the group is held to its generation when it commits; it
+reads nothing, which is the business of `Reader`.
 """
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 
 from streamer.errors import Fenced, KafkaTrouble, Refused, WalkstreamError
@@ -24,11 +32,12 @@ log = logging.getLogger(__name__)
 
 JOIN_SECONDS = 60.0
 """How long another worker may take to leave; one that died stays for a session time-out."""
-
-
+LOOK_SECONDS = 2.0
+"""So often it is looked for partitions that nobody has."""
+LOOKS = 2
+"""After so many looks that found some in a row something is done."""
 AGAIN_SECONDS = 3.0
 """How long a member waits for the rest of its partitions before it joins once more."""
-REBALANCE_SECONDS = 5.0
 LEAVE_SECONDS = 3.0
 """How long the group may take to let a member go that was refused."""
 
@@ -43,15 +52,33 @@ class Group:
         self.consumer = clients.group_consumer(config)
         self.assigned: set[Partition] = set()
         self.joined = False
+        self.on_release: Callable[[set[Partition]], None] = lambda left: None
+        """Called before partitions are given back, with those that are left."""
+        self.partitions: set[Partition] = set()
+        """All that there are."""
         self.ended: WalkstreamError | None = None
         """Why the membership is over, if a callback of the client learned that."""
         self.id = ""
         """What the group calls this process, and no other, since it joined."""
+        self.gave_back = False
+        """Whether some of it was taken away since this member joined."""
+        self.metadata: Any = None
+        """What a commit shows the group: the member and its generation."""
+        self._looked, self._unheld = 0.0, 0
+        """When it was looked for partitions that nobody has, and how often some were found."""
+        self._is_told = False
+        """Whether the group has said what this member has, if only that it has nothing yet."""
 
     def close(self) -> None:
         """Leave. Closing revokes all partitions, and no other worker is to blame for that."""
         self.joined = False
+        self.on_release = lambda left: None
         self.consumer.close()
+
+    @property
+    def has_all(self) -> bool:
+        """Whether all partitions were handed to this member."""
+        return self.assigned == self.partitions
 
     def leave(self) -> None:
         """Leave at once, where a static member that closes stays until its session has ended.
@@ -59,6 +86,7 @@ class Group:
         Whoever does what a refusal says would have to wait for that.
         """
         self.joined = False
+        self.on_release = lambda left: None
         me, deadline = self.id or self.consumer.memberid(), time.monotonic() + LEAVE_SECONDS
         with suppress(WalkstreamError, KafkaException):
             self.consumer.unsubscribe()
@@ -67,35 +95,39 @@ class Group:
                     return
                 self.poll(0.1)
 
-    def wait_for_others(self) -> None:
-        """Join no group that another worker is in: it would lose its partitions and end."""
+    @property
+    def others(self) -> list[str]:
+        """Members that have another name than this worker."""
+        return other_members(self.admin, self.config)
+
+    def wait_for_others(self, why: str) -> None:
+        """Wait until nobody else is in the group. Refused if somebody stays; `why` is told."""
         name, deadline = self.config.app.name, time.monotonic() + JOIN_SECONDS
         named = ""
-        while others := other_members(self.admin, self.config):
+        while others := self.others:
             if time.monotonic() > deadline:
                 raise Refused(
-                    f"group {name} has another member ({', '.join(others)}). This version runs one "
-                    "worker per app: stop that one, or use another app.name"
+                    f"group {name} has another member ({', '.join(others)}), and {why}: stop the "
+                    "others, start this worker alone, and then the others again"
                 )
             if named != (named := ", ".join(others)):
                 log.info(
-                    "waiting for %s to leave group %s, %g s at most",
-                    named,
-                    name,
-                    JOIN_SECONDS,
-                )
+                    "waiting for %s to leave group %s, %g s at most, as %s",
+                    named, name, JOIN_SECONDS, why,
+                )  # fmt: skip
             for _ in range(20):
                 self.on_progress(0.0)
                 time.sleep(0.1)
 
     def join(self) -> None:
-        """Subscribe, and wait until every partition of the clicks is ours. Nothing is read yet."""
+        """Subscribe, and wait until the group has handed over what it has for this worker: all
+        partitions of the clicks, unless there are others. Nothing is read yet."""
         topics = [self.config.topics.clicks]
-        wanted = {(t, p) for t in topics for p in clients.partitions(self.consumer, t)}
+        self.partitions = {(t, p) for t in topics for p in clients.partitions(self.consumer, t)}
         self._subscribe(topics)
         deadline = time.monotonic() + JOIN_SECONDS
         had, since = set(self.assigned), time.monotonic()
-        while self.assigned != wanted:
+        while not self.has_all and not (self._is_told and self.others):
             self.on_progress(0.0)
             self.poll(0.1)
             if self.assigned != had:
@@ -107,16 +139,18 @@ class Group:
                 self._subscribe(topics)
                 since = time.monotonic()
             if time.monotonic() > deadline:
-                missing = [TopicPartition(*one) for one in sorted(wanted - self.assigned)]
+                missing = [TopicPartition(*one) for one in sorted(self.partitions - self.assigned)]
                 raise Refused(
-                    f"group {self.config.app.name} has another member, and did not hand over "
-                    f"{_named(missing)}. This version runs one worker per app: "
-                    "stop the other one, or wait until its session has ended"
+                    f"group {self.config.app.name} did not hand over {_named(missing)}, and has no "
+                    "other member that could have it: look at the group's coordinator, then start "
+                    "again"
                 )
         self.id = self.consumer.memberid() or ""
         self.joined = True
+        self.note()
 
     def _subscribe(self, topics: list[str]) -> None:
+        self._is_told = self.gave_back = False
         self.consumer.subscribe(
             topics,
             on_assign=self._noting(self._on_assign),
@@ -163,20 +197,26 @@ class Group:
         return failure(error, where)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if self.joined and partitions:
+        given = {(tp.topic, tp.partition) for tp in partitions}
+        if self.joined and given and (self.assigned >= given or not given <= self.partitions):
             raise KafkaTrouble(self._handed_over(partitions))
         # An offset of its own keeps the client from asking the broker where to begin, and what is
         # paused before it is assigned is never fetched.
-        self.assigned |= {(tp.topic, tp.partition) for tp in partitions}
+        self._is_told = True
+        self.id = consumer.memberid() or self.id
+        self.assigned |= given
         consumer.pause(partitions)
         consumer.incremental_assign(
             [TopicPartition(tp.topic, tp.partition, 0) for tp in partitions]
         )
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        left = self.assigned - {(tp.topic, tp.partition) for tp in partitions}
         if self.joined:
-            raise KafkaTrouble(f"group {self.config.app.name} took away {_named(partitions)}")
-        self.assigned -= {(tp.topic, tp.partition) for tp in partitions}
+            self.note()
+            self.gave_back = True
+            self.on_release(left)
+        self.assigned = left
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -213,12 +253,47 @@ class Group:
             checked(message)
         if self.ended is not None:
             raise self.ended
+        if self.joined:
+            self.note()
 
-    def serve_rebalance(self) -> None:
-        """Let the group finish a rebalance, before a commit is tried again."""
-        deadline = time.monotonic() + REBALANCE_SECONDS
-        while time.monotonic() < deadline:
-            self.poll(0.1)
+    def look(self) -> None:
+        """Let the group share out anew where nobody has some of the partitions.
+
+        A static member that dies between two steps of a cooperative rebalance comes back to what
+        the first one gave it, and the second, which would hand on what it had to give up, never
+        comes. The one with the fewest partitions joins once more.
+        """
+        now = time.monotonic()
+        if not self.joined or self.has_all or now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        name = self.config.app.name
+        try:
+            asked = self.admin.describe_consumer_groups([name], request_timeout=LOOK_SECONDS)
+            group = asked[name].result()
+        except KafkaException:
+            return  # what is wrong shows elsewhere, if it lasts
+        held = {
+            member.member_id: len(member.assignment.topic_partitions) for member in group.members
+        }
+        is_whole = sum(held.values()) >= len(self.partitions)
+        if is_whole or group.state != ConsumerGroupState.STABLE:
+            self._unheld = 0
+            return
+        self._unheld += 1
+        if self._unheld >= LOOKS and self.id == min(held, key=lambda one: (held[one], one)):
+            log.warning("nobody has %d partitions: joining once more", self._missing(held))
+            self._unheld = 0
+            self.consumer.unsubscribe()
+            self._subscribe([self.config.topics.clicks])
+
+    def _missing(self, held: Mapping[str, int]) -> int:
+        return len(self.partitions) - sum(held.values())
+
+    def note(self) -> None:
+        """Notice the generation, for the thread that commits: while the client is in a callback it
+        would answer no other thread. An old one is refused, and the commit is tried again."""
+        self.metadata = self.consumer.consumer_group_metadata()
 
 
 def _named(partitions: list[TopicPartition]) -> str:

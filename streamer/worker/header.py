@@ -25,7 +25,7 @@ from streamer.kafka.failures import failure
 from streamer.kafka.identity import ROLES, Identity, identity
 from streamer.kafka.transactions import Transactions
 from streamer.settings.sections import Config, TopicSettings
-from streamer.state import records
+from streamer.state import commits, records
 from streamer.state import store as stores
 from streamer.state.model_state import reserved
 from streamer.state.records import Layout, Progress, Space
@@ -207,6 +207,10 @@ def settle(
         cluster=now.cluster or (header.cluster if header is not None else ""),
     )  # fmt: skip
     changes = _progress(config, store, first) | _reset(config, store, admin, reset)
+    if adopts:  # nobody else may begin before all is there
+        store.set_meta({stores.HOLDS_ALL: b"\x01"})
+        begun = msgspec.structs.replace(store.marks, needs_folder=True)
+        changes |= {records.MARKS: msgspec.msgpack.encode(begun)}
     if space != header or is_new or changes:
         if store.progress():
             readback.last = max(readback.last or 0, *(p.commit for p in store.progress().values()))
@@ -323,9 +327,24 @@ def _progress(
     progress: Mapping[Partition, Progress] = store.progress()
     if not progress:
         progress = {where: Progress(offset, graph.NEVER, 0, 0) for where, offset in first().items()}
-    elif not records.is_of_another(store.meta(records.MANIFEST), config.app.name):
+    elif not commits.is_of_another(commits.newest_of(store), config.app.name):
         return {}
     return {records.progress_key(*where): one for where, one in progress.items()}
+
+
+def renew(store: Store, now: Identity) -> None:
+    """Let a folder know the topics as they are now, where another worker has noticed that already.
+
+    Of `transitions` that was made anew its own offset means nothing any more.
+    """
+    own = checkpoint.swept(store, stores.POINTER)
+    if own is not None and "transitions" in _renewed(store, now):
+        store.set_meta({stores.POINTER: msgspec.msgpack.encode(_from_begin(own))})
+    _renew_folder(store, now)
+
+
+def _from_begin(swept: records.Swept) -> records.Swept:
+    return msgspec.structs.replace(swept, offset=0)
 
 
 def _renew_folder(store: Store, now: Identity) -> None:
@@ -353,10 +372,7 @@ def _reset(
     if "transitions" in roles:
         # Its offsets mean nothing any more: the new one is read from its beginning.
         swept = {key: at for key, at in checkpoint.all_swept(store).items() if at.offset}
-        begun = {
-            key: msgspec.msgpack.encode(msgspec.structs.replace(at, offset=0))
-            for key, at in swept.items()
-        }
+        begun = {key: msgspec.msgpack.encode(_from_begin(at)) for key, at in swept.items()}
         if (own := begun.pop(stores.POINTER, None)) is not None:
             store.set_meta({stores.POINTER: own})
         out |= begun

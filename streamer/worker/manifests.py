@@ -6,7 +6,7 @@ from confluent_kafka import Message
 
 from streamer.kafka.clients import Partition, label, partition_of
 from streamer.state import records
-from streamer.state.records import Manifest, Part
+from streamer.state.commits import Manifest, Part
 
 
 def parts_of(manifest: Manifest) -> Iterable[tuple[Partition, Part]]:
@@ -16,7 +16,9 @@ def parts_of(manifest: Manifest) -> Iterable[tuple[Partition, Part]]:
 
 
 def is_manifest(model_state: str, message: Message) -> bool:
-    return message.key() == records.MANIFEST and partition_of(message) == (model_state, 0)
+    """Whether a record is the manifest of a commit, and not a deletion under such a key."""
+    is_there = message.value() is not None and partition_of(message) == (model_state, 0)
+    return is_there and records.is_manifest(message.key() or b"")
 
 
 def add_letter(

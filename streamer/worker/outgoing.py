@@ -2,12 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from core.engine import Engine
 from core.graph.graph import NEVER
 from core.graph.slabs import TOPIC
-from core.ids.vocabulary import decode
+from core.ids.vocabulary import decode, encode
 from core.rounds import Changes, Evidence, Gone
 from streamer.decode.ahead import Window
 from streamer.kafka.clients import Partition
@@ -46,12 +46,20 @@ class Outgoing:
     """Makes the batches of one worker."""
 
     def __init__(
-        self, config: Config, store: Store, engine: Engine, end: Callable[[], int], last: int
-    ) -> None:
-        """`last` is the newest commit whose evidence is in `transitions`, and `end` tells an offset
-        of it behind which evidence of the next ones will be."""
+        self, config: Config, store: Store, engine: Engine, end: Callable[[], int], last: int,
+        gone: Mapping[str, int],
+    ) -> None:  # fmt: skip
+        """`last` is the number of the newest evidence in `transitions`, and `end` tells an offset
+        of it behind which evidence of the next ones will be. `gone` is as in `Refolded`."""
         self.config, self.store, self.engine, self.end = config, store, engine, end
         self.evidence = last
+        """The number of the newest evidence that is in the engine."""
+        self._folds_by = records.folds_by(engine.settings, config.round.max_seconds == 0)
+        self._is_new = store.marks.folds_by not in (None, self._folds_by)
+        """Whether the marks say that clicks are folded otherwise: others would go by that."""
+        self.is_alone = self.leads = True
+        """Whether no other worker writes evidence, and whether this one owns item partition 0: who
+        does writes what there is once, of graph, sessions, ranker and marks."""
         self.again: list[tuple[int, list[Evidence]]] = []
         """Evidence of commits before, with their numbers, that leaves with the next one."""
         self.needs_folder = store.marks.needs_folder
@@ -61,8 +69,13 @@ class Outgoing:
             engine.graph.changed[engine.graph.last_seen != NEVER] |= TOPIC
         self.dead: list[Gone] = []
         """Tombstones that still have to leave, of what Kafka has and the model has not."""
-        self._publishes_all_since: int | None = None
-        """The commit with which everything began to leave once more."""
+        self._is_swept_since = False
+        """Whether a sweep is over that began after everything began to leave once more."""
+        self._gone = {encode(name): number for name, number in gone.items()}
+        """Items that left, and the number of the evidence that says so, as long as their rows of
+        the graph may be in the topic."""
+        self._left: set[bytes] = set()
+        """Those that left since the last commit."""
         self._trials = 0
         """What the ranker had learned from with the last commit that said so."""
         self._clicked = time.monotonic()
@@ -77,11 +90,11 @@ class Outgoing:
     @property
     def has_work(self) -> bool:
         """Whether commits are to be made without clicks: tombstones, or a sweep that is idle."""
-        if self.dead or (self.needs_folder and self.topic.is_under_way):
+        if self.dead or (self.needs_folder and self.topic.is_under_way) or self._is_new:
             return True
         is_idle = time.monotonic() - self._clicked > IDLE_SECONDS
         return is_idle and (
-            self.topic.lags(self.evidence)
+            (self.leads and self.topic.lags(self.evidence))
             or self.folder.is_under_way
             or (self._folder_is_due and self.folder.lags(self.evidence))
         )
@@ -99,7 +112,7 @@ class Outgoing:
         self.dead += dead or []
         self.needs_folder = True
         self.store.set_meta({stores.HOLDS_ALL: b"\x01"})
-        self._publishes_all_since = None
+        self._is_swept_since = False
         self.topic = checkpoint.of(self.store, self.engine, records.SWEPT)
 
     def batch(
@@ -110,65 +123,104 @@ class Outgoing:
         if pending.events:
             self._clicked = time.monotonic()
         packed: list[bytes] = []
-        again, self.again = self.again, []
-        for commit, rounds in (*again, (number, pending.evidence)):
-            if told := list(evidence.pack(commit, self.evidence, rounds)):
-                packed, self.evidence = packed + told, commit
+        if self.is_alone:
+            again, self.again = self.again, []
+            for commit, rounds in (*again, (number, pending.evidence)):
+                if told := list(evidence.pack(commit, self.evidence, rounds)):
+                    packed, self.evidence = packed + told, commit
+                    pending.traced += [(commit, record) for record in told]
+            self.note_gone(pending.evidence, self.evidence)
+        else:
+            undecided = evidence.UNDECIDED
+            packed = list(evidence.pack(undecided, undecided, pending.evidence))
         dead, self.dead = self.dead[: self.tombstones], self.dead[self.tombstones :]
         # What was clicked since it was found lives again.
         changes.gone.extend(gone for gone in dead if decode(gone.key) not in self.engine.vocabulary)
         at = self.end()
-        self.topic.begin(number, at, self.evidence)
+        cut = self.evidence
+        if self.leads:
+            self.topic.begin(cut, at, cut)
         self._allowance += max(BYTES_A_CLICK * pending.events, LEAST_BYTES)
         size = self._allowance = min(self._allowance, FAST_BYTES)
         is_slow = time.monotonic() - self.topic.began > SLOW_SECONDS
         if is_slow or not pending.events or self.needs_folder:
             size = max(size, FAST_BYTES)
-        swept = self.topic.take(number, SWEPT_ROWS, size)
+        swept = self.topic.take(cut, SWEPT_ROWS, size)
         # A part of the sessions may be more than there was room for: later commits make up for it.
         self._allowance -= swept.size
         if self._folder_is_due:
-            self.folder.begin(number, at, self.evidence)
-        written = self.folder.take(number, CHECKPOINT_ROWS, checkpoint.ALL)
+            self.folder.begin(cut, at, cut)
+        written = self.folder.take(cut, CHECKPOINT_ROWS, checkpoint.ALL)
         self._settle(number, changes, swept.swept is not None)
         major = self.engine.starts.major
         marks = Marks(
             number, self.engine.publish_from, None if major is None else (major[0], major[1]),
-            self.evidence, self.needs_folder,
+            cut, self.needs_folder, self._folds_by,
         )  # fmt: skip
         trials = self.engine.fusion.trials
-        fusion = (
-            None
-            if trials == self._trials
-            else packing.pack_fusion(self.engine.fusion, self.engine.settings)
-        )
+        fusion = None
+        if self.leads and trials != self._trials:
+            fusion = packing.pack_fusion(self.engine.fusion, self.engine.settings)
         self._trials = trials
+        self._is_new = False
+        left, unwritten = self._dead(changes)
         return Batch(
-            changes, dict(offsets), self.engine.round_number, marks, packed, swept, written,
-            pending.dead_letters, pending.described, pending.items, windows, fusion,
+            number, cut, changes, dict(offsets), self.engine.round_number,
+            marks if self.leads else None, packed, self.is_alone, pending.traced, left, unwritten,
+            swept, written, pending.dead_letters, pending.described, pending.items, windows, fusion,
         )  # fmt: skip
 
     def _settle(self, number: int, changes: Changes, swept: bool) -> None:
         """Notice when all has left that was to leave once more."""
         if not self.needs_folder:
             return
-        if self._publishes_all_since is None:
-            self._publishes_all_since = number
-        last = self.topic.last
-        is_swept = last is not None and swept and last.commit >= self._publishes_all_since
-        is_swept = is_swept or self.engine.clock.time == NEVER  # there is no graph yet
-        if is_swept and not changes.stale and not self.dead:
+        self._is_swept_since |= swept or self.engine.clock.time == NEVER  # there is no graph yet
+        if self._is_swept_since and not changes.stale and not self.dead:
             self.needs_folder = False
             log.info("everything was published again by commit %d", number)
 
-    def write_folder(self, commit: int) -> None:
-        """Write all that the folder does not have yet of graph and sessions, as of this commit.
+    def note_gone(self, rounds: Iterable[Evidence], number: int) -> None:
+        """Evidence of this number says that items left."""
+        gone = {encode(name): number for one in rounds for name in one.gone}
+        self._gone |= gone
+        self._left |= gone.keys()
+
+    def _dead(self, changes: Changes) -> tuple[list[bytes], list[bytes]]:
+        """The items whose rows of the graph leave the folder with this commit, and the topic.
+
+        Whether one was ever written, no restart can know. What its owner has deleted of an item may
+        be written again by a sweep that has not come so far: so the sweeper alone deletes.
+        """
+        here, self._left = self._left | {one.key for one in changes.gone}, set()
+        there: set[bytes] = set()
+        if self.leads:
+            there, self._gone = here | self._gone.keys(), {}
+        elif self._gone:
+            known = self.store.marks.evidence
+            self._gone = {key: number for key, number in self._gone.items() if number > known}
+        is_alive = self.engine.vocabulary.__contains__
+        left, unwritten = (
+            sorted(key for key in dead if records.is_item(key) and not is_alive(decode(key)))
+            for dead in (here, there)
+        )
+        return left, unwritten
+
+    def lead(self, leads: bool) -> None:
+        """Begin or cease to write what there is once."""
+        if self.leads and not leads:
+            self.topic.end()
+        elif leads and not self.leads:
+            self.topic = checkpoint.of(self.store, self.engine, records.SWEPT)
+        self.leads = leads
+
+    def write_folder(self) -> None:
+        """Write all that the folder does not have yet of graph and sessions.
 
         It ends in time for the stop to be a clean one: what is left follows from the evidence.
         """
         at, until = self.end(), time.monotonic() + FOLDER_SECONDS
         for _ in range(2):  # the end of the one that is under way, and another from its beginning
-            self.folder.begin(commit, at)
+            self.folder.begin(self.evidence, at)
             while self.folder.is_under_way:
                 if time.monotonic() > until:
                     log.info(
@@ -176,5 +228,5 @@ class Outgoing:
                         "what came since it was written last", self.store.path, FOLDER_SECONDS,
                     )  # fmt: skip
                     return
-                written = self.folder.take(commit, CHUNK, checkpoint.ALL)
+                written = self.folder.take(self.evidence, CHUNK, checkpoint.ALL)
                 self.store.write_entries(as_entries(written, stores.POINTER))

@@ -13,7 +13,8 @@ from streamer.kafka.clients import label, partition_of
 from streamer.kafka.identity import Identity
 from streamer.kafka.newest import newest
 from streamer.settings.sections import Config
-from streamer.state.records import Space, commit_of
+from streamer.state.commits import mark_of
+from streamer.state.records import Space
 
 SAMPLE = 2000
 """How many of the newest vectors are looked at."""
@@ -36,10 +37,10 @@ def of_another(config: Config, admin: AdminClient, header: Space | None, now: Id
     with closing(clients.tail_consumer(config)) as consumer:
         begins, ends = clients.begins(admin, where), clients.ends(admin, where)
         for message in newest(consumer, begins, ends, SAMPLE):
-            commit = commit_of(message)
-            if commit is not None and commit[0] not in ours:
+            mark = mark_of(message)
+            if mark is not None and mark.app not in ours:
                 return (
-                    f"{label(partition_of(message))} has a record by app {commit[0]!r} at offset "
+                    f"{label(partition_of(message))} has a record by app {mark.app!r} at offset "
                     f"{message.offset()}: two apps that publish into one topic give its readers "
                     f"both models in turns. Name a topic of its own for app {config.app.name!r} "
                     "(topics.item_vectors), or, if the other one is no more, delete this topic "

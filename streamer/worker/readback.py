@@ -5,9 +5,9 @@ other to those who read what it left. Its manifest tells: so many records in eac
 these checksums. A commit that does not have them all is torn, and a worker that goes on from it
 would learn clicks twice, or never publish what it believes to be published.
 
-Only this app writes vectors and rows, so all that is there has to be of a commit that was sent.
-Dead letters may come from anybody, with any header: of those only the ones count that a manifest
-tells of, and where it says.
+Only this app writes vectors and rows, so all that is there has to be of a commit that was sent, by
+this worker or by another one, which looks after its own. Dead letters may come from anybody, with
+any header: of those only the ones count that a manifest tells of, and where it says.
 """
 
 import logging
@@ -31,8 +31,8 @@ from streamer.kafka.unreadable import read_alone
 from streamer.kafka.waiting import OpenTransactions, Waiting
 from streamer.settings.sections import Config
 from streamer.state import records
+from streamer.state.commits import Manifest, Mark, Part, Parts, mark_of, no_commits
 from streamer.state.model_state import is_ours
-from streamer.state.records import Manifest, Part, Parts, commit_of, no_commits
 from streamer.worker.manifests import add_letter, foreign, is_manifest, missing, parts_of
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,8 @@ REPAIR = (
 class Doubt(NamedTuple):
     """Commits that are not whole."""
 
+    instance: str
+    """Of this worker: the first of them, and all later ones."""
     first: int
     what: str
 
@@ -71,6 +73,7 @@ class Readback:
     ) -> None:
         self.config, self.admin, self.beat = config, admin, beat
         self.consumer = self._consumer()
+        self.instance = config.app.instance
         self.model_state, self.dead_letters = config.topics.model_state, config.topics.dead_letters
         topics = {str(getattr(config.topics, role)): now.topics[role] for role in WRITTEN}
         self.ids = {topic: layout.id for topic, layout in topics.items()}
@@ -112,10 +115,10 @@ class Readback:
         topics = {topic: Parts(name, []) for topic, name in self.ids.items()}
         for (topic, _), part in parts.items():
             topics[topic].partitions.append(part)
-        manifest = Manifest(commit, app.name, app.instance, topics)
-        mark: list[tuple[str, str | bytes | None]] = [(records.COMMIT_HEADER, manifest.mark)]
+        manifest = Manifest(commit, app.name, app.instance, topics, self.last or 0)
+        mark: list[tuple[str, str | bytes | None]] = [(records.COMMIT_HEADER, manifest.mark.packed)]
         encoded = msgspec.msgpack.encode(manifest)
-        return Send(self.model_state, 0, records.MANIFEST, encoded, mark)
+        return Send(self.model_state, 0, records.manifest_key(app.instance), encoded, mark)
 
     def expect(self, manifest: Send) -> None:
         """This commit was sent, and is to be read back now."""
@@ -147,8 +150,8 @@ class Readback:
 
     def _take_in(self, timeout: float) -> None:
         for partition, message in self._arrived(timeout):
-            if (commit := commit_of(message)) is not None:
-                self._take(partition, message, *commit)
+            if (mark := mark_of(message)) is not None:
+                self._take(partition, message, mark)
             elif partition[0] in self._quiet:
                 self._quiet.remove(partition[0])
                 log.warning("%s", no_commits(message))
@@ -214,19 +217,22 @@ class Readback:
                 self.at[partition] = offset + 1
                 yield partition, message
 
-    def _take(self, partition: Partition, message: Message, app: str, commit: int) -> None:
+    def _take(self, partition: Partition, message: Message, mark: Mark) -> None:
         """A record of some commit came."""
-        is_letter = partition[0] == self.dead_letters
+        is_letter, app = partition[0] == self.dead_letters, self.config.app
         if is_letter:
-            if self.wanted is not None and (app, commit) == (self.wanted.app, self.wanted.commit):
+            if self.wanted is not None and mark == self.wanted.mark:
                 add_letter(self.wanted, self.found, partition, message)
-        elif app != self.config.app.name:
-            raise Refused(foreign(partition, message, app))
-        elif self.wanted is None or commit != self.wanted.commit:
+        elif mark.app != app.name:
+            raise Refused(foreign(partition, message, mark.app))
+        elif mark.instance not in ("", app.instance):
+            pass  # it looks after its own commits
+        elif self.wanted is None or mark.number != self.wanted.commit:
             sent = "none" if self.wanted is None else f"commit {self.wanted.commit}"
             raise Refused(
-                f"{label(partition)} has a record of commit {commit} at offset {message.offset()}, "
-                f"and {sent} is expected there: commit {commit} is torn. {REPAIR}"
+                f"{label(partition)} has a record of commit {mark.number} at offset "
+                f"{message.offset()}, and {sent} is expected there: commit {mark.number} is torn. "
+                f"{REPAIR}"
             )
         elif is_manifest(self.model_state, message):
             self.has_manifest = True
@@ -242,48 +248,53 @@ class Readback:
 
     # -- at a start ------------------------------------------------------------------------------
 
-    def start(self, repair: bool) -> None:
+    def start(self, repair: bool, of: str | None = None) -> None:
         """Find the newest commit and look whether it is whole, and the last. Reads on from there.
+        With a name, that of this worker alone, or nothing where the name is empty: others run, and
+        look after their own.
 
         Refused if it is not, unless that shall be repaired: then `doubt` says what is in doubt.
         """
-        self.doubt = self._doubt()
+        self.doubt = self._doubt(of)
         if self.doubt is not None:
             if not repair:
                 raise Refused(f"commit {self.doubt.first} is torn: {self.doubt.what}. {REPAIR}")
             log.warning("commit %d is torn: %s. Repairing", self.doubt.first, self.doubt.what)
 
-    def _doubt(self) -> Doubt | None:
+    def _doubt(self, of: str | None) -> Doubt | None:
         """What is not whole; None also where the last commit has no manifest.
 
         An older version wrote that one, and whatever it wrote it also checked by itself.
         """
         begins, ends = clients.begins(self.admin, self.where), clients.ends(self.admin, self.where)
         first = self.model_state, 0
-        found = self._newest(begins[first], ends[first])
-        doubt = self._doubt_of(*found, begins, ends) if found is not None else None
+        doubt = None
+        for manifest, stamp in self._newest(begins[first], ends[first], of) if of != "" else ():
+            doubt = self._doubt_of(manifest, stamp, begins, ends) or doubt
         self._assign(ends)
         return doubt
 
-    def _newest(self, begin: int, end: int) -> tuple[Manifest, int] | None:
-        """The manifest of the last commit, and its timestamp, between two offsets."""
+    def _newest(self, begin: int, end: int, of: str | None) -> list[tuple[Manifest, int]]:
+        """The manifests of the last commits, each with its timestamp, between two offsets: that of
+        this worker, or of each one whose last commit is near the last of all."""
         first, window = (self.model_state, 0), WINDOW
         while end > begin:
-            start, found, is_older = max(begin, end - window), None, False
+            start, is_older = max(begin, end - window), False
+            found: dict[str, tuple[Manifest, int]] = {}
             for _, message in self._read({first: start}, {first: end}):
-                key, value = message.key() or b"", message.value()
+                key, value, mark = message.key() or b"", message.value(), mark_of(message)
                 if value is None or not is_ours(key, value):
                     continue  # a deletion, or what `Tail` refuses
-                if key == records.MANIFEST and commit_of(message) is not None:
+                if records.is_manifest(key) and mark is not None and of in (None, mark.instance):
                     _, stamp = message.timestamp()
-                    found = msgspec.msgpack.decode(value, type=Manifest), stamp
+                    found[mark.instance] = msgspec.msgpack.decode(value, type=Manifest), stamp
                     is_older = False
-                elif key.startswith(records.PROGRESS) and commit_of(message) is None:
+                elif key.startswith(records.PROGRESS) and mark is None:
                     is_older = True
-            if is_older or found is not None:
-                return None if is_older else found
+            if is_older or found:
+                return [] if is_older else list(found.values())
             end, window = start, window * 16
-        return None
+        return []
 
     def _doubt_of(
         self, newest: Manifest, stamp: int,
@@ -306,32 +317,36 @@ class Readback:
         seen: dict[int, dict[Partition, Part]] = defaultdict(lambda: defaultdict(lambda: Part(0)))
         others: dict[str, str] = {}
         for partition, message in self._read(starts, stops):
-            commit = commit_of(message)
-            if commit is None:
+            mark = mark_of(message)
+            if mark is None:
                 continue
             if partition[0] == self.dead_letters:
-                if commit == (newest.app, newest.commit):
+                if mark == newest.mark:
                     letters = seen[newest.commit]
                     add_letter(newest, letters, partition, message)
                     if letters[partition].size >= parts[partition].size:
                         stops[partition] = self.at[partition]
-            elif commit[0] not in (newest.app, self.config.app.name):
-                others[partition[0]] = foreign(partition, message, commit[0])
-            elif commit[1] >= newest.commit and not is_manifest(self.model_state, message):
-                seen[commit[1]][partition].add(message.key(), message.value())
+            elif mark.app not in (newest.app, self.config.app.name):
+                others[partition[0]] = foreign(partition, message, mark.app)
+            elif (
+                mark.instance in ("", newest.instance)
+                and mark.number >= newest.commit
+                and not is_manifest(self.model_state, message)
+            ):
+                seen[mark.number][partition].add(message.key(), message.value())
         for told in others.values():
             log.error("%s", told)
         # Its own clock dates a record: one that is young has its tombstones still.
         old = stamp < time.time() * 1000 - DAY_MS
         what = list(missing(newest, seen[newest.commit], True, checked, tombstones=not old))
         later = sorted(number for number in seen if number > newest.commit)
-        self.last = max([newest.commit, *later])
+        self.last = max([self.last or 0, newest.commit, *later])
         first = newest.commit if what else min(later, default=0)
         for number in later:
             there = sorted(seen[number].items())
             counts = "; ".join(f"{label(p)} has {part.size} of its records" for p, part in there)
             what.append(f"there is no manifest of commit {number}, and {counts}")
-        return Doubt(first, "; ".join(what)) if what else None
+        return Doubt(newest.instance, first, "; ".join(what)) if what else None
 
     def _assign(self, starts: Mapping[Partition, int]) -> None:
         self.at, self.reached = dict(starts), {}

@@ -6,7 +6,7 @@ after, is left out.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import NamedTuple, TypeVar
 
@@ -24,7 +24,7 @@ from streamer.settings.sections import Config
 from streamer.state import evidence
 from streamer.state import store as stores
 from streamer.state import traces as traced
-from streamer.state.records import commit_of, no_commits
+from streamer.state.commits import mark_of, no_commits
 from streamer.state.store import Store
 from streamer.state.traces import Traces
 from streamer.worker import checkpoint
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+ALL = checkpoint.ALL
 BACKWARDS = 200
 """Records that are read first where the newest are looked for from the end back."""
 
@@ -41,18 +42,24 @@ class Refolded(NamedTuple):
     """What came of it."""
 
     last: int
-    """The newest commit in `transitions` whose evidence counts."""
+    """The number of the newest evidence in `transitions` that counts."""
     again: "list[Commit]"
     """Evidence of a torn commit, which only the folder has: it leaves with the next one, under its
     own number, as rows that are folded as of that one have it."""
+    at: int = 0
+    """The offset behind it."""
+    gone: Mapping[str, int] = {}
+    """The items that left by evidence that no commit of the owner of item partition 0 knew, and its
+    numbers."""
 
 
 def restore(
     config: Config, store: Store, engine: Engine, admin: AdminClient, accept_loss: bool,
-    beat: Callable[[float], None],
+    beat: Callable[[float], None], is_alone: bool = True,
 ) -> Refolded:  # fmt: skip
     """Give an empty engine the graph and the sessions of the last commit. Refused if evidence is
-    gone, or if Kafka never had what a lost folder had."""
+    gone, or if Kafka never had what a lost folder had. Where others commit meanwhile, the newest
+    evidence is of no torn commit."""
     topic = config.topics.transitions
     mine = store.marks
     at = checkpoint.load(store, engine)
@@ -63,16 +70,23 @@ def restore(
             "run `walkstream reset --topics`, and all is learned anew from the clicks"
         )
     begin, done = (0, 0) if at is None else (at.offset, at.commit)
-    if mine.evidence <= done:
-        return Refolded(mine.evidence, [])
-    last = done
+    last, gone = done, dict[str, int]()
     own = {one.commit: one.records for one in _folders(store)}
-    for one in whole(_read(config, store, admin, begin, beat), mine.evidence):
+    where = (topic, 0)
+    first, end = clients.begins(admin, [where])[where], clients.ends(admin, [where])[where]
+    is_short = first > begin and end > first
+    found, behind = _read(config, store, min(max(begin, first), end), end, beat), [end]
+    if not is_alone:
+        found = _to_the_end_of_it(config, store, admin, found, behind, beat)
+    for one in whole(found, mine.evidence if is_alone else ALL, done):
         if one.commit <= done:
             continue
-        if one.before > last and not accept_loss:
+        # Of what others wrote too, only its place says what came before it.
+        lacks = one.before > last or (is_short and not one.is_decided)
+        is_short = False
+        if lacks and not accept_loss:
             raise _gone(topic, last, one.commit)
-        if one.before > last:
+        if lacks:
             log.warning(
                 "%s: the evidence between commits %d and %d is lost", topic, last, one.commit
             )
@@ -80,9 +94,11 @@ def restore(
             break  # of a torn commit: the folder has all of it
         _fold(engine, one)
         last = one.commit
+        if last > mine.evidence:
+            gone |= {name: last for happened in one.rounds for name in happened.gone}
     if last >= mine.evidence:
-        return Refolded(mine.evidence, [])
-    return _of_folder(store, engine, topic, last, mine.evidence, accept_loss)
+        return Refolded(last, [], behind[0], gone)
+    return _of_folder(store, engine, topic, last, mine.evidence, accept_loss)._replace(at=end)
 
 
 def _fold(engine: Engine, one: "Commit") -> None:
@@ -120,7 +136,7 @@ def _folders(store: Store) -> "list[Commit]":
     """The evidence that left with the newest commit that had some, as the folder has it."""
     value = store.meta(stores.EVIDENCE)
     packed = [] if value is None else msgspec.msgpack.decode(value, type=list[bytes])
-    return list(whole(map(evidence.unpack, packed), checkpoint.ALL))
+    return list(whole(map(evidence.unpack, packed), ALL))
 
 
 class Commit(NamedTuple):
@@ -130,62 +146,91 @@ class Commit(NamedTuple):
     before: int
     rounds: list[Evidence]
     records: int
+    is_decided: bool = True
 
 
-def whole(found: Iterable[evidence.Record], until: int) -> Iterator[Commit]:
-    """The commits whose evidence counts, of all records that were found.
+def whole(found: Iterable[evidence.Record], until: int, last: int = 0) -> Iterator[Commit]:
+    """The commits whose evidence counts, of all records that were found behind number `last`.
 
     One counts once another comes after it, or if it is the newest of all, `until`. Further records
     of a commit name itself as the one before; what comes with its number once more, and names an
-    older one, stands for a torn one that had the number first.
+    older one, stands for a torn one that had the number first. Where several write, each record
+    counts.
     """
     held: Commit | None = None
-    for commit, before, rounds in found:
+    for record in found:
+        commit, before, rounds = record.after(last)
+        last = max(last, commit)
         if held is not None and commit == held.commit == before:
             held = held._replace(rounds=held.rounds + rounds, records=held.records + 1)
             continue
         if held is not None and before >= held.commit:
             yield held
-        held = Commit(commit, before, rounds, 1)
-    if held is not None and held.commit <= until:
+        held = Commit(commit, before, rounds, 1, record.is_decided)
+    if held is not None and (held.commit <= until or not held.is_decided):
         yield held
 
 
 def traces(
-    config: Config, store: Store, admin: AdminClient, beat: Callable[[float], None]
-) -> Traces:
-    """The copies of evidence in the folder, with what it lacks of the newest, from Kafka."""
-    room, wanted = config.session.visits, store.marks.evidence
+    config: Config, store: Store, admin: AdminClient, found: Refolded,
+    beat: Callable[[float], None],
+) -> Traces:  # fmt: skip
+    """The copies of evidence in the folder, with what it lacks, from Kafka, of what was found."""
+    room, wanted, end = config.session.visits, found.last, found.at
+    number = wanted
     kept = Traces(store, room)
     if kept.last >= wanted:
         return kept
     where = (config.topics.transitions, 0)
-    first, end = clients.begins(admin, [where])[where], clients.ends(admin, [where])[where]
-    lacking: list[list[bytes]] = []
+    first = clients.begins(admin, [where])[where]
+    lacking: list[tuple[int, bytes]] = []
+    """The newest first."""
     clicks, size = 0, BACKWARDS
     while end > first and clicks < room:
         begin, size = max(first, end - size), 2 * size
-        found = list(_records(config, store, begin, end, beat))
-        told = [_read_by(evidence.heading, message) for message in found]
-        new = [kept.last < commit <= wanted for commit, _ in told]
-        lacking.append([m.value() or b"" for m, is_new in zip(found, new, strict=True) if is_new])
-        clicks += sum(amount for _, amount in told)
-        if not all(new) and told and told[0][0] <= kept.last:
-            break
-        end = begin
-    entries = kept.entries(record for block in reversed(lacking) for record in block)
+        for message in reversed(list(_records(config, store, begin, end, beat))):
+            told = _read_by(evidence.heading, message)
+            if told.commit > wanted:
+                continue  # it is of a torn commit
+            number = number if told.commit == evidence.UNDECIDED else told.commit
+            if number <= kept.last:
+                break
+            lacking.append((number, message.value() or b""))
+            clicks += told.clicks
+            number = number - 1 if told.commit == evidence.UNDECIDED else told.before
+        end = begin if number > kept.last else first
+    entries = kept.entries(reversed(lacking))
     store.write_entries({traced.FAMILY: entries})
     return kept
 
 
 def _read(
-    config: Config, store: Store, admin: AdminClient, begin: int, beat: Callable[[float], None]
+    config: Config, store: Store, begin: int, end: int, beat: Callable[[float], None]
 ) -> Iterator[evidence.Record]:
-    """All records from this offset on."""
-    where = (config.topics.transitions, 0)
-    first, end = clients.begins(admin, [where])[where], clients.ends(admin, [where])[where]
-    for message in _records(config, store, min(max(begin, first), end), end, beat):
+    """All records between these offsets."""
+    for message in _records(config, store, begin, end, beat):
         yield _read_by(evidence.unpack, message)
+
+
+def _to_the_end_of_it(
+    config: Config, store: Store, admin: AdminClient, found: Iterable[evidence.Record],
+    behind: list[int], beat: Callable[[float], None],
+) -> Iterator[evidence.Record]:  # fmt: skip
+    """These records, and the rest of the commit that the last of them is of: it may stand behind
+    where the log ended in the middle of its transaction. `behind` has where they end."""
+    last = None
+    for last in found:
+        yield last
+    if last is None or not last.is_decided:
+        return
+    where = (config.topics.transitions, 0)
+    end = clients.ends(admin, [where])[where]
+    for message in _records(config, store, behind[0], end, beat):
+        record = _read_by(evidence.unpack, message)
+        if record.commit != last.commit:
+            break
+        behind[0] = (message.offset() or 0) + 1
+        yield record
 
 
 def _read_by(read: Callable[[bytes], _T], message: Message) -> _T:
@@ -215,8 +260,8 @@ def _records(
         for message in between(consumer, {where: begin}, {where: end}, tell):
             at[0] = message.offset() or 0
             value = message.value()
-            commit = commit_of(message)
-            if value is None or commit is None or commit[0] not in ours:
+            mark = mark_of(message)
+            if value is None or mark is None or mark.app not in ours:
                 strange += 1
                 if strange == 1:
                     log.warning("%s", no_commits(message))

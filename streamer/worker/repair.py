@@ -81,7 +81,7 @@ def astray(
 
 
 def overwritten(
-    store: Store, strangers: Strangers, engine: Engine, swept: Swept | None
+    store: Store, strangers: Strangers, engine: Engine, swept: Swept | None, instance: str
 ) -> list[tuple[int, bytes, bytes | None]]:
     """What is to be written over records that no worker wrote, of reserved keys: partition, key,
     and what the folder has, or None. `swept` is where the last sweep of the topic began."""
@@ -97,7 +97,9 @@ def overwritten(
         elif key.startswith((records.GRAPH, records.SESSIONS)):
             if not _is_swept(key, engine, swept):
                 out.append((partition, key, None))
-        elif key not in (records.MANIFEST, records.SPACE):  # every commit of this kind has them
+        elif records.is_manifest(key) and key != records.manifest_key(instance):
+            out.append((partition, key, None))
+        elif key != records.SPACE and not records.is_manifest(key):  # this commit has them
             out.append((partition, key, store.meta(key)))
     return out
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from confluent_kafka import Message
@@ -63,6 +64,10 @@ class Report:
         """Since the last commit: record timestamps, ms, of records with clicks that were kept."""
         self.clicked: list[NDArray[np.int64]] = []
         """Since the last commit: times of the clicks, ms."""
+        self.written: dict[int, Stamps] = {}
+        """By commit, those of clicks that left as evidence, and are not learned yet."""
+        self.learned_of: list[Stamps] = []
+        """Since the last commit: those of clicks that were learned from the log."""
         if engine.clock.time != NEVER:
             metrics.newest_click_timestamp_seconds.set(engine.clock.time / 1000.0)
             self.newest = dict.fromkeys(offsets, engine.clock.time)
@@ -91,12 +96,13 @@ class Report:
                     "%s: first dead letter of class %s: %s", topic, bad.reason.value, bad.message
                 )
 
-    def learned(self, outputs: Outputs) -> None:
-        """A round was learned."""
+    def learned(self, outputs: Outputs, counts: bool) -> None:
+        """A round was learned. One worker counts the clicks, of all that learn them."""
         metrics = self.metrics
         metrics.rounds_total.inc()
-        metrics.ignored_clicks_total.labels("duplicate").inc(outputs.duplicates)
-        metrics.ignored_clicks_total.labels("too_long").inc(outputs.too_long)
+        if counts:
+            metrics.ignored_clicks_total.labels("duplicate").inc(outputs.duplicates)
+            metrics.ignored_clicks_total.labels("too_long").inc(outputs.too_long)
         metrics.quality_trials_total.inc(outputs.quality.trials)
         if outputs.quality.trials:
             metrics.quality_candidates.set(outputs.quality.candidates)
@@ -105,9 +111,23 @@ class Report:
         for expert, share in zip(EXPERTS, self.engine.fusion.shares[-1].tolist(), strict=True):
             metrics.expert_share.labels(expert).set(share)
 
-    def closing(self, number: int, events: int, batch: Batch, retired: int) -> Callable[[], None]:
-        """A commit closes; returns what to call, from whatever thread, when it is through."""
+    def heard(self, number: int) -> None:
+        """The clicks that left as evidence with this commit came back, and are learned."""
+        if number in self.written:
+            self.learned_of.append(self.written.pop(number))
+
+    def closing(
+        self, number: int, events: int, batch: Batch, retired: int, is_told: bool
+    ) -> Callable[[], None]:
+        """A commit closes; returns what to call, from whatever thread, when it is through. Where
+        the log tells what to learn, the vectors of clicks leave with a later commit."""
         sent, clicked, self.sent, self.clicked = self.sent, self.clicked, [], []
+        if is_told:
+            if batch.evidence:
+                self.written[number] = Stamps(sent, clicked)
+            sent = [part for one in self.learned_of for part in one.sent]
+            clicked = [part for one in self.learned_of for part in one.clicked]
+        self.learned_of.clear()
         changes = batch.changes
         if told := self.departures.add(changes, retired):
             log.warning("commit %d: %s", number, told)
@@ -138,8 +158,12 @@ class Report:
         metrics.bucket_moves_total.inc(changes.bucket_moves)
         metrics.drift.observe(changes.drift)
 
-    def observe(self, all_taken: bool = True, at_once: bool = False) -> None:
-        """Set the gauges, if it is time to. `all_taken`: all that was read is in a round."""
+    def observe(
+        self, all_taken: bool = True, at_once: bool = False,
+        also: Mapping[Partition, int] | None = None,
+    ) -> None:  # fmt: skip
+        """Set the gauges, if it is time to. `all_taken`: all that was read is in a round. `also`:
+        what else is behind, in records."""
         if not at_once and time.monotonic() - self.observed < OBSERVE_SECONDS:
             return
         self.observed = time.monotonic()
@@ -158,7 +182,8 @@ class Report:
         for kind, size in self.store.bytes_used().items():
             metrics.store_bytes.labels(kind).set(size)
         lags: dict[Partition, Lag] = {}
-        for partition, behind in self.reader.lag(self.offsets, self.ends, all_taken):
+        own = self.reader.lag(self.offsets, self.ends, all_taken)
+        for partition, behind in [*own, *(also or {}).items()]:
             if not behind:
                 self.level_at[partition] = int(1000 * time.time())
             # What waits came after the partition was read to its end, and after what was read last.
@@ -166,6 +191,13 @@ class Report:
             lags[partition] = Lag(behind, oldest)
         self.health.lags = lags
         metrics.show_lags(lags)
+
+
+class Stamps(NamedTuple):
+    """Of clicks that left together: times of records, and of the clicks, ms."""
+
+    sent: list[NDArray[np.int64]]
+    clicked: list[NDArray[np.int64]]
 
 
 @dataclass

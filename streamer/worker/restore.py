@@ -30,7 +30,7 @@ from streamer.kafka.clients import CALL_SECONDS, Partition, label
 from streamer.kafka.identity import Identity
 from streamer.settings.load import start_time
 from streamer.settings.sections import Config
-from streamer.state import folders, packing, records, traces
+from streamer.state import commits, folders, packing, records, traces
 from streamer.state import store as stores
 from streamer.state.records import Space
 from streamer.state.store import Store
@@ -134,13 +134,13 @@ def starts(
     )
     return unread(
         config, partitions, store.progress(), group.consumer, admin, accepted,
-        store.meta(records.MANIFEST),
+        commits.newest_of(store),
     )  # fmt: skip
 
 
 def unread(
     config: Config, partitions: Sequence[Partition], progress: Mapping[Partition, records.Progress],
-    consumer: Consumer, admin: AdminClient, accepted: Accepted, manifest: bytes | None,
+    consumer: Consumer, admin: AdminClient, accepted: Accepted, manifest: commits.Manifest | None,
 ) -> dict[Partition, int]:  # fmt: skip
     """The next offset to learn from of these clicks partitions, with a consumer of the group's id.
 
@@ -151,7 +151,7 @@ def unread(
     asked = consumer.committed(
         [TopicPartition(*partition) for partition in partitions], CALL_SECONDS
     )
-    is_void = records.is_of_another(manifest, config.app.name)
+    is_void = commits.is_of_another(manifest, config.app.name)
     committed = {(tp.topic, tp.partition): -1 if is_void else tp.offset for tp in asked}
     first = first_offsets(config, consumer, begins, ends)
     out: dict[Partition, int] = {}
@@ -255,6 +255,6 @@ def load_model(
     for told in (old, age.shortened(engine)):
         if len(engine.items) and told:
             log.warning(told)
-    manifest = store.meta(records.MANIFEST)
-    newest = msgspec.msgpack.decode(manifest, type=records.Manifest).commit if manifest else 0
+    manifest = commits.newest_of(store)
+    newest = 0 if manifest is None else manifest.commit
     return max([newest, *(p.commit for p in progress)])

@@ -41,8 +41,8 @@ def run(config: Config, accepted: Accepted) -> None:
             if isinstance(error, WalkstreamError):
                 error = worker.verdict(error)
             stop.ending.within(CLOSE_SECONDS, partial(logs.end, error))
-            if isinstance(error, Refused) and hasattr(worker, "group"):
-                worker.group.leave()
+            if isinstance(error, Refused) and worker.member is not None:
+                worker.member.leave()
             raise error
         stop.ending.within(CLOSE_SECONDS, _without_farewell)
 

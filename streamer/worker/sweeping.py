@@ -136,6 +136,12 @@ class Sweeping:
             self._sweep = self._begun = self._snapshot = None
         return out
 
+    def end(self) -> None:
+        """Leave off: another worker goes on from the last one that is over."""
+        if self._sweep is not None:
+            self.engine.sweeps.remove(self._sweep)
+        self._sweep = self._begun = self._snapshot = None
+
     def _next_sessions(self, snapshot: Snapshot, commit: int) -> bytes:
         """A record of the next sessions, fewer where their ids are long."""
         n = SESSIONS

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from numpy.typing import NDArray
 
-from core.rows import fits, from_values, is_packed, version_of
+from core.rows import fits, from_values, is_packed
 from streamer.decode.deadletter import DeadLetter
 from streamer.errors import Refused
 from streamer.kafka import clients
@@ -27,12 +27,13 @@ from streamer.kafka.stalls import Stalls
 from streamer.kafka.unreadable import read_alone, verdict_on
 from streamer.kafka.waiting import OpenTransactions, Waiting
 from streamer.settings.sections import Config
-from streamer.state import packing, records
+from streamer.state import records
 from streamer.state import store as stores
 from streamer.state.model_state import is_of_worker, order
 from streamer.state.store import Store
-from streamer.worker.commits import Commits
+from streamer.worker.kept import Read, is_newer, own_key, version_in
 from streamer.worker.news import News, news_of, stamp
+from streamer.worker.sequence import Commits
 from streamer.worker.strangers import Strangers
 
 log = logging.getLogger(__name__)
@@ -61,11 +62,13 @@ class Tail:
         """When the folder last said that it is level with Kafka, by the monotonic clock."""
         self.forgotten: set[bytes] = set()
         """Keys of the users whose clicks do not count."""
+        self.on_read: Callable[[Read], None] = lambda read: None
+        """Told of all that the folder has taken in."""
         self.queue: deque[News] = deque()
         """What was read of `items`, and no round has taken yet."""
         self._paused = False
         self._open = OpenTransactions()
-        self.commits = Commits(f"{config.topics.model_state}[0]")
+        self.commits = Commits(f"{config.topics.model_state}[0]", config.app.instance)
         self.strangers = Strangers()
 
     @property
@@ -89,6 +92,7 @@ class Tail:
         """Know where to read on. Of the topics in `void` the folder's offsets mean nothing."""
         self._stalls = Stalls(self.config, admin, self.beat)
         begins, ends = clients.begins(admin, self.watched), clients.ends(admin, self.watched)
+        self._begins = begins
         stored = {p: o for p, o in self.store.tail_offsets().items() if p[0] not in void}
         self.forgotten = self.store.forgotten()
         for partition in self.watched:
@@ -174,6 +178,16 @@ class Tail:
             out.append(self.queue.popleft())
         return out
 
+    def is_at(self, ends: Mapping[Partition, int]) -> bool:
+        """Whether all before these offsets was applied."""
+        return all(max(self.offsets[p], self.reached[p]) >= end for p, end in ends.items())
+
+    def read_items_again(self) -> None:
+        """Read once more what no commit of the worker that takes items in has taken."""
+        taken, at = self.store.items_taken(), self.items_offsets()
+        self.offsets |= {p: min(at[p], taken.get(p, self._begins[p])) for p in at}
+        self._assign(self.watched)
+
     def items_offsets(self) -> dict[Partition, int]:
         """Next offset of each partition of `items`: what is before it was taken."""
         out = {p: self.offsets[p] for p in self._of_items}
@@ -235,11 +249,11 @@ class Tail:
                 self.strangers.settle(message)
                 if not is_in_place:
                     continue  # a repair has deleted there what no worker wrote
-                if key == records.MANIFEST and value is not None:
+                if records.is_manifest(key) and value is not None:
                     self.commits.follow(value)
                 if key.startswith((records.GRAPH, records.SESSIONS)):
-                    family, own = _own_key(key)
-                    if self._is_newer(message, family, own):
+                    family, own = own_key(key)
+                    if is_newer(self.store, self.commits, message, family, own):
                         more[family][own] = value
                 elif value is None and key.startswith((records.PROGRESS, records.ITEMS)):
                     meta[key] = None
@@ -247,12 +261,12 @@ class Tail:
                     meta[key] = value
             elif not is_of_worker(message) or (value is not None and not is_packed(value)):
                 self.strangers.add(message)
-            elif _version(message) <= applied.get(partition[1], 0):
+            elif version_in(message) <= applied.get(partition[1], 0):
                 self.strangers.settle(message)
             elif value is None:
                 rows.pop(key, None)
                 self.strangers.settle(message)
-                gone[key] = _version(message)
+                gone[key] = version_in(message)
             else:
                 gone.pop(key, None)
                 self.strangers.settle(message)
@@ -337,6 +351,7 @@ class Tail:
         self.store.write(
             keys=list(rows), rows=packed, values=values, gone=list(gone.items()), families=families
         )
+        self.on_read(Read(list(rows), packed, list(gone), meta))
 
     def _pack(self, rows: dict[bytes, Message]) -> NDArray[np.void]:
         """The rows that these records hold. Those that hold none are taken out, or refused."""
@@ -366,35 +381,7 @@ class Tail:
         stored = meta[key] if key in meta else self.store.meta(key)
         return stored is not None and order(key, value) < order(key, stored)
 
-    def _is_newer(self, message: Message, family: str, own: bytes) -> bool:
-        """Whether the folder lacks this record of the graph's, and takes it in.
-
-        It may have a newer state, of its own sweeps. What this worker commits it also applies. By
-        what partition a record comes from says nothing of what came from the others.
-        """
-        if self.commits.is_level:
-            return False
-        stored, commit = self.store.entry(family, own), records.commit_of(message)
-        if stored is None or family == "sessions":
-            return True
-        return commit is not None and packing.unpack_node(stored).cut < commit[1]
-
 
 def _offset_entry(partition: Partition, offset: int) -> stores.Entry:
     """What the folder says of how far it has a partition."""
     return stores.TAIL + partition_name(partition).encode(), msgspec.msgpack.encode(offset)
-
-
-def _own_key(key: bytes) -> tuple[str, bytes]:
-    """The family in which a folder has a record of the graph's, and its key there."""
-    if key.startswith(records.GRAPH):
-        return "graph", key.removeprefix(records.GRAPH)
-    return "sessions", records.SWEPT + key
-
-
-def _version(message: Message) -> int:
-    """The version of a row or of its deletion."""
-    value = message.value()
-    if value is None:
-        return int(dict(message.headers() or []).get(records.VERSION_HEADER) or 0)
-    return version_of(value)

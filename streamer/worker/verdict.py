@@ -1,8 +1,8 @@
 """Why a worker ends when Kafka fails: a look at topics and group, as one error has many causes.
 
 A worker whose session ended may have been frozen, or another has its place; a transaction that
-never ends is that of a slow broker, or of a topic that somebody deleted. Exit code 4 keeps a
-supervisor from starting the worker again, so it needs another process that was really seen.
+never ends is that of a slow broker, or of a topic that somebody deleted. Exit code 4 says that
+others go on with what this worker had, so it needs another process that was really seen with it.
 
 Who took a worker's name may be the worker itself: its line broke, it asked once more to join, and
 the first request reached the broker afterwards, which then made a member that nobody is. It has the
@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient, MemberDescription
 
 from streamer.errors import Fenced, KafkaTrouble, WalkstreamError
 from streamer.kafka import clients
+from streamer.kafka.clients import Partition
 from streamer.kafka.identity import Watch
 from streamer.settings.sections import Config
 from streamer.worker.group import Group
@@ -78,19 +79,22 @@ def _of_kafka(
         return changed
     others = _others(admin, config, group)
     me = clients.identity(config)
-    if others and all(one.group_instance_id == me for one in others):
+    if any(one.group_instance_id == me for one in others):
         others = _lasting(admin, config, group, beat)
-    if others and isinstance(trouble, Fenced):
-        return trouble
-    if others:
-        named = ", ".join(
-            f"{one.group_instance_id or one.member_id} on {one.host}" for one in others
-        )
+    if any(one.group_instance_id == me for one in others):
+        if isinstance(trouble, Fenced):
+            return trouble
         return Fenced(
             _what(trouble),
-            f"Another process is in group {config.app.name} by now: {named}. One worker runs for "
-            "an app.name, and each has an app.instance of its own: stop one of the two, and start "
-            "this one only if it is the one that stays",
+            f"Another process is in group {config.app.name} under this worker's name by now: "
+            f"{_named(others)}. Each has an app.instance of its own: stop one of the two, and "
+            "start this one only if it is the one that stays",
+        )
+    if heirs := [one for one in others if _partitions(one) & group.assigned]:
+        return Fenced(
+            _what(trouble),
+            f"Its partitions are with {_named(heirs)} by now. Nothing was committed since, and "
+            "nothing is lost: started again, the worker takes its share once more",
         )
     late = (
         ". It was this worker's own request, which came late and twice, or a process that is gone"
@@ -107,22 +111,32 @@ def _what(trouble: KafkaTrouble | Fenced) -> str:
     return trouble.what if isinstance(trouble, Fenced) else str(trouble)
 
 
+def _named(members: list[MemberDescription]) -> str:
+    return ", ".join(f"{one.group_instance_id or one.member_id} on {one.host}" for one in members)
+
+
+def _partitions(member: MemberDescription) -> set[Partition]:
+    return {(tp.topic, tp.partition) for tp in member.assignment.topic_partitions}
+
+
 def _lasting(
     admin: AdminClient, config: Config, group: Group, beat: Callable[[], None]
 ) -> list[MemberDescription]:
-    """Other members of the group that are still there after the time of a session."""
+    """Other members of the group, once that of this worker's name is gone, or has lasted for the
+    time of a session."""
     session = clients.session_seconds(config)
     log.warning(
         "group %s gave this worker's place to another member: whether a process is behind it, or a "
         "request of this one that came late, is seen within %g s", config.app.name, session,
     )  # fmt: skip
     deadline = time.monotonic() + session + GRACE_SECONDS
-    while others := _others(admin, config, group):
+    me = clients.identity(config)
+    others = _others(admin, config, group)
+    while any(one.group_instance_id == me for one in others) and time.monotonic() < deadline:
         beat()
-        if time.monotonic() > deadline:
-            return others
         time.sleep(0.5)
-    return []
+        others = _others(admin, config, group)
+    return others
 
 
 def _others(admin: AdminClient, config: Config, group: Group) -> list[MemberDescription]:

@@ -4,7 +4,8 @@ CHAOS_PLAN is a JSON object: `point` (a step of the commit, of a restore or of a
 to RocksDB inside a step),
 `when` (before, middle, after), `call` (at which call of it, from 1), and `marker`, a file that is
 written just before the kill, so that a test knows that the point was reached. With `freezes` it
-stops there (SIGSTOP) until somebody lets it go on. With `slow` nothing is killed: each call of a
+stops there (SIGSTOP) until somebody lets it go on, and with `sleeps` it rests so many seconds. With
+`slow` nothing is killed: each call of a
 transaction that takes more seconds than that counts as one that may have been asked twice.
 """
 
@@ -12,6 +13,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,9 @@ POINTS: dict[str, tuple[Any, str]] = {
 
 def die() -> None:
     Path(PLAN["marker"]).write_text(f"{PLAN['point']} {PLAN['when']}")
+    if PLAN.get("sleeps"):
+        time.sleep(PLAN["sleeps"])
+        return
     if PLAN.get("freezes"):
         os.kill(os.getpid(), signal.SIGSTOP)
         return

@@ -17,7 +17,7 @@ from broker import free_port
 from confluent_kafka import Message
 
 from streamer.demo.shop import Shop
-from streamer.state import evidence, packing, records
+from streamer.state import commits, evidence, packing, records
 from streamer.state.records import Progress
 from tests.chaos.shop_log import BAD, BAD_ITEMS, ROUND, catalogue, clicks_of, log_of, rounds_of
 from tests.folders import (
@@ -51,10 +51,12 @@ def told(messages: list[Message], app: str) -> list[Told]:
     for message in messages:
         key, value = message.key(), message.value()
         headers: dict[str, Any] = dict(message.headers() or [])
-        writer, headers[records.COMMIT_HEADER] = records.commit_of(message) or ("", None)
-        assert writer == app
-        if key == records.MANIFEST:
-            manifest = msgspec.msgpack.decode(value or b"", type=records.Manifest)
+        mark = commits.mark_of(message)
+        assert mark is not None
+        assert mark.app == app
+        headers[records.COMMIT_HEADER] = mark.number
+        if records.is_manifest(key or b""):
+            manifest = msgspec.msgpack.decode(value or b"", type=commits.Manifest)
             parts = [part for topic in manifest.topics.values() for part in topic.partitions]
             counted = [msgspec.structs.replace(part, begin=0) for part in parts[1:]]
             value = msgspec.msgpack.encode((manifest.commit, counted))

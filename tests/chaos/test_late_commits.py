@@ -22,7 +22,7 @@ from streamer.errors import Refused
 from streamer.kafka.identity import identity
 from streamer.kafka.transactions import Send, Transactions
 from streamer.state import records
-from streamer.state.records import Manifest, commit_mark
+from streamer.state.commits import Manifest, Mark
 from streamer.worker.readback import Readback
 from tests.folders import row_table
 from tests.support import START_MS, App, as_records, wait_until
@@ -56,7 +56,9 @@ def commit(
 ) -> None:  # fmt: skip
     """A transaction as a worker makes it, of eight rows; `after` is in the values."""
     app, topic = transactions.config.app.name, transactions.config.topics.model_state
-    mark: list[tuple[str, str | bytes | None]] = [(records.COMMIT_HEADER, commit_mark(app, number))]
+    mark: list[tuple[str, str | bytes | None]] = [
+        (records.COMMIT_HEADER, Mark(app, number, "0").packed)
+    ]
     sends = [Send(topic, n % 2, b"item-%d" % n, after.encode(), mark) for n in range(8)]
     readback.settle()
     manifest = readback.manifest(number, sends)
@@ -125,14 +127,14 @@ def test_a_torn_commit_is_refused_and_a_repair_mends_it(kafka: str, tmp_path: Pa
         app.run_to_end()
         topics, name = app.config.topics, app.name
         state = app.read(topics.model_state)
-        manifests = [m.value() or b"" for m in state if m.key() == records.MANIFEST]
+        manifests = [m.value() or b"" for m in state if records.is_manifest(m.key() or b"")]
         last = msgspec.msgpack.decode(manifests[-1], type=Manifest).commit
         keys, rows = row_table(app.config)
         published = [key for key, row in zip(keys, rows, strict=True) if row["published"] > 0]
         producer = Producer({"bootstrap.servers": kafka, "transactional.id": f"{name}-hand"})
         producer.init_transactions(30)
         producer.begin_transaction()
-        headers: Headers = [(records.COMMIT_HEADER, commit_mark(name, last + 1))]
+        headers: Headers = [(records.COMMIT_HEADER, Mark(name, last + 1, "0").packed)]
         torn = msgspec.json.encode({"item_id": "torn", "version": 999})
         told = [published[0], b"nobody's"]
         places = hash_keys(told, 2)[0].tolist()
@@ -158,8 +160,8 @@ def test_a_torn_commit_is_refused_and_a_repair_mends_it(kafka: str, tmp_path: Pa
         assert miscounted(app, CLICKS) == []
         # The torn commit itself stays in the log, and nothing else is wrong.
         wrong = [one for one in audit(app) if "version 999" not in one]
-        assert wrong[1:] == [f"commit {last + 1} has no manifest"]
-        assert wrong[0].startswith("the numbers of commits are not consecutive")
+        assert wrong[1:] == [f"commit {last + 1} of 0 has no manifest"]
+        assert wrong[0].startswith(f"commit {last + 2} of 0 came after another")
         # What the torn commit said of an item that is nobody's is gone.
         vectors = {m.key(): m.value() for m in app.read(topics.item_vectors)}
         assert vectors[b"nobody's"] is None

@@ -12,7 +12,7 @@ from confluent_kafka import Message
 
 from streamer.demo.shop import Shop
 from streamer.state import records
-from streamer.state.records import Manifest
+from streamer.state.commits import Manifest
 from tests.folders import Contents, contents, counts
 from tests.integration.models import newest_vectors, published, recreate, refused
 from tests.support import START_MS, App, as_records
@@ -56,7 +56,9 @@ def killed(app: App, *options: str, call: int) -> None:
 def sizes(app: App) -> list[int]:
     """How many records each commit has."""
     messages: list[Message] = app.read(app.config.topics.model_state)
-    values = [message.value() or b"" for message in messages if message.key() == records.MANIFEST]
+    values = [
+        message.value() or b"" for message in messages if records.is_manifest(message.key() or b"")
+    ]
     manifests = [msgspec.msgpack.decode(value, type=Manifest) for value in values]
     return [
         1 + sum(part.size for told in one.topics.values() for part in told.partitions)

@@ -15,7 +15,7 @@ from streamer.kafka.identity import identity
 from streamer.kafka.members import members
 from streamer.kafka.transactions import Transactions
 from streamer.settings.sections import Config
-from streamer.state import records
+from streamer.state import commits, records
 from streamer.state.records import Layout, Space
 from streamer.state.store import Store
 from streamer.worker import header
@@ -83,7 +83,7 @@ def test_another_app_is_refused_until_the_model_is_handed_over(learned: App) -> 
     assert 0 < sum(learned.group_offsets().values()) < sum(ends.values())
     hand_over(learned, other)
     sent = learned.read(learned.config.topics.item_vectors)
-    assert {commit and commit[0] for commit in map(records.commit_of, sent)} == {other}
+    assert {mark and mark.app for mark in map(commits.mark_of, sent)} == {other}
     learned.worker().running().stop()
     assert learned.caught_up(), "there is no lag, though no click came"
     recreate(learned, learned.config.topics.dead_letters)  # the header changes once more
@@ -146,7 +146,7 @@ def test_of_two_apps_that_find_no_model_the_first_to_write_gets_it(app: App) -> 
         assert "app 'first' began to write its model" in refusals[0]
     assert header_of(app).app == "first"
     keys = [message.key() for message in app.read(app.config.topics.model_state)]
-    assert keys == [records.SPACE, records.MANIFEST], "nothing of the second was committed"
+    assert keys == [records.SPACE, records.manifest_key("0")], "nothing of the second was committed"
 
 
 def test_a_header_of_an_older_version_is_taken_over_by_its_app(learned: App) -> None:

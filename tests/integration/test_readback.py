@@ -15,7 +15,7 @@ from streamer.kafka import clients, waiting
 from streamer.kafka.identity import identity
 from streamer.kafka.transactions import Send, Transactions
 from streamer.state import records
-from streamer.state.records import Manifest, commit_mark
+from streamer.state.commits import Manifest, Mark
 from streamer.worker.readback import Readback
 from tests.support import START_MS, App, as_records
 
@@ -37,7 +37,7 @@ def write_letters(app: App) -> None:
     producer = Producer({"bootstrap.servers": app.servers, **settings})
     for letter in app.read(topic):
         producer.produce(topic, letter.value(), letter.key(), headers=letter.headers())
-    for number in (b"17", b"9" * 5000, "\u0663".encode(), b""):
+    for number in (b"17", b"17@0", b"9" * 5000, "\u0663".encode(), b""):
         mark: list[tuple[str, str | bytes | None]] = [("commit", name + b"/" + number)]
         producer.produce(topic, b"{}", records.MANIFEST, headers=mark)
     assert producer.flush(30) == 0
@@ -66,10 +66,10 @@ def test_dead_letters_of_anybody_stop_no_worker_and_a_commit_that_is_missing_doe
         state = app.config.topics.model_state
         last = max(progress.commit for progress in app.progress().values())
         producer = Producer({"bootstrap.servers": kafka})
-        ahead = Manifest(last + 2, app.name, "0", {})
+        ahead = Manifest(last + 2, app.name, "0", {}, last + 1)
         value = msgspec.msgpack.encode(ahead)
-        mark: Headers = [(records.COMMIT_HEADER, ahead.mark)]
-        producer.produce(state, value, records.MANIFEST, partition=0, headers=mark)
+        mark: Headers = [(records.COMMIT_HEADER, ahead.mark.packed)]
+        producer.produce(state, value, records.manifest_key("0"), partition=0, headers=mark)
         assert producer.flush(30) == 0
         assert second.wait() in (1, 3), second.output
         # Whoever reads it first says so: the tail, or who reads commits back.
@@ -116,7 +116,7 @@ def test_a_torn_commit_is_noticed_while_nothing_else_is_sent(kafka: str, tmp_pat
         config, now = app.config, identity(app.admin, app.config.topics)
         with closing(Readback(config, now, app.admin, lambda: None)) as readback:
             readback.start(repair=False)
-            mark: Headers = [(records.COMMIT_HEADER, commit_mark(app.name, 1))]
+            mark: Headers = [(records.COMMIT_HEADER, Mark(app.name, 1, "0").packed)]
             state = config.topics.model_state
             sends = [Send(state, 0, b"item-%d" % n, b"row", mark) for n in range(3)]
             manifest = readback.manifest(1, sends)

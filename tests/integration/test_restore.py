@@ -21,7 +21,7 @@ from core.rows import FORMAT, row_dtype, to_values
 from streamer.decode.deadletter import Headers
 from streamer.demo.shop import Shop
 from streamer.kafka import clients
-from streamer.state import evidence, records
+from streamer.state import commits, evidence, records
 from streamer.state import store as stores
 from streamer.state.records import Space
 from streamer.state.store import Store
@@ -279,7 +279,7 @@ def test_rows_that_arrive_before_the_header_of_their_space_wait_for_it(
     with App(kafka, tmp_path, {"topics.partitions": 4}) as app:
         topic = app.config.topics.model_state
         producer = Producer({"bootstrap.servers": kafka})
-        mark: Headers = [(records.COMMIT_HEADER, records.commit_mark(app.name, 1))]
+        mark: Headers = [(records.COMMIT_HEADER, commits.Mark(app.name, 1, "0").packed)]
         for n, value in enumerate(to_values(rows)):
             producer.produce(topic, value, b"item-%d" % n, partition=1 + n % 3, headers=mark)
         producer.flush(30)

@@ -83,7 +83,8 @@ def test_what_is_packed_comes_back(commit: list[Evidence], number: int, before: 
     got = [plain(one) for _, _, part in found for one in part]
     assert got == [plain(one) for one in commit if one]
     clicks = [sum(len(one.clicks) for one in part) for _, _, part in found]
-    assert [evidence.heading(record) for record in packed] == [(number, n) for n in clicks]
+    headings = [evidence.heading(record) for record in packed]
+    assert [(one.commit, one.clicks) for one in headings] == [(number, n) for n in clicks]
 
 
 def test_a_long_commit_has_several_records_each_of_which_names_the_one_before() -> None:

@@ -25,11 +25,12 @@ def test_a_stop_writes_all_or_what_there_is_time_for(
     engine = Engine(SETTINGS, 1)
     first, second = batches(2)
     engine.step(Inputs(first))
-    leaving = Outgoing(CONFIG, store, engine, lambda: 7, 1)
-    leaving.write_folder(1)
+    leaving = Outgoing(CONFIG, store, engine, lambda: 7, 1, {})
+    leaving.write_folder()
     evidence = engine.step(Inputs(second)).evidence
+    leaving.evidence = 2
     monkeypatch.setattr(outgoing, "FOLDER_SECONDS", 0.0)
-    leaving.write_folder(2)
+    leaving.write_folder()
     at = checkpoint.swept(store, POINTER)
     assert at is not None
     assert at.commit == 1
@@ -39,7 +40,7 @@ def test_a_stop_writes_all_or_what_there_is_time_for(
     loaded.load_rows([])
     assert remembered(loaded) == remembered(engine)
     monkeypatch.setattr(outgoing, "FOLDER_SECONDS", 60.0)
-    leaving.write_folder(2)
+    leaving.write_folder()
     at = checkpoint.swept(store, POINTER)
     assert at is not None
     assert at.commit == 2

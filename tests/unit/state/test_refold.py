@@ -48,6 +48,21 @@ def test_a_gap_leaves_what_stands_before_it_and_shows_by_the_commit_that_is_name
     assert [(one.commit, one.before) for one in refold.whole(read, 5)] == [(1, 0), (5, 4)]
 
 
+def test_what_several_workers_wrote_counts_as_it_stands_and_is_numbered_on() -> None:
+    """Whoever is alone again decides with a number behind all that is there."""
+    none = evidence.UNDECIDED
+    read = [(4, 0, "a"), (none, none, "b"), (none, none, "c"), (9, 6, "d"), (9, 9, "e")]
+    assert counted(read, until=9) == {4: "a", 5: "b", 6: "c", 9: "de"}
+    assert counted([*read, (none, none, "f")], until=4) == {
+        4: "a",
+        5: "b",
+        6: "c",
+        9: "de",
+        10: "f",
+    }
+    assert counted(read, until=4) == {4: "a", 5: "b", 6: "c"}, "it is of a torn commit"
+
+
 def counted(found: list[tuple[int, int, str]], until: int) -> dict[int, str]:
     """By commit, the names of its rounds that count, where each record has one round."""
     read = [evidence.Record(n, before, [named(name)]) for n, before, name in found]
@@ -71,17 +86,6 @@ def nobody() -> AdminClient:
 def restored(store: Store, accept_loss: bool = False) -> tuple[Engine, refold.Refolded]:
     engine = Engine(SETTINGS, 1)
     return engine, refold.restore(CONFIG, store, engine, nobody(), accept_loss, lambda share: None)
-
-
-def test_a_folder_that_is_level_with_the_evidence_asks_nobody(store: Store) -> None:
-    engine = Engine(SETTINGS, 1)
-    (clicks,) = batches(1)
-    engine.step(Inputs(clicks))
-    checkpoint.save(store, engine, 4, 0)
-    store.set_meta({records.MARKS: msgspec.msgpack.encode(Marks(6, 0, evidence=4))})
-    again, found = restored(store)
-    assert found == refold.Refolded(4, [])
-    assert again.graph.arcs == engine.graph.arcs
 
 
 def test_without_the_folder_that_kafka_has_not_all_of_a_start_is_refused(store: Store) -> None:
@@ -111,7 +115,7 @@ def test_the_evidence_of_a_torn_commit_comes_from_the_folder_and_leaves_again(
     checkpoint.load(store, again)
     found = refold._of_folder(store, again, "transitions", 4, 5, False)
     assert found.last == 4, "what leaves next follows on what the topic has"
-    ((commit, _, (one,), _),) = found.again
+    ((commit, _, (one,), *_),) = found.again
     assert commit == 5, "rows that are folded as of it have it"
     assert (one.round_number, list(one.clicks.items)) == (2, list(told.clicks.items))
     assert again.graph.arcs == engine.graph.arcs

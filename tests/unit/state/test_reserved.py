@@ -9,12 +9,13 @@ import pytest
 from core.ranking.fusion import Fusion
 from core.settings import Settings
 from streamer.state import packing, records
+from streamer.state.commits import Manifest
 from streamer.state.model_state import is_ours
-from streamer.state.records import Manifest, Progress, Space
+from streamer.state.records import Progress, Space
 
 WRITTEN = {
     records.SPACE: Space.of(Settings(), 2),
-    records.MANIFEST: Manifest(3, "app", "0", {}),
+    records.manifest_key("0"): Manifest(3, "app", "0", {}, 2),
     records.progress_key("clicks", 1): Progress(5, 1, 3, 2),
     records.items_key("items", 0): 7,
     records.version_key(1): 9,

@@ -10,7 +10,7 @@ from core.quality import RANKERS
 from streamer.decode.events import Reason
 from streamer.settings.sections import Config
 from streamer.watch.health import Health, Lag
-from streamer.watch.metrics import IGNORED, OUTCOMES, STAGES, STORE_KINDS, TABLES, Metrics
+from streamer.watch.metrics import HELD, IGNORED, OUTCOMES, STAGES, STORE_KINDS, TABLES, Metrics
 
 
 @pytest.fixture
@@ -51,6 +51,7 @@ def test_two_workers_of_one_process_do_not_share_metrics() -> None:
         ("quality_hits_total", "ranker", RANKERS),
         ("table_bytes", "table", TABLES),
         ("store_bytes", "kind", STORE_KINDS),
+        ("held_partitions", "kind", HELD),
     ],
 )
 def test_a_labelled_series_is_shown_before_its_first_event(
@@ -120,6 +121,39 @@ def test_seconds_of_lag_grow_from_scrape_to_scrape_until_they_are_set_anew(
     assert shown("lag") == 7
     metrics.show_lags({("clicks", 3): Lag(0, -1)})
     assert (shown("lag"), shown("lag_seconds")) == (0, 0)
+
+
+def test_the_lag_of_a_partition_that_was_given_back_is_shown_no_more(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    """It would stand as it was, and its seconds would grow for ever."""
+    kept, gone = ("clicks", 3), ("clicks", 4)
+    metrics.show_lags({kept: Lag(7, -1), gone: Lag(8, -1)})
+    metrics.show_lags({kept: Lag(6, -1)})
+
+    def shown(name: str) -> set[str]:
+        families = (f for f in registry.collect() if f.name == f"walkstream_{name}")
+        return {sample.labels["partition"] for family in families for sample in family.samples}
+
+    assert shown("lag") == shown("lag_seconds") == {"3"}
+    metrics.show_lags({kept: Lag(6, -1), gone: Lag(1, -1)})
+    assert shown("lag") == {"3", "4"}
+
+
+def test_what_this_worker_has_is_nothing_until_it_is_told(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    def shown() -> list[float | None]:
+        held = [
+            registry.get_sample_value("walkstream_held_partitions", {"kind": kind}) for kind in HELD
+        ]
+        return [*held, registry.get_sample_value("walkstream_alone")]
+
+    assert shown() == [0, 0, 0]
+    metrics.show_shares(2, 4, False)
+    assert shown() == [2, 4, 0]
+    metrics.show_shares(4, 8, True)
+    assert shown() == [4, 8, 1]
 
 
 def test_readiness_restore_and_dead_letters_are_those_of_the_health_at_each_scrape(

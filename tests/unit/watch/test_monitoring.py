@@ -1,11 +1,13 @@
 """What operators are given beside the program: compose file, alert rules, dashboard."""
 
 import re
+import socket
 import subprocess
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from streamer.settings.load import load
 from streamer.watch.metrics import Metrics
 from tests.monitoring import DATASOURCES, ROOT, RULES, dashboard, needed, panels, queries
 
@@ -40,9 +42,32 @@ def test_docker_compose_accepts_the_file_and_nothing_listens_beyond_this_machine
     lines = COMPOSE.read_text().splitlines()
     ports = [line.strip() for line in lines if line.strip().startswith("ports:")]
     assert len(ports) == 4
-    assert all(re.fullmatch(r'ports: \["127\.0\.0\.1:\d+:\d+"\]', port) for port in ports)
+    assert all(re.fullmatch(r'ports: \["127\.0\.0\.1:\d+(-\d+)?:\d+"\]', port) for port in ports)
     for image in re.findall(r"image: (.*)", COMPOSE.read_text()):
         assert re.search(r":(v?\d+\.\d+\.\d+|local)$", image), f"{image} is not pinned"
+
+
+def test_the_workers_of_the_compose_file_differ_in_name_and_folder_and_all_are_scraped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    services = COMPOSE.read_text().partition("\nservices:\n")[2]
+    worker = services.partition("\n  worker:\n")[2].partition("\n\n")[0]
+    scale = re.search(r"^    scale: (\d+)$", worker, re.MULTILINE)
+    first, last = re.findall(r'"127\.0\.0\.1:(\d+)-(\d+):9470"', worker)[0]
+    assert scale is not None
+    assert 1 < int(scale[1]) <= int(last) - int(first) + 1
+    assert "container_name" not in worker
+    assert "hostname" not in worker
+    scraped = (RULES / "prometheus.yml").read_text()
+    assert "dns_sd_configs" in scraped
+    assert "names: [worker]" in scraped
+    assert "port: 9470" in scraped
+    told = set()
+    for name in "one", "two":
+        monkeypatch.setattr(socket, "gethostname", lambda name=name: name)
+        config = load(ROOT / "ops" / "image" / "walkstream.toml", [], {})
+        told.add((config.app.instance, config.state.dir))
+    assert told == {("one", "state/one"), ("two", "state/two")}
 
 
 def test_prometheus_accepts_its_configuration_and_the_rules() -> None:
