@@ -358,7 +358,9 @@ def _offsets(
         try:
             out = {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
         except KafkaException as error:
-            if error.args[0].code() not in SETTLING or time.monotonic() > deadline:
+            # A lost answer to the question where the leaders are reads as if there were none.
+            passes = error.args[0].code() in SETTLING | {KafkaError._NOENT}
+            if not passes or time.monotonic() > deadline:
                 raise failure(error.args[0], "list offsets") from None
         else:
             # Where the line breaks while the answer is on its way, librdkafka reports no error, and
