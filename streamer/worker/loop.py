@@ -167,13 +167,11 @@ class Worker:
         """Take up what the group handed over, and be alone where there is nobody else."""
         shares = self.shares
         if taken := shares.look():
-            windows = restore.windows(self.store, taken)
-            numbers = {partition for _, partition in taken}
-            self.rounds.decoder.remember({p: one for p, one in windows.items() if p in numbers})
+            self.rounds.decoder.remember(restore.windows(self.store, taken))
             self._follow_shares()
             self.reader.begin(self.offsets)
             self.report.ends |= clients.ends(self.admin, taken)
-        if self.shares.is_settling and not self.pending.rounds:
+        if shares.is_settling and not self.pending.rounds:
             self._join()
             self._look()
             if shares.settle():

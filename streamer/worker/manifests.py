@@ -36,8 +36,12 @@ def add_letter(
 def missing(
     manifest: Manifest, found: Mapping[Partition, Part], has_manifest: bool,
     checked: Iterable[Partition] | None = None, tombstones: bool = True,
+    written_over: Mapping[Partition, int] | None = None,
 ) -> Iterable[str]:  # fmt: skip
-    """What the partitions do not have of a commit, or have too much of; by default all of them."""
+    """What the partitions do not have of a commit, or have too much of; by default all of them.
+
+    Compaction may have taken as many records of a partition as were `written_over` by others.
+    """
     for partition, part in parts_of(manifest):
         if checked is not None and partition not in checked:
             continue
@@ -50,6 +54,8 @@ def missing(
                 (part.tombstones, part.tombstones_checksum),
             ),
         ):
+            if 0 < wanted[0] - have[0] <= (written_over or {}).get(partition, 0):
+                continue
             if have != wanted and (tombstones or name == "records"):
                 others = " that are others than were sent" if have[0] == wanted[0] else ""
                 yield f"{label(partition)} has {have[0]} of its {wanted[0]} {name}{others}"

@@ -12,7 +12,7 @@ any header: of those only the ones count that a manifest tells of, and where it 
 
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -316,6 +316,8 @@ class Readback:
         }
         seen: dict[int, dict[Partition, Part]] = defaultdict(lambda: defaultdict(lambda: Part(0)))
         others: dict[str, str] = {}
+        compacted = self.model_state, self.config.topics.item_vectors
+        written_over = Counter[Partition]()
         for partition, message in self._read(starts, stops):
             mark = mark_of(message)
             if mark is None:
@@ -328,17 +330,18 @@ class Readback:
                         stops[partition] = self.at[partition]
             elif mark.app not in (newest.app, self.config.app.name):
                 others[partition[0]] = foreign(partition, message, mark.app)
-            elif (
-                mark.instance in ("", newest.instance)
-                and mark.number >= newest.commit
-                and not is_manifest(self.model_state, message)
-            ):
+            elif is_manifest(self.model_state, message):
+                continue
+            elif mark.instance not in ("", newest.instance):
+                written_over[partition] += partition[0] in compacted
+            elif mark.number >= newest.commit:
                 seen[mark.number][partition].add(message.key(), message.value())
         for told in others.values():
             log.error("%s", told)
         # Its own clock dates a record: one that is young has its tombstones still.
         old = stamp < time.time() * 1000 - DAY_MS
-        what = list(missing(newest, seen[newest.commit], True, checked, tombstones=not old))
+        own = seen[newest.commit]
+        what = list(missing(newest, own, True, checked, not old, written_over))
         later = sorted(number for number in seen if number > newest.commit)
         self.last = max([self.last or 0, newest.commit, *later])
         first = newest.commit if what else min(later, default=0)

@@ -220,11 +220,13 @@ def windows(store: Store, partitions: Iterable[Partition]) -> dict[int, Window]:
     progress = store.progress()
     newest = max((p.time for p in progress.values()), default=NEVER)
     out = {}
-    if newest != NEVER:
-        out = {number: Window.at(newest) for _, number in partitions}
-    return out | {
-        partition: one.window for (_, partition), one in progress.items() if one.window is not None
-    }
+    for where in partitions:
+        known = progress.get(where)
+        if known is not None and known.window is not None:
+            out[where[1]] = known.window
+        elif newest != NEVER:
+            out[where[1]] = Window.at(newest)
+    return out
 
 
 def load_model(

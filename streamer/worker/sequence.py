@@ -15,7 +15,7 @@ class Commits:
         self.where, self.instance = where, instance
         """What that partition is called, and whose commits are followed."""
         self.seen = 0
-        """The greatest number of all commits of which a record was read, of whatever worker."""
+        """The greatest number of all commits whose manifests were read, of whatever worker."""
         self.doubtful: Doubt | None = None
         """Commits that are not whole: nothing of them is taken."""
         self.newest: int | None = None
@@ -24,15 +24,11 @@ class Commits:
         """Whether that was the newest of all when the worker began."""
 
     def is_doubtful(self, message: Message) -> bool:
-        mark = commits.mark_of(message)
-        if mark is None:
+        if (doubt := self.doubtful) is None:
             return False
-        doubt = self.doubtful
-        is_its = doubt is not None and mark.instance in ("", doubt.instance)
-        if doubt is not None and is_its and mark.number >= doubt.first:
-            return True
-        self.seen = max(self.seen, mark.number)
-        return False
+        mark = commits.mark_of(message)
+        is_its = mark is not None and mark.instance in ("", doubt.instance)
+        return mark is not None and is_its and mark.number >= doubt.first
 
     def is_own(self, mark: commits.Mark) -> bool:
         """Whether a commit is one of this worker's."""
@@ -51,6 +47,7 @@ class Commits:
         none may be missing.
         """
         one = msgspec.msgpack.decode(manifest, type=commits.Manifest)
+        self.seen = max(self.seen, one.commit)
         if one.instance != self.instance:
             return
         before = one.commit - 1 if one.before is None else one.before

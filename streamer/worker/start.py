@@ -79,7 +79,8 @@ class Start:
         self.accepted = accepted._replace(repair=repair.is_asked(self.store, accepted.repair))
         self.group = self.member = Group(config, admin, self._progress_of(0.0, 0.0))
         stack.callback(self.group.close)
-        self.readback = Readback(config, now, admin, partial(self._alive, 0.0))
+        alive = partial(self._progress_of(0.0, 0.0, self.group), 0.0)
+        self.readback = Readback(config, now, admin, alive)
         stack.callback(self.readback.close)
         self.tail = Tail(config, self.store, clients.tail_consumer(config), self.health.beat)
         stack.callback(self.tail.close)
@@ -98,10 +99,6 @@ class Start:
             lambda: claiming.handed_over(config, admin, self.store.space, self.tail.header_from)
         )
         self.readback.beat = self.health.beat  # from here on a stop is no reason to break off
-
-    @property
-    def _alive(self) -> "partial[None]":
-        return partial(self._progress_of(0.0, 0.0, self.group))
 
     def _needs_to_be_alone(self) -> str:
         """What only a worker does that is alone; nothing if it may run beside others."""
@@ -190,7 +187,7 @@ class Start:
         self.traces: Traces = refold.traces(
             config, store, admin, self.found, self._progress_of(1.0, 1.0, member)
         )
-        newest = restore.load_model(config, store, self.engine, lambda: self.recent())
+        newest = restore.load_model(config, store, self.engine, self.recent)
         self.commits = max(newest, self.readback.last or 0)
         self.told.begin(self.found.at, self.found.last)
         where = config.topics.transitions, 0

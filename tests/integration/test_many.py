@@ -41,6 +41,22 @@ def shared_out(team: Team, *names: str) -> None:
         worker.until(lambda worker=worker: _has(worker.output, 2), f"the half of {name}")  # type: ignore[misc]
 
 
+def begin(team: Team) -> None:
+    """One worker, and a second that takes its half."""
+    team.start("a")
+    team.running("a")
+    team.start("b")
+    shared_out(team, "a", "b")
+
+
+def lose_one_and_get_it_back(team: Team) -> None:
+    time.sleep(2.0)
+    team.kill("b")
+    wait_until(lambda: "alone: " in team.workers["a"].output, "the other half")
+    team.start("b")
+    shared_out(team, "a", "b")
+
+
 def _has(output: str, partitions: int) -> bool:
     """Whether the last word on it is that so many of four partitions are this worker's."""
     lines = [line for line in output.splitlines() if " of 4 partitions" in line]
@@ -51,15 +67,8 @@ def test_workers_that_come_go_and_are_killed_learn_one_model(app: App) -> None:
     team = Team(app)
     mixed = [one for n, one in enumerate(CLICKS) for one in (BAD[n // 50], one)[n % 50 > 0 :]]
     with Stream(app, mixed, Random(1)) as stream:
-        team.start("a")
-        team.running("a")
-        team.start("b")
-        shared_out(team, "a", "b")
-        time.sleep(2.0)
-        team.kill("b")
-        wait_until(lambda: "alone: " in team.workers["a"].output, "the other half")
-        team.start("b")
-        shared_out(team, "a", "b")
+        begin(team)
+        lose_one_and_get_it_back(team)
         team.stop("a")
         wait_until(lambda: "alone: " in team.workers["b"].output, "all of it")
         team.start("a")
@@ -106,15 +115,8 @@ def test_brokers_that_share_out_partitions_do_as_well(app: App) -> None:
     app.settings = {**app.settings, "kafka.group.protocol": "consumer"}
     team = Team(app)
     with Stream(app, CLICKS, Random(1)) as stream:
-        team.start("a")
-        team.running("a")
-        team.start("b")
-        shared_out(team, "a", "b")
-        time.sleep(2.0)
-        team.kill("b")
-        wait_until(lambda: "alone: " in team.workers["a"].output, "the other half")
-        team.start("b")
-        shared_out(team, "a", "b")
+        begin(team)
+        lose_one_and_get_it_back(team)
     team.finish()
     assert wrong_of(team, ["a", "b"], CLICKS[: stream.sent]) == []
 
@@ -122,10 +124,7 @@ def test_brokers_that_share_out_partitions_do_as_well(app: App) -> None:
 def test_a_worker_that_stood_still_finds_its_partitions_with_others(app: App) -> None:
     team = Team(app)
     with Stream(app, CLICKS, Random(1)) as stream:
-        team.start("a")
-        team.running("a")
-        team.start("b")
-        shared_out(team, "a", "b")
+        begin(team)
         frozen = team.workers.pop("b")
         frozen.popen.send_signal(signal.SIGSTOP)
         wait_until(lambda: "alone: " in team.workers["a"].output, "the other half")
@@ -221,10 +220,7 @@ def test_what_needs_a_worker_alone_waits_for_the_others_and_is_refused(
 def test_partitions_that_are_added_are_taken_by_workers_that_start_again(app: App) -> None:
     team = Team(app)
     with Stream(app, CLICKS[:4000], Random(1)) as stream:
-        team.start("a")
-        team.running("a")
-        team.start("b")
-        shared_out(team, "a", "b")
+        begin(team)
         clicks = app.config.topics.clicks
         for future in app.admin.create_partitions([NewPartitions(clicks, 6)]).values():
             future.result()
