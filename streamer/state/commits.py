@@ -1,6 +1,7 @@
 """Of which commit a record is, and what a commit consists of."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
 
@@ -78,8 +79,11 @@ class Manifest(msgspec.Struct, frozen=True):
 def mark_of(message: Message) -> Mark | None:
     """The commit that a record is part of; None if it is part of none."""
     value = dict(message.headers() or ()).get(records.COMMIT_HEADER)
-    if not isinstance(value, bytes):
-        return None
+    return _mark(value) if isinstance(value, bytes) else None
+
+
+@lru_cache(256)  # thousands of records are of one commit
+def _mark(value: bytes) -> Mark | None:
     app, _, rest = value.decode(errors="replace").rpartition("/")
     number, _, instance = rest.partition("@")
     # Anybody may write dead letters, and such a header.

@@ -90,7 +90,7 @@ class Worker:
         self.group, self.admin, self.readback = start.group, start.admin, start.readback
         self.transactions, self.told, self.shares = start.transactions, start.told, start.shares
         self.commits, self.offsets = start.commits, start.shares.offsets
-        self.readback.last = self.commits
+        self.readback.last, self.readback.owned = self.commits, lambda: self.shares.owned
         self.tail.commits.begin(self.commits)
         self.rounds.decoder.remember(restore.windows(self.store, self.offsets))
         logs.context.update(round=self.engine.round_number, commit=self.commits)
@@ -212,6 +212,7 @@ class Worker:
         """All was published again: say so, so that no start has to do it once more."""
         self.repairs = False
         self._join()
+        self.tail.later.flush()
         header.repaired(
             self.config, self.store, self.identity, self.readback, self.transactions,
             repair.overwritten(
@@ -239,6 +240,7 @@ class Worker:
         if self.pending.rounds and not self.by_count:
             self._round([], closes=True)
         self._join()
+        self.tail.later.flush()
         with suppress(WalkstreamError):
             if self.config.topics.check and self.group.others:
                 self.group.leave()  # they need not wait until its session has ended

@@ -8,12 +8,14 @@ would learn clicks twice, or never publish what it believes to be published.
 Only this app writes vectors and rows, so all that is there has to be of a commit that was sent, by
 this worker or by another one, which looks after its own. Dead letters may come from anybody, with
 any header: of those only the ones count that a manifest tells of, and where it says.
+
+A worker beside others reads back the partitions of its own items, and whatever else it writes to.
 """
 
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -48,6 +50,9 @@ WAIT_SECONDS = 60.0
 """A commit must be read back within so long: in four times `clients.READ_MS`."""
 WINDOW = 2000
 """Offsets at the end of a log in which the newest manifest is looked for first."""
+OTHERS_SECONDS = 60.0
+"""A manifest says where the partitions ended that are not read back, at most so long ago: from
+there on a start reads them."""
 
 REPAIR = (
     "A transaction was settled in the middle, as an old request reached the brokers late. Nothing "
@@ -80,8 +85,16 @@ class Readback:
         self.where = [(t, p) for t, layout in topics.items() for p in range(layout.partitions)]
         self._quiet = {config.topics.transitions, config.topics.item_vectors}
         """The topics of which no record by another program was told yet."""
+        self.owned: Callable[[], Collection[int]] = lambda: range(len(self.where))
+        """The item partitions of this worker."""
         self.at: dict[Partition, int] = {}
-        """The next offset of each partition: all before it was looked at."""
+        """The next offset of each partition: nothing before it is of a commit that was not looked
+        at."""
+        self.followed: set[Partition] = set()
+        """The partitions that are read."""
+        self._base: set[Partition] = set()
+        """Those of them that are read whatever is written."""
+        self._others_due = 0.0
         self.reached: dict[Partition, int] = {}
         self.last: int | None = None
         """The number of the last commit, whole or not; None before the first of all."""
@@ -108,7 +121,8 @@ class Readback:
 
     def manifest(self, commit: int, sends: Iterable[Send]) -> Send:
         """The record that says what a commit consists of, which is to be its last."""
-        app = self.config.app
+        app, sends = self.config.app, list(sends)
+        self._follow({(send.topic, send.partition) for send in sends})
         parts = {partition: Part(self.at[partition]) for partition in self.where}
         for send in sends:
             parts[send.topic, send.partition].add(send.key, send.value)
@@ -119,6 +133,22 @@ class Readback:
         mark: list[tuple[str, str | bytes | None]] = [(records.COMMIT_HEADER, manifest.mark.packed)]
         encoded = msgspec.msgpack.encode(manifest)
         return Send(self.model_state, 0, records.manifest_key(app.instance), encoded, mark)
+
+    def _follow(self, written: set[Partition]) -> None:
+        """Read these partitions, those of the worker's items, and until the worker has others also
+        what it wrote to before. Nothing of its own is under way: what it has not read back yet will
+        be behind where the logs end now."""
+        owned, shared = self.owned(), (self.model_state, self.config.topics.item_vectors)
+        base = {p for p in self.where if p[0] not in shared or p[1] in owned}
+        wanted = base | written | (self.followed if base == self._base else set())
+        wanted = (wanted | {(self.model_state, 0)}) & {*self.where}
+        is_due = len(wanted) < len(self.where) and time.monotonic() > self._others_due
+        if wanted != self.followed or is_due:
+            self.at |= clients.ends(self.admin, [p for p in self.where if p not in self.followed])
+            self._others_due = time.monotonic() + OTHERS_SECONDS
+        if wanted != self.followed:
+            self._assign({p: self.at[p] for p in wanted})
+        self._base = base
 
     def expect(self, manifest: Send) -> None:
         """This commit was sent, and is to be read back now."""
@@ -146,7 +176,8 @@ class Readback:
             self._compare(self.wanted)
             self._compared = time.monotonic()
         if self._took_all:
-            self._stalls.look({p: max(at, self.reached.get(p, 0)) for p, at in self.at.items()})
+            at = {p: max(self.at[p], self.reached.get(p, 0)) for p in self.followed}
+            self._stalls.look(at)
 
     def _take_in(self, timeout: float) -> None:
         for partition, message in self._arrived(timeout):
@@ -185,12 +216,12 @@ class Readback:
 
     def _compare(self, manifest: Manifest) -> None:
         """Refused if all was read, up to where the logs end, and it is not the whole commit."""
-        written = self._written = clients.ends(self.admin, self.where)
-        ends = clients.ends(self.admin, self.where, committed=True)
+        written = self._written = clients.ends(self.admin, self.followed)
+        ends = clients.ends(self.admin, self.followed, committed=True)
         self._take_in(0.05)
         if self.wanted is None:
             return
-        self._open.announce(self.at, self.reached, written)
+        self._open.announce({p: self.at[p] for p in written}, self.reached, written)
         takes = [*(p for p, part in parts_of(manifest) if part.size), (self.model_state, 0)]
         # Where no transaction is open, this one is settled.
         is_settled = all(ends[p] >= written[p] for p in takes)
@@ -209,7 +240,8 @@ class Readback:
                 found = read_alone(self.config, partition, self.at[partition], message, self.beat)
                 yield from ((partition, one) for one in found.messages if one.error() is None)
                 self.consumer = clients.anew(self.consumer, self._consumer())
-                self._assign(self.at | {partition: found.next})
+                at = {p: self.at[p] for p in self.followed}
+                self._assign(at | {partition: found.next})
                 return
             if checked(message).error() is not None:
                 self.reached[partition] = offset
@@ -352,7 +384,8 @@ class Readback:
         return Doubt(newest.instance, first, "; ".join(what)) if what else None
 
     def _assign(self, starts: Mapping[Partition, int]) -> None:
-        self.at, self.reached = dict(starts), {}
+        self.at |= starts
+        self.followed, self.reached = set(starts), {}
         self.consumer.assign([TopicPartition(*p, offset) for p, offset in starts.items()])
 
     def _read(

@@ -72,7 +72,9 @@ class Rounds:
     @property
     def has_to_learn(self) -> bool:
         """Whether the log has more than a round of clicks, so that no more should be told."""
-        return not self.shares.is_alone and self.told.waiting >= self.config.round.max_events
+        if self.shares.is_alone or not self.told.has_more:
+            return False
+        return self.told.waiting >= self.config.round.max_events
 
     def take(self, messages: list[Message], closes: bool) -> Changes | None:
         """Take the records of a round; what leaves, if it closes a commit.
@@ -149,10 +151,13 @@ class Rounds:
             self.pending.evidence.append(told)
 
     def _learn_told(self, attributes: Attributes, closes: bool) -> Changes | None:
-        """Learn what the log says, about as much as makes a round."""
+        """Learn what the log says, about as much as makes a round: at once if it is so much, and
+        else when a commit closes, before which no vector leaves."""
         self.pending.rounds += 1
         self._describe(attributes)
         learned, told = 0, list[Told]()
+        if not closes and not self.has_to_learn:
+            return None
         while learned < self.config.round.max_events and (one := self.told.next()) is not None:
             learned += one.clicks
             told.append(one)

@@ -12,15 +12,13 @@ partition came. Records of a transaction that is still open count, so that nothi
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import NamedTuple
 
 from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
 from core.ids.hashing import hash_keys
-from core.rows import Packed, from_values
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, label
 from streamer.settings.sections import Config
@@ -65,7 +63,7 @@ class Shares:
         self._end: int | None = None
         """Where the log ended when this worker had all there is."""
         tail.on_read = self.read
-        engine.catalogue.written = partial(written, store)
+        engine.catalogue.written = tail.later.written
 
     @property
     def leads(self) -> bool:
@@ -98,7 +96,7 @@ class Shares:
         """Take up what the group has handed over, if all is read. Returns what was taken up."""
         new = self.group.assigned - self.offsets.keys()
         if not new:
-            self._coming = None
+            self._coming, self.tail.later.hurry = None, False
             return new
         if self._coming is None or self._coming.partitions != new:
             self._coming = self._measure(new)
@@ -108,7 +106,10 @@ class Shares:
         is_level = self.told.is_at(coming.evidence) and self.tail.is_at(coming.rows)
         if not (is_level and knows_items):
             return set()
-        self._coming = None
+        if not self.tail.later.is_empty:  # it is taken up from the folder
+            self.tail.later.hurry = True
+            return set()
+        self.tail.later.hurry, self._coming = False, None
         config, store = self.config, self.store
         self.offsets |= restore.unread(
             config, sorted(new), store.progress(), self.group.consumer, self.admin, Accepted(),
@@ -169,7 +170,7 @@ class Shares:
         owned, before = self.owned, self.engine.model.owns.copy()
         stored = self.store.versions()
         self.engine.versions |= {p: stored.get(p, 0) for p in owned if not before[p]}
-        self.engine.own(owned, partial(written, self.store))
+        self.engine.own(owned, self.tail.later.written)
 
     def read(self, read: Read) -> None:
         """Take what other workers have written."""
@@ -190,9 +191,3 @@ class Shares:
             engine.take_placement(packing.unpack_placement(placement, dim))
         if (fusion := read.meta.get(records.FUSION)) is not None:
             engine.fusion, _ = packing.unpack_fusion(fusion)
-
-
-def written(store: Store, keys: Sequence[bytes]) -> Packed:
-    """What was last written of these rows, as far as a folder has it."""
-    found = [(k, v) for k, v in zip(keys, store.rows(keys), strict=True) if v is not None]
-    return [key for key, _ in found], from_values([value for _, value in found], store.dtype)

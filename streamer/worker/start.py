@@ -33,7 +33,7 @@ from streamer.worker.group import Group
 from streamer.worker.header import Accepted
 from streamer.worker.readback import Readback
 from streamer.worker.refold import Refolded
-from streamer.worker.shares import Shares, written
+from streamer.worker.shares import Shares
 from streamer.worker.starting import progress_of
 from streamer.worker.stop import Stop
 from streamer.worker.tail import Tail
@@ -164,7 +164,7 @@ class Start:
                 f"{why}: stop the others, and start this one again"
             )
         else:  # others may have committed meanwhile: it takes up what it has as any other does
-            self.engine.own([], partial(written, store))
+            self.engine.own([], self.tail.later.written)
 
     def _starts(self) -> Mapping[Partition, int]:
         return restore.starts(self.config, self.store, self.group, self.admin, self.accepted)
@@ -179,7 +179,7 @@ class Start:
         member = None if owned is not None else self.group
         self.engine = Engine(config.engine_settings, self.space.partitions, self.metrics.timed)
         if owned is not None:
-            self.engine.own(owned, partial(written, store))
+            self.engine.own(owned, self.tail.later.written)
         self.found: Refolded = refold.restore(
             config, store, self.engine, admin, self.accepted.loss,
             self._progress_of(0.5, 1.0, member), is_alone=owned is None,

@@ -29,9 +29,11 @@ from streamer.kafka.waiting import OpenTransactions, Waiting
 from streamer.settings.sections import Config
 from streamer.state import records
 from streamer.state import store as stores
+from streamer.state.commits import mark_of
 from streamer.state.model_state import is_of_worker, order
 from streamer.state.store import Store
 from streamer.worker.kept import Read, is_newer, own_key, version_in
+from streamer.worker.later import Later
 from streamer.worker.news import News, news_of, stamp
 from streamer.worker.sequence import Commits
 from streamer.worker.strangers import Strangers
@@ -66,6 +68,7 @@ class Tail:
         """Told of all that the folder has taken in."""
         self.queue: deque[News] = deque()
         """What was read of `items`, and no round has taken yet."""
+        self.later = Later(store)
         self._paused = False
         self._open = OpenTransactions()
         self.commits = Commits(f"{config.topics.model_state}[0]", config.app.instance)
@@ -142,6 +145,7 @@ class Tail:
             self._fill(ends)
             waiting.look({p: self.offsets[p] for p in ends}, self.reached, ends)
             on_progress(min(1.0, sum(self.offsets[p] - begins[p] for p in ends) / total))
+        self.later.flush()
 
     def _assign(self, partitions: Iterable[Partition]) -> None:
         self.queue.clear()
@@ -215,10 +219,9 @@ class Tail:
         lost = next((at for at, m in enumerate(messages) if self._is_lost(m)), len(messages))
         # A version record lies behind all rows of its commit, so what it covers was applied. But
         # for this, a row that has left would be back in the folder until its tombstone is read.
-        applied = self.store.versions() if messages else {}
+        applied = self.later.versions() if messages else {}
         for message in map(checked, messages[:lost]):
-            partition = message.topic() or "", message.partition() or 0
-            offset = message.offset() or 0
+            partition, offset = partition_of(message), message.offset() or 0
             if message.error() is not None:
                 self.reached[partition] = offset
                 continue
@@ -228,6 +231,9 @@ class Tail:
                 self.queue.append(news_of(message, self.config.items.use))
             elif key is None:
                 continue
+            elif records.is_row(key):
+                if not self.commits.is_doubtful(message):
+                    self._take_row(message, key, applied.get(partition[1], 0), rows, gone)
             elif records.is_malformed(key):
                 self.strangers.settle(message)
                 if value is not None:
@@ -239,7 +245,7 @@ class Tail:
                 (self.forgotten.add if value is not None else self.forgotten.discard)(key)
             elif self.commits.is_doubtful(message):
                 continue
-            elif not records.is_row(key):
+            else:
                 # There are very many rows of the graph, whose places are hashes.
                 is_in_place = value is not None and key.startswith(records.GRAPH)
                 is_in_place = is_in_place or self._is_in_place(key, partition[1])
@@ -259,18 +265,6 @@ class Tail:
                     meta[key] = None
                 elif value is not None and not self._is_behind(key, value, meta):
                     meta[key] = value
-            elif not is_of_worker(message) or (value is not None and not is_packed(value)):
-                self.strangers.add(message)
-            elif version_in(message) <= applied.get(partition[1], 0):
-                self.strangers.settle(message)
-            elif value is None:
-                rows.pop(key, None)
-                self.strangers.settle(message)
-                gone[key] = version_in(message)
-            else:
-                gone.pop(key, None)
-                self.strangers.settle(message)
-                rows[key] = message
         for message in messages[lost : lost + 1]:
             self._get_past(message)
         if self.commits.is_level and len(messages) < 10_000:
@@ -285,6 +279,28 @@ class Tail:
         elif time.monotonic() - self.applied > IDLE_SECONDS and self._at_the_ends():
             self.applied = time.monotonic()
             self.store.write_entries({"meta": [stores.applied_now()]})
+        if self.later.is_due:
+            self.later.flush()
+
+    def _take_row(
+        self, message: Message, key: bytes, applied: int, rows: dict[bytes, Message],
+        gone: dict[bytes, int],
+    ) -> None:  # fmt: skip
+        """Put a row into `rows`, or a deletion into `gone`, if it is newer than `applied`."""
+        value = message.value()
+        if mark_of(message) is None or (value is not None and not is_packed(value)):
+            self.strangers.add(message)
+            return
+        self.strangers.settle(message)
+        version = version_in(message)
+        if version <= applied:
+            return
+        if value is None:
+            rows.pop(key, None)
+            gone[key] = version
+        else:
+            gone.pop(key, None)
+            rows[key] = message
 
     def _tell_what_waits(self) -> None:
         """Say of `items` which open transaction holds back what lies there."""
@@ -342,15 +358,12 @@ class Tail:
             self.store.write_entries({"meta": [(records.SPACE, header)]})
         meta |= dict([stores.applied_now()])
         # What is refused now has to be met again, by the start that repairs it.
-        for where in self._of_model:
-            offset = self.strangers.first_of(where, self.offsets[where])
-            meta |= dict([_offset_entry(where, offset)])
         packed = self._pack(rows) if rows else None
-        families = {family: list(entries.items()) for family, entries in more.items()}
-        values = [message.value() or b"" for message in rows.values()]
-        self.store.write(
-            keys=list(rows), rows=packed, values=values, gone=list(gone.items()), families=families
-        )
+        later = {key: meta.pop(key) for key in list(meta) if key.startswith(records.VERSION)}
+        at = [(where, self.offsets[where]) for where in self._of_model]
+        later |= [_offset_entry(p, self.strangers.first_of(p, offset)) for p, offset in at]
+        self.store.write_entries({family: entries.items() for family, entries in more.items()})
+        self.later.add({k: m.value() or b"" for k, m in rows.items()}, gone, later)
         self.on_read(Read(list(rows), packed, list(gone), meta))
 
     def _pack(self, rows: dict[bytes, Message]) -> NDArray[np.void]:
@@ -378,7 +391,8 @@ class Tail:
         """
         if key == records.SPACE:
             return False
-        stored = meta[key] if key in meta else self.store.meta(key)
+        read = meta if key in meta else self.later.meta
+        stored = read[key] if key in read else self.store.meta(key)
         return stored is not None and order(key, value) < order(key, stored)
 
 

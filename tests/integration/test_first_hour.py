@@ -127,7 +127,7 @@ def test_a_dry_run_stops_where_the_offsets_would_stop_a_worker(
     app.run_to_end()
     wait_until(lambda: group_is_empty(app), "the worker to have left the group")
     spoil(app)
-    # One after the other: beside a worker that runs, a dry run takes the group's place for its work.
+    # One after the other: beside a worker that runs, moved offsets are taken for its progress.
     ahead = app.worker("--dry-run")
     ahead.wait()
     worker = app.worker()
