@@ -143,3 +143,54 @@ def test_a_torn_commit_is_noticed_while_nothing_else_is_sent(kafka: str, tmp_pat
                     told = "" if readback.doubt is None else readback.doubt.what
                     assert refusal in told
                     assert bool(told) == bool(refusal)
+
+
+def test_a_worker_reads_back_its_own_partitions_and_what_else_it_writes_to(
+    kafka: str, tmp_path: Path
+) -> None:
+    with App(kafka, tmp_path, SETTINGS | {"topics.partitions": 3}) as app:
+        config, now = app.config, identity(app.admin, app.config.topics)
+        state, vectors = config.topics.model_state, config.topics.item_vectors
+        transactions, number = Transactions(config), 0
+
+        def commit(*sends: tuple[str, int], loses: int = 0) -> None:
+            nonlocal number
+            number += 1
+            mark: Headers = [(records.COMMIT_HEADER, Mark(app.name, number, "0").packed)]
+            made = [Send(topic, p, b"item-%d" % n, b"row", mark) for n, (topic, p) in
+                    enumerate(sends)]  # fmt: skip
+            manifest = readback.manifest(number, made)
+            transactions.begin()
+            for send in [*made[loses:], manifest]:
+                transactions.send(send)
+            transactions.commit()
+            readback.expect(manifest)
+
+        def followed() -> set[tuple[str, int]]:
+            return {(t, p) for t, p in readback.followed if t in (state, vectors)}
+
+        own, first = {(state, 1), (vectors, 1)}, (state, 0)
+        with closing(Readback(config, now, app.admin, lambda: None)) as readback:
+            readback.start(repair=False)
+            assert len(followed()) == 6
+            readback.owned = lambda: [1]
+            commit((state, 1), (vectors, 1))
+            readback.settle()
+            assert followed() == {*own, first}
+            commit((state, 1), (state, 2))  # the graph's row of an item that another one owns
+            readback.settle()
+            commit((state, 1))
+            readback.settle()
+            assert followed() == {*own, first, (state, 2)}, "it may come again"
+            readback.owned = lambda: [2]
+            commit((state, 2), (vectors, 2))
+            readback.settle()
+            assert followed() == {(state, 2), (vectors, 2), first}
+            commit((state, 1), loses=1)
+            with pytest.raises(Refused, match=rf"commit 5 is torn: {state}\[1\] has 0 of its 1"):
+                poll(readback, 300)
+        with (
+            closing(Readback(config, now, app.admin, lambda: None)) as readback,
+            pytest.raises(Refused, match="commit 5 is torn"),
+        ):
+            readback.start(repair=False)
