@@ -8,7 +8,7 @@ from pathlib import Path
 from streamer.errors import WalkstreamError
 from streamer.files.readers import Source
 from streamer.settings.load import load
-from tests.simulation.quality import table
+from tests.simulation.quality import capacity, table
 from tests.simulation.test_cluster import run
 from tests.simulation.worker import Fault
 
@@ -29,6 +29,16 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="with --events: a setting"
     )
+    parser.add_argument(
+        "--outside", type=float, default=6.8, metavar="US",
+        help="with --events: microseconds a click of all that no engine does, for the capacity: "
+        "collect, decode, commit, apply and other of `walkstream bench round` (6.8)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--speedup", type=float, default=1.7, metavar="RATIO",
+        help="with --events: how much faster two threads learn, of `walkstream bench skipgram "
+        "--threads 2` (1.7); eight do by Amdahl's law",
+    )  # fmt: skip
     given = parser.parse_args()
     if given.seed is None and given.seeds < 1 and given.events is None:
         parser.error("nothing to simulate: give --seeds N, --seed N or --events FILE")
@@ -42,8 +52,14 @@ def main() -> None:
     if given.events:
         source = Source([given.events], COLUMNS, given.time)
         try:
-            for line in table(load(None, given.set, {}), source, given.workers, given.commit):
+            terms: dict[int, dict[str, float]] = {}
+            config = load(None, given.set, {})
+            for line in table(config, source, given.workers, given.commit, terms):
                 print(line, flush=True)
+            alone = 2 / given.speedup - 1
+            speedups = {1: 1.0, 8: 1 / (alone + (1 - alone) / 8)}
+            print(f"\nCapacity, with {speedups[8]:.1f} for the speedup of 8 threads:\n")
+            print("\n".join(capacity(terms, given.outside, speedups)))
         except WalkstreamError as error:
             parser.error(str(error))
 

@@ -31,6 +31,9 @@ TOPICS = ("model-state", "item-vectors", "transitions")
 """Bytes a click into these."""
 PARTITIONS = 16
 """Of the items."""
+STAGES = ("rank", "fold", "walk", "learn", "place", "read")
+THREADED = "walk", "learn"
+"""What `engine.threads` share."""
 
 
 @dataclass
@@ -132,12 +135,15 @@ class Together(Evaluation):
                             engine.take_placement(changes.placement)
 
 
-def table(config: Config, source: Source, workers: Sequence[int], commit: int) -> Iterator[str]:
-    """The lines of a table: hit rates, reciprocal ranks, and what each count of workers costs."""
-    stages = ("rank", "fold", "walk", "learn", "place", "read")
-    names = " | ".join((*QUALITY, "CPU us a click, of all", *stages, *TOPICS))
+def table(
+    config: Config, source: Source, workers: Sequence[int], commit: int,
+    terms: dict[int, dict[str, float]],
+) -> Iterator[str]:  # fmt: skip
+    """The lines of a table: hit rates, reciprocal ranks, and what each count of workers costs, in
+    microseconds of all of them a click, which `terms` gets too, by count and stage."""
+    names = " | ".join((*QUALITY, "CPU us a click, of all", *STAGES, *TOPICS))
     yield f"| workers | {names} |"
-    yield "|---" * (2 + len(QUALITY) + len(stages) + len(TOPICS)) + "|"
+    yield "|---" * (2 + len(QUALITY) + len(STAGES) + len(TOPICS)) + "|"
     for n in workers:
         one = Together(config, source, n, commit)
         found = {(f.ranker, f.of): f for f in one.run().figures}
@@ -149,7 +155,33 @@ def table(config: Config, source: Source, workers: Sequence[int], commit: int) -
         size = Counter[str]()
         for cost in one.costs:
             size.update(cost.size)
-        micro = {s: sum(1e6 * cost.seconds[s] / clicks for cost in one.costs) for s in stages}
-        cells += [f"{sum(micro.values()):.0f}", *(f"{micro[stage]:.1f}" for stage in stages)]
+        micro = {s: sum(1e6 * cost.seconds[s] / clicks for cost in one.costs) for s in STAGES}
+        terms[n] = micro
+        cells += [f"{sum(micro.values()):.0f}", *(f"{micro[stage]:.1f}" for stage in STAGES)]
         cells += [f"{size[topic] / clicks:.0f}" for topic in TOPICS]
+        yield f"| {' | '.join(cells)} |"
+
+
+def capacity(
+    terms: dict[int, dict[str, float]], outside: float, speedups: dict[int, float]
+) -> Iterator[str]:
+    """The lines of a table: clicks a second that N workers of some threads carry, each on cores of
+    its own, by what the one has to do that ranks for all.
+
+    `outside` is collecting, decoding, commits and the folder, which no engine does and workers
+    share out, in microseconds a click; `speedups` says how much faster so many threads learn."""
+    names = " | ".join(f"{threads} threads: clicks/s | of one" for threads in speedups)
+    stages = (*STAGES, "outside")
+    yield f"| workers | {' | '.join(stages)} | {names} |"
+    yield "|---" * (1 + len(stages) + 2 * len(speedups)) + "|"
+    alone: dict[int, float] = {}
+    for n, micro in terms.items():
+        # A worker's part of the sum over all; but ranking is of one of them.
+        own = {stage: micro[stage] / n for stage in STAGES if stage != "rank"}
+        own = {"rank": micro["rank"], **own, "outside": outside / n}
+        cells = [f"{n}", *(f"{own[stage]:.1f}" for stage in stages)]
+        for threads, speedup in speedups.items():
+            spent = sum(own[s] / (speedup if s in THREADED else 1.0) for s in stages)
+            alone.setdefault(threads, spent)
+            cells += [f"{1e6 / spent:,.0f}", f"{alone[threads] / spent:.2f}"]
         yield f"| {' | '.join(cells)} |"
