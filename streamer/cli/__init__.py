@@ -61,6 +61,7 @@ for command in (
     asking.plot,
     asking.inspect,
     asking.cluster,
+    asking.export,
     measuring.bench,
     measuring.evaluate,
     admin.reset,

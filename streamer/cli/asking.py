@@ -1,4 +1,4 @@
-"""Commands that look and change nothing: query, inspect, plot, cluster, check-topic."""
+"""Commands that look and change nothing: query, export, inspect, plot, cluster, check-topic."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -65,6 +65,78 @@ def query(
     folder = state or Path(loaded.state.dir)
     decay = loaded.model.session_decay
     module.run(folder, items, module.Options(k, mode, min_updates, decay, as_json))
+
+
+def export(
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="A name that ends in .npz, .txt (word2vec) or .parquet; with --i2i in .jsonl or "
+            ".parquet.",
+        ),
+    ],
+    fmt: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="npz, word2vec or parquet, for any name."),
+    ] = None,
+    state: State = None,
+    from_topic: Annotated[
+        bool,
+        typer.Option(
+            "--from-topic", help="Read topics.item_vectors, and no state folder: from anywhere."
+        ),
+    ] = False,
+    commit: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="As of this commit, as the header of its records and the log name it. Default: "
+            "the newest.",
+        ),
+    ] = None,
+    vectors: Annotated[
+        Literal["vector", "context"],
+        typer.Option(help="Which of an item's two vectors word2vec's format gets."),
+    ] = "vector",
+    i2i: Annotated[
+        int | None,
+        typer.Option(
+            "--i2i", min=1, max=10_000, metavar="N", help="Write the N nearest items of each item."
+        ),
+    ] = None,
+    mode: Annotated[
+        Literal["similar", "next"],
+        typer.Option(help="With --i2i: items like it, or items that are clicked after it."),
+    ] = "similar",
+    force: Force = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Write all vectors to a file, or the nearest items of all items, as of one commit.
+
+    Vectors have length 1, as in item-vectors, and norms say how long they were. .txt is what
+    gensim's KeyedVectors.load_word2vec_format reads; the arrays of .npz initialise an embedding
+    layer. A state folder is read also while its worker runs.
+
+    **Examples**
+
+    $ walkstream export --out vectors.npz
+
+    $ walkstream export --out vectors.txt --state /data/1
+
+    $ walkstream export --out vectors.parquet --from-topic --commit 1200
+
+    $ walkstream export --out neighbours.jsonl --i2i 50 --mode next
+    """
+    from streamer.export import run as module
+
+    loaded = load(config, overrides)
+    if from_topic and state is not None:
+        raise typer.BadParameter("--state and --from-topic: one or the other")
+    folder = None if from_topic else state or Path(loaded.state.dir)
+    module.run(loaded, out, fmt, folder, commit, vectors, i2i, mode, force)
 
 
 def inspect(

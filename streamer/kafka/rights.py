@@ -77,6 +77,10 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "Describe": ("topics.clicks", "topics.transitions"),
         "Describe group": ("app.name", "app.name-tail"),
     },
+    "export": {
+        "Read": ("topics.item_vectors",),
+        "Describe group": ("app.name-tail",),
+    },
     "dlq list": {"Read": ("topics.dead_letters",), "Describe group": ("app.name-tail",)},
     "dlq replay": {
         "Read": ("topics.dead_letters",),

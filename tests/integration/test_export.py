@@ -1,0 +1,71 @@
+"""Files of vectors, from the topic alone and from the folder of the worker that wrote it."""
+
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from confluent_kafka import Producer
+
+from streamer.decode.deadletter import Headers
+from streamer.demo.shop import Shop
+from streamer.errors import Refused, WalkstreamError
+from streamer.export import run
+from streamer.export.published import Published, from_folder, from_topic
+from streamer.state import commits
+from tests.support import START_MS, App, as_records
+
+CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 600))
+
+
+def assert_equal(a: Published, b: Published) -> None:
+    assert (a.items, a.space, a.commit) == (b.items, b.space, b.commit)
+    # The topic has six decimals, the folder half precision where it differs from the row.
+    for name in ("vectors", "contexts", "norms"):
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=1e-3, err_msg=name)
+    for name in ("clusters", "updates", "versions"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+
+
+@pytest.mark.parametrize("fmt", ["json", "msgpack"])
+def test_topic_and_folder_tell_the_same(
+    kafka: str, tmp_path: Path, fmt: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"topics.partitions": 3, "commit.seconds": 0.2, "publish.format": fmt}
+    with App(kafka, tmp_path, settings) as app:
+        app.publish(CLICKS[:300])
+        app.run_to_end()
+        before = from_topic(app.config, None)
+        assert_equal(from_folder(app.state, before.commit), before)
+        app.publish(CLICKS[300:])
+        app.run_to_end()
+        after = from_topic(app.config, None)
+        assert after.commit > before.commit
+        assert_equal(from_folder(app.state, None), after)
+        # The topic still has what was there then: nothing compacts it so soon.
+        then = from_topic(app.config, before.commit)
+        assert_equal(then, before)
+        assert then.later == len({*after.items} - {*before.items})
+        with pytest.raises(WalkstreamError, match="has no vector as of commit 0"):
+            from_topic(app.config, 0)
+        run.run(app.config, tmp_path / "v.npz", None, None, None, "vector", None, "similar", False)
+        assert f"as of commit {after.commit}" in capsys.readouterr().out
+        arrays = np.load(tmp_path / "v.npz")
+        assert arrays["items"].tolist() == after.items
+
+
+def test_what_is_no_vector_of_the_app_is_refused(kafka: str, tmp_path: Path) -> None:
+    with App(kafka, tmp_path, {"topics.partitions": 1, "commit.seconds": 0.2}) as app:
+        app.publish(CLICKS[:300])
+        app.run_to_end()
+        topic, producer = app.config.topics.item_vectors, Producer({"bootstrap.servers": kafka})
+        mark: Headers = [("commit", commits.Mark(app.name, 9, "0").packed)]
+        producer.produce(topic, b"{}", b"odd", headers=mark)
+        producer.flush(10)
+        with pytest.raises(Refused, match="the record of 'odd' is no vector"):
+            from_topic(app.config, None)
+        producer.produce(topic, msgspec.json.encode({}), b"odd")
+        producer.flush(10)
+        with pytest.raises(Refused, match="of no commit"):
+            from_topic(app.config, None)
