@@ -12,6 +12,7 @@ from core.graph import fold as graphs
 from core.graph.fold import Batch, Folded, Rules
 from core.graph.graph import LIVE, NEVER
 from core.graph.slabs import UNWRITTEN
+from core.learning.corpus import Corpus
 from core.settings import Settings
 
 
@@ -45,7 +46,8 @@ class Intake:
             rows=len(sessions.names),
             known=known,
         )
-        folded = Folded.of(slots, s.session.length, len(names) - known)
+        reach = max(s.session.length, Corpus.reach(s))
+        folded = Folded.of(slots, reach, len(names) - known)
         half_life = int(s.graph.half_life)
         g, clock, n = self.catalogue.graph, self.clock, len(clicks)
         rules = Rules(half_life, int(s.session.gap), s.session.max_events, g.max_degree, commit)

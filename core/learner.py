@@ -1,10 +1,11 @@
-"""A round of learning: skip-gram on walks, then the softmax of what came next in sessions."""
+"""A round of learning: skip-gram on sentences, then the softmax of what came next in sessions."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.catalogue import Catalogue
 from core.learning import skipgram
+from core.learning.corpus import Corpus
 from core.learning.negatives import Pools
 from core.placing.placement import SETTLED
 from core.settings import Settings
@@ -15,6 +16,7 @@ class Learner:
 
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         self.settings, self.catalogue = settings, catalogue
+        self.corpus = Corpus(settings)
         self._pools = Pools(settings.model.alpha)
 
     def first_vectors(self, new: NDArray[np.int32]) -> None:
@@ -33,27 +35,43 @@ class Learner:
         self, walks: NDArray[np.int32], history: NDArray[np.int32], target: NDArray[np.int32],
         time: int, round_number: int,
     ) -> None:  # fmt: skip
-        """Learn from walks int32 [n, length], and from sessions int32 [m, length], newest item
+        """Learn from walks int32 [n, length], and from sessions int32 [m, reach], newest item
         first, with what came next, int32 [m], at this time, ms. All are slots, -1 past the end."""
         m, catalogue, model = self.settings.model, self.catalogue, self.catalogue.model
         if len(catalogue.items) == 0:
             return
         pool = self._pools.of(catalogue.items, catalogue.graph.clicked)
         pace = model.pace(time, m.rate)
-        skipgram.learn_walks(
-            model.rows, walks, pool, seed=m.seed, round_number=round_number, window=m.window,
-            shrink=m.shrink_windows, negatives=m.negatives, block=m.block,
-            hardest_of=m.hardest_of, pace=pace, threads=self.settings.engine.threads,
-        )  # fmt: skip
+        corpus, clicked = self.corpus, catalogue.graph.clicked
+        stars = np.zeros((0, 1), np.int32)
+        if corpus.has_sessions:
+            stars = corpus.stars(history[:, : Corpus.reach(self.settings)], target, round_number)
+        if corpus.settings.subsample > 0.0:
+            total = float(clicked[catalogue.items].sum(dtype=np.float64))
+            walks = corpus.sampled(walks, clicked, total, round_number, False)
+            stars = corpus.sampled(stars, clicked, total, round_number, True)
+        for sentences, are_stars in (walks, False), (stars, True):
+            if len(sentences) == 0:
+                continue
+            skipgram.learn_walks(
+                model.rows, sentences, pool, seed=m.seed, round_number=round_number,
+                window=sentences.shape[1] if are_stars else m.window,
+                shrink=m.shrink_windows and (corpus.shrinks or not are_stars),
+                negatives=m.negatives, block=m.block, hardest_of=m.hardest_of, pace=pace,
+                are_stars=are_stars, threads=self.settings.engine.threads,
+            )  # fmt: skip
         # Attribute weights have no accumulator, and go at one rate.
         further = model.pace(time, m.session_rate)._replace(rate=pace.rate)
         skipgram.learn_sessions(
-            model.rows, history, target, catalogue.graph.slabs(), pool, m,
-            round_number=round_number, pace=further, share=float(model.owns.mean()),
+            model.rows, history[:, : self.settings.session.length], target,
+            catalogue.graph.slabs(), pool, m, round_number=round_number, pace=further,
+            share=float(model.owns.mean()),
         )  # fmt: skip
-        centres = walks[walks[:, 1] >= 0] if walks.shape[1] > 1 else walks[:0]
+        stood = [each[each[:, 1] >= 0] for each in (walks, stars) if each.shape[1] > 1]
         updates = model.columns.updates
-        seen, times = _counted(np.concatenate([centres[centres >= 0], target]), len(updates))
+        seen, times = _counted(
+            np.concatenate([*(each[each >= 0] for each in stood), target]), len(updates)
+        )
         owned = model.rows.owned[seen]
         seen, times = seen[owned], times[owned]
         before = updates[seen]

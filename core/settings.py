@@ -53,6 +53,19 @@ class WalkSettings:
 
 
 @dataclass(frozen=True)
+class CorpusSettings:
+    kind: Literal["walks", "sessions", "both"] = "walks"
+    """What skip-gram reads: walks on the graph (DeepWalk, node2vec), what users did (word2vec,
+    item2vec), or first one and then the other."""
+    session: Literal["window", "set", "shuffle"] = "window"
+    """What an item of a session meets: `model.window` items before it (word2vec), all items before
+    it as a set (item2vec), or as many as a window has, by lot, which costs less."""
+    subsample: float = 0.0
+    """word2vec's threshold t: an item that is more than this share of all clicks is left out of
+    some sentences, the more often the more frequent it is. 1e-3 is usual; 0: none is."""
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     dim: int = 64
     """Length of a vector, a multiple of 16. 128 is better above some 20,000 items."""
@@ -160,6 +173,7 @@ class Settings:
     session: SessionSettings = field(default_factory=SessionSettings)
     graph: GraphSettings = field(default_factory=GraphSettings)
     walks: WalkSettings = field(default_factory=WalkSettings)
+    corpus: CorpusSettings = field(default_factory=CorpusSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     clusters: ClusterSettings = field(default_factory=ClusterSettings)
     lsh: LshSettings = field(default_factory=LshSettings)

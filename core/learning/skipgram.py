@@ -91,10 +91,13 @@ def hidden(rows: Rows, slots: NDArray[np.int32]) -> NDArray[np.float32]:
 
 def learn_walks(
     rows: Rows, walks: NDArray[np.int32], pool: Pool, *, seed: int, round_number: int, window: int,
-    shrink: bool, negatives: int, block: int, hardest_of: int, pace: Pace, threads: int = 1,
+    shrink: bool, negatives: int, block: int, hardest_of: int, pace: Pace,
+    are_stars: bool = False, threads: int = 1,
 ) -> None:  # fmt: skip
     """Learn from walks, int32 [n, length] of slots, -1 past the end. Changes `rows` in place.
 
+    Of stars (`core.learning.corpus`) the first item and the others are in each other's windows, and
+    nothing else is.
     `pool` is not empty. With more than one thread, blocks of walks run side by side without locks
     (Hogwild: Niu et al., NIPS 2011), and results depend on timing.
     """
@@ -102,8 +105,9 @@ def learn_walks(
     fade = 1 / window if shrink else 0.0
     window = min(window, walks.shape[1])
     rules = walk_pass.Rules(
-        seed, round_number, window, np.float32(fade), negatives, block, hardest_of, pace
-    )
+        seed, round_number, window, np.float32(fade), negatives, block, hardest_of, pace,
+        int(are_stars),
+    )  # fmt: skip
     tables = rows.tables()
     d, slots = rows.v.shape[1], rows.attrs.shape[1]
 

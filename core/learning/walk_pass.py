@@ -72,8 +72,8 @@ from core.learning.scratch import GROUP
 
 FAR = 1 << 20
 """Further than any walk is long."""
-WALKS = 2
-"""Purpose number of this module's random streams."""
+PURPOSES = 2, 1002
+"""Purpose numbers of this module's random streams: of walks and of stars."""
 
 
 class Rules(NamedTuple):
@@ -91,6 +91,8 @@ class Rules(NamedTuple):
     draws: int
     """The hardest of so many is a negative."""
     pace: Pace
+    stars: int
+    """1 where the first position of a walk meets the others, and these do not meet each other."""
 
 
 @INLINED
@@ -148,7 +150,7 @@ def _take(first, n, s):  # type: ignore[no-untyped-def]
 
 
 @INLINED
-def _weigh(low, above, window, fade, block, heavy, group, s):  # type: ignore[no-untyped-def]
+def _weigh(low, above, window, stars, fade, block, heavy, group, s):  # type: ignore[no-untyped-def]
     """The rows of a group, whose windows are positions low .. above, and their weights. Returns how
     many rows."""
     zeros, ones = fill8(F32(0)), fill8(F32(1))
@@ -162,6 +164,8 @@ def _weigh(low, above, window, fade, block, heavy, group, s):  # type: ignore[no
         is_near = both(
             differ(contexts, filli8(s.tokens[p])), positive(sub(fill8(F32(window + 1)), gap))
         )
+        if stars and p > 0:  # place 0 alone is near
+            is_near = both(is_near, positive(sub(fill8(F32(0.5)), places)))
         near = pick(is_near, near, zeros)
         positives = add(positives, near)
         q = s.local[p]
@@ -301,14 +305,14 @@ def learn(walks, first, pool, rows, rules, scratch, sources=SOURCES):  # type: i
     pace = rules.pace
     d, parts = 16 * len(wide), 1 + rows.slots
     negatives = max(1, longest // block) * block * draws
-    group = 0
+    group, purpose = 0, PURPOSES[1] if rules.stars else PURPOSES[0]
     ahead = _length(walks, 0, longest) if amount else 0
     for w in range(-1, amount):
         length, ahead = ahead, 0
         asked = listed = 0
         if w + 1 < amount:
             ahead = _length(walks, (w + 1) * longest, longest)
-            state = stream(rules.seed, rules.round_number, WALKS, first + w + 1)
+            state = stream(rules.seed, rules.round_number, purpose, first + w + 1)
             count = max(1, ahead // block) * block * draws
             listed = _prepare(
                 walks, (w + 1) * longest, ahead, state, ((w + 1) & 1) * negatives, count, pool,
@@ -353,7 +357,7 @@ def learn(walks, first, pool, rows, rules, scratch, sources=SOURCES):  # type: i
                 nearest, farthest = _take(c0, n, s)
                 low, above = max(0, nearest - window), min(length, farthest + window + 1)
                 heavy = F32(rules.k) / F32(block)
-                met = _weigh(low, above, window, rules.fade, block, heavy, group, s)
+                met = _weigh(low, above, window, rules.stars, rules.fade, block, heavy, group, s)
                 own = _own_first(met, s)
                 wide_for = met if learn_here > 4 else own
                 if own == 0 and learn_here == 0:

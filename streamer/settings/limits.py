@@ -41,6 +41,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "walks.replay": _FROM_0,
     "walks.p": (0.001, 1000),
     "walks.q": (0.001, 1000),
+    "corpus.subsample": (0.0, 1.0),
     "model.window": _FROM_1,
     "model.negatives": _FROM_1,
     "model.block": (1, 32),

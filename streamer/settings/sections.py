@@ -9,6 +9,7 @@ from typing import Literal
 from core.settings import (
     DAY_MS,
     ClusterSettings,
+    CorpusSettings,
     Duration,
     EngineSettings,
     GraphSettings,
@@ -200,6 +201,7 @@ class Config:
     session: SessionSettings = field(default_factory=SessionSettings)
     graph: GraphSettings = field(default_factory=GraphSettings)
     walks: WalkSettings = field(default_factory=WalkSettings)
+    corpus: CorpusSettings = field(default_factory=CorpusSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     clusters: ClusterSettings = field(default_factory=ClusterSettings)
     lsh: LshSettings = field(default_factory=LshSettings)

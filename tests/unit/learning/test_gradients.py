@@ -70,6 +70,20 @@ def walk_objective(
     return total
 
 
+def star_objective(
+    theta: Theta, attrs: NDArray[np.int32], star: list[int], k: int, weights: Sequence[float]
+) -> float:
+    """The same of the pairs of the first item with each other one, by the weights of their
+    distances from 1 on."""
+    total = 0.0
+    for other, weight in zip(star[1:], weights, strict=False):
+        for context, o in (star[0], other), (other, star[0]):
+            h = hidden_of(theta, attrs, context)
+            negative = k * log_sigmoid(-h @ theta["u"][NEGATIVE])
+            total += weight * (log_sigmoid(h @ theta["u"][o]) + negative)
+    return total
+
+
 def unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(x / np.linalg.norm(x))
 
@@ -237,3 +251,22 @@ def test_what_others_look_at_too_moves_by_as_much_more_as_it_is_met_less(owned: 
     assert both[owned] == pytest.approx(whole[owned] / 0.75, abs=3e-7)
     assert np.abs(whole[owned]).max() > 3e-6
     assert (alone == 0).all()
+
+
+@pytest.mark.parametrize("owned", OWNED)
+@pytest.mark.parametrize(
+    ("window", "shrink", "weights"), [(4, False, [1, 1, 1]), (3, True, [1, 2 / 3, 1 / 3])]
+)
+def test_stars_move_rows_along_the_gradient_of_their_pairs(
+    window: int, shrink: bool, weights: list[float], owned: Iterable[int]
+) -> None:
+    before, after = with_attributes(owned), with_attributes(owned)
+    star = [0, 1, 2, 3]
+    learn_walks(
+        after, ints([[*star, -1]]), uniform([NEGATIVE]), are_stars=True,
+        **WALKS | {"window": window, "shrink": shrink, "negatives": 3, "hardest_of": 1}
+        | {"pace": PACE},
+    )  # fmt: skip
+    check_gradient(
+        before, after, lambda theta, attrs: star_objective(theta, attrs, star, 3, weights)
+    )
