@@ -17,7 +17,7 @@ class Learner:
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         self.settings, self.catalogue = settings, catalogue
         self.corpus = Corpus(settings)
-        self._pools = Pools(settings.model.alpha)
+        self._pools = Pools(settings.negatives)
 
     def first_vectors(self, new: NDArray[np.int32]) -> None:
         """Move both vectors of items never learned to the weighted mean of their neighbours'."""
@@ -40,7 +40,10 @@ class Learner:
         m, catalogue, model = self.settings.model, self.catalogue, self.catalogue.model
         if len(catalogue.items) == 0:
             return
-        pool = self._pools.of(catalogue.items, catalogue.graph.clicked)
+        columns = model.columns
+        pool = self._pools.of(
+            catalogue.items, catalogue.graph, columns.cluster, columns.buckets[:, 0]
+        )
         pace = model.pace(time, m.rate)
         corpus, clicked = self.corpus, catalogue.graph.clicked
         stars = np.zeros((0, 1), np.int32)
@@ -57,15 +60,15 @@ class Learner:
                 model.rows, sentences, pool, seed=m.seed, round_number=round_number,
                 window=sentences.shape[1] if are_stars else m.window,
                 shrink=m.shrink_windows and (corpus.shrinks or not are_stars),
-                negatives=m.negatives, block=m.block, hardest_of=m.hardest_of, pace=pace,
-                are_stars=are_stars, threads=self.settings.engine.threads,
+                negatives=m.negatives, block=m.block, hardest_of=self.settings.negatives.hardest_of,
+                pace=pace, are_stars=are_stars, threads=self.settings.engine.threads,
             )  # fmt: skip
         # Attribute weights have no accumulator, and go at one rate.
         further = model.pace(time, m.session_rate)._replace(rate=pace.rate)
         skipgram.learn_sessions(
             model.rows, history[:, : self.settings.session.length], target,
-            catalogue.graph.slabs(), pool, m, round_number=round_number, pace=further,
-            share=float(model.owns.mean()),
+            catalogue.graph.slabs(), self._pools.uniform(catalogue.items), m,
+            round_number=round_number, pace=further, share=float(model.owns.mean()),
         )  # fmt: skip
         stood = [each[each[:, 1] >= 0] for each in (walks, stars) if each.shape[1] > 1]
         updates = model.columns.updates

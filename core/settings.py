@@ -65,6 +65,48 @@ class CorpusSettings:
     some sentences, the more often the more frequent it is. 1e-3 is usual; 0: none is."""
 
 
+NEGATIVES = ("uniform", "popularity", "similar", "scored")
+
+
+@dataclass(frozen=True)
+class NegativeSettings:
+    kind: Literal["uniform", "popularity", "similar", "scored", "mix"] = "scored"
+    """What a pair is learned against: any known item; one by its clicks, count^alpha; one of the
+    same cluster; the best scored of several; or a mix of these."""
+    uniform: float = 0.0
+    """Shares of the kinds in a mix: of each negative the kind is drawn by them."""
+    popularity: float = 0.0
+    """As `uniform`."""
+    similar: float = 0.0
+    """As `uniform`. Hard negatives are few: .1 or less."""
+    scored: float = 0.0
+    """As `uniform`."""
+    alpha: float = 0.75
+    """Of `popularity`: .75 is word2vec's, 0 would be uniform."""
+    draws: int = 2
+    """Of `scored`: so many are drawn, and the best scored is taken."""
+    scored_from: Literal["uniform", "popularity"] = "uniform"
+    """Of `scored`: what is drawn."""
+    similar_by: Literal["cluster", "bucket"] = "cluster"
+    """Of `similar`: items of the same cluster, or of the same bucket of the first LSH table."""
+    spare_neighbours: bool = False
+    """What is a neighbour of an item in the graph is none of its negatives. Learning takes twice
+    the time with it."""
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of each kind; they sum to 1."""
+        if self.kind != "mix":
+            return {kind: float(kind == self.kind) for kind in NEGATIVES}
+        total = sum(getattr(self, kind) for kind in NEGATIVES)
+        return {kind: getattr(self, kind) / total for kind in NEGATIVES}
+
+    @property
+    def hardest_of(self) -> int:
+        """So many draws are compared for a negative."""
+        return self.draws if self.shares["scored"] > 0.0 else 1
+
+
 @dataclass(frozen=True)
 class ModelSettings:
     dim: int = 64
@@ -78,10 +120,6 @@ class ModelSettings:
     """Weight of the negatives: that of k negatives for each positive pair."""
     block: int = 8
     """Consecutive items of a walk that share their negatives, as many as the block is long."""
-    hardest_of: int = 2
-    """Each negative is the best scored of this many draws."""
-    alpha: float = 0.0
-    """Negatives are drawn with probability count^alpha; 0 is uniform over the known items."""
     rate: float = 0.1
     """Learning rate of row-wise Adagrad."""
     initial_accumulator: float = 1e-3
@@ -174,6 +212,7 @@ class Settings:
     graph: GraphSettings = field(default_factory=GraphSettings)
     walks: WalkSettings = field(default_factory=WalkSettings)
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
+    negatives: NegativeSettings = field(default_factory=NegativeSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     clusters: ClusterSettings = field(default_factory=ClusterSettings)
     lsh: LshSettings = field(default_factory=LshSettings)

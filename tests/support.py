@@ -18,7 +18,15 @@ from tempfile import gettempdir
 from typing import Any, ClassVar
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 
 from streamer import kernels
@@ -279,6 +287,11 @@ class App:
     def caught_up(self) -> bool:
         """Whether every click that is in the topic now is in a commit."""
         return self.group_offsets() == self.ends(self.config.topics.clicks)
+
+    def group_is_empty(self) -> bool:
+        """Whether no worker has a place in the group any more."""
+        group = self.admin.describe_consumer_groups([self.name])[self.name].result()
+        return bool(group.state == ConsumerGroupState.EMPTY)
 
     def run_to_end(self, **changed: object) -> None:
         """A worker until all clicks are committed, and its clean end."""

@@ -1,4 +1,16 @@
-"""What negatives are drawn from: the known items, by a power of their decayed counts."""
+"""What negatives are drawn from. A kind of them is one branch of `draw_block` and one share.
+
+uniform     every known item alike
+popularity  in proportion to count^alpha, decayed counts (word2vec has alpha = .75)
+similar     an item of the same cluster, or of the same LSH bucket, as a context that it is drawn
+            for: hard negatives, as retrieval models take (Huang et al., "Embedding-based retrieval
+            in Facebook search", KDD 2020). Where there is none, uniform
+scored      the best scored of several draws, uniform or by popularity (Zhang et al., "Optimizing
+            top-N collaborative filtering via dynamic negative item sampling", SIGIR 2013)
+
+A mix has shares of these; each negative is of one kind, by lot. Known neighbours of a context can
+be left out: what is an item's neighbour in the graph is no negative of it.
+"""
 
 from typing import NamedTuple
 
@@ -6,35 +18,85 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.ids.hashing import mix
+from core.graph.graph import Graph
+from core.graph.slabs import UNIT
+from core.ids.hashing import GOLDEN, mix
 from core.kernels.lanes import INLINED
+from core.kernels.scan import find
 from core.learning.dense import F32, inner
+from core.settings import NegativeSettings
+
+NO_SLOTS, NO_SHARES = np.zeros(1, np.int32), np.zeros(1, np.float32)
+NO_GROUP = -1
 
 
 class Pool(NamedTuple):
-    """Walker's alias table of n items: entry i is items[i] with probability accept[i], or else
-    alias[i]. Both are slots."""
+    """What n items are drawn from, all of them slots."""
 
     items: NDArray[np.int32]
     accept: NDArray[np.float32]
     alias: NDArray[np.int32]
+    """Walker's alias table: entry i is items[i] with probability accept[i], or else alias[i]."""
     n: int
+    group: NDArray[np.int32] = NO_SLOTS
+    """Of each slot, NO_GROUP for none; those of group g are member[begin[g] : begin[g + 1]]."""
+    begin: NDArray[np.int32] = NO_SLOTS
+    member: NDArray[np.int32] = NO_SLOTS
+    scored: np.float32 = F32(1.0)
+    """The share of this kind, and further sums of shares: with similar, and with popularity."""
+    similar: np.float32 = F32(1.0)
+    popular: np.float32 = F32(1.0)
+    by_clicks: int = 0
+    """1 where those of which the best scored is taken are drawn by the alias table."""
+    start: NDArray[np.int32] = NO_SLOTS
+    """Of the graph (`core.graph.slabs`), where neighbours are left out."""
+    degree: NDArray[np.int32] = NO_SLOTS
+    nbr: NDArray[np.int32] = NO_SLOTS
+    spares: int = 0
+    """1 where a context's neighbours are none of its negatives."""
 
 
 class Pools:
-    """Makes the pool of each round. A uniform one costs nothing; any other reads all items."""
+    """Makes the pool of each round. One of uniform draws costs nothing; popularity and similar read
+    all items."""
 
-    def __init__(self, alpha: float) -> None:
-        self.alpha = alpha
+    def __init__(self, settings: NegativeSettings) -> None:
+        self.settings = settings
+        self.shares = settings.shares
         self._ones = np.ones(0, np.float32)
 
-    def of(self, items: NDArray[np.int32], counts: NDArray[np.float32]) -> Pool:
-        """A pool of `items` (slots); counts float32 [slots] are of all slots."""
-        if self.alpha != 0.0:
-            return pool(items, counts[items], self.alpha)
+    def uniform(self, items: NDArray[np.int32]) -> Pool:
         if len(items) > len(self._ones):
             self._ones = np.ones(2 * len(items), np.float32)
         return Pool(items, self._ones[: len(items)], items, len(items))
+
+    def of(
+        self, items: NDArray[np.int32], graph: Graph, cluster: NDArray[np.int32],
+        bucket: NDArray[np.uint64],
+    ) -> Pool:  # fmt: skip
+        """A pool of `items`. cluster int32 [slots], -1 for none, and bucket uint64 [slots], 0 for
+        none, are those of all slots."""
+        settings, shares = self.settings, self.shares
+        out = self.uniform(items)
+        by_clicks = settings.scored_from == "popularity" and shares["scored"] > 0.0
+        if shares["popularity"] > 0.0 or by_clicks:
+            out = pool(items, graph.clicked[items], settings.alpha)
+        if shares["similar"] > 0.0:
+            if settings.similar_by == "cluster":
+                found = grouped(items, cluster, cluster[items] >= 0)
+            else:
+                found = grouped(items, bucket, bucket[items] > 0)
+            out = out._replace(group=found[0], begin=found[1], member=found[2])
+        if settings.spare_neighbours:
+            slabs = graph.slabs()
+            out = out._replace(start=slabs.start, degree=slabs.degree, nbr=slabs.nbr, spares=1)
+        scored = shares["scored"]
+        similar = scored + shares["similar"]
+        popular = similar + shares["popularity"]
+        return out._replace(
+            scored=F32(scored), similar=F32(similar), popular=F32(popular),
+            by_clicks=int(by_clicks),
+        )  # fmt: skip
 
 
 def pool(items: NDArray[np.int32], counts: NDArray[np.float32], alpha: float) -> Pool:
@@ -54,6 +116,21 @@ def pool(items: NDArray[np.int32], counts: NDArray[np.float32], alpha: float) ->
         p = np.maximum(p / top, 1e-6) ** alpha if top > 0 else np.ones(n)
         _fill(p * (n / p.sum()), items, accept, alias)
     return Pool(items, accept, alias, n)
+
+
+def grouped(
+    items: NDArray[np.int32], label: NDArray[np.int32] | NDArray[np.uint64],
+    has_one: NDArray[np.bool_],
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:  # fmt: skip
+    """`group`, `begin` and `member` of a `Pool`, of items with the same label, [slots]."""
+    labelled = items[has_one]
+    names, of = np.unique(label[labelled], return_inverse=True)
+    group = np.full(len(label), NO_GROUP, np.int32)
+    group[labelled] = of
+    begin = np.zeros(len(names) + 1, np.int32)
+    begin[1:] = np.cumsum(np.bincount(of, minlength=len(names)))
+    member = labelled[np.argsort(of, kind="stable")]
+    return group, begin, member if len(member) else NO_SLOTS
 
 
 @nb.njit(cache=True, nogil=True)
@@ -82,13 +159,84 @@ def _fill(p, items, accept, alias):  # type: ignore[no-untyped-def]
 
 
 @INLINED
+def _below(z, n):  # type: ignore[no-untyped-def]
+    """A number below n by the high bits of z."""
+    return np.int64(((z >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
+
+
+@INLINED
+def _fraction(z):  # type: ignore[no-untyped-def]
+    """A number from 0 to 1 by the low 24 bits of z."""
+    return F32(np.int64(z & np.uint64(0xFFFFFF))) * F32(1.0 / 16777216.0)
+
+
+@INLINED
 def draw(state, pool):  # type: ignore[no-untyped-def]
-    """A negative of the pool by one state: its high bits choose, its low 24 accept."""
+    """A negative of the alias table by one state: its high bits choose, its low 24 accept."""
     z = mix(state)
-    i = np.int64(((z >> np.uint64(32)) * np.uint64(pool.n)) >> np.uint64(32))
-    if F32(np.int64(z & np.uint64(0xFFFFFF))) * F32(1.0 / 16777216.0) < pool.accept[i]:
+    i = _below(z, pool.n)
+    if _fraction(z) < pool.accept[i]:
         return pool.items[i]
     return pool.alias[i]
+
+
+@INLINED
+def _uniform(state, pool):  # type: ignore[no-untyped-def]
+    return pool.items[_below(mix(state), pool.n)]
+
+
+@INLINED
+def _scored(state, pool):  # type: ignore[no-untyped-def]
+    return draw(state, pool) if pool.by_clicks else _uniform(state, pool)
+
+
+@INLINED
+def _similar(state, slot, pool):  # type: ignore[no-untyped-def]
+    """An item of the group of `slot`; of all, where it has none."""
+    g = pool.group[slot]
+    size = pool.begin[g + 1] - pool.begin[g] if g >= 0 else 0
+    if size < 2:
+        return _uniform(state, pool)
+    return pool.member[pool.begin[g] + _below(mix(state), size)]
+
+
+@INLINED
+def draw_block(state, pool, walks, low, high, draws, out, at, block):  # type: ignore[no-untyped-def]
+    """Draw the negatives of the contexts walks[low:high] into out[at : at + block * draws], of
+    which `hardest` takes one of each `draws`. Returns the state that follows."""
+    if pool.scored >= F32(1.0):
+        for j in range(block * draws):
+            out[at + j] = _scored(state, pool)
+            state += GOLDEN
+        return state
+    for j in range(block):
+        kind = _fraction(mix(state))
+        state += GOLDEN
+        if kind < pool.scored:
+            for r in range(draws):
+                out[at + j * draws + r] = _scored(state, pool)
+                state += GOLDEN
+            continue
+        if kind < pool.similar and high > low:
+            near = walks[low + _below(mix(state), high - low)]
+            state += GOLDEN
+            slot = _similar(state, near, pool)
+        elif kind < pool.popular:
+            slot = draw(state, pool)
+        else:
+            slot = _uniform(state, pool)
+        state += GOLDEN
+        for r in range(draws):
+            out[at + j * draws + r] = slot
+    return state
+
+
+@INLINED
+def may_be(slot, context, pool):  # type: ignore[no-untyped-def]
+    """1 if the item may be a negative of the context, 0 if it is a neighbour that is spared."""
+    n = np.int64(pool.degree[context])
+    found = find(pool.nbr, np.int64(pool.start[context]) * UNIT, n, slot)
+    return F32(1.0) if found < 0 else F32(0.0)
 
 
 @INLINED

@@ -30,6 +30,7 @@ class WalkScratch(NamedTuple):
     context: NDArray[np.int32]
     negative: NDArray[np.int32]  # of a block's negatives: items and local rows
     negative_row: NDArray[np.int32]
+    allowed: NDArray[np.float32]  # of a group's contexts with the block's negatives: 0 or 1
     drawn: NDArray[np.int32]  # negatives of this walk and of the next
     ask: NDArray[np.int64]  # addresses of rows to ask for
     ids: NDArray[np.int32]  # of a group's rows: local row, its offset in u, accumulator, step
@@ -78,6 +79,7 @@ def for_walks(longest: int, block: int, draws: int, d: int, slots: int, start: i
         context=ints(GROUP),
         negative=ints((block + 15) // 16 * 16),
         negative_row=ints(block),
+        allowed=floats(8 * block),
         drawn=np.zeros(2 * negatives, np.int32),
         # `apply` may read past the end of the list; what is there are addresses of an earlier walk.
         ask=np.full(2 * longest + negatives + most, start, np.int64),

@@ -24,29 +24,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.ids.hashing import GOLDEN, stream
+from core.ids.hashing import stream
 from core.kernels.lanes import (
     INLINED,
     PASS,
     SOURCES,
     add,
     address,
-    both,
-    differ,
     div,
     fill8,
     fill16,
-    filli8,
     fma,
-    high,
     load8,
     load16,
-    loadi8,
     mul,
-    pick,
     pointer,
     pointers,
-    positive,
     root,
     spread8,
     store8,
@@ -66,12 +59,11 @@ from core.learning.dense import (
     scores4,
     sigmoid16,
 )
-from core.learning.mixing import backpropagate, hidden_vector, is_mine
-from core.learning.negatives import draw, hardest
+from core.learning.mixing import backpropagate, hidden_vector
+from core.learning.negatives import draw_block, hardest, may_be
 from core.learning.scratch import GROUP
+from core.learning.windows import order, own_first, take, weigh
 
-FAR = 1 << 20
-"""Further than any walk is long."""
 PURPOSES = 2, 1002
 """Purpose numbers of this module's random streams: of walks and of stars."""
 
@@ -104,121 +96,24 @@ def _length(walks, at, longest):  # type: ignore[no-untyped-def]
 
 
 @INLINED
-def _prepare(walks, at, n, state, m, count, pool, rows, s):  # type: ignore[no-untyped-def]
-    """Draw a walk's negatives into s.drawn[m : m + count], and list in s.ask the addresses of the
-    rows that the walk will read. Returns how many cache lines these have."""
+def _prepare(walks, at, n, state, m, block, draws, pool, rows, s):  # type: ignore[no-untyped-def]
+    """Draw a walk's negatives into s.drawn[m:], and list in s.ask the addresses of the rows that
+    the walk will read. Returns how many cache lines these have."""
     d = 16 * len(rows.wide)
     for p in range(n):
         row = np.int64(walks[at + p]) * d
         s.ask[2 * p] = address(rows.v, row)
         s.ask[2 * p + 1] = address(rows.u, row)
-    for j in range(count):
-        slot = draw(state, pool)
-        state += GOLDEN
-        s.drawn[m + j] = slot
-        s.ask[2 * n + j] = address(rows.u, np.int64(slot) * d)
-    return (2 * n + count) * len(rows.wide)
-
-
-@INLINED
-def _order(begin, end, rows, s):  # type: ignore[no-untyped-def]
-    """Put positions begin .. end into s.order, those of which something is owned first. Returns how
-    many these are. (No branch depends on who owns what, here and below: it cannot be foretold.)"""
-    mine = others = 0
-    for p in range(begin, end):
-        s.order[mine] = p
-        mine += int(is_mine(rows, s.tokens[p]))
-    if mine < end - begin:
-        for p in range(begin, end):
-            s.order[mine + others] = p
-            others += 1 - int(is_mine(rows, s.tokens[p]))
-    return mine
-
-
-@INLINED
-def _take(first, n, s):  # type: ignore[no-untyped-def]
-    """Make n positions of s.order the lanes of a group, and return the first and the last of them.
-    Lanes without one are far from all."""
-    nearest = farthest = s.order[first]
-    for c in range(GROUP):
-        at = s.order[first + c] if c < n else -FAR
-        s.place[c] = F32(at)
-        s.context[c] = s.tokens[at] if c < n else -1
-        if c < n:
-            nearest, farthest = min(nearest, at), max(farthest, at)
-    return nearest, farthest
-
-
-@INLINED
-def _weigh(low, above, window, stars, fade, block, heavy, group, s):  # type: ignore[no-untyped-def]
-    """The rows of a group, whose windows are positions low .. above, and their weights. Returns how
-    many rows."""
-    zeros, ones = fill8(F32(0)), fill8(F32(1))
-    contexts, places = loadi8(s.context, 0), load8(s.place, 0)
-    positives = zeros
-    rows = 0
-    for p in range(low, above):
-        gap = sub(places, fill8(F32(p)))
-        gap = high(gap, sub(zeros, gap))
-        near = sub(ones, mul(fill8(fade), high(sub(gap, ones), zeros)))
-        is_near = both(
-            differ(contexts, filli8(s.tokens[p])), positive(sub(fill8(F32(window + 1)), gap))
+    blocks = max(1, n // block)
+    for b in range(blocks):
+        low, high = at + n * b // blocks, at + n * (b + 1) // blocks
+        state = draw_block(
+            state, pool, walks, low, high, draws, s.drawn, m + b * block * draws, block
         )
-        if stars and p > 0:  # place 0 alone is near
-            is_near = both(is_near, positive(sub(fill8(F32(0.5)), places)))
-        near = pick(is_near, near, zeros)
-        positives = add(positives, near)
-        q = s.local[p]
-        if s.stamp[q] == group:
-            j = s.row_of[q]
-            near = add(near, load8(s.wanted, 8 * j))
-        else:
-            s.stamp[q], s.row_of[q], s.ids[rows] = group, rows, q
-            j = rows
-            rows += 1
-        store8(s.wanted, 8 * j, near)
-        store8(s.both_weights, 8 * j, near)
-    store8(s.positives, 0, positives)
-    weight = mul(positives, fill8(heavy))
-    for m in range(block):
-        q = s.negative_row[m]
-        far = pick(differ(contexts, filli8(s.negative[m])), weight, zeros)
-        if s.stamp[q] == group:
-            j = s.row_of[q]
-            # A positive of a context is not its negative.
-            far = pick(positive(load8(s.wanted, 8 * j)), zeros, far)
-            store8(s.both_weights, 8 * j, add(load8(s.both_weights, 8 * j), far))
-        else:
-            s.stamp[q], s.row_of[q], s.ids[rows] = group, rows, q
-            store8(s.wanted, 8 * rows, zeros)
-            store8(s.both_weights, 8 * rows, far)
-            rows += 1
-    return rows
-
-
-@INLINED
-def _own_first(met, s):  # type: ignore[no-untyped-def]
-    """Put the owned rows of a group before the others. Returns how many these are."""
-    own = others = 0
-    for j in range(met):
-        s.by_owner[own] = j
-        own += int(s.own[s.ids[j]])
-    if own == met:
-        return own
-    for j in range(met):
-        s.by_owner[own + others] = j
-        others += 1 - int(s.own[s.ids[j]])
-    # What is to be moved waits where scores and steps will be.
-    for j in range(met):
-        s.at[j] = s.ids[j]
-        store8(s.score, 8 * j, load8(s.wanted, 8 * j))
-        store8(s.step, 8 * j, load8(s.both_weights, 8 * j))
-    for j in range(met):
-        k = s.by_owner[j]
-        s.ids[j] = s.at[k]
-        store8(s.wanted, 8 * j, load8(s.score, 8 * k))
-        store8(s.both_weights, 8 * j, load8(s.step, 8 * k))
-    return own
+    count = blocks * block * draws
+    for j in range(count):
+        s.ask[2 * n + j] = address(rows.u, np.int64(s.drawn[m + j]) * d)
+    return (2 * n + count) * len(rows.wide)
 
 
 @INLINED
@@ -313,10 +208,9 @@ def learn(walks, first, pool, rows, rules, scratch, sources=SOURCES):  # type: i
         if w + 1 < amount:
             ahead = _length(walks, (w + 1) * longest, longest)
             state = stream(rules.seed, rules.round_number, purpose, first + w + 1)
-            count = max(1, ahead // block) * block * draws
             listed = _prepare(
-                walks, (w + 1) * longest, ahead, state, ((w + 1) & 1) * negatives, count, pool,
-                rows, s,
+                walks, (w + 1) * longest, ahead, state, ((w + 1) & 1) * negatives, block, draws,
+                pool, rows, s,
             )  # fmt: skip
         if w < 0 or length < 2:
             continue
@@ -347,18 +241,32 @@ def learn(walks, first, pool, rows, rules, scratch, sources=SOURCES):  # type: i
                         s.acc[q] = s.was[q] = rows.acc_u[slot] + pace.floor
                         s.home[q], s.own[q] = np.int64(slot) * d, rows.owned[slot]
                 s.negative_row[j] = q
-            mine, amount_of = _order(done, upto, rows, s), upto - done
+            mine, amount_of = order(done, upto, rows, s), upto - done
             groups = (amount_of + GROUP - 1) // GROUP
             for now in range(groups):
                 # Groups of equal size.
                 c0, c1 = amount_of * now // groups, amount_of * (now + 1) // groups
                 n, learn_here = c1 - c0, min(max(mine - c0, 0), c1 - c0)
                 group += 1
-                nearest, farthest = _take(c0, n, s)
+                nearest, farthest = take(c0, n, s)
                 low, above = max(0, nearest - window), min(length, farthest + window + 1)
                 heavy = F32(rules.k) / F32(block)
-                met = _weigh(low, above, window, rules.stars, rules.fade, block, heavy, group, s)
-                own = _own_first(met, s)
+                for m in range(block if pool.spares else 0):
+                    for c in range(n):
+                        s.allowed[8 * m + c] = may_be(s.negative[m], s.context[c], pool)
+                met = weigh(
+                    low,
+                    above,
+                    window,
+                    rules.stars,
+                    rules.fade,
+                    block,
+                    heavy,
+                    pool.spares,
+                    group,
+                    s,
+                )
+                own = own_first(met, s)
                 wide_for = met if learn_here > 4 else own
                 if own == 0 and learn_here == 0:
                     continue

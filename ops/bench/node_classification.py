@@ -48,6 +48,7 @@ from core.settings import (
     Duration,
     GraphSettings,
     ModelSettings,
+    NegativeSettings,
     QualitySettings,
     SessionSettings,
     Settings,
@@ -56,9 +57,10 @@ from core.settings import (
 
 PER_NODE, LENGTH = 80, 40
 PLAIN_GRAPH = ModelSettings(
-    dim=128, window=10, shrink_windows=True, block=32, hardest_of=1, alpha=0.75, rate=0.05,
-    initial_accumulator=1.0, session_passes=0,
+    dim=128, window=10, shrink_windows=True, block=32, rate=0.05, initial_accumulator=1.0,
+    session_passes=0,
 )  # fmt: skip
+BY_CLICKS = NegativeSettings(kind="popularity")
 """For a graph that stands still, walked as DeepWalk walks: what word2vec does, learned faster.
 
 What is not the worker's, by what it is worth: near contexts weigh more, which in walks of 40 tell
@@ -146,7 +148,7 @@ def rows(path: Path) -> NDArray[np.str_]:
 
 def stream(
     edges: NDArray[np.str_], rounds: int = 1, p: float = 1.0, q: float = 1.0,
-    model: ModelSettings = PLAIN_GRAPH,
+    model: ModelSettings = PLAIN_GRAPH, against: NegativeSettings = BY_CLICKS,
 ) -> tuple[Engine, Recorder]:  # fmt: skip
     """An engine that took the edges in so many rounds, and walked as often in each."""
     most = int(np.unique(edges, return_counts=True)[1].max())
@@ -157,6 +159,7 @@ def stream(
         ),
         walks=WalkSettings(per_node=PER_NODE // rounds, length=LENGTH, replay=0.0, p=p, q=q),
         model=model,
+        negatives=against,
         quality=QualitySettings(sample=0),
     )
     engine = Engine(settings)
@@ -219,10 +222,10 @@ def f1(x: NDArray[np.float32], has: NDArray[np.bool_], share: float, seed: int) 
     return [200 * hits.sum() / both.sum(), 100 * float((2 * hits / np.maximum(both, 1)).mean())]
 
 
-def _changed(text: str) -> tuple[str, float]:
+def _changed(text: str) -> tuple[str, float | str]:
     name, _, value = text.partition("=")
-    kind = type(getattr(PLAIN_GRAPH, name))
-    return name, kind(float(value))
+    before = getattr(BY_CLICKS if hasattr(BY_CLICKS, name) else PLAIN_GRAPH, name)
+    return name, value if isinstance(before, str) else type(before)(float(value))
 
 
 def main() -> None:
@@ -240,8 +243,8 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=1, help="of both sides and walks, %(default)s")
     parser.add_argument(
-        "--set", action="append", default=[], type=_changed, metavar="NAME=NUMBER",
-        help="a setting of [model] that is not PLAIN_GRAPH's",
+        "--set", action="append", default=[], type=_changed, metavar="NAME=VALUE",
+        help="a setting of [model] or [negatives] that is not PLAIN_GRAPH's or BY_CLICKS's",
     )  # fmt: skip
     parser.add_argument("--alone", action="store_true", help="without gensim: some seconds")
     parser.add_argument("--json", action="store_true", help="one object in place of the table")
@@ -258,10 +261,14 @@ def main() -> None:
     if not asked.alone:
         print("learning from walks; then gensim on the same: some minutes", file=sys.stderr)
 
-    model = replace(PLAIN_GRAPH, seed=asked.seed, **dict(asked.set))
-    stream(edges[:9], model=model)  # so that kernels are ready
+    changed = dict(asked.set)
+    against = {name: value for name, value in changed.items() if hasattr(BY_CLICKS, name)}
+    others = {name: value for name, value in changed.items() if name not in against}
+    model = replace(PLAIN_GRAPH, seed=asked.seed, **others)
+    negatives = replace(BY_CLICKS, **against)
+    stream(edges[:9], model=model, against=negatives)  # so that kernels are ready
     begin = time.process_time()
-    engine, recorder = stream(edges, asked.rounds, asked.p, asked.q, model)
+    engine, recorder = stream(edges, asked.rounds, asked.p, asked.q, model, negatives)
     seconds = {"all": time.process_time() - begin, "ours": recorder.seconds}
     walks, items = np.concatenate(recorder.walks), engine.items
     vectors = {"ours": scaled(engine.model.rows.v[items])}

@@ -21,7 +21,7 @@ from core.learning import negatives
 from core.learning.adagrad import Pace
 from core.learning.dense import F32
 from core.learning.skipgram import Rows, learn_walks
-from core.settings import ModelSettings
+from core.settings import ModelSettings, NegativeSettings
 from streamer.bench.planted import Planted, plant
 from streamer.bench.results import Options, Result, in_turns
 
@@ -75,14 +75,14 @@ class Trainer:
     def __init__(self, n: int, hardest_of: int = 1, **changed: Any) -> None:
         """`changed` are the settings that are not the worker's. A negative is one draw, as the
         peer's, if nothing else is said."""
-        self.settings = replace(ModelSettings(), hardest_of=hardest_of, **changed)
+        self.settings, self.hardest_of = replace(ModelSettings(), **changed), hardest_of
         self.n = n
         items = np.arange(n, dtype=np.int32)
-        self.pool = negatives.pool(items, np.ones(n, np.float32), self.settings.alpha)
+        self.pool = negatives.pool(items, np.ones(n, np.float32), 0.0)
 
     def __str__(self) -> str:
         s = self.settings
-        draws = f", hardest of {s.hardest_of}" if s.hardest_of > 1 else ""
+        draws = f", hardest of {self.hardest_of}" if self.hardest_of > 1 else ""
         return f"d={s.dim} w={s.window} k={s.negatives}, block {s.block}, rate {s.rate}{draws}"
 
     def rows(self) -> Rows:
@@ -107,8 +107,9 @@ class Trainer:
         s = self.settings
         learn_walks(
             rows, walks, self.pool, seed=s.seed, round_number=epoch, window=s.window,
-            shrink=s.shrink_windows, negatives=s.negatives, block=s.block, hardest_of=s.hardest_of,
-            pace=Pace.of(s.rate, s.initial_accumulator), threads=threads,
+            shrink=s.shrink_windows, negatives=s.negatives, block=s.block,
+            hardest_of=self.hardest_of, pace=Pace.of(s.rate, s.initial_accumulator),
+            threads=threads,
         )  # fmt: skip
 
     def speed(self, walks: NDArray[np.int32], threads: int = 1) -> float:
@@ -162,8 +163,8 @@ def quality(planted: Planted, trained: Iterator[NDArray[np.float32]]) -> str:
 
 
 def defaults(planted: Planted, walks: NDArray[np.int32], plain: Trainer) -> Result:
-    worker = ModelSettings()
-    same = Trainer(plain.n, worker.hardest_of)
+    hardest_of = NegativeSettings().hardest_of
+    same = Trainer(plain.n, hardest_of)
     ours, theirs = in_turns(partial(same.speed, walks), partial(plain.speed, walks))
     return Result(
         bench="skipgram",
@@ -174,7 +175,7 @@ def defaults(planted: Planted, walks: NDArray[np.int32], plain: Trainer) -> Resu
         peer_value=theirs,
         ratio=ours / theirs,
         quality=quality(planted, same.epochs(walks)),
-        ceiling=f"1 x: {worker.hardest_of} rows are read for each negative",
+        ceiling=f"1 x: {hardest_of} rows are read for each negative",
     )
 
 

@@ -188,7 +188,8 @@ def batch(engine: Engine, past: Past) -> Vectors:
     hashes = np.random.default_rng(m.seed).integers(1 << 63, size=len(slots), dtype=np.uint64)
     model.first_rows(slots, np.zeros(len(slots), np.int32), hashes)
     model.rows.attrs[slots] = engine.model.rows.attrs[slots]
-    pool = negatives.pool(items, engine.graph.clicked[items], m.alpha)
+    pools = negatives.Pools(s.negatives)
+    pool = pools.of(items, engine.graph, columns.cluster, columns.buckets[:, 0])
     starts = np.tile(items, s.walks.per_node)
     passes = _passes(engine, s.walks.length * len(starts))
     pace = Pace.of(m.rate, m.initial_accumulator)
@@ -196,15 +197,15 @@ def batch(engine: Engine, past: Past) -> Vectors:
         walks = walk(engine.graph, starts, s.walks.length, m.seed, number, s.walks.p, s.walks.q)
         skipgram.learn_walks(
             model.rows, walks, pool, seed=m.seed, round_number=number, window=m.window,
-            shrink=m.shrink_windows, negatives=m.negatives, block=m.block, hardest_of=m.hardest_of,
-            pace=pace, threads=s.engine.threads,
+            shrink=m.shrink_windows, negatives=m.negatives, block=m.block,
+            hardest_of=s.negatives.hardest_of, pace=pace, threads=s.engine.threads,
         )  # fmt: skip
     numbers = past.vocabulary.intern(engine.vocabulary.names(items))
     slot = np.full(len(past.vocabulary) + 1, -1, np.int32)  # the last for -1, which is none
     slot[numbers] = items
     for history, target in past.transitions:
         skipgram.learn_sessions(
-            model.rows, slot[history], slot[target], engine.graph.slabs(), pool, m,
+            model.rows, slot[history], slot[target], engine.graph.slabs(), pools.uniform(items), m,
             round_number=passes,
             pace=Pace.of(m.session_rate, m.initial_accumulator)._replace(rate=pace.rate),
         )  # fmt: skip

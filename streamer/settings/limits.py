@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from core.settings import NEGATIVES
 from streamer.decode.fields import AT_KEY, AT_TIMESTAMP
 from streamer.decode.paths import alternatives
 from streamer.settings.secrets import has_credentials
@@ -42,11 +43,12 @@ _RANGES: dict[str, tuple[float, float]] = {
     "walks.p": (0.001, 1000),
     "walks.q": (0.001, 1000),
     "corpus.subsample": (0.0, 1.0),
+    "negatives.alpha": _FROM_0,
+    "negatives.draws": _FROM_1,
+    **{f"negatives.{kind}": (0.0, 1.0) for kind in NEGATIVES},
     "model.window": _FROM_1,
     "model.negatives": _FROM_1,
     "model.block": (1, 32),
-    "model.hardest_of": _FROM_1,
-    "model.alpha": _FROM_0,
     "model.rate": _RATE,
     "model.initial_accumulator": (1e-30, 1e30),
     "model.forgetting": (0, 1000),
@@ -128,6 +130,11 @@ def problems(config: "Config") -> Iterator[tuple[str, str]]:
     if 4 * dim * config.clusters.count > MOST_CENTROID_BYTES:
         most = MOST_CENTROID_BYTES // (4 * dim)
         yield "clusters.count", f"must be at most {most} with model.dim {dim}: one record holds all"
+    shares = sum(getattr(config.negatives, kind) for kind in NEGATIVES)
+    if config.negatives.kind == "mix" and shares == 0.0:
+        yield "negatives.kind", f"is a mix: give shares, of {', '.join(NEGATIVES)}"
+    if config.negatives.kind != "mix" and shares > 0.0:
+        yield "negatives.kind", f"is {config.negatives.kind}, and shares are for a mix: set mix"
     if config.publish.min_drift == 0:
         for name in ("min_interval", "budget"):
             if getattr(config.publish, name):

@@ -16,6 +16,7 @@ from core.settings import (
     LshSettings,
     MajorSettings,
     ModelSettings,
+    NegativeSettings,
     PublishSettings,
     QualitySettings,
     SessionSettings,
@@ -202,6 +203,7 @@ class Config:
     graph: GraphSettings = field(default_factory=GraphSettings)
     walks: WalkSettings = field(default_factory=WalkSettings)
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
+    negatives: NegativeSettings = field(default_factory=NegativeSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     clusters: ClusterSettings = field(default_factory=ClusterSettings)
     lsh: LshSettings = field(default_factory=LshSettings)

@@ -88,6 +88,7 @@ def test_a_worker_that_stood_still(broker: Broker, tmp_path: Path) -> None:
         freeze(two)
         other = replaced.worker(app__instance="b", state__dir=tmp_path / "other").running()
         other.until(lambda: "alone: " in other.output, "all that the second had")
+        wait_until(alone.group_is_empty, "the session of the first to be over")
         for process in (one, two, three):
             thaw(process)
         ended(one, 1, "session.timeout.ms", "No other process has its place", "nothing is lost")

@@ -11,7 +11,6 @@ import msgspec
 import pytest
 from broker import free_port
 from confluent_kafka import (
-    ConsumerGroupState,
     ConsumerGroupTopicPartitions,
     KafkaException,
     Producer,
@@ -125,7 +124,7 @@ def test_a_dry_run_stops_where_the_offsets_would_stop_a_worker(
 ) -> None:
     app.publish(RECORDS[:300])
     app.run_to_end()
-    wait_until(lambda: group_is_empty(app), "the worker to have left the group")
+    wait_until(lambda: app.group_is_empty(), "the worker to have left the group")
     spoil(app)
     # One after the other: beside a worker that runs, moved offsets are taken for its progress.
     ahead = app.worker("--dry-run")
@@ -136,11 +135,6 @@ def test_a_dry_run_stops_where_the_offsets_would_stop_a_worker(
         assert said in process.output
     refusal = worker.output.splitlines()[-1]
     assert refusal in ahead.output.splitlines()
-
-
-def group_is_empty(app: App) -> bool:
-    group = app.admin.describe_consumer_groups([app.name])[app.name].result()
-    return bool(group.state == ConsumerGroupState.EMPTY)
 
 
 # -- where to begin ------------------------------------------------------------------------------

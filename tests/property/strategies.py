@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from core.clicks import Clicks
 from core.settings import (
     ClusterSettings,
+    CorpusSettings,
     Duration,
     GraphSettings,
     LshSettings,
     MajorSettings,
     ModelSettings,
+    NegativeSettings,
     PublishSettings,
     SessionSettings,
     Settings,
@@ -34,7 +36,7 @@ LEAPS = [GAP, GAP + 1, 2 * HALF_LIFE, HORIZON, 64 * HALF_LIFE, 200 * HALF_LIFE]
 
 def small_settings(
     *, horizon: int = HORIZON, max_degree: int = 4, max_events: int = 500, event_ids: int = 2,
-    min_drift: float = 0.01, **model: Any,
+    min_drift: float = 0.01, against: Any = "scored", corpus: Any = "walks", **model: Any,
 ) -> Settings:  # fmt: skip
     return Settings(
         session=SessionSettings(
@@ -44,6 +46,8 @@ def small_settings(
             half_life=Duration(HALF_LIFE), horizon=Duration(horizon), max_degree=max_degree
         ),
         walks=WalkSettings(per_node=2, length=6),
+        corpus=CorpusSettings(corpus, "shuffle", subsample=0.05),
+        negatives=NegativeSettings(against, spare_neighbours=against == "similar"),
         model=ModelSettings(**{"dim": 16, "block": 4, "window": 2} | model),
         clusters=ClusterSettings(count=2, min_items=3),
         lsh=LshSettings(tables=2, bits=3),

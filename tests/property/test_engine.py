@@ -16,7 +16,7 @@ from core.quality import Quality
 from core.retracing import remember
 from core.rounds import ROOM, Changes, Evidence, Inputs
 from core.rows import from_values, to_values
-from core.settings import Settings
+from core.settings import NEGATIVES, Settings
 from streamer.state import evidence, records
 from streamer.state.store import POINTER, Store
 from streamer.worker import checkpoint
@@ -126,7 +126,8 @@ def histories(draw: st.DrawFn) -> list[Round]:
 models = st.fixed_dictionaries(
     {
         "attribute_slots": st.sampled_from([0, 2]),
-        "alpha": st.sampled_from([0.0, 0.5]),
+        "against": st.sampled_from(NEGATIVES),
+        "corpus": st.sampled_from(["walks", "sessions", "both"]),
         "forgetting": st.sampled_from([0.0, 1.0, 8.0]),
         "max_events": st.sampled_from([4, 500]),
     }
