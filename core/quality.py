@@ -7,7 +7,7 @@ Three rankers are the model's; the two others are the obvious ones that it has t
 fused ranker learns, it learns here, of each transition after it was ranked.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numba as nb
@@ -53,15 +53,17 @@ SAMPLE = 5
 
 @dataclass(frozen=True)
 class Quality:
-    """Outcome of a round's trials: how many there were, and hits by ranker (all of RANKERS)."""
+    """Outcome of a round's trials: how many there were, and by ranker (all of RANKERS) the hits and
+    the sum of their reciprocal ranks."""
 
     trials: int
     hits: dict[str, int]
+    reciprocal: dict[str, float]
     candidates: int = 0
     """Items that were ranked in each trial."""
 
 
-NOTHING_RANKED = Quality(0, dict.fromkeys(RANKERS, 0))
+NOTHING_RANKED = Quality(0, dict.fromkeys(RANKERS, 0), dict.fromkeys(RANKERS, 0.0))
 
 
 def measure(
@@ -78,14 +80,16 @@ def measure(
     made = transitions(clicks, catalogue.sessions, catalogue.vocabulary, settings.session)
     first, *further = samples(made.session, len(catalogue.items), settings, round_number)
     trials = _trials(made, first, catalogue, settings, round_number)
-    quality = Quality(0, dict.fromkeys(RANKERS, 0), min(len(catalogue.items), CANDIDATES))
+    quality = replace(NOTHING_RANKED, candidates=min(len(catalogue.items), CANDIDATES))
     if trials is not None:
         fused = fusion.ranks(trials.table, trials.target, learns=learns)
         found = ranks(trials.scores[0], catalogue.graph, trials.ranked, trials.query, trials.target)
         for name, row in zip(FUSED, fused, strict=True):
             found[name] = np.where(row < 0, DEPTH, row)
-        hits = {name: int((found[name] < DEPTH).sum()) for name in RANKERS}
-        quality = Quality(len(trials.query), hits, len(trials.ranked))
+        ranked = {name: found[name][found[name] < DEPTH] for name in RANKERS}
+        hits = {name: len(row) for name, row in ranked.items()}
+        reciprocal = {name: float((1.0 / (row + 1)).sum()) for name, row in ranked.items()}
+        quality = Quality(len(trials.query), hits, reciprocal, len(trials.ranked))
     # More teach a fused ranker that is eager. They are of the same time, and count for nothing.
     for chosen in further:
         if learns and fusion.eager:

@@ -39,6 +39,11 @@ def shares_are_out(workers: list[Worker]) -> bool:
     return sum(clicks) == PARTITIONS and min(held) > 0
 
 
+def summed(workers: list[Worker], metric: str, ranker: str) -> float:
+    name = f'walkstream_{metric}{{ranker="{ranker}"}}'
+    return sum(worker.metrics()[name] for worker in workers)
+
+
 def measure(
     count: int, events: Path, bootstrap: str, folder: Path, given: argparse.Namespace
 ) -> list[str]:
@@ -58,10 +63,10 @@ def measure(
     total = sum(worker.taken() for worker in workers)
     seconds, spent, sent = time.perf_counter() - began, cpu(workers) - spent, wire() - sent
     trials = sum(worker.total("quality_trials_total") for worker in workers)
-    hits = {
-        ranker: sum(
-            worker.metrics()[f'walkstream_quality_hits_total{{ranker="{ranker}"}}']
-            for worker in workers
+    quality = {
+        ranker: " / ".join(
+            f"{summed(workers, metric, ranker) / trials:.4f}"
+            for metric in ("quality_hits_total", "quality_reciprocal_ranks_total")
         )
         for ranker in ("next", "hybrid", "session")
     }
@@ -78,7 +83,7 @@ def measure(
         worker.end()
     say(f"{count} workers: {total:,.0f} clicks in {seconds:.0f} s (published in {published:.0f} s)")
     return [
-        f"{count}", *(f"{hits[ranker] / trials:.4f}" for ranker in hits), f"{trials:,.0f}",
+        f"{count}", *quality.values(), f"{trials:,.0f}",
         f"{1e6 * spent / total:.1f}", f"{sent / total:,.0f}", f"{evidence / total:.1f}",
         f"{vectors / total:.2f}", f"{late[0]:.2f} / {late[1]:.2f}", f"{peak:,.0f}",
         f"{tables / items:,.0f}",
@@ -94,7 +99,7 @@ def main() -> None:
     parser.add_argument("--publish", default="--columns user_id,item_id,ts,event_type")
     given = parser.parse_args()
     columns = (
-        "workers", "next HR@20", "hybrid", "hybrid, session", "trials", "CPU us a click",
+        "workers", "next, HR@20 / MRR@20", "hybrid", "hybrid, session", "trials", "CPU us a click",
         "wire bytes a click", "evidence bytes", "vectors", "staleness p50 / p99, s",
         "peak MiB of one", "table bytes an item",
     )  # fmt: skip

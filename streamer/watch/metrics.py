@@ -253,6 +253,11 @@ class Metrics:
             "`covisitation` the obvious ones to beat.",
             "ranker",
         )
+        self.quality_reciprocal_ranks_total = counter(
+            "quality_reciprocal_ranks_total",
+            "Sum of 1 / rank over these hits: by trial it is MRR@20.",
+            "ranker",
+        )
         self.expert_share = gauge(
             "expert_share",
             "How much of the mixture behind `hybrid`, asked by the session, each expert has.",
@@ -270,6 +275,7 @@ class Metrics:
             (self.table_bytes, TABLES),
             (self.store_bytes, STORE_KINDS),
             (self.quality_hits_total, RANKERS),
+            (self.quality_reciprocal_ranks_total, RANKERS),
             (self.expert_share, EXPERTS),
             (self.waiting, WAITING),
             (self.held_partitions, HELD),

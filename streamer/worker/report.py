@@ -108,6 +108,8 @@ class Report:
             metrics.quality_candidates.set(outputs.quality.candidates)
         for ranker, hits in outputs.quality.hits.items():
             metrics.quality_hits_total.labels(ranker).inc(hits)
+            reciprocal = outputs.quality.reciprocal[ranker]
+            metrics.quality_reciprocal_ranks_total.labels(ranker).inc(reciprocal)
         for expert, share in zip(EXPERTS, self.engine.fusion.shares[-1].tolist(), strict=True):
             metrics.expert_share.labels(expert).set(share)
 

@@ -25,6 +25,7 @@ from core.transitions import transitions
 
 START, GAP = 1_700_000_000_000, 1000
 NOTHING = dict.fromkeys(RANKERS, 0)
+NO_RANKS = dict.fromkeys(RANKERS, 0.0)
 
 Row = tuple[str, str, int, int]
 
@@ -250,7 +251,7 @@ def test_equals_rank_in_the_order_of_birth_and_the_query_is_left_out() -> None:
 def test_a_target_that_is_not_known_is_a_trial_and_a_miss_even_among_few_items() -> None:
     engine = engine_with_sessions(chosen())
     out = engine.step(Inputs(clicks([("u", "new", 1, 0)])))
-    assert out.quality == Quality(1, NOTHING, 3)
+    assert out.quality == Quality(1, NOTHING, NO_RANKS, 3)
     unseen = np.array([-1], np.int32)
     scores = next_scores(engine.model.rows, engine.items, engine.items[:1])
     got = ranks(scores, engine.graph, engine.items, engine.items[:1], unseen)
@@ -260,8 +261,10 @@ def test_a_target_that_is_not_known_is_a_trial_and_a_miss_even_among_few_items()
 def test_a_transition_from_an_item_that_is_not_known_is_no_trial() -> None:
     engine = engine_with_sessions(chosen())
     out = engine.step(Inputs(clicks([("u", "new", 1, 0), ("u", "c", 1, 0)])))
-    assert out.quality == Quality(1, NOTHING, 3)
-    assert Engine(chosen()).step(Inputs(clicks(visits(1, at=0)))).quality == Quality(0, NOTHING)
+    assert out.quality == Quality(1, NOTHING, NO_RANKS, 3)
+    assert Engine(chosen()).step(Inputs(clicks(visits(1, at=0)))).quality == Quality(
+        0, NOTHING, NO_RANKS
+    )
 
 
 # -- in a round ----------------------------------------------------------------------------------
@@ -269,13 +272,16 @@ def test_a_transition_from_an_item_that_is_not_known_is_no_trial() -> None:
 
 def test_a_round_counts_trials_and_hits_before_it_learns() -> None:
     engine = engine_with_sessions(chosen())
-    assert engine.step(Inputs(Clicks.empty())).quality == Quality(0, NOTHING, 3)
+    assert engine.step(Inputs(Clicks.empty())).quality == Quality(0, NOTHING, NO_RANKS, 3)
     out = engine.step(Inputs(clicks([("u", "c", 1, 0)])))
     # Of three items all are among the first; but b -> c was no arc before this round.
-    assert out.quality == Quality(1, dict.fromkeys(RANKERS, 1) | {"covisitation": 0}, 3)
+    assert out.quality.hits == dict.fromkeys(RANKERS, 1) | {"covisitation": 0}
+    assert (out.quality.trials, out.quality.candidates) == (1, 3)
     engine.step(Inputs(clicks([("u", "b", 2, 0)])))
     out = engine.step(Inputs(clicks([("u", "c", 3, 0)])))
-    assert out.quality == Quality(1, dict.fromkeys(RANKERS, 1), 3)
+    assert out.quality.hits == dict.fromkeys(RANKERS, 1)
+    ranks = {name: 1 / sum_of for name, sum_of in out.quality.reciprocal.items()}
+    assert set(ranks.values()) <= {1.0, 2.0}, "of two others it is the first or the second"
 
 
 def test_a_model_that_learned_a_pattern_beats_popularity() -> None:
