@@ -160,6 +160,14 @@ def evaluate(
     ranking: Ranking,
     drift: Drift,
     reading: Reading,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Compare configurations in one pass, two or more: a settings file, or a preset "
+            "(walkstream, word2vec, item2vec, deepwalk, node2vec, eges). Repeatable.",
+        ),
+    ] = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     picture: Picture,
@@ -180,6 +188,8 @@ def evaluate(
 
     $ walkstream evaluate log.tsv --columns user_id,item_id,ts --session --peer gensim --json
 
+    $ walkstream evaluate log.tsv --compare walkstream --compare item2vec --compare mine.toml
+
     $ walkstream evaluate --drift --plot recovery.png
     """
     if drift.drift != (not files):
@@ -187,7 +197,7 @@ def evaluate(
     if drift.drift:
         from streamer.evaluate import drift as drifting
 
-        if (ranking, reading) != (Ranking(), Reading()):
+        if (ranking, reading, compare) != (Ranking(), Reading(), None):
             raise ConfigError(
                 "--drift goes with --ages, --plot, --json and --set: the rest is of FILE"
             )
@@ -201,4 +211,13 @@ def evaluate(
     options = module.Options(
         **vars(ranking), as_json=as_json, plot=picture.plot, force=picture.force
     )
-    module.run(load(config, overrides), reading.source(files or []), options)
+    source = reading.source(files or [])
+    if compare:
+        from streamer.evaluate import compare as comparing
+
+        if len(compare) < 2:
+            raise ConfigError("--compare: name two configurations at least")
+        load(config, overrides)  # sets up the log
+        comparing.run(comparing.variants(compare, config, overrides or []), source, options)
+        return
+    module.run(load(config, overrides), source, options)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from streamer import outputs
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, WalkstreamError
 from streamer.evaluate.rankers import Mode
 from streamer.evaluate.scores import Point
 from streamer.inspect.plot import PALETTE
@@ -24,7 +24,12 @@ def check(out: Path, force: bool) -> None:
 
 
 def draw(points: list[Point]) -> bytes:
-    """A PNG of HR@20 of each ranker; the model's lines are solid, the others dashed."""
+    """A PNG of HR@20 of each ranker; the model's lines are solid, the others dashed.
+
+    WalkstreamError if there are no points.
+    """
+    if not points:
+        raise WalkstreamError("too few clicks were ranked for a picture over the stream")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -34,7 +39,7 @@ def draw(points: list[Point]) -> bytes:
     clicks = [point.click for point in points]
     last = points[-1].hr
     for number, ranker in enumerate(sorted(last, key=lambda ranker: -last[ranker])):
-        ours = ranker.split(",")[0] in get_args(Mode)
+        ours = ranker.rpartition(": ")[2].split(",")[0] in get_args(Mode)
         plane.plot(
             clicks, [point.hr[ranker] for point in points], label=ranker,
             color=PALETTE[number % len(PALETTE)], linestyle="-" if ours else "--",

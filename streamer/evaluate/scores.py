@@ -104,16 +104,20 @@ class Scores:
     def rankers(self) -> list[str]:
         return list(self._ranks[0]) if self._ranks else []
 
+    def gains(self, begin: int) -> dict[str, "Gains"]:
+        """What each ranker did at each position from click number `begin` on."""
+        late = np.concatenate([about[0] for about in self._about]) >= begin
+        return {
+            ranker: Gains.of(np.concatenate([ranks[ranker] for ranks in self._ranks])[late])
+            for ranker in self.rankers()
+        }
+
     def figures(self, begin: int) -> tuple[Best, list[Figures]]:
         """What each ranker did from click number `begin` on, for all positions and for groups, and
         what the best baselines are there. There are ranks."""
         about = np.concatenate(self._about, axis=1)
-        late = about[0] >= begin
-        groups = dict(self._groups(about[:, late]))
-        gains = {
-            ranker: Gains.of(np.concatenate([ranks[ranker] for ranks in self._ranks])[late])
-            for ranker in self.rankers()
-        }
+        groups = dict(self._groups(about[:, about[0] >= begin]))
+        gains = self.gains(begin)
         best = Best(
             max(BASELINES, key=lambda ranker: gains[ranker].hr.sum()),
             max(BASELINES, key=lambda ranker: gains[ranker].mrr.sum()),

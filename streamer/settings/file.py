@@ -15,6 +15,7 @@ import core.settings
 import streamer.settings.sections
 from core.settings import Duration
 from streamer.errors import ConfigError
+from streamer.settings import presets
 from streamer.settings.load import spelled
 from streamer.settings.sections import Config
 
@@ -45,6 +46,11 @@ Settings of Walkstream. A line that begins with # and a name shows a default (an
 and [registry]): take the # away to change it. Above this file come environment variables such as
 WALKSTREAM_GRAPH__HALF_LIFE=14d, and above those --set graph.half_life=14d. Durations are written
 30m, 14d, 1h30m, 500ms, or as a number of seconds. `walkstream config` prints what is in force.
+"""
+FIRST = next(iter(presets.PRESETS))
+_PRESET = f"""\
+A method of the field by its name, which the settings below stand on top of: one of
+{", ".join(presets.PRESETS)}.
 """
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -84,7 +90,7 @@ def template() -> str:
     """The annotated file. It loads as the defaults, with any of its settings uncommented too."""
     config, said = Config(), meanings()
     names = [section.name for section in fields(Config)]
-    lines = [*_comment(_HEAD)]
+    lines = [*_comment(_HEAD), "", *_comment(_PRESET), f"#{_assignment(presets.KEY, FIRST)}"]
     for section in sorted(names, key=lambda name: _FIRST.index(name) if name in _FIRST else 99):
         part = getattr(config, section)
         lines += _table(section, part, said) if isinstance(part, dict) else _section(section, said)

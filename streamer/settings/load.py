@@ -13,7 +13,7 @@ import msgspec
 
 from core.settings import DAY_MS, Duration
 from streamer.errors import ConfigError
-from streamer.settings import limits, placeholders
+from streamer.settings import limits, placeholders, presets
 from streamer.settings.secrets import is_secret
 from streamer.settings.sections import ClickSettings, Config, KafkaValue
 
@@ -113,11 +113,11 @@ def load_with_origins(
     """
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for key, value, origin in [
-        *_from_file(file),
-        *_from_environ(environ),
-        *_from_overrides(overrides),
-    ]:
+    given = [*_from_file(file), *_from_environ(environ), *_from_overrides(overrides)]
+    for key, value, origin in [*_from_preset(given), *given]:
+        if key == presets.KEY:
+            origins[key] = origin
+            continue
         for leaf, leaf_value in _flatten(key, _typed(key, value)):
             values[leaf], origins[leaf] = leaf_value, origin
 
@@ -184,6 +184,17 @@ def leaves(config: Config) -> dict[str, Any]:
     return out
 
 
+def _from_preset(
+    given: Sequence[tuple[str, Any, str]],
+) -> Iterator[tuple[str, Any, str]]:
+    """What the preset that was named last says, which everything else stands on top of."""
+    names = [value for key, value, _ in given if key == presets.KEY]
+    if names:
+        name = str(names[-1]) if isinstance(names[-1], _Text) else names[-1]
+        for key, value in presets.settings_of(name).items():
+            yield key, value, f"{presets.KEY} {name}"
+
+
 def _from_file(file: Path | None) -> Iterator[tuple[str, Any, str]]:
     path = file or DEFAULT_FILE
     if file is None and not path.exists():
@@ -208,6 +219,8 @@ def _twice(error: str) -> str:
 
 
 def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
+    if (preset := environ.get("WALKSTREAM_PRESET")) is not None:
+        yield presets.KEY, _Text(preset), "WALKSTREAM_PRESET"
     for variable, text in environ.items():
         # Container platforms set names such as WALKSTREAM_PORT for a service called walkstream,
         # so a name without the double underscore is none of ours.
@@ -223,6 +236,8 @@ def _with_one_underscore(environ: Mapping[str, str]) -> Iterator[tuple[str, str]
     known = {key.replace(".", "_"): key for key in (*_TYPES, *leaves(Config()))}
     for variable, text in environ.items():
         if not variable.startswith("WALKSTREAM_") or "__" in variable:
+            continue
+        if variable == "WALKSTREAM_PRESET":
             continue
         # A platform's address of a service called walkstream-metrics is no metrics.port.
         if re.match(r"\w+://", text):
@@ -337,6 +352,8 @@ def _converted(key: str, value: Any) -> Any:
 
 
 _GONE = {
+    "model.alpha": "negatives.alpha is it, with negatives.kind = popularity",
+    "model.hardest_of": "negatives.draws is it, with negatives.kind = scored",
     "topics.vector_deltas": "take the line out: evidence is in topics.transitions, and the topic "
     "of this name is of no use any more",
 }

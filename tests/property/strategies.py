@@ -46,7 +46,7 @@ def small_settings(
             half_life=Duration(HALF_LIFE), horizon=Duration(horizon), max_degree=max_degree
         ),
         walks=WalkSettings(per_node=2, length=6),
-        corpus=CorpusSettings(corpus, "shuffle", subsample=0.05),
+        corpus=CorpusSettings(corpus, "shuffle", 0.05 if corpus == "both" else 0.0),
         negatives=NegativeSettings(against, spare_neighbours=against == "similar"),
         model=ModelSettings(**{"dim": 16, "block": 4, "window": 2} | model),
         clusters=ClusterSettings(count=2, min_items=3),

@@ -1,0 +1,261 @@
+"""`walkstream evaluate --compare`: several configurations in one pass, asked the same.
+
+Each has an engine of its own, which takes the same rounds and ranks the same clicks before it
+learns them. So their differences are told with errors of pairs, which are much smaller than those
+of the figures: most clicks are hits, or misses, of all of them.
+"""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from core.engine import Engine
+from core.rounds import Inputs
+from streamer import kernels, outputs
+from streamer.errors import ConfigError, WalkstreamError
+from streamer.evaluate import picture
+from streamer.evaluate.baselines import baselines
+from streamer.evaluate.past import Past, Positions
+from streamer.evaluate.rankers import Asked, Mode, Model, Ranks
+from streamer.evaluate.rounds import Log, Round
+from streamer.evaluate.run import Options
+from streamer.evaluate.scores import Scores
+from streamer.files.log import tell
+from streamer.files.readers import Source
+from streamer.files.replay import ALL, NO_CLICK
+from streamer.progress import Display
+from streamer.settings.load import load
+from streamer.settings.presets import PRESETS
+from streamer.settings.sections import Config
+from streamer.terminal import Console
+from streamer.wording import amounts, counted
+
+SHARED = ("clicks", "events", "session", "round", "commit")
+"""Sections that decide what a round is: all must have the same."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A configuration by its name."""
+
+    name: str
+    config: Config
+
+
+class Line(msgspec.Struct, frozen=True):
+    """How a variant did in one mode, and how far that is from the first variant."""
+
+    variant: str
+    mode: str
+    hr: float
+    hr_error: float
+    """One standard error, as below."""
+    hr_difference: float
+    hr_difference_error: float
+    """Of the pairs: the same clicks."""
+    mrr: float
+    mrr_error: float
+    mrr_difference: float
+    mrr_difference_error: float
+    microseconds: float
+    """Processor time of the engine a click, ranking for the figures apart."""
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """What `--json` prints."""
+
+    clicks: int
+    positions: int
+    begin: int
+    """The click that figures begin with."""
+    best: str
+    """The best baseline in HR@20, and how it did."""
+    best_hr: float
+    best_mrr: float
+    lines: list[Line]
+
+
+def variants(names: Sequence[str], base: Path | None, overrides: Sequence[str]) -> list[Variant]:
+    """The configurations that are named: files, or presets on top of `base`."""
+    out = []
+    for name in names:
+        if name in PRESETS:
+            out.append(Variant(name, load(base, [f"preset={name}", *overrides], os.environ)))
+        elif Path(name).suffix == ".toml" or Path(name).exists():
+            out.append(Variant(Path(name).stem, load(Path(name), overrides, os.environ)))
+        else:
+            raise ConfigError(
+                f"--compare {name}: is no file, and no preset: there are {', '.join(PRESETS)}"
+            )
+    if len({variant.name for variant in out}) < len(out):
+        raise ConfigError("--compare: each configuration once, and each file with its own name")
+    for section in SHARED:
+        first = getattr(out[0].config, section)
+        for other in out[1:]:
+            if getattr(other.config, section) != first:
+                raise ConfigError(
+                    f"--compare: [{section}] of {other.name} and of {out[0].name} differ, and all "
+                    "have to take the same rounds"
+                )
+    return out
+
+
+def run(compared: Sequence[Variant], source: Source, options: Options) -> None:
+    """Compare, print, and draw. Errors are those of `streamer.evaluate.run`."""
+    if options.peer:
+        raise ConfigError("--compare goes without --peer")
+    if options.plot is not None:
+        picture.check(options.plot, options.force)
+    one = _Pass(compared, source, options)
+    found = one.run()
+    if options.as_json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        _show(found)
+    if options.plot is not None:
+        drawn = picture.draw(one.scores.over_stream(one.past.clicks))
+        outputs.write("--plot", options.plot, drawn, options.force)
+        print(f"wrote {options.plot}", file=sys.stderr)
+
+
+class _Pass:
+    """One pass over a log."""
+
+    def __init__(self, compared: Sequence[Variant], source: Source, options: Options) -> None:
+        self.options, self.compared = options, compared
+        first = compared[0].config
+        self.log, self.past = Log(first, source), Past(first.engine_settings)
+        for variant in compared:
+            kernels.prepare(variant.config.engine_settings)
+        self.engines = [Engine(variant.config.engine_settings) for variant in compared]
+        self.seconds = [0.0] * len(compared)
+        self.modes = get_args(Mode) if options.mode == "all" else (options.mode,)
+        decay = first.engine_settings.model.session_decay if options.session else None
+        self.model = Model(self.modes, decay)
+        self.baselines = list(baselines(self.past, first.engine_settings))
+        self.scores = Scores()
+
+    def run(self) -> Comparison:
+        reader = self.log.reader
+        with Display("compare", reader.total_bytes) as display:
+            for taken in self.log:
+                if taken is not None:
+                    self._rank(taken)
+                    self._learn(taken)
+                display.show(reader.bytes_read, amounts(click=self.past.clicks))
+        tell(self.log.log.notes())
+        if not self.scores.rankers():
+            why = "" if self.past.clicks else f": {NO_CLICK}"
+            raise WalkstreamError(f"there was nothing to rank{why}")
+        return self._found()
+
+    def _rank(self, taken: Round) -> None:
+        positions = self.past.take(taken.clicks, self.options.sample)
+        asked = [
+            Asked(engine, self.past, positions, self.options.unseen) for engine in self.engines
+        ]
+        # An item may have left one of them, where they forget at different times.
+        shared = set(asked[0].positions.click.tolist())
+        shared.intersection_update(*(one.positions.click.tolist() for one in asked[1:]))
+        if any(len(one) != len(shared) for one in asked):
+            asked = self._asked(positions.at(np.isin(positions.click, list(shared))))
+        if len(shared):
+            ranks: Ranks = {}
+            for variant, one in zip(self.compared, asked, strict=True):
+                ranks |= {_of(variant, mode): row for mode, row in self.model(one).items()}
+            for baseline in self.baselines:
+                ranks |= baseline(asked[0])
+            self.scores.add(asked[0], ranks, self.past)
+        self.past.learn()
+
+    def _asked(self, positions: Positions) -> list[Asked]:
+        unseen = self.options.unseen
+        return [Asked(engine, self.past, positions, unseen) for engine in self.engines]
+
+    def _learn(self, taken: Round) -> None:
+        inputs = Inputs(taken.clicks, closes_commit=taken.closes_commit, room=ALL, budget=ALL)
+        for n, engine in enumerate(self.engines):
+            begin = time.process_time()
+            engine.step(inputs)
+            self.seconds[n] += time.process_time() - begin
+
+    def _found(self) -> Comparison:
+        begin, clicks = int(self.options.begin * self.past.clicks), self.past.clicks
+        best, figures = self.scores.figures(begin)
+        by_name = {figure.ranker: figure for figure in figures if figure.of == "all"}
+        gains = self.scores.gains(begin)
+        modes = dict.fromkeys(name.partition(": ")[2] for name in gains if ": " in name)
+        lines = []
+        for mode in modes:
+            base = gains[_of(self.compared[0], mode)]
+            for variant, seconds in zip(self.compared, self.seconds, strict=True):
+                name = _of(variant, mode)
+                figure, own = by_name[name], gains[name]
+                lines.append(
+                    Line(
+                        variant.name, mode,
+                        figure.hr, figure.hr_error, *difference(own.hr, base.hr),
+                        figure.mrr, figure.mrr_error, *difference(own.mrr, base.mrr),
+                        1e6 * seconds / max(clicks, 1),
+                    )
+                )  # fmt: skip
+        beaten = by_name[best.hr]
+        return Comparison(clicks, beaten.positions, begin, best.hr, beaten.hr, beaten.mrr, lines)
+
+
+def _of(variant: Variant, mode: str) -> str:
+    return f"{variant.name}: {mode}"
+
+
+def difference(own: NDArray[np.float64], base: NDArray[np.float64]) -> tuple[float, float]:
+    """The mean of own - base, float64 [q] each, and the standard error of a mean of pairs."""
+    apart = own - base
+    return float(apart.mean()), float(apart.std()) / math.sqrt(len(apart))
+
+
+def _show(found: Comparison) -> None:
+    console = Console()
+    print(
+        f"{amounts(click=found.clicks)}, {counted(found.positions, 'click')} ranked, from click "
+        f"{found.begin:,} on\n"
+        f"the best baseline: {found.best}, {found.best_hr:.3f} in HR@20, {found.best_mrr:.3f} in "
+        "MRR@20"
+    )
+    for mode in dict.fromkeys(line.mode for line in found.lines):
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+        table.add_column(mode, no_wrap=True)
+        for column in ("HR@20", "±", "vs first", "±", "MRR@20", "±",
+                       "vs first", "±", "us a click"):  # fmt: skip
+            table.add_column(column, justify="right")
+        for line in found.lines:
+            if line.mode == mode:
+                table.add_row(
+                    escape(line.variant), f"{line.hr:.3f}", f"{line.hr_error:.3f}",
+                    f"{line.hr_difference:+.4f}", f"{line.hr_difference_error:.4f}",
+                    f"{line.mrr:.3f}", f"{line.mrr_error:.3f}",
+                    f"{line.mrr_difference:+.4f}", f"{line.mrr_difference_error:.4f}",
+                    f"{line.microseconds:.1f}",
+                )  # fmt: skip
+        console.print()
+        console.print(table)
+    print()
+    print(NOTES)
+
+
+NOTES = """\
+vs first: the difference to the configuration that was named first. ± is one
+standard error; of a difference it is that of pairs, as all rank the same
+clicks. us a click: processor time of the engine, without ranking for these
+figures."""

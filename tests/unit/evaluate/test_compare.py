@@ -1,0 +1,91 @@
+"""Several configurations in one pass over a log."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from streamer.demo.shop import Shop
+from streamer.errors import ConfigError
+from streamer.evaluate import compare
+from streamer.evaluate.run import Evaluation, Options
+from streamer.files.readers import Source
+from streamer.settings.load import load
+
+SMALL = ["model.dim=16", "round.max_events=200", "walks.per_node=2"]
+OPTIONS = Options("next", None, False, False, 40, 0.5, True, None)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("log") / "clicks.jsonl"
+    clicks = Shop(3, products=80, users=60).clicks(1_700_000_000_000, 1.0)
+    path.write_bytes(b"\n".join(msgspec.json.encode(next(clicks)) for _ in range(3000)))
+    return path
+
+
+def compared(
+    log: Path, *names: str, capsys: pytest.CaptureFixture[str], options: Options = OPTIONS
+) -> compare.Comparison:
+    compare.run(compare.variants(names, None, SMALL), Source([log]), options)
+    return msgspec.json.decode(capsys.readouterr().out, type=compare.Comparison)
+
+
+def test_each_does_as_it_would_alone_and_the_first_is_the_measure(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = compared(log, "walkstream", "item2vec", capsys=capsys)
+    for line in found.lines:
+        config = load(None, [f"preset={line.variant}", *SMALL], {})
+        alone = Evaluation(config, Source([log]), OPTIONS).run()
+        figure = next(f for f in alone.figures if (f.ranker, f.of) == ("next", "all"))
+        assert (figure.hr, figure.mrr, figure.positions) == (line.hr, line.mrr, found.positions)
+    first, second = found.lines
+    assert (first.hr_difference, first.hr_difference_error) == (0.0, 0.0)
+    assert second.hr_difference == pytest.approx(second.hr - first.hr)
+    apart = math.hypot(first.hr_error, second.hr_error)
+    assert 0 < second.hr_difference_error < apart
+    assert first.microseconds > 0
+
+
+def test_errors_of_differences_are_those_of_pairs() -> None:
+    rng = np.random.default_rng(1)
+    base = (rng.random(4000) < 0.4).astype(np.float64)
+    own = np.where(rng.random(4000) < 0.9, base, 1 - base)
+    mean, error = compare.difference(own, base)
+    drawn = rng.integers(0, 4000, (1000, 4000))
+    assert mean == pytest.approx(own.mean() - base.mean())
+    assert error == pytest.approx((own - base)[drawn].mean(axis=1).std(), rel=0.1)
+
+
+def test_a_file_and_a_preset_stand_side_by_side_and_people_get_tables(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text("[walks]\nper_node = 1\n")
+    named = compare.variants(
+        ["deepwalk", str(mine)], None, ["model.dim=16", "round.max_events=200"]
+    )
+    assert [one.config.walks.per_node for one in named] == [6, 1]
+    picture = tmp_path / "stream.png"
+    shown = replace(OPTIONS, as_json=False, plot=picture)
+    compare.run(named, Source([log]), shown)
+    out = capsys.readouterr().out
+    assert "deepwalk" in out
+    assert "mine" in out
+    assert "vs first" in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text('[session]\ngap = "1h"\n')
+    with pytest.raises(ConfigError, match=r"\[session\] of other and of walkstream differ"):
+        compare.variants(["walkstream", str(other)], None, [])
+    with pytest.raises(ConfigError, match="is no file, and no preset"):
+        compare.variants(["walkstream", "glove"], None, [])
+    with pytest.raises(ConfigError, match="each configuration once"):
+        compare.variants(["walkstream", "walkstream"], None, [])
