@@ -39,6 +39,34 @@ def query(
     min_updates: Annotated[
         int, typer.Option(min=0, metavar="N", help="Leave out items with fewer updates.")
     ] = 0,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Show items with this attribute only. Repeatable: of one name any of the values, "
+            "of several names all.",
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Show items from this score on, in similar a cosine."),
+    ] = None,
+    heat: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="W",
+            help="Multiply scores by the share of decayed clicks, to this power.",
+        ),
+    ] = 0.0,
+    freshness: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="W",
+            help="Multiply scores by 2^(-W age / graph.half_life), age since the last click.",
+        ),
+    ] = 0.0,
     as_json: AsJson = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -57,14 +85,22 @@ def query(
 
     $ walkstream query 17 8 42 --mode hybrid
 
+    $ walkstream query 42 --where category=shoes --where category=boots --heat .3
+
     $ walkstream query - --mode hybrid --json < items.txt > neighbours.jsonl
     """
+    from streamer.query import choice
     from streamer.query import run as module
+
+    try:
+        chosen = choice.Choice(choice.parsed(where or []), min_score, heat, freshness)
+    except ValueError as error:
+        raise typer.BadParameter(f"--where {error}") from None
 
     loaded = load(config, overrides)
     folder = state or Path(loaded.state.dir)
     decay = loaded.model.session_decay
-    module.run(folder, items, module.Options(k, mode, min_updates, decay, as_json))
+    module.run(folder, items, module.Options(k, mode, min_updates, decay, as_json, chosen))
 
 
 def export(

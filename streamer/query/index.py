@@ -15,7 +15,9 @@ from core.ids.vocabulary import encode
 from core.placing.clusters import NONE, unit_rows
 from core.placing.placement import Placement, Placer, features
 from core.settings import LshSettings, ModelSettings, Settings
+from streamer import counts
 from streamer.errors import WalkstreamError
+from streamer.query.choice import ALL, Choice
 from streamer.query.fused import Ranker
 from streamer.query.shelves import Query, Resident, Scored, Shelf, Stored
 from streamer.state import packing, records
@@ -31,6 +33,9 @@ COMPARED = 400
 """Items that are compared, of those met; four for each neighbour asked for, if that is more. On a
 shop of 34,000 items that loses two in a hundred of the true ten nearest, of 100,000 that stand in
 groups three in a thousand."""
+
+WIDER = 20
+"""Where few may pass a filter, so many times the items are looked at."""
 
 PROBES = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 1024)
 """Keys of each table that are probed until there are enough; the last only while fewer than k were
@@ -101,8 +106,9 @@ class Index:
         return self._ranker
 
     def neighbours(
-        self, items: Sequence[str], k: int, mode: Mode, min_updates: int = 0, decay: float = 0.5
-    ) -> Answer:
+        self, items: Sequence[str], k: int, mode: Mode, min_updates: int = 0, decay: float = 0.5,
+        choice: Choice = ALL,
+    ) -> Answer:  # fmt: skip
         """The k items that score best, of those with so many updates; fewer only if there are none.
 
         `items` are one item, or the last items of a session, the newest last. With unit rows V^ and
@@ -118,11 +124,11 @@ class Index:
         mean = weights @ self.shelf.vectors(asked.keys())
         v, u = mean[: self.dim], mean[self.dim :]
         halves = [v, np.zeros_like(v)] if mode == "similar" else [v + u, v]
-        placement = self._placement()
+        placement, wide = self._placement(), k * WIDER if choice.filters else k
         query = Query(
             vector=np.concatenate(halves),
             near=placement.centroids.reshape(-1, self.dim) @ halves[0],
-            most=max(COMPARED, 4 * k),
+            most=max(COMPARED, 4 * wide),
             always=set(),
             never=asked.keys(),
             min_updates=min_updates,
@@ -130,13 +136,29 @@ class Index:
         x = features(unit_rows(v[None, :]), unit_rows(u[None, :]))[0]
         if len(placement.centre):
             x = x - placement.centre
-        handles, score = self._candidates(x, k, query)
-        if mode == "hybrid":
-            handles, score = self._fused(items, asked, (handles, score), k, min_updates)
+        near = self._candidates(x, wide, query)
+        handles, score = self._chosen(items, asked, near, k, mode, min_updates, choice)
+        if choice.filters and len(handles) < k and len(near[0]) < len(self):
+            # Few of those that are near pass the filter: all items are looked through.
+            near = self.shelf.all_scores(query)
+            handles, score = self._chosen(items, asked, near, k, mode, min_updates, choice)
         found = [self._neighbour(handles[at], float(score[at])) for at in _best(score, k)]
         session = list(items) if len(items) > 1 else []
         unknown = [item for item in items if self._handle(item) not in asked]
-        return Answer(items[-1], mode, len(handles), found, session, unknown)
+        looked_at = len(handles) if choice == ALL else len(near[0])
+        return Answer(items[-1], mode, looked_at, found, session, unknown)
+
+    def _chosen(
+        self, items: Sequence[str], asked: Mapping[Any, float], near: Scored, k: int, mode: Mode,
+        min_updates: int, choice: Choice,
+    ) -> Scored:  # fmt: skip
+        if mode == "hybrid":
+            near = self._fused(items, asked, near, k, min_updates)
+        return near if choice == ALL else choice.of(near, self.shelf, self.store)
+
+    def __len__(self) -> int:
+        """How many items have a vector."""
+        return counts.with_vector(self.store)
 
     def _neighbour(self, handle: Any, score: float) -> Neighbour:
         key, cluster, updates = self.shelf.details(handle)

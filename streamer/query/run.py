@@ -11,6 +11,7 @@ from rich.table import Table
 
 from streamer import counts
 from streamer.errors import ConfigError, WalkstreamError
+from streamer.query.choice import ALL, Choice
 from streamer.query.index import Answer, Index, Mode
 from streamer.query.names import name_of
 from streamer.query.shelves import published as published
@@ -37,6 +38,7 @@ class Options:
     min_updates: int = 0
     decay: float = 0.5
     as_json: bool = False
+    choice: Choice = ALL
 
 
 def run(state: Path, items: Sequence[str], options: Options) -> None:
@@ -61,7 +63,9 @@ def run(state: Path, items: Sequence[str], options: Options) -> None:
 
 
 def _answer(index: Index, items: Sequence[str], options: Options) -> Answer:
-    return index.neighbours(items, options.k, options.mode, options.min_updates, options.decay)
+    return index.neighbours(
+        items, options.k, options.mode, options.min_updates, options.decay, options.choice
+    )
 
 
 def _answer_lines(index: Index, placed: int, options: Options) -> None:
@@ -104,6 +108,8 @@ def _print(answer: Answer, placed: int, options: Options, line: int | None = Non
             f"none of them has {counted(min_updates, 'update')} (--min-updates): ask with fewer; "
             "`walkstream query` without the option shows how many each has"
         )
+    if not answer.neighbours and options.choice != ALL:
+        say("nothing passes --where and --min-score: ask with less")
     if answer.unknown:
         print(f"without {', '.join(answer.unknown)}: no vector")
 

@@ -1,0 +1,91 @@
+"""What of the items that were found is shown, and in which order: filters and weights."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.query.shelves import Scored, Shelf
+from streamer.state.store import Store
+from streamer.worker import checkpoint
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Items that pass the filters, by score * heat^w * freshness^w'.
+
+    Heat is an item's decayed clicks, 1 more, as a share of the hottest one's found; freshness is
+    2^(-age / graph.half_life), the age being the time since its last click, as of the newest click
+    of those found. Both are as of the folder's last sweep.
+    """
+
+    where: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """An attribute must have one of these values; one with several needs one of them."""
+    min_score: float | None = None
+    """Cosine, or share, from which on an item is shown, before heat and freshness."""
+    heat: float = 0.0
+    freshness: float = 0.0
+
+    @property
+    def filters(self) -> bool:
+        """Whether an item's attributes matter."""
+        return bool(self.where)
+
+    def of(self, found: Scored, shelf: Shelf, store: Store) -> Scored:
+        """Those of the scored that pass, with the scores that they are ordered by."""
+        handles, score = found
+        keys = [shelf.details(handle)[0] for handle in handles] if self._needs_keys else []
+        kept = np.ones(len(handles), np.bool_)
+        if self.min_score is not None:
+            kept &= score >= self.min_score
+        if self.where:
+            kept &= np.array([self._fits(store.attributes(key)) for key in keys], np.bool_)
+        at = np.flatnonzero(kept)
+        handles, score = [handles[i] for i in at.tolist()], score[at]
+        if self.heat or self.freshness:
+            weights = self._weights([keys[i] for i in at.tolist()], store)
+            score = (score * weights).astype(np.float32)
+        return handles, score
+
+    @property
+    def _needs_keys(self) -> bool:
+        return bool(self.where or self.heat or self.freshness)
+
+    def _fits(self, attributes: Mapping[str, Any]) -> bool:
+        for name, wanted in self.where.items():
+            value = attributes.get(name, [])
+            if not wanted.intersection([value] if isinstance(value, str) else value):
+                return False
+        return True
+
+    def _weights(self, keys: Sequence[bytes], store: Store) -> NDArray[np.float64]:
+        nodes = [checkpoint.node(store, key) for key in keys]
+        now = max((node.seen for node in nodes if node is not None), default=0)
+        clicks, fresh = np.zeros(len(nodes)), np.zeros(len(nodes))
+        for n, node in enumerate(nodes):
+            if node is not None:
+                clicks[n] = node.clicked * 2.0 ** ((node.landmark - now) / node.half_life)
+                fresh[n] = 2.0 ** ((node.seen - now) / node.half_life)
+        heat = (1.0 + clicks) / (1.0 + clicks.max(initial=0.0))
+        # A node that no sweep has written yet is as young as can be, and as cold.
+        fresh[[node is None for node in nodes]] = 1.0
+        return np.asarray(heat**self.heat * fresh**self.freshness)
+
+
+ALL = Choice()
+
+
+def parsed(where: Sequence[str]) -> dict[str, frozenset[str]]:
+    """`NAME=VALUE` as `--where` has them: of one name any of the values, of several names all.
+
+    ValueError for one without an equals sign.
+    """
+    out: dict[str, frozenset[str]] = {}
+    for text in where:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ValueError(f"{text!r}: write NAME=VALUE")
+        out[name] = out.get(name, frozenset()) | {value}
+    return out

@@ -1,0 +1,102 @@
+"""Filters and weights of what a query found."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from streamer.demo.shop import Shop
+from streamer.files import replay
+from streamer.files.readers import Source
+from streamer.query.choice import Choice, parsed
+from streamer.query.index import Answer, Index, Mode
+from streamer.settings import load as config
+from streamer.state.store import Store
+from streamer.worker import checkpoint
+
+START_MS = 1_700_000_000_000
+SHOP = Shop(1, products=300)
+ITEMS = {item["item_id"]: item["attributes"] for item in SHOP.items()}
+CATEGORIES = sorted({str(attributes["category"]) for attributes in ITEMS.values()})
+MODES = pytest.mark.parametrize("mode", ["similar", "next", "hybrid"])
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    folder = tmp_path_factory.mktemp("learned")
+    clicks, items = folder / "clicks.jsonl", folder / "items.jsonl"
+    made = SHOP.clicks(START_MS, 1.0)
+    clicks.write_bytes(b"\n".join(msgspec.json.encode(next(made)) for _ in range(6000)))
+    items.write_bytes(b"\n".join(msgspec.json.encode(item) for item in SHOP.items()))
+    settings = config.load(None, ["model.dim=16", "round.max_events=500"], {})
+    replay.run(settings, Source([clicks]), items, folder / "out", False)
+    return Index(Store(folder / "out" / "state"))
+
+
+def ask(index: Index, mode: Mode, k: int = 10, choice: Choice | None = None) -> Answer:
+    item = max(ITEMS, key=lambda item: index._handle(item) is not None)
+    return index.neighbours([item], k, mode, choice=choice or Choice())
+
+
+@MODES
+def test_a_filter_gives_the_best_of_those_that_pass(index: Index, mode: Mode) -> None:
+    everything = ask(index, mode, k=400).neighbours
+    for category in CATEGORIES[:3]:
+        chosen = Choice(parsed([f"category={category}"]))
+        found = ask(index, mode, k=5, choice=chosen).neighbours
+        wanted = [one for one in everything if one.attributes.get("category") == category][:5]
+        assert {str(one.attributes["category"]) for one in found} == {category}
+        assert len(found) == len(wanted)
+        # As in any query some of those that are near are not met; of hybrid, shares are of more.
+        same = {one.item for one in found} & {one.item for one in wanted}
+        assert mode == "hybrid" or len(same) >= len(wanted) - 1
+
+
+def test_of_one_name_any_value_will_do_and_of_several_names_all_are_needed(index: Index) -> None:
+    a, b = CATEGORIES[:2]
+    either = ask(index, "similar", 50, Choice(parsed([f"category={a}", f"category={b}"])))
+    assert {str(one.attributes["category"]) for one in either.neighbours} == {a, b}
+    no_such = ask(index, "similar", 50, Choice(parsed([f"category={a}", "colour=none"])))
+    assert no_such.neighbours == []
+    # One of several values of an attribute is enough.
+    assert Choice(parsed(["tags=x"]))._fits({"tags": ["y", "x"]})
+    assert not Choice(parsed(["tags=x"]))._fits({"tags": ["y"]})
+
+
+@MODES
+def test_a_cut_off_shows_what_scores_as_much(index: Index, mode: Mode) -> None:
+    plain = ask(index, mode, 20).neighbours
+    bound = plain[7].score
+    found = ask(index, mode, 20, Choice(min_score=bound)).neighbours
+    assert found == [one for one in plain if one.score >= bound]
+
+
+@MODES
+def test_heat_and_freshness_multiply_scores(index: Index, mode: Mode) -> None:
+    plain = ask(index, mode, 400).neighbours
+    assert ask(index, mode, 400, Choice(heat=0.0, freshness=0.0)).neighbours == plain
+    nodes = {one.item: checkpoint.node(index.store, one.item.encode()) for one in plain}
+    seen = [node.seen for node in nodes.values() if node is not None]
+    now = max(seen)
+    decayed = {
+        item: node.clicked * 2.0 ** ((node.landmark - now) / node.half_life)
+        for item, node in nodes.items() if node is not None
+    }  # fmt: skip
+    hottest = max(decayed.values())
+    found = ask(index, mode, 400, Choice(heat=0.5, freshness=2.0)).neighbours
+    got = {one.item: one.score for one in found}
+    for one in plain:
+        node = nodes[one.item]
+        assert node is not None
+        heat = (1 + decayed[one.item]) / (1 + hottest)
+        fresh = 2.0 ** ((node.seen - now) / node.half_life)
+        assert got[one.item] == pytest.approx(one.score * heat**0.5 * fresh**2, rel=1e-4)
+    scores = [one.score for one in found]
+    assert scores == sorted(scores, reverse=True)
+    assert [one.item for one in found] != [one.item for one in plain]
+    assert np.ptp(seen) > 0
+
+
+@pytest.mark.parametrize("text", ["category", "=shoes"])
+def test_a_filter_needs_a_name_and_an_equals_sign(text: str) -> None:
+    with pytest.raises(ValueError, match="write NAME=VALUE"):
+        parsed([text])
