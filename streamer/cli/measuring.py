@@ -117,6 +117,14 @@ class Ranking:
     sample: Annotated[
         int, typer.Option(min=1, metavar="N", help="Clicks ranked in a round at most.")
     ] = 256
+    items: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Attributes of items, as of publish --items, for model.attribute_slots. All are "
+            "known before the first click.",
+        ),
+    ] = None
     begin: Annotated[
         float,
         typer.Option(

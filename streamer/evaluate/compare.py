@@ -30,8 +30,8 @@ from streamer.evaluate.baselines import baselines
 from streamer.evaluate.past import Past, Positions
 from streamer.evaluate.rankers import Asked, Mode, Model, Ranks
 from streamer.evaluate.rounds import Log, Round
-from streamer.evaluate.run import Options
-from streamer.evaluate.scores import Scores
+from streamer.evaluate.run import Options, describe, tokens_of
+from streamer.evaluate.scores import COLD, Scores
 from streamer.files.log import tell
 from streamer.files.readers import Source
 from streamer.files.replay import ALL, NO_CLICK
@@ -71,6 +71,8 @@ class Line(msgspec.Struct, frozen=True):
     mrr_difference_error: float
     microseconds: float
     """Processor time of the engine a click, ranking for the figures apart."""
+    by_clicks: dict[str, float]
+    """HR@20 by how often the item was clicked before (`scores.COLD`)."""
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -84,6 +86,8 @@ class Comparison(msgspec.Struct, frozen=True):
     """The best baseline in HR@20, and how it did."""
     best_hr: float
     best_mrr: float
+    by_clicks: dict[str, int]
+    """Positions by how often the item was clicked before."""
     lines: list[Line]
 
 
@@ -140,6 +144,8 @@ class _Pass:
         for variant in compared:
             kernels.prepare(variant.config.engine_settings)
         self.engines = [Engine(variant.config.engine_settings) for variant in compared]
+        for variant, engine in zip(compared, self.engines, strict=True):
+            describe(engine, tokens_of(variant.config, source, options.items))
         self.seconds = [0.0] * len(compared)
         self.modes = get_args(Mode) if options.mode == "all" else (options.mode,)
         decay = first.engine_settings.model.session_decay if options.session else None
@@ -195,6 +201,7 @@ class _Pass:
         begin, clicks = int(self.options.begin * self.past.clicks), self.past.clicks
         best, figures = self.scores.figures(begin)
         by_name = {figure.ranker: figure for figure in figures if figure.of == "all"}
+        cold = {(figure.ranker, figure.of): figure for figure in figures if figure.of in COLD}
         gains = self.scores.gains(begin)
         modes = dict.fromkeys(name.partition(": ")[2] for name in gains if ": " in name)
         lines = []
@@ -209,10 +216,14 @@ class _Pass:
                         figure.hr, figure.hr_error, *difference(own.hr, base.hr),
                         figure.mrr, figure.mrr_error, *difference(own.mrr, base.mrr),
                         1e6 * seconds / max(clicks, 1),
+                        {of: cold[name, of].hr for of in COLD if cold[name, of].positions},
                     )
                 )  # fmt: skip
         beaten = by_name[best.hr]
-        return Comparison(clicks, beaten.positions, begin, best.hr, beaten.hr, beaten.mrr, lines)
+        ranked = {of: cold[best.hr, of].positions for of in COLD}
+        return Comparison(
+            clicks, beaten.positions, begin, best.hr, beaten.hr, beaten.mrr, ranked, lines
+        )
 
 
 def _of(variant: Variant, mode: str) -> str:
@@ -250,8 +261,23 @@ def _show(found: Comparison) -> None:
                 )  # fmt: skip
         console.print()
         console.print(table)
+        console.print()
+        console.print(_by_clicks(found, mode))
     print()
     print(NOTES)
+
+
+def _by_clicks(found: Comparison, mode: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column(f"{mode}, HR@20 by clicks before", no_wrap=True)
+    for of in found.by_clicks:
+        table.add_column(of, justify="right")
+    table.add_row("clicks ranked", *(f"{n:,}" for n in found.by_clicks.values()))
+    for line in found.lines:
+        if line.mode == mode:
+            rates = (line.by_clicks.get(of) for of in found.by_clicks)
+            table.add_row(escape(line.variant), *("-" if x is None else f"{x:.3f}" for x in rates))
+    return table
 
 
 NOTES = """\

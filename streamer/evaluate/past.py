@@ -89,6 +89,8 @@ class _Round:
     target: NDArray[np.int32]
     added: NDArray[np.float32]
     amounts: NDArray[np.float32]
+    clicked: NDArray[np.int32]
+    """The items of all clicks that count."""
     closed: list[Closed] = field(default_factory=list)
 
 
@@ -123,6 +125,7 @@ class Past:
         """Time of each item's first click, ms."""
         self.touched: set[int] = set()
         """Items clicked since this was last emptied, which its reader does."""
+        self._seen = np.zeros(1024, np.int64)
         self.after = Table()
         """How often item b was the next after item a."""
         self.beside = Table()
@@ -150,6 +153,12 @@ class Past:
         for open_session in self._open.values():
             yield open_session.rest().items
 
+    def seen(self, items: NDArray[np.int32]) -> NDArray[np.int64]:
+        """How often each was clicked in the rounds before."""
+        return np.where(
+            items < len(self._seen), self._seen[np.minimum(items, len(self._seen) - 1)], 0
+        )
+
     def take(self, clicks: Clicks, size: int) -> Positions:
         """At most `size` of the clicks that go on from one item to another, drawn by the seed."""
         folded = self._engine.fold(clicks)
@@ -158,7 +167,7 @@ class Past:
         chosen = np.sort(rng.choice(goes_on, min(size, len(goes_on)), replace=False))
         self._round = _Round(
             folded.history[goes_on], folded.target[goes_on], folded.added[goes_on],
-            folded.amounts[goes_on],
+            folded.amounts[goes_on], folded.slots[folded.fate == KEPT],
         )  # fmt: skip
         sessions = self._follow(clicks, folded, set(chosen.tolist()))
         history, number = folded.history[chosen, : self._length], self.clicks + chosen
@@ -211,6 +220,10 @@ class Past:
             return
         new, self._round = self._round, None
         self._rescale()
+        if len(self.vocabulary) > len(self._seen):
+            more = np.zeros(2 * len(self.vocabulary) - len(self._seen), np.int64)
+            self._seen = np.concatenate([self._seen, more])
+        np.add.at(self._seen, new.clicked, 1)
         self.transitions.append((new.history[:, : self._length], new.target))
         a, b = new.history[:, 0], new.target
         self.after.add(a, b, np.ones(len(b), np.float32))

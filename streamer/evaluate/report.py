@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from core.engine import Engine
-from streamer.evaluate.scores import KNOWN, UNKNOWN, Best, Figures, Point, Scores
+from streamer.evaluate.scores import COLD, KNOWN, UNKNOWN, Best, Figures, Point, Scores
 from streamer.evaluate.stability import Step
 from streamer.terminal import Console
 from streamer.wording import amounts, counted
@@ -113,6 +113,7 @@ def show(report: Report, as_json: bool) -> None:
         _totals(report.figures, "hr"),
         _totals(report.figures, "mrr"),
         _groups(report.figures),
+        _cold(report.figures),
         _stability(report.stability),
     ):
         console.print()
@@ -136,7 +137,8 @@ first, again: whether the session had the item already. popular, common, rare:
 the first tenth of the items by decayed count, the rest of the first half, the
 others. new, young, old: the first click on the item was less than 1% of the
 log's time ago, less than 10%, longer. A click on an unknown item is in none of
-these last six.
+these last six. Clicks before: how often the item was clicked in the rounds
+before; one that was never clicked is known by its attributes (--items), if any.
 cosine: of an item's vector at a publish with the one at the publish before. top
 10: how many of its ten nearest items stayed. Touched: clicked in between. A
 publish is every 20 rounds, or commit.rounds. Clusters and keys leave those out
@@ -168,10 +170,17 @@ def _totals(figures: list[Figures], kind: Literal["hr", "mrr"]) -> Table:
 
 
 def _groups(figures: list[Figures]) -> Table:
-    groups = [
-        of for of in dict.fromkeys(f.of for f in figures) if of not in ("all", KNOWN, UNKNOWN)
-    ]
-    table = _table("HR@20", *groups)
+    others = ("all", KNOWN, UNKNOWN, *COLD)
+    groups = [of for of in dict.fromkeys(f.of for f in figures) if of not in others]
+    return _by_group(figures, groups, "HR@20")
+
+
+def _cold(figures: list[Figures]) -> Table:
+    return _by_group(figures, list(COLD), "HR@20 by clicks before")
+
+
+def _by_group(figures: list[Figures], groups: list[str], title: str) -> Table:
+    table = _table(title, *groups)
     by = {(f.ranker, f.of): f for f in figures}
     rankers = list(dict.fromkeys(f.ranker for f in figures))
     table.add_row("clicks ranked", *(f"{by[rankers[0], of].positions:,}" for of in groups))

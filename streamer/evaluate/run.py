@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from core.clicks import Clicks
 from core.engine import Engine
 from core.rounds import Changes, Inputs
 from streamer import kernels, outputs
@@ -22,6 +23,7 @@ from streamer.evaluate.rankers import Asked, Mode, Model, Ranker, Ranks
 from streamer.evaluate.rounds import Log, Round
 from streamer.evaluate.scores import Scores
 from streamer.evaluate.stability import Stability
+from streamer.files.catalogue import described
 from streamer.files.log import tell
 from streamer.files.readers import Source
 from streamer.files.replay import ALL, NO_CLICK
@@ -48,6 +50,29 @@ class Options:
     plot: Path | None
     force: bool = False
     """Write the picture over a file that is there."""
+    items: Path | None = None
+    """Attributes of items, which are all there before the first click."""
+
+
+Tokens = dict[str, list[str]]
+"""What the model learns from, of the attributes of each item."""
+
+
+def tokens_of(config: Config, source: Source, items: Path | None) -> Tokens:
+    """Those of a catalogue. WalkstreamError for a bad record."""
+    if items is None:
+        return {}
+    found = described(items, source.nulls, config.items.use)
+    return {item: tokens for item, _, tokens in found}
+
+
+def describe(engine: Engine, tokens: Tokens) -> None:
+    """Let an engine know a catalogue, before its first click."""
+    if not tokens or not engine.settings.model.attribute_slots:
+        return
+    engine.catalogue.attributes = lambda item: tokens.get(item, ())
+    described = list(tokens.items())
+    engine.step(Inputs(Clicks.empty(), described, closes_commit=False, room=ALL))
 
 
 def run(config: Config, source: Source, options: Options) -> None:
@@ -77,6 +102,7 @@ class Evaluation:
             raise ConfigError("--peer: name files on disk; a pipe cannot be read twice")
         kernels.prepare(settings)
         self.engine, self.past = Engine(settings), Past(settings)
+        describe(self.engine, tokens_of(config, source, options.items))
         self.changes: Changes | None = None
         """Of the last round."""
         self.scores, self.stability = Scores(), Stability(settings.model.seed)

@@ -22,6 +22,8 @@ POPULAR, COMMON = 0.1, 0.5
 """The most popular tenth, by decayed count when asked; and the rest of the more popular half."""
 NEW, YOUNG = 0.01, 0.1
 """Ages as shares of the log's time, below which an item is new, and young."""
+COLD = {"0": (0, 0), "1": (1, 1), "2-4": (2, 4), "5-9": (5, 9), "10+": (10, 1 << 60)}
+"""Groups by how often the item had been clicked in the rounds before, the first and the last."""
 KNOWN, UNKNOWN = "known", "unknown"
 """The groups of clicks on items that lived when asked, and on all others: nobody clicked them in a
 round before, or for so long that they left. No ranker can name those."""
@@ -37,7 +39,8 @@ class Figures(msgspec.Struct, frozen=True):
     ranker: str
     of: str
     """Which positions: `all`; or by the target: `known` or `unknown`; `first` in its session or
-    there `again`; `popular`, `common` or `rare`; `new`, `young` or `old`."""
+    there `again`; `popular`, `common` or `rare`; `new`, `young` or `old`; or by how often it was
+    clicked before, as in COLD."""
     positions: int
     hr: float
     """Share with r <= 20."""
@@ -95,7 +98,16 @@ class Scores:
         age = np.where(known & (born != NEVER), at.time - born, 0)
         self._ranks.append(ranks)
         self._about.append(
-            np.stack([at.click, known, at.repeated, np.where(known, popularity, 2.0), age])
+            np.stack(
+                [
+                    at.click,
+                    known,
+                    at.repeated,
+                    np.where(known, popularity, 2.0),
+                    age,
+                    past.seen(at.target),
+                ]
+            )
         )
         if self._first_time == NEVER:
             self._first_time = past.time
@@ -132,7 +144,7 @@ class Scores:
         ]  # fmt: skip
 
     def _groups(self, about: NDArray[np.float64]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-        _, known, repeated, popularity, age = about
+        _, known, repeated, popularity, age, seen = about
         span = float(max(self._last_time - self._first_time, 1))
         is_known = known > 0
         yield "all", np.ones(len(known), np.bool_)
@@ -146,6 +158,8 @@ class Scores:
         yield "new", is_known & (age < NEW * span)
         yield "young", is_known & (age >= NEW * span) & (age < YOUNG * span)
         yield "old", is_known & (age >= YOUNG * span)
+        for name, (least, most) in COLD.items():
+            yield name, (seen >= least) & (seen <= most)
 
     def over_stream(self, clicks: int) -> list[Point]:
         """HR@20 by stretch of a log of so many clicks, without those of under FEWEST positions."""

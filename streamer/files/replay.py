@@ -14,11 +14,12 @@ from core.rounds import Changes, Evidence, Inputs
 from streamer import kernels, outputs
 from streamer import vectors as public
 from streamer.decode.deadletter import as_json_line
-from streamer.decode.events import Invalid, attribute_tokens, decode_item
+from streamer.decode.events import attribute_tokens
 from streamer.errors import WalkstreamError
+from streamer.files.catalogue import described
 from streamer.files.lines import Record
 from streamer.files.log import ClickLog, tell
-from streamer.files.readers import Source, read_items
+from streamer.files.readers import Source
 from streamer.files.replay_report import Report
 from streamer.progress import Display
 from streamer.settings.load import spelled
@@ -112,15 +113,9 @@ class Replay:
     def describe(self, catalogue: Path) -> None:
         """Take attributes in; the first round learns them. WalkstreamError for a bad record."""
         stored: dict[bytes, bytes] = {}
-        for record in read_items(Source([catalogue], nulls=self.nulls)):
-            try:
-                item = decode_item(record.key, record.value, self.config.items.use)
-            except Invalid as error:
-                raise WalkstreamError(f"{record.where}: {error.reason}: {error}") from None
-            attributes = item.attributes or {}
-            stored[item.id.encode()] = msgspec.json.encode(attributes)
-            tokens = attribute_tokens(attributes, self.config.items.use)
-            self.attributes.append((item.id, tokens))
+        for item, attributes, tokens in described(catalogue, self.nulls, self.config.items.use):
+            stored[item.encode()] = msgspec.json.encode(attributes)
+            self.attributes.append((item, tokens))
         self.store.write_entries({"attributes": stored.items()})
 
     def _tokens(self, item: str) -> list[str]:

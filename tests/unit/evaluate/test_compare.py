@@ -51,6 +51,41 @@ def test_each_does_as_it_would_alone_and_the_first_is_the_measure(
     assert first.microseconds > 0
 
 
+def test_an_item_that_was_never_clicked_is_found_by_its_attributes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Groups of items that are clicked together, one of which comes late."""
+    rng, groups = np.random.default_rng(1), 8
+    clicks, at = [], 1_700_000_000_000
+    for visit in range(1200):
+        group = int(rng.integers(groups))
+        known = 5 + (visit > 900)  # the last of each group comes then
+        for n in rng.permutation(known)[:4].tolist():
+            at += 1000
+            clicks.append(
+                {"user_id": f"u{visit}", "item_id": f"{group}-{n}", "ts": at, "event_type": "view"}
+            )
+    log, items = tmp_path / "log.jsonl", tmp_path / "items.jsonl"
+    log.write_bytes(b"\n".join(map(msgspec.json.encode, clicks)))
+    described = [
+        {"item_id": f"{g}-{n}", "category": f"group {g}"} for g in range(groups) for n in range(6)
+    ]
+    items.write_bytes(b"\n".join(map(msgspec.json.encode, described)))
+    with_attributes = tmp_path / "attributes.toml"
+    with_attributes.write_text("[model]\nattribute_slots = 2\n")
+    options = replace(OPTIONS, items=items, begin=0.7, sample=200)
+    named = compare.variants(
+        ["walkstream", str(with_attributes)], None, ["model.dim=16", "round.max_events=40"]
+    )
+    compare.run(named, Source([log]), options)
+    found = msgspec.json.decode(capsys.readouterr().out, type=compare.Comparison)
+    plain, attributes = found.lines
+    assert found.by_clicks["0"] >= 5
+    assert plain.by_clicks["0"] == 0.0, "it has no vector"
+    assert attributes.by_clicks["0"] > 0.8
+    assert sum(found.by_clicks.values()) == found.positions
+
+
 def test_errors_of_differences_are_those_of_pairs() -> None:
     rng = np.random.default_rng(1)
     base = (rng.random(4000) < 0.4).astype(np.float64)
