@@ -172,6 +172,22 @@ def test_a_full_row_drops_its_weakest_neighbour_and_of_equals_the_first() -> Non
     assert row["c"] == {"a": 1}  # each row is bounded by itself
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_decayed_counts_equal_their_closed_form(seed: int) -> None:
+    """The sum over an item's clicks of weight * 2^((t - landmark) / half_life)."""
+    rng = np.random.default_rng(seed)
+    times = np.sort(rng.integers(0, 40 * HALF_LIFE, 300))
+    rows = [(f"u{n}", "abcde"[rng.integers(5)], int(t)) for n, t in enumerate(times.tolist())]
+    engine = folded(rows, weight=0.75)
+    now = START + int(times[-1])
+    for item in "abcde":
+        slot = engine.vocabulary.get(item)
+        assert slot is not None
+        scale = 2.0 ** ((engine.clock.landmark - now) / HALF_LIFE)
+        wanted = sum(0.75 * 2.0 ** ((START + t - now) / HALF_LIFE) for _, i, t in rows if i == item)
+        assert engine.graph.clicked[slot] * scale == pytest.approx(wanted, rel=1e-5)
+
+
 def test_scaled_weights_double_in_a_half_life_and_survive_any_time() -> None:
     one = scaled(np.float32(1.0), START, START, HALF_LIFE)
     assert one == 1.0

@@ -1,3 +1,4 @@
+import math
 from typing import Literal
 
 import numpy as np
@@ -121,3 +122,36 @@ def test_a_vector_of_any_length_has_a_key_that_it_keeps(
     lsh, x = hashes(family, bits=bits), np.float32(scale) * vectors(30)
     keys = lsh.keys(x)
     assert np.array_equal(lsh.keys(x, keys, np.ones(30, np.bool_)), keys)
+
+
+# -- theory --------------------------------------------------------------------------------------
+
+
+def collisions(family: Family, width: float, angle: float) -> float:
+    """The share of single hashes that two unit vectors at this angle have in common."""
+    rng, tables, shared = np.random.default_rng(4), 240, []
+    for seed in range(40):
+        lsh = Lsh.create(LshSettings(family, tables, 1, width, 0.0), LENGTH, seed)
+        x = unit_rows(rng.standard_normal((1, LENGTH)).astype(np.float32))
+        y = rng.standard_normal((1, LENGTH)).astype(np.float32)
+        y = unit_rows(y - (x @ y.T) * x)
+        near = (np.cos(angle) * x + np.sin(angle) * y).astype(np.float32)
+        shared.append((lsh.keys(x) == lsh.keys(near)).mean())
+    return float(np.mean(shared))
+
+
+@pytest.mark.parametrize("width", [0.3, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("angle", [0.2, 0.7, 1.4, 2.5])
+def test_p_stable_hashes_collide_as_often_as_theory_says(width: float, angle: float) -> None:
+    """Datar et al.: with r = width / distance,
+    1 - 2 Phi(-r) - 2 / (sqrt(2 pi) r) (1 - exp(-r^2 / 2))."""
+    r = width / (2 * math.sin(angle / 2))
+    below = 0.5 * math.erfc(r / math.sqrt(2))
+    edge = 2 / (math.sqrt(2 * math.pi) * r) * (1 - math.exp(-(r**2) / 2))
+    assert collisions("p-stable", width, angle) == pytest.approx(1 - 2 * below - edge, abs=0.02)
+
+
+@pytest.mark.parametrize("angle", [0.2, 0.7, 1.4, 2.5])
+def test_sign_hashes_collide_as_often_as_theory_says(angle: float) -> None:
+    """Charikar: 1 - angle / pi."""
+    assert collisions("sign", 0.5, angle) == pytest.approx(1 - angle / math.pi, abs=0.02)
