@@ -173,7 +173,8 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             help="Compare configurations in one pass, two or more: a settings file, or a preset "
-            "(walkstream, word2vec, item2vec, deepwalk, node2vec, eges). Repeatable.",
+            "(walkstream, word2vec, item2vec, deepwalk, node2vec, eges), with settings of its own "
+            "behind commas. Repeatable.",
         ),
     ] = None,
     config: ConfigFile = None,
@@ -197,6 +198,8 @@ def evaluate(
     $ walkstream evaluate log.tsv --columns user_id,item_id,ts --session --peer gensim --json
 
     $ walkstream evaluate log.tsv --compare walkstream --compare item2vec --compare mine.toml
+
+    $ walkstream evaluate log.tsv --compare deepwalk --compare deepwalk,walks.length=40
 
     $ walkstream evaluate --drift --plot recovery.png
     """

@@ -92,17 +92,21 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 def variants(names: Sequence[str], base: Path | None, overrides: Sequence[str]) -> list[Variant]:
-    """The configurations that are named: files, or presets on top of `base`."""
+    """The configurations that are named: files, or presets on top of `base`, each with settings of
+    its own behind commas."""
     out = []
     for name in names:
-        if name in PRESETS:
-            out.append(Variant(name, load(base, [f"preset={name}", *overrides], os.environ)))
-        elif Path(name).suffix == ".toml" or Path(name).exists():
-            out.append(Variant(Path(name).stem, load(Path(name), overrides, os.environ)))
+        first, *own = name.split(",")
+        if first in PRESETS:
+            config = load(base, [f"preset={first}", *overrides, *own], os.environ)
+        elif Path(first).suffix == ".toml" or Path(first).exists():
+            config = load(Path(first), [*overrides, *own], os.environ)
         else:
             raise ConfigError(
-                f"--compare {name}: is no file, and no preset: there are {', '.join(PRESETS)}"
+                f"--compare {first}: is no file, and no preset: there are {', '.join(PRESETS)}"
             )
+        shown = first if first in PRESETS else Path(first).stem
+        out.append(Variant(",".join([shown, *own]), config))
     if len({variant.name for variant in out}) < len(out):
         raise ConfigError("--compare: each configuration once, and each file with its own name")
     for section in SHARED:

@@ -115,6 +115,15 @@ def test_a_file_and_a_preset_stand_side_by_side_and_people_get_tables(
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_name_may_have_settings_of_its_own() -> None:
+    names = ["deepwalk", "deepwalk,walks.length=40,walks.q=0.5"]
+    one, other = compare.variants(names, None, ["walks.length=12"])
+    assert (one.config.walks.length, other.config.walks.length) == (12, 40)
+    assert other.name == names[1]
+    assert other.config.walks.q == 0.5
+    assert other.config.negatives == one.config.negatives
+
+
 def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
     other.write_text('[session]\ngap = "1h"\n')
