@@ -19,14 +19,14 @@ State = Annotated[
 
 def query(
     items: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="ITEM",
+            metavar="[ITEM...]",
             help="An item; or the last items of a session, the newest last; or -, and each line of "
             "standard input is one or the other, with tabs between the items of a session; blank "
             "lines are left out.",
         ),
-    ],
+    ] = None,
     state: State = None,
     k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="How many.")] = 10,
     mode: Annotated[
@@ -39,6 +39,14 @@ def query(
     min_updates: Annotated[
         int, typer.Option(min=0, metavar="N", help="Leave out items with fewer updates.")
     ] = 0,
+    cluster: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="In place of items: the most clicked ones of this cluster, by decayed clicks.",
+        ),
+    ] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(
@@ -87,20 +95,27 @@ def query(
 
     $ walkstream query 42 --where category=shoes --where category=boots --heat .3
 
+    $ walkstream query --cluster 12 -k 50
+
     $ walkstream query - --mode hybrid --json < items.txt > neighbours.jsonl
     """
     from streamer.query import choice
+    from streamer.query import cluster as clusters
     from streamer.query import run as module
 
     try:
         chosen = choice.Choice(choice.parsed(where or []), min_score, heat, freshness)
     except ValueError as error:
         raise typer.BadParameter(f"--where {error}") from None
-
+    if (cluster is None) == (not items):
+        raise typer.BadParameter("name an item, or items of a session, or --cluster N")
     loaded = load(config, overrides)
     folder = state or Path(loaded.state.dir)
+    if cluster is not None:
+        clusters.run(folder, cluster, k, chosen, as_json)
+        return
     decay = loaded.model.session_decay
-    module.run(folder, items, module.Options(k, mode, min_updates, decay, as_json, chosen))
+    module.run(folder, items or [], module.Options(k, mode, min_updates, decay, as_json, chosen))
 
 
 def export(

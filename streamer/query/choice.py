@@ -41,7 +41,7 @@ class Choice:
         if self.min_score is not None:
             kept &= score >= self.min_score
         if self.where:
-            kept &= np.array([self._fits(store.attributes(key)) for key in keys], np.bool_)
+            kept &= np.array([self.fits(store.attributes(key)) for key in keys], np.bool_)
         at = np.flatnonzero(kept)
         handles, score = [handles[i] for i in at.tolist()], score[at]
         if self.heat or self.freshness:
@@ -53,7 +53,8 @@ class Choice:
     def _needs_keys(self) -> bool:
         return bool(self.where or self.heat or self.freshness)
 
-    def _fits(self, attributes: Mapping[str, Any]) -> bool:
+    def fits(self, attributes: Mapping[str, Any]) -> bool:
+        """Whether an item with these attributes passes the filter."""
         for name, wanted in self.where.items():
             value = attributes.get(name, [])
             if not wanted.intersection([value] if isinstance(value, str) else value):

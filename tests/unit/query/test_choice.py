@@ -4,10 +4,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from streamer import counts
 from streamer.demo.shop import Shop
+from streamer.errors import WalkstreamError
 from streamer.files import replay
 from streamer.files.readers import Source
 from streamer.query.choice import Choice, parsed
+from streamer.query.cluster import hottest
 from streamer.query.index import Answer, Index, Mode
 from streamer.settings import load as config
 from streamer.state.store import Store
@@ -27,7 +30,14 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     made = SHOP.clicks(START_MS, 1.0)
     clicks.write_bytes(b"\n".join(msgspec.json.encode(next(made)) for _ in range(6000)))
     items.write_bytes(b"\n".join(msgspec.json.encode(item) for item in SHOP.items()))
-    settings = config.load(None, ["model.dim=16", "round.max_events=500"], {})
+    settings = config.load(
+        None,
+        [
+            *("model.dim=16", "round.max_events=500"),
+            *("clusters.count=6", "clusters.min_items=50"),
+        ],
+        {},
+    )
     replay.run(settings, Source([clicks]), items, folder / "out", False)
     return Index(Store(folder / "out" / "state"))
 
@@ -58,8 +68,8 @@ def test_of_one_name_any_value_will_do_and_of_several_names_all_are_needed(index
     no_such = ask(index, "similar", 50, Choice(parsed([f"category={a}", "colour=none"])))
     assert no_such.neighbours == []
     # One of several values of an attribute is enough.
-    assert Choice(parsed(["tags=x"]))._fits({"tags": ["y", "x"]})
-    assert not Choice(parsed(["tags=x"]))._fits({"tags": ["y"]})
+    assert Choice(parsed(["tags=x"])).fits({"tags": ["y", "x"]})
+    assert not Choice(parsed(["tags=x"])).fits({"tags": ["y"]})
 
 
 @MODES
@@ -94,6 +104,31 @@ def test_heat_and_freshness_multiply_scores(index: Index, mode: Mode) -> None:
     assert scores == sorted(scores, reverse=True)
     assert [one.item for one in found] != [one.item for one in plain]
     assert np.ptp(seen) > 0
+
+
+def test_the_hottest_of_a_cluster_are_its_most_clicked_items(index: Index) -> None:
+    sizes = counts.cluster_sizes(index.store)
+    cluster = max(sizes, key=lambda one: sizes[one])
+    found = hottest(index.store, cluster, 400, Choice())
+    assert found.members == len(found.items) == sizes[cluster]
+    clicks = [one.clicks for one in found.items]
+    assert clicks == sorted(clicks, reverse=True)
+    assert sum(one.share for one in found.items) == pytest.approx(1.0)
+    nodes = [checkpoint.node(index.store, one.item.encode()) for one in found.items]
+    now = max(node.seen for node in nodes if node is not None)
+    for one, node in zip(found.items, nodes, strict=True):
+        assert node is not None
+        scale = 2.0 ** ((node.landmark - now) / node.half_life)
+        assert one.clicks == pytest.approx(node.clicked * scale)
+    few = hottest(index.store, cluster, 3, Choice())
+    assert few.items == found.items[:3]
+    category = str(found.items[-1].attributes["category"])
+    some = hottest(index.store, cluster, 400, Choice(parsed([f"category={category}"])))
+    assert [one.item for one in some.items] == [
+        one.item for one in found.items if one.attributes["category"] == category
+    ]
+    with pytest.raises(WalkstreamError, match="nothing is in cluster 99; there are 0 to "):
+        hottest(index.store, 99, 3, Choice())
 
 
 @pytest.mark.parametrize("text", ["category", "=shoes"])

@@ -1,0 +1,78 @@
+"""The hottest items of a cluster: recall by cluster, which needs no item to ask by."""
+
+from pathlib import Path
+
+import msgspec
+from rich.markup import escape
+from rich.table import Table
+
+from streamer import counts
+from streamer.errors import WalkstreamError
+from streamer.query.choice import Choice
+from streamer.query.names import name_of
+from streamer.state.folders import reading
+from streamer.state.store import Attributes, Store, cluster_prefix
+from streamer.terminal import Console, say
+from streamer.wording import counted
+from streamer.worker import checkpoint
+
+
+class Hot(msgspec.Struct, frozen=True):
+    item: str
+    clicks: float
+    """Decayed weight of its clicks, as of the newest click on an item of the cluster."""
+    share: float
+    """Of the cluster's."""
+    attributes: Attributes
+
+
+class Hottest(msgspec.Struct, frozen=True):
+    cluster: int
+    members: int
+    """Items of the cluster that pass the filter."""
+    items: list[Hot]
+
+
+def hottest(store: Store, cluster: int, k: int, choice: Choice) -> Hottest:
+    """The k items of a cluster with most decayed clicks, as of the folder's last sweep.
+
+    WalkstreamError if there is no such cluster, or nobody is in it.
+    """
+    prefix = cluster_prefix(cluster)
+    found = [key.removeprefix(prefix) for key, _ in store.scan("clusters", prefix)]
+    if not found:
+        there = sorted(counts.cluster_sizes(store))
+        raise WalkstreamError(
+            f"{store.path}: nothing is in cluster {cluster}; "
+            + (f"there are {there[0]} to {there[-1]}" if there else "there are no clusters yet")
+        )
+    members = [
+        (key, attributes) for key in found if choice.fits(attributes := store.attributes(key))
+    ]
+    nodes = [checkpoint.node(store, key) for key, _ in members]
+    now = max((node.seen for node in nodes if node is not None), default=0)
+    clicks = [
+        0.0 if node is None else node.clicked * 2.0 ** ((node.landmark - now) / node.half_life)
+        for node in nodes
+    ]
+    total = sum(clicks) or 1.0
+    order = sorted(range(len(members)), key=lambda n: (-clicks[n], members[n][0]))[:k]
+    hot = [Hot(members[n][0].decode(), clicks[n], clicks[n] / total, members[n][1]) for n in order]
+    return Hottest(cluster, len(members), hot)
+
+
+def run(state: Path, cluster: int, k: int, choice: Choice, as_json: bool) -> None:
+    """Print them."""
+    with reading(state) as store:
+        found = hottest(store, cluster, k, choice)
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+        return
+    table = Table(title=f"Most clicked of cluster {cluster}")
+    for column in ("#", "item", "name", "clicks", "share"):
+        table.add_column(column, justify="left" if column in ("item", "name") else "right")
+    for rank, one in enumerate(found.items, 1):
+        name = escape(name_of(one.attributes))
+        table.add_row(str(rank), escape(one.item), name, f"{one.clicks:,.1f}", f"{one.share:.1%}")
+    Console().print(table)
+    say(f"of {counted(found.members, 'item')}; clicks decay by graph.half_life")
