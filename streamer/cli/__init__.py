@@ -64,6 +64,7 @@ for command in (
     asking.export,
     measuring.bench,
     measuring.evaluate,
+    measuring.tune,
     admin.reset,
     admin.forget,
 ):

@@ -1,4 +1,4 @@
-"""Commands that measure: bench, evaluate."""
+"""Commands that measure: bench, evaluate, tune."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from streamer.cli.asking import State
 from streamer.cli.options import (
     INPUT,
     AsJson,
@@ -232,3 +233,42 @@ def evaluate(
         comparing.run(comparing.variants(compare, config, overrides or []), source, options)
         return
     module.run(load(config, overrides), source, options)
+
+
+def tune(
+    recall: Annotated[
+        float, typer.Option(min=0.01, max=1.0, metavar="R", help="Of the true ten nearest.")
+    ] = 0.95,
+    candidates: Annotated[
+        float | None,
+        typer.Option(min=1, metavar="N", help="Items that a query may meet, on the mean."),
+    ] = None,
+    family: Annotated[
+        Literal["sign", "p-stable"] | None,
+        typer.Option(help="Of the hashes. Default: the model's."),
+    ] = None,
+    state: State = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw recall by candidates.")
+    ] = None,
+    force: Force = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which LSH tables and bits find the nearest with the fewest candidates, on your vectors.
+
+    Reads a state folder, also while its worker runs, and changes nothing. What it prints is for
+    the next model.
+
+    **Examples**
+
+    $ walkstream tune --recall .95
+
+    $ walkstream tune --recall .98 --candidates 800 --plot recall.png
+    """
+    from streamer.inspect import tune as module
+
+    loaded = load(config, overrides)
+    folder = state or Path(loaded.state.dir)
+    module.run(folder, recall, family, candidates, plot, as_json, force)
