@@ -256,7 +256,7 @@ def tune(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Which LSH tables and bits find the nearest with the fewest candidates, on your vectors.
+    """Which LSH tables and bits find the nearest at the least cost, on your vectors.
 
     Reads a state folder, also while its worker runs, and changes nothing. What it prints is for
     the next model.

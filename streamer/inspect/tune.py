@@ -1,4 +1,4 @@
-"""`walkstream tune`: which LSH tables and bits reach a recall with the fewest candidates.
+"""`walkstream tune`: which LSH tables and bits reach a recall at the least cost.
 
 Asked of the vectors of a state folder as they are: a sample of items is looked up by several
 tables and bits, probe by probe, and what was met is held against the true nearest of all. Items
@@ -39,6 +39,9 @@ PROBES = 256
 """Keys of each table that are looked up at most."""
 QUERIES = 300
 NEAREST = 10
+KEY_COSTS = 2.0
+"""Candidates that cost a query as much as to look up one key: both are reads of RocksDB, and a key
+is a seek."""
 FEWEST = 200
 """With fewer items there is nothing to tune: a query compares all."""
 
@@ -53,6 +56,8 @@ class Tried(msgspec.Struct, frozen=True):
     candidates: float
     """Items met by then, on the mean; the recall of as many."""
     recall: float
+    cost: float
+    """Candidates, and what looking up the keys of all tables costs beside."""
     curve: list[tuple[float, float]]
     """Candidates and recall, probe by probe."""
 
@@ -95,7 +100,7 @@ def tune(
             shown.show(number + 1, f"{one.tables} tables of {one.bits} bits")
     good = [one for one in tried if one.probes is not None]
     good = [one for one in good if budget is None or one.candidates <= budget]
-    best = min(good, key=lambda one: one.candidates * (1 + one.tables / 64), default=None)
+    best = min(good, key=lambda one: one.cost, default=None)
     return Tuned(
         n, len(asked), family, recall, best, _try(lsh, x, asked, truth, seed, recall), tried
     )
@@ -133,7 +138,10 @@ def _try(
     probes_needed = int(reached[0]) + 1 if len(reached) else None
     last = (probes_needed or PROBES) - 1
     curve = [(float(met[p]), float(hits[p])) for p in _some(PROBES)]
-    return Tried(lsh.tables, lsh.bits, probes_needed, float(met[last]), float(hits[last]), curve)
+    cost = float(met[last]) + KEY_COSTS * lsh.tables * (last + 1)
+    return Tried(
+        lsh.tables, lsh.bits, probes_needed, float(met[last]), float(hits[last]), cost, curve
+    )
 
 
 def _some(n: int) -> Iterator[int]:
@@ -187,14 +195,14 @@ def run(
 
 def _show(tuned: Tuned) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in ("tables", "bits", "probes of each", "candidates", "of all", "recall@10"):
+    for column in ("tables", "bits", "probes of each", "candidates", "of all", "cost", "recall@10"):
         table.add_column(column, justify="right")
 
     def row(one: Tried, mark: str = "") -> Sequence[str]:
         probes = str(one.probes) if one.probes else f"over {PROBES}"
         return (
             str(one.tables), str(one.bits), probes, f"{one.candidates:,.0f}",
-            f"{one.candidates / tuned.items:.1%}", f"{one.recall:.3f}{mark}",
+            f"{one.candidates / tuned.items:.1%}", f"{one.cost:,.0f}", f"{one.recall:.3f}{mark}",
         )  # fmt: skip
 
     for one in tuned.tried:
@@ -210,8 +218,9 @@ def _show(tuned: Tuned) -> None:
         print("none of these reaches it within the candidates: take more, or a lower recall")
         return
     print(
-        "\nThe fewest candidates, tables that cost memory counted in. For the next model: the "
-        "tables of this one\nare part of its space, and change with `walkstream reset --topics`.\n"
+        f"\nThe least cost: candidates, and {KEY_COSTS:g} for each key of each table. For the next "
+        "model: the tables\nof this one are part of its space, and change with `walkstream reset "
+        "--topics`.\n"
         f'\n[lsh]\nfamily = "{tuned.family}"\ntables = {tuned.best.tables}\n'
         f"bits = {tuned.best.bits}"
     )
