@@ -48,25 +48,26 @@ def test_a_cluster_keeps_what_it_promises(first: int) -> None:
             raise AssertionError(f"seed {seed}: {fault}") from fault
 
 
-FAULTS = [
-    "a member that was cut off goes on",
-    "evidence leaves twice",
-    "folded before it is written",
-    "lost rows stay owned",
-    "nothing is learned again",
-    "others are not read",
-    "revoked without a commit",
-    "taken over before the log is read",
-    "tombstones of others are not read",
-    "versions begin anew",
-    "zombies commit",
-]
-"""Each is one line of the protocol left out (`Cluster.has`)."""
+FAULTS = {
+    "a member that was cut off goes on": 0,
+    "evidence leaves twice": 0,
+    "folded before it is written": 0,
+    "lost rows stay owned": 0,
+    "nothing is learned again": 0,
+    "others are not read": 0,
+    "revoked without a commit": 0,
+    "taken over before the log is read": 0,
+    "tombstones of others are not read": 90,
+    "versions begin anew": 0,
+    "zombies commit": 90,
+}
+"""Each is one line of the protocol left out (`Cluster.has`), and the seed that the search begins
+with: some need a rare order of things."""
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_planted_fault_is_found(fault: str) -> None:
-    for seed in range(200):
+    for seed in range(FAULTS[fault], 200):
         try:
             run(seed, [fault])
         except Fault:
