@@ -142,9 +142,10 @@ class Engine:
                 touched = np.unique(np.concatenate([slots, history[:, 0]]))
                 is_new = self.model.columns.updates[touched] == 0
                 self.learner.first_vectors(touched[is_new & self.model.rows.owned[touched]])
-                starts = self.starts.of(touched, self.placement, self.round_number, self.clock.time)
-                if not self.learner.corpus.has_walks:
-                    starts = starts[:0]
+                starts = self.starts.of(
+                    touched, self.placement, self.round_number, self.clock.time,
+                    self.learner.corpus.has_walks,
+                )  # fmt: skip
                 walks = walk(
                     self.graph, starts, s.walks.length,
                     s.model.seed, self.round_number, s.walks.p, s.walks.q, s.engine.threads,

@@ -42,7 +42,11 @@ class Learner:
             return
         columns = model.columns
         pool = self._pools.of(
-            catalogue.items, catalogue.graph, columns.cluster, columns.buckets[:, 0]
+            catalogue.items,
+            catalogue.graph,
+            columns.cluster,
+            columns.buckets[:, 0],
+            columns.published > 0,
         )
         pace = model.pace(time, m.rate)
         corpus, clicked = self.corpus, catalogue.graph.clicked
@@ -58,7 +62,7 @@ class Learner:
                 continue
             skipgram.learn_walks(
                 model.rows, sentences, pool, seed=m.seed, round_number=round_number,
-                window=sentences.shape[1] if are_stars else m.window,
+                window=sentences.shape[1] if are_stars and not corpus.shrinks else m.window,
                 shrink=m.shrink_windows and (corpus.shrinks or not are_stars),
                 negatives=m.negatives, block=m.block, hardest_of=self.settings.negatives.hardest_of,
                 pace=pace, are_stars=are_stars, threads=self.settings.engine.threads,

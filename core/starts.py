@@ -33,13 +33,18 @@ class Starts:
         """After a restart: items whose rows are older than what is known of them, ascending."""
 
     def of(
-        self, touched: NDArray[np.int32], placement: Placement, round_number: int, now: int
-    ) -> NDArray[np.int32]:
+        self, touched: NDArray[np.int32], placement: Placement, round_number: int, now: int,
+        has_walks: bool = True,
+    ) -> NDArray[np.int32]:  # fmt: skip
         """Where walks start: the touched items, a slice of those that an update has to come by, and
-        a share of replay so that none goes stale."""
+        a share of replay so that none goes stale. A corpus without walks has those of items whose
+        rows are behind: their sessions do not come again."""
         s = self.settings.walks
         items = self.catalogue.items
-        begun = np.concatenate([touched, self._next_behind(), self._next_of_major(placement, now)])
+        behind, major = self._next_behind(), self._next_of_major(placement, now)
+        if not has_walks:
+            return np.tile(behind, s.per_node)
+        begun = np.concatenate([touched, behind, major])
         own = np.tile(begun, s.per_node)
         if len(items) == 0:
             return own

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from core.graph.sessions import REMEMBERED
 from core.settings import CorpusSettings, Settings
 
-SAMPLED = 1001
-"""Purpose number of this module's random stream."""
+SHUFFLED, SAMPLED_WALKS, SAMPLED_STARS = 1001, 1003, 1004
+"""Purpose numbers of this module's random streams."""
 
 Slots = NDArray[np.int32]
 
@@ -88,7 +88,7 @@ class Corpus:
 
         history int32 [n, reach], newest first and -1 past the end; target int32 [n].
         """
-        rng = self._rng(round_number)
+        rng = self._rng(round_number, SHUFFLED)
         met = SESSIONS[self.settings.session](history, self.window, rng)
         return np.column_stack([target, met]).astype(np.int32)
 
@@ -103,17 +103,16 @@ class Corpus:
         if t == 0.0 or total <= 0.0 or sentences.size == 0:
             return sentences
         there = sentences >= 0
-        kept = there & (
-            self._rng(round_number).random(sentences.shape) < keep(counts[sentences] / total, t)
-        )
+        rng = self._rng(round_number, SAMPLED_STARS if are_stars else SAMPLED_WALKS)
+        kept = there & (rng.random(sentences.shape) < keep(counts[sentences] / total, t))
         if are_stars:
             kept &= kept[:, :1]
         order = np.argsort(~kept, axis=1, kind="stable")
         out = np.where(kept, sentences, -1)
         return np.take_along_axis(out, order, axis=1).astype(np.int32)
 
-    def _rng(self, round_number: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, round_number, SAMPLED])
+    def _rng(self, round_number: int, purpose: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, round_number, purpose])
 
 
 def keep(share: NDArray[np.float64] | NDArray[np.float32], t: float) -> NDArray[np.float64]:

@@ -72,10 +72,10 @@ class Pools:
 
     def of(
         self, items: NDArray[np.int32], graph: Graph, cluster: NDArray[np.int32],
-        bucket: NDArray[np.uint64],
+        bucket: NDArray[np.uint64], placed: NDArray[np.bool_],
     ) -> Pool:  # fmt: skip
-        """A pool of `items`. cluster int32 [slots], -1 for none, and bucket uint64 [slots], 0 for
-        none, are those of all slots."""
+        """A pool of `items`. Of all slots: cluster int32, -1 for none, and bucket uint64, of those
+        that are `placed`, bool."""
         settings, shares = self.settings, self.shares
         out = self.uniform(items)
         by_clicks = settings.scored_from == "popularity" and shares["scored"] > 0.0
@@ -85,7 +85,7 @@ class Pools:
             if settings.similar_by == "cluster":
                 found = grouped(items, cluster, cluster[items] >= 0)
             else:
-                found = grouped(items, bucket, bucket[items] > 0)
+                found = grouped(items, bucket, placed[items])
             out = out._replace(group=found[0], begin=found[1], member=found[2])
         if settings.spare_neighbours:
             slabs = graph.slabs()

@@ -43,6 +43,7 @@ def query(
         int | None,
         typer.Option(
             min=0,
+            max=2**31 - 1,
             metavar="N",
             help="In place of items: the most clicked ones of this cluster, by decayed clicks.",
         ),
@@ -112,6 +113,9 @@ def query(
     loaded = load(config, overrides)
     folder = state or Path(loaded.state.dir)
     if cluster is not None:
+        plain = choice.Choice(chosen.where)
+        if (chosen, mode, min_updates) != (plain, "similar", 0):
+            raise typer.BadParameter("--cluster goes with -k, --where and --json")
         clusters.run(folder, cluster, k, chosen, as_json)
         return
     decay = loaded.model.session_decay
@@ -186,6 +190,8 @@ def export(
     loaded = load(config, overrides)
     if from_topic and state is not None:
         raise typer.BadParameter("--state and --from-topic: one or the other")
+    if mode != "similar" and i2i is None:
+        raise typer.BadParameter("--mode is for --i2i")
     folder = None if from_topic else state or Path(loaded.state.dir)
     module.run(loaded, out, fmt, folder, commit, vectors, i2i, mode, force)
 

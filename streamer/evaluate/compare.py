@@ -37,7 +37,7 @@ from streamer.files.readers import Source
 from streamer.files.replay import ALL, NO_CLICK
 from streamer.progress import Display
 from streamer.settings.load import load
-from streamer.settings.presets import PRESETS
+from streamer.settings.presets import KEY, PRESETS
 from streamer.settings.sections import Config
 from streamer.terminal import Console
 from streamer.wording import amounts, counted
@@ -97,8 +97,10 @@ def variants(names: Sequence[str], base: Path | None, overrides: Sequence[str]) 
     out = []
     for name in names:
         first, *own = name.split(",")
+        if any(setting.partition("=")[0].strip() == KEY for setting in own):
+            raise ConfigError(f"--compare {name}: a preset is what the name begins with")
         if first in PRESETS:
-            config = load(base, [f"preset={first}", *overrides, *own], os.environ)
+            config = load(base, [*overrides, *own, f"preset={first}"], os.environ)
         elif Path(first).suffix == ".toml" or Path(first).exists():
             config = load(Path(first), [*overrides, *own], os.environ)
         else:
@@ -152,8 +154,10 @@ class _Pass:
             describe(engine, tokens_of(variant.config, source, options.items))
         self.seconds = [0.0] * len(compared)
         self.modes = get_args(Mode) if options.mode == "all" else (options.mode,)
-        decay = first.engine_settings.model.session_decay if options.session else None
-        self.model = Model(self.modes, decay)
+        self.models = [
+            Model(self.modes, variant.config.model.session_decay if options.session else None)
+            for variant in compared
+        ]
         self.baselines = list(baselines(self.past, first.engine_settings))
         self.scores = Scores()
 
@@ -183,8 +187,8 @@ class _Pass:
             asked = self._asked(positions.at(np.isin(positions.click, list(shared))))
         if len(shared):
             ranks: Ranks = {}
-            for variant, one in zip(self.compared, asked, strict=True):
-                ranks |= {_of(variant, mode): row for mode, row in self.model(one).items()}
+            for variant, model, one in zip(self.compared, self.models, asked, strict=True):
+                ranks |= {_of(variant, mode): row for mode, row in model(one).items()}
             for baseline in self.baselines:
                 ranks |= baseline(asked[0])
             self.scores.add(asked[0], ranks, self.past)
@@ -204,6 +208,10 @@ class _Pass:
     def _found(self) -> Comparison:
         begin, clicks = int(self.options.begin * self.past.clicks), self.past.clicks
         best, figures = self.scores.figures(begin)
+        if not any(figure.positions for figure in figures):
+            raise WalkstreamError(
+                f"no click was ranked from click {begin:,} on: take a smaller --from"
+            )
         by_name = {figure.ranker: figure for figure in figures if figure.of == "all"}
         cold = {(figure.ranker, figure.of): figure for figure in figures if figure.of in COLD}
         gains = self.scores.gains(begin)

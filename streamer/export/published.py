@@ -35,7 +35,8 @@ class Published(NamedTuple):
     versions: NDArray[np.int64]
     space: str
     commit: int
-    """All that this commit and those before it have published is there, and nothing later."""
+    """All that this commit and those before it have published is there, and nothing later: the
+    newest commit that published something."""
     later: int = 0
     """Items left out whose only records are later ones: some may have had a vector at the commit,
     which compaction has taken since."""
@@ -68,6 +69,8 @@ def from_folder(path: Path, commit: int | None) -> Published:
         keys, rows = store.all_rows()
     there = np.fromiter(map(is_item, keys), np.bool_, len(keys)) & (rows["published"] > 0)
     at = np.flatnonzero(there)
+    if len(at) == 0:
+        raise WalkstreamError(f"{path}: no item has a vector yet")
     names = [keys[i].decode() for i in at.tolist()]
     order = sorted(range(len(names)), key=names.__getitem__)
     rows, at = rows[at[order]], at[order]
@@ -83,7 +86,8 @@ def from_topic(
     config: Config, commit: int | None, tell: Callable[[float], None] = lambda share: None
 ) -> Published:
     """The vectors that `item-vectors` has. Refused where a record is no vector, or of no commit."""
-    topic = config.topics.item_vectors
+    topic, app = config.topics.item_vectors, config.app.name
+    apps = set[str]()
     newest: dict[str, tuple[int, Message]] = {}
     later = set[str]()
     last = 0
@@ -96,22 +100,24 @@ def from_topic(
             read += 1
             tell(read / total)
             mark, key = commits.mark_of(message), (message.key() or b"").decode(errors="replace")
-            if mark is None or mark.app != config.app.name:
-                raise Refused(
-                    f"{commits.no_commits(message)}" if mark is None else
-                    f"{topic} has records of app {mark.app!r}, and app.name is "
-                    f"{config.app.name!r}: set it to that one's"
-                )  # fmt: skip
+            if mark is None:
+                raise Refused(commits.no_commits(message))
+            apps.add(mark.app)
             if commit is not None and mark.number > commit:
                 later.add(key)
                 continue
             last = max(last, mark.number)
             newest[key] = mark.number, message
         consumer.close()
-    if not newest:
-        raise WalkstreamError(f"{topic} has no vector" + _as_of(commit))
+    if apps and app not in apps:
+        raise Refused(
+            f"{topic} has records of app {', '.join(map(repr, sorted(apps)))}, and app.name is "
+            f"{app!r}: set it to that one's"
+        )
     living = {key: message for key, (_, message) in newest.items() if message.value() is not None}
-    return _decoded(topic, living, last if commit is None else commit, len(later - newest.keys()))
+    if not living:
+        raise WalkstreamError(f"{topic} has no vector" + _as_of(commit))
+    return _decoded(topic, living, last, len(later - newest.keys()))
 
 
 def _as_of(commit: int | None) -> str:

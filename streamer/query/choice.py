@@ -35,23 +35,25 @@ class Choice:
 
     def of(self, found: Scored, shelf: Shelf, store: Store) -> Scored:
         """Those of the scored that pass, with the scores that they are ordered by."""
-        handles, score = found
-        keys = [shelf.details(handle)[0] for handle in handles] if self._needs_keys else []
-        kept = np.ones(len(handles), np.bool_)
+        handles, score = self.passing(found, shelf, store)
         if self.min_score is not None:
-            kept &= score >= self.min_score
-        if self.where:
-            kept &= np.array([self.fits(store.attributes(key)) for key in keys], np.bool_)
-        at = np.flatnonzero(kept)
-        handles, score = [handles[i] for i in at.tolist()], score[at]
+            at = np.flatnonzero(score >= self.min_score)
+            handles, score = [handles[i] for i in at.tolist()], score[at]
         if self.heat or self.freshness:
-            weights = self._weights([keys[i] for i in at.tolist()], store)
-            score = (score * weights).astype(np.float32)
+            weights = self._weights([shelf.details(handle)[0] for handle in handles], store)
+            # What is cold is further down, below 0 too.
+            score = np.where(score > 0.0, score * weights, score / weights).astype(np.float32)
         return handles, score
 
-    @property
-    def _needs_keys(self) -> bool:
-        return bool(self.where or self.heat or self.freshness)
+    def passing(self, found: Scored, shelf: Shelf, store: Store) -> Scored:
+        """Those of the scored whose attributes pass."""
+        if not self.where:
+            return found
+        handles, score = found
+        keys = (shelf.details(handle)[0] for handle in handles)
+        fits = np.array([self.fits(store.attributes(key)) for key in keys], np.bool_)
+        at = np.flatnonzero(fits)
+        return [handles[i] for i in at.tolist()], score[at]
 
     def fits(self, attributes: Mapping[str, Any]) -> bool:
         """Whether an item with these attributes passes the filter."""

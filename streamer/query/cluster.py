@@ -22,7 +22,7 @@ class Hot(msgspec.Struct, frozen=True):
     clicks: float
     """Decayed weight of its clicks, as of the newest click on an item of the cluster."""
     share: float
-    """Of the cluster's."""
+    """Of those of all members that pass the filter."""
     attributes: Attributes
 
 

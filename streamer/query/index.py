@@ -153,6 +153,7 @@ class Index:
         min_updates: int, choice: Choice,
     ) -> Scored:  # fmt: skip
         if mode == "hybrid":
+            near = choice.passing(near, self.shelf, self.store)
             near = self._fused(items, asked, near, k, min_updates)
         return near if choice == ALL else choice.of(near, self.shelf, self.store)
 

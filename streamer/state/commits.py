@@ -11,6 +11,9 @@ from confluent_kafka import Message
 from streamer.state import records
 from streamer.state.store import Store
 
+LONGEST_MARK = 1000
+"""Bytes that a mark may have: names of apps and workers are far shorter."""
+
 
 class Mark(NamedTuple):
     """The commit that a record is part of."""
@@ -79,7 +82,9 @@ class Manifest(msgspec.Struct, frozen=True):
 def mark_of(message: Message) -> Mark | None:
     """The commit that a record is part of; None if it is part of none."""
     value = dict(message.headers() or ()).get(records.COMMIT_HEADER)
-    return _mark(value) if isinstance(value, bytes) else None
+    if not isinstance(value, bytes) or len(value) > LONGEST_MARK:
+        return None
+    return _mark(value)
 
 
 @lru_cache(256)  # thousands of records are of one commit

@@ -57,6 +57,8 @@ class Batch:
     """What `hybrid` ranks by, where it has learned."""
     told: Callable[[], None] = lambda: None
     """Called when the commit is through."""
+    manifest: bytes | None = None
+    """What the commit consists of, once it is encoded."""
 
     def progress(self, partition: Partition) -> Progress:
         return Progress(

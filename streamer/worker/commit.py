@@ -93,6 +93,7 @@ class Committer:
                 return self._end(batch)  # it has no partition, and follows
             self.settle()
             sends.append(self.readback.manifest(batch.number, sends))
+            batch.manifest = sends[-1].value
             self._insist(batch, sends)
             self.readback.expect(sends[-1])
         self.metrics.transactions_total.labels("committed").inc()
@@ -184,6 +185,8 @@ class Committer:
     def apply(self, batch: Batch) -> None:
         """Step 6. What the folder has of the topics stands as of this commit then."""
         meta: dict[bytes, bytes | None] = {**progress(batch)}
+        if batch.manifest is not None:
+            meta[records.manifest_key(self.config.app.instance)] = batch.manifest
         if batch.evidence and batch.is_decided:
             meta[stores.EVIDENCE] = msgspec.msgpack.encode(batch.evidence)
         meta |= {stores.TAIL + f"{t}/{p}".encode(): msgspec.msgpack.encode(o)

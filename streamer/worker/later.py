@@ -29,7 +29,7 @@ class Later:
         self.gone: dict[bytes, int] = {}
         """Keys of rows that were deleted, with the versions of that."""
         self.meta: dict[bytes, bytes | None] = {}
-        """Version counters of item partitions, and offsets."""
+        """Version counters of item partitions, manifests, and offsets."""
         self.hurry = False
         """Whether somebody waits until the folder has all."""
         self._since = 0.0
@@ -42,7 +42,8 @@ class Later:
         self, rows: Mapping[bytes, bytes], gone: Mapping[bytes, int],
         meta: Mapping[bytes, bytes | None],
     ) -> None:  # fmt: skip
-        """Take these, each of which is newer than what there was of its key."""
+        """Take these, each of which is newer than what there was of its key. Nothing is of a commit
+        of this worker's, which writes the folder past this."""
         if self.is_empty:
             self._since = time.monotonic()
         for key in rows:

@@ -16,10 +16,11 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from core.settings import DAY_MS
@@ -83,6 +84,7 @@ class Readback:
         topics = {str(getattr(config.topics, role)): now.topics[role] for role in WRITTEN}
         self.ids = {topic: layout.id for topic, layout in topics.items()}
         self.where = [(t, p) for t, layout in topics.items() for p in range(layout.partitions)]
+        self.counts = {topic: layout.partitions for topic, layout in topics.items()}
         self._quiet = {config.topics.transitions, config.topics.item_vectors}
         """The topics of which no record by another program was told yet."""
         self.owned: Callable[[], Collection[int]] = lambda: range(len(self.where))
@@ -138,13 +140,19 @@ class Readback:
         """Read these partitions, those of the worker's items, and until the worker has others also
         what it wrote to before. Nothing of its own is under way: what it has not read back yet will
         be behind where the logs end now."""
-        owned, shared = self.owned(), (self.model_state, self.config.topics.item_vectors)
+        owned, vectors = self.owned(), self.config.topics.item_vectors
+        shared = {self.model_state}
+        if self.counts[vectors] == self.counts[self.model_state]:
+            shared.add(vectors)  # an item's vector has the number of its row's partition
         base = {p for p in self.where if p[0] not in shared or p[1] in owned}
         wanted = base | written | (self.followed if base == self._base else set())
         wanted = (wanted | {(self.model_state, 0)}) & {*self.where}
         is_due = len(wanted) < len(self.where) and time.monotonic() > self._others_due
         if wanted != self.followed or is_due:
-            self.at |= clients.ends(self.admin, [p for p in self.where if p not in self.followed])
+            self.at |= clients.ends(self.admin, wanted - self.followed)
+            # Of the others it is only that a start has less to read, so that none has to answer.
+            with suppress(WalkstreamError, KafkaException):
+                self.at |= clients.ends(self.admin, {*self.where} - wanted - self.followed)
             self._others_due = time.monotonic() + OTHERS_SECONDS
         if wanted != self.followed:
             self._assign({p: self.at[p] for p in wanted})

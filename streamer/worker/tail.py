@@ -29,7 +29,7 @@ from streamer.kafka.waiting import OpenTransactions, Waiting
 from streamer.settings.sections import Config
 from streamer.state import records
 from streamer.state import store as stores
-from streamer.state.commits import mark_of
+from streamer.state.commits import Mark, mark_of
 from streamer.state.model_state import is_of_worker, order
 from streamer.state.store import Store
 from streamer.worker.kept import Read, is_newer, own_key, version_in
@@ -73,6 +73,7 @@ class Tail:
         self._open = OpenTransactions()
         self.commits = Commits(f"{config.topics.model_state}[0]", config.app.instance)
         self.strangers = Strangers()
+        self._own = records.manifest_key(config.app.instance)
 
     @property
     def header_from(self) -> int:
@@ -263,6 +264,8 @@ class Tail:
                         more[family][own] = value
                 elif value is None and key.startswith((records.PROGRESS, records.ITEMS)):
                     meta[key] = None
+                elif key.startswith(records.VERSION) and self._is_applied(mark_of(message)):
+                    continue
                 elif value is not None and not self._is_behind(key, value, meta):
                     meta[key] = value
         for message in messages[lost : lost + 1]:
@@ -287,13 +290,13 @@ class Tail:
         gone: dict[bytes, int],
     ) -> None:  # fmt: skip
         """Put a row into `rows`, or a deletion into `gone`, if it is newer than `applied`."""
-        value = message.value()
-        if mark_of(message) is None or (value is not None and not is_packed(value)):
+        value, mark = message.value(), mark_of(message)
+        if mark is None or (value is not None and not is_packed(value)):
             self.strangers.add(message)
             return
         self.strangers.settle(message)
         version = version_in(message)
-        if version <= applied:
+        if version <= applied or self._is_applied(mark):
             return
         if value is None:
             rows.pop(key, None)
@@ -301,6 +304,11 @@ class Tail:
         else:
             gone.pop(key, None)
             rows[key] = message
+
+    def _is_applied(self, mark: Mark | None) -> bool:
+        """Whether a record is of a commit that this worker made and has applied to the folder: what
+        is read of it comes late, and later commits may have written over it."""
+        return mark is not None and self.commits.is_level and self.commits.is_own(mark)
 
     def _tell_what_waits(self) -> None:
         """Say of `items` which open transaction holds back what lies there."""
@@ -359,7 +367,11 @@ class Tail:
         meta |= dict([stores.applied_now()])
         # What is refused now has to be met again, by the start that repairs it.
         packed = self._pack(rows) if rows else None
-        later = {key: meta.pop(key) for key in list(meta) if key.startswith(records.VERSION)}
+        # They say that rows of other workers are there, which wait.
+        said = [
+            k for k in meta if k.startswith((records.VERSION, records.MANIFEST)) and k != self._own
+        ]
+        later = {key: meta.pop(key) for key in said}
         at = [(where, self.offsets[where]) for where in self._of_model]
         later |= [_offset_entry(p, self.strangers.first_of(p, offset)) for p, offset in at]
         self.store.write_entries({family: entries.items() for family, entries in more.items()})

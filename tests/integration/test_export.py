@@ -20,7 +20,7 @@ CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5),
 
 
 def assert_equal(a: Published, b: Published) -> None:
-    assert (a.items, a.space, a.commit) == (b.items, b.space, b.commit)
+    assert (a.items, a.space) == (b.items, b.space)
     # The topic has six decimals, the folder half precision where it differs from the row.
     for name in ("vectors", "contexts", "norms"):
         np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=1e-3, err_msg=name)
@@ -37,7 +37,10 @@ def test_topic_and_folder_tell_the_same(
         app.publish(CLICKS[:300])
         app.run_to_end()
         before = from_topic(app.config, None)
-        assert_equal(from_folder(app.state, before.commit), before)
+        folder = from_folder(app.state, None)
+        assert_equal(folder, before)
+        assert folder.commit >= before.commit  # the last commits may have published nothing
+        assert from_folder(app.state, folder.commit).commit == folder.commit
         app.publish(CLICKS[300:])
         app.run_to_end()
         after = from_topic(app.config, None)

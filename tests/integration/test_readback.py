@@ -16,7 +16,9 @@ from streamer.kafka.identity import identity
 from streamer.kafka.transactions import Send, Transactions
 from streamer.state import records
 from streamer.state.commits import Manifest, Mark
+from streamer.worker.loop import Worker
 from streamer.worker.readback import Readback
+from tests import inside
 from tests.support import START_MS, App, as_records
 
 CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 300))
@@ -194,3 +196,33 @@ def test_a_worker_reads_back_its_own_partitions_and_what_else_it_writes_to(
             pytest.raises(Refused, match="commit 5 is torn"),
         ):
             readback.start(repair=False)
+
+
+def test_what_a_worker_has_applied_itself_never_waits_to_be_applied_again(
+    kafka: str, tmp_path: Path
+) -> None:
+    with App(kafka, tmp_path, SETTINGS | {"topics.partitions": 3}) as app:
+        waited: list[bytes] = []
+
+        def done(worker: Worker) -> bool:
+            later = worker.tail.later
+            versions = (key for key in later.meta if key.startswith(records.VERSION))
+            waited.extend([*later.rows, *later.gone, *versions])
+            # All that was committed has been read as well.
+            return worker.commits >= 3 and not any(clients_behind(worker).values())
+
+        with inside.started(app.config, done) as worker:
+            for begin in range(0, 300, 30):
+                app.publish(CLICKS[begin : begin + 30])
+            worker.loop()
+            worker.finish()
+        assert waited == []
+        assert len(app.read(app.config.topics.item_vectors)) > 50
+
+
+def clients_behind(worker: Worker) -> dict[tuple[str, int], int]:
+    """How many offsets of `model-state` the tail has not read yet, by partition."""
+    state = [p for p in worker.tail.watched if p[0] == worker.config.topics.model_state]
+    ends = clients.ends(worker.admin, state, committed=True)
+    at = {p: max(worker.tail.offsets[p], worker.tail.reached[p]) for p in state}
+    return {p: end - at[p] for p, end in ends.items() if end > at[p]}
