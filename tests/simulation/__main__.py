@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="one run of the protocol: the one of this seed")
     parser.add_argument("--first", type=int, default=0, help="the first seed, 0")
     parser.add_argument("--events", type=Path, help="a log: user, item, ts, type without a header")
+    parser.add_argument("--items", type=Path, help="attributes, as of walkstream evaluate")
     parser.add_argument("--time", default="ms", help="of the log, as of walkstream evaluate")
     parser.add_argument(
         "--workers", type=int, nargs="+", default=[1, 2, 4, 16], help="with --events: 1 2 4 16"
@@ -54,7 +55,7 @@ def main() -> None:
         try:
             terms: dict[int, dict[str, float]] = {}
             config = load(None, given.set, {})
-            for line in table(config, source, given.workers, given.commit, terms):
+            for line in table(config, source, given.workers, given.commit, terms, given.items):
                 print(line, flush=True)
             alone = 2 / given.speedup - 1
             speedups = {1: 1.0, 8: 1 / (alone + (1 - alone) / 8)}

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from core.clicks import Clicks
 from core.engine import Engine
@@ -19,7 +20,7 @@ from core.rows import Packed, from_values
 from streamer import vectors
 from streamer.evaluate.report import Report
 from streamer.evaluate.rounds import Round
-from streamer.evaluate.run import Evaluation, Options
+from streamer.evaluate.run import Evaluation, Options, describe, tokens_of
 from streamer.files.readers import Source
 from streamer.files.replay import ALL
 from streamer.settings.sections import Config
@@ -56,7 +57,9 @@ class Together(Evaluation):
     """An evaluation by several workers. All are asked the same by the first, which has the rows of
     the others as they were written last."""
 
-    def __init__(self, config: Config, source: Source, workers: int, commit: int) -> None:
+    def __init__(
+        self, config: Config, source: Source, workers: int, commit: int, items: Path | None
+    ) -> None:
         options = Options("all", None, True, False, 256, 0.5, True, None)
         super().__init__(config, source, options)
         self.config, self.commit = config, commit
@@ -71,6 +74,9 @@ class Together(Evaluation):
         for n, engine in enumerate(self.engines if workers > 1 else []):
             engine.own(range(n, PARTITIONS, workers), self._written)
             engine.catalogue.written = self._written
+        tokens = tokens_of(config, source, items)
+        for engine in self.engines:
+            describe(engine, tokens)
 
     def _written(self, keys: Sequence[bytes]) -> Packed:
         there = [key for key in keys if key in self.written]
@@ -137,7 +143,7 @@ class Together(Evaluation):
 
 def table(
     config: Config, source: Source, workers: Sequence[int], commit: int,
-    terms: dict[int, dict[str, float]],
+    terms: dict[int, dict[str, float]], items: Path | None = None,
 ) -> Iterator[str]:  # fmt: skip
     """The lines of a table: hit rates, reciprocal ranks, and what each count of workers costs, in
     microseconds of all of them a click, which `terms` gets too, by count and stage."""
@@ -145,7 +151,7 @@ def table(
     yield f"| workers | {names} |"
     yield "|---" * (2 + len(QUALITY) + len(STAGES) + len(TOPICS)) + "|"
     for n in workers:
-        one = Together(config, source, n, commit)
+        one = Together(config, source, n, commit, items)
         found = {(f.ranker, f.of): f for f in one.run().figures}
         clicks = one.past.clicks
         cells = [str(n)]
