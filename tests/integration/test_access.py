@@ -29,6 +29,7 @@ ARGUMENTS = {
     "publish --items": ["publish", "--items", "items.csv"],
     "publish --synthetic": ["publish", "--synthetic", "--seconds", "1"],
     "check-topic": ["check-topic", "topics.clicks"],
+    "export": ["export", "--from-topic", "--out", "vectors.npz", "--force"],
     "dlq replay": ["dlq", "replay", "--all"],
     "forget": ["forget", "somebody"],
     "forget --undo": ["forget", "--undo", "nobody"],
