@@ -90,8 +90,8 @@ class NegativeSettings:
     similar_by: Literal["cluster", "bucket"] = "cluster"
     """Of `similar`: items of the same cluster, or of the same bucket of the first LSH table."""
     spare_neighbours: bool = False
-    """What is a neighbour of an item in the graph is none of its negatives. Learning takes twice
-    the time with it."""
+    """What is a neighbour of an item in the graph is none of its negatives. Takes a tenth more
+    time."""
 
     @property
     def shares(self) -> dict[str, float]:

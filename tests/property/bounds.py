@@ -1,4 +1,4 @@
-"""Runs the kernels on made-up inputs: a program for a process of its own with NUMBA_BOUNDSCHECK=1.
+"""Runs the kernels on made-up inputs: `ops/bounds`, a process of its own with NUMBA_BOUNDSCHECK=1.
 
 An index out of its array is then an IndexError. What kernels are told by other arrays (slots in
 rows, places in the pool, sessions) is looked at besides, after every round.
@@ -70,7 +70,7 @@ def check(engine: Engine) -> None:
 
 def drive_engine() -> None:
     rng, now = Random(1), START_MS
-    settings = small_settings(attribute_slots=2, max_events=20)
+    settings = small_settings(attribute_slots=2, max_events=20, against="similar", corpus="both")
     engine = Engine(settings, partitions=2)
     stored: dict[bytes, bytes] = {}
     for number in range(ROUNDS):
