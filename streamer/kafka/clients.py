@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from confluent_kafka import (
@@ -362,6 +363,8 @@ def _offsets(
             passes = error.args[0].code() in SETTLING | {KafkaError._NOENT}
             if not passes or time.monotonic() > deadline:
                 raise failure(error.args[0], "list offsets") from None
+            with suppress(KafkaException):  # or it would ask the leaders that it knew again
+                client.list_topics(timeout=CALL_SECONDS)
         else:
             # Where the line breaks while the answer is on its way, librdkafka reports no error, and
             # an offset below 0.
