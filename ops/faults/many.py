@@ -214,7 +214,9 @@ def run(kills: int, seed: int, say: Say) -> tuple[list[str], bool]:
                 if kind == "kill":
                     team.kill(name)
                     if chance.random() < 0.3:
-                        shutil.rmtree(team.folder(name))
+                        shutil.rmtree(
+                            team.folder(name), ignore_errors=True
+                        )  # or it was killed before it made one
                         done["lost"] += 1
                     time.sleep(chance.uniform(0.0, 8.0))
                     team.start(name)

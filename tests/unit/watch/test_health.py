@@ -100,7 +100,7 @@ def test_a_stall_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture
 
 
 def test_a_step_before_the_loop_may_take_long_but_not_for_ever() -> None:
-    health = Health(CollectorRegistry(), Config(), stuck_after=0.01, started_after=0.8)
+    health = Health(CollectorRegistry(), Config(), stuck_after=0.01, started_after=2.0)
     port = health.start("127.0.0.1", 0)
     try:
         for state in ("starting", "restoring"):
@@ -109,9 +109,9 @@ def test_a_step_before_the_loop_may_take_long_but_not_for_ever() -> None:
             time.sleep(0.1)
             status, body = fetch(port, "/healthz")
             assert (status, json.loads(body)["state"]) == (200, state)
-        time.sleep(0.8)
+        time.sleep(2.1)
         assert fetch(port, "/healthz")[0] == 503
-        assert "the loop has not moved for 0 s" in health.reasons()
+        assert any("the loop has not moved for" in reason for reason in health.reasons())
     finally:
         health.stop()
 
