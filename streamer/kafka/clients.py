@@ -347,6 +347,10 @@ def offsets_at(consumer: Consumer, where: Iterable[Partition], time: int) -> dic
     return out
 
 
+LEADERS_SECONDS = 5.0
+"""How long the question may take who leads what, where an answer is asked for once more."""
+
+
 def _offsets(
     client: AdminClient, asked: dict[TopicPartition, OffsetSpec], committed: bool = False
 ) -> dict[Partition, int]:
@@ -364,7 +368,7 @@ def _offsets(
             if not passes or time.monotonic() > deadline:
                 raise failure(error.args[0], "list offsets") from None
             with suppress(KafkaException):  # or it would ask the leaders that it knew again
-                client.list_topics(timeout=CALL_SECONDS)
+                client.list_topics(timeout=LEADERS_SECONDS)
         else:
             # Where the line breaks while the answer is on its way, librdkafka reports no error, and
             # an offset below 0.
