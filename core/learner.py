@@ -46,7 +46,7 @@ class Learner:
             catalogue.graph,
             columns.cluster,
             columns.buckets[:, 0],
-            columns.published > 0,
+            columns.published,
         )
         pace = model.pace(time, m.rate)
         corpus, clicked = self.corpus, catalogue.graph.clicked

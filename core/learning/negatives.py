@@ -26,7 +26,7 @@ from core.kernels.scan import find
 from core.learning.dense import F32, inner
 from core.settings import NegativeSettings
 
-NO_SLOTS, NO_SHARES = np.zeros(1, np.int32), np.zeros(1, np.float32)
+NO_SLOTS = np.zeros(1, np.int32)
 NO_GROUP = -1
 
 
@@ -72,10 +72,10 @@ class Pools:
 
     def of(
         self, items: NDArray[np.int32], graph: Graph, cluster: NDArray[np.int32],
-        bucket: NDArray[np.uint64], placed: NDArray[np.bool_],
+        bucket: NDArray[np.uint64], published: NDArray[np.int64],
     ) -> Pool:  # fmt: skip
-        """A pool of `items`. Of all slots: cluster int32, -1 for none, and bucket uint64, of those
-        that are `placed`, bool."""
+        """A pool of `items`. Of all slots: cluster int32, -1 for none; bucket uint64, of those that
+        were `published`, int64 versions, 0 for never."""
         settings, shares = self.settings, self.shares
         out = self.uniform(items)
         by_clicks = settings.scored_from == "popularity" and shares["scored"] > 0.0
@@ -85,7 +85,7 @@ class Pools:
             if settings.similar_by == "cluster":
                 found = grouped(items, cluster, cluster[items] >= 0)
             else:
-                found = grouped(items, bucket, placed[items])
+                found = grouped(items, bucket, published[items] > 0)
             out = out._replace(group=found[0], begin=found[1], member=found[2])
         if settings.spare_neighbours:
             slabs = graph.slabs()

@@ -177,9 +177,7 @@ class _Pass:
 
     def _rank(self, taken: Round) -> None:
         positions = self.past.take(taken.clicks, self.options.sample)
-        asked = [
-            Asked(engine, self.past, positions, self.options.unseen) for engine in self.engines
-        ]
+        asked = self._asked(positions)
         # An item may have left one of them, where they forget at different times.
         shared = set(asked[0].positions.click.tolist())
         shared.intersection_update(*(one.positions.click.tolist() for one in asked[1:]))

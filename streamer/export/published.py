@@ -88,7 +88,7 @@ def from_topic(
     """The vectors that `item-vectors` has. Refused where a record is no vector, or of no commit."""
     topic, app = config.topics.item_vectors, config.app.name
     apps = set[str]()
-    newest: dict[str, tuple[int, Message]] = {}
+    newest: dict[str, Message] = {}
     later = set[str]()
     last = 0
     with rights.allowed(config, "export") as admin:
@@ -107,14 +107,14 @@ def from_topic(
                 later.add(key)
                 continue
             last = max(last, mark.number)
-            newest[key] = mark.number, message
+            newest[key] = message
         consumer.close()
     if apps and app not in apps:
         raise Refused(
             f"{topic} has records of app {', '.join(map(repr, sorted(apps)))}, and app.name is "
             f"{app!r}: set it to that one's"
         )
-    living = {key: message for key, (_, message) in newest.items() if message.value() is not None}
+    living = {key: message for key, message in newest.items() if message.value() is not None}
     if not living:
         raise WalkstreamError(f"{topic} has no vector" + _as_of(commit))
     return _decoded(topic, living, last, len(later - newest.keys()))

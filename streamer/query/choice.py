@@ -66,14 +66,12 @@ class Choice:
     def _weights(self, keys: Sequence[bytes], store: Store) -> NDArray[np.float64]:
         nodes = [checkpoint.node(store, key) for key in keys]
         now = max((node.seen for node in nodes if node is not None), default=0)
-        clicks, fresh = np.zeros(len(nodes)), np.zeros(len(nodes))
-        for n, node in enumerate(nodes):
-            if node is not None:
-                clicks[n] = node.clicked * 2.0 ** ((node.landmark - now) / node.half_life)
-                fresh[n] = 2.0 ** ((node.seen - now) / node.half_life)
+        clicks = np.array([checkpoint.clicks_at(node, now) for node in nodes])
         heat = (1.0 + clicks) / (1.0 + clicks.max(initial=0.0))
         # A node that no sweep has written yet is as young as can be, and as cold.
-        fresh[[node is None for node in nodes]] = 1.0
+        fresh = np.array(
+            [1.0 if node is None else 2.0 ** ((node.seen - now) / node.half_life) for node in nodes]
+        )
         return np.asarray(heat**self.heat * fresh**self.freshness)
 
 

@@ -51,10 +51,7 @@ def hottest(store: Store, cluster: int, k: int, choice: Choice) -> Hottest:
     ]
     nodes = [checkpoint.node(store, key) for key, _ in members]
     now = max((node.seen for node in nodes if node is not None), default=0)
-    clicks = [
-        0.0 if node is None else node.clicked * 2.0 ** ((node.landmark - now) / node.half_life)
-        for node in nodes
-    ]
+    clicks = [checkpoint.clicks_at(node, now) for node in nodes]
     total = sum(clicks) or 1.0
     order = sorted(range(len(members)), key=lambda n: (-clicks[n], members[n][0]))[:k]
     hot = [Hot(members[n][0].decode(), clicks[n], clicks[n] / total, members[n][1]) for n in order]

@@ -83,6 +83,13 @@ def node(store: Store, item: bytes) -> Node | None:
     return None if value is None else packing.unpack_node(value)
 
 
+def clicks_at(node: Node | None, now: int) -> float:
+    """The decayed weight of an item's clicks at this time, ms; 0 without a row."""
+    if node is None:
+        return 0.0
+    return float(node.clicked * 2.0 ** ((node.landmark - now) / node.half_life))
+
+
 def _sessions(store: Store, kind: bytes, at: Swept) -> Iterator[Opened]:
     for number in range(at.parts):
         value = store.entry("sessions", kind + records.sessions_key(at.turn, number))

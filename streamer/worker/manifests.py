@@ -1,12 +1,28 @@
 """What manifests say, and what partitions have of it."""
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from confluent_kafka import Message
 
 from streamer.kafka.clients import Partition, label, partition_of
 from streamer.state import records
 from streamer.state.commits import Manifest, Part
+
+REPAIR = (
+    "A transaction was settled in the middle, as an old request reached the brokers late. Nothing "
+    "was learned from it since. Start once with `walkstream worker --repair`: it goes on from what "
+    "the state folder has, and publishes all rows and vectors again"
+)
+
+
+class Doubt(NamedTuple):
+    """Commits that are not whole."""
+
+    instance: str
+    """Of this worker: the first of them, and all later ones."""
+    first: int
+    what: str
 
 
 def parts_of(manifest: Manifest) -> Iterable[tuple[Partition, Part]]:

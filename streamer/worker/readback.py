@@ -17,7 +17,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import NamedTuple
 
 import msgspec
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
@@ -36,7 +35,15 @@ from streamer.settings.sections import Config
 from streamer.state import records
 from streamer.state.commits import Manifest, Mark, Part, Parts, mark_of, no_commits
 from streamer.state.model_state import is_ours
-from streamer.worker.manifests import add_letter, foreign, is_manifest, missing, parts_of
+from streamer.worker.manifests import (
+    REPAIR,
+    Doubt,
+    add_letter,
+    foreign,
+    is_manifest,
+    missing,
+    parts_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -54,21 +61,6 @@ WINDOW = 2000
 OTHERS_SECONDS = 60.0
 """A manifest says where the partitions ended that are not read back, at most so long ago: from
 there on a start reads them."""
-
-REPAIR = (
-    "A transaction was settled in the middle, as an old request reached the brokers late. Nothing "
-    "was learned from it since. Start once with `walkstream worker --repair`: it goes on from what "
-    "the state folder has, and publishes all rows and vectors again"
-)
-
-
-class Doubt(NamedTuple):
-    """Commits that are not whole."""
-
-    instance: str
-    """Of this worker: the first of them, and all later ones."""
-    first: int
-    what: str
 
 
 class Readback:

@@ -5,7 +5,7 @@ from confluent_kafka import Message
 
 from streamer.errors import WalkstreamError
 from streamer.state import commits
-from streamer.worker.readback import Doubt
+from streamer.worker.manifests import Doubt
 
 
 class Commits:
@@ -33,6 +33,12 @@ class Commits:
     def is_own(self, mark: commits.Mark) -> bool:
         """Whether a commit is one of this worker's."""
         return mark.instance in ("", self.instance)
+
+    def has_applied(self, message: Message) -> bool:
+        """Whether a record is of a commit that this worker made and has applied to the folder: what
+        is read of it comes late, and later commits may have written over it."""
+        mark = commits.mark_of(message)
+        return mark is not None and self.is_level and self.is_own(mark)
 
     def begin(self, commit: int) -> None:
         """From here on no manifest may be missing behind the one of this commit."""

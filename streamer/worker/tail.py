@@ -29,7 +29,7 @@ from streamer.kafka.waiting import OpenTransactions, Waiting
 from streamer.settings.sections import Config
 from streamer.state import records
 from streamer.state import store as stores
-from streamer.state.commits import Mark, mark_of
+from streamer.state.commits import mark_of
 from streamer.state.model_state import is_of_worker, order
 from streamer.state.store import Store
 from streamer.worker.kept import Read, is_newer, own_key, version_in
@@ -264,7 +264,7 @@ class Tail:
                         more[family][own] = value
                 elif value is None and key.startswith((records.PROGRESS, records.ITEMS)):
                     meta[key] = None
-                elif key.startswith(records.VERSION) and self._is_applied(mark_of(message)):
+                elif key.startswith(records.VERSION) and self.commits.has_applied(message):
                     continue
                 elif value is not None and not self._is_behind(key, value, meta):
                     meta[key] = value
@@ -290,13 +290,13 @@ class Tail:
         gone: dict[bytes, int],
     ) -> None:  # fmt: skip
         """Put a row into `rows`, or a deletion into `gone`, if it is newer than `applied`."""
-        value, mark = message.value(), mark_of(message)
-        if mark is None or (value is not None and not is_packed(value)):
+        value = message.value()
+        if mark_of(message) is None or (value is not None and not is_packed(value)):
             self.strangers.add(message)
             return
         self.strangers.settle(message)
         version = version_in(message)
-        if version <= applied or self._is_applied(mark):
+        if version <= applied or self.commits.has_applied(message):
             return
         if value is None:
             rows.pop(key, None)
@@ -304,11 +304,6 @@ class Tail:
         else:
             gone.pop(key, None)
             rows[key] = message
-
-    def _is_applied(self, mark: Mark | None) -> bool:
-        """Whether a record is of a commit that this worker made and has applied to the folder: what
-        is read of it comes late, and later commits may have written over it."""
-        return mark is not None and self.commits.is_level and self.commits.is_own(mark)
 
     def _tell_what_waits(self) -> None:
         """Say of `items` which open transaction holds back what lies there."""
@@ -365,13 +360,13 @@ class Tail:
             msgspec.msgpack.decode(header, type=records.Space).check_format(topic)
             self.store.write_entries({"meta": [(records.SPACE, header)]})
         meta |= dict([stores.applied_now()])
-        # What is refused now has to be met again, by the start that repairs it.
         packed = self._pack(rows) if rows else None
         # They say that rows of other workers are there, which wait.
         said = [
             k for k in meta if k.startswith((records.VERSION, records.MANIFEST)) and k != self._own
         ]
         later = {key: meta.pop(key) for key in said}
+        # What is refused now has to be met again, by the start that repairs it.
         at = [(where, self.offsets[where]) for where in self._of_model]
         later |= [_offset_entry(p, self.strangers.first_of(p, offset)) for p, offset in at]
         self.store.write_entries({family: entries.items() for family, entries in more.items()})

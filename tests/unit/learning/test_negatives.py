@@ -48,7 +48,7 @@ def made(
     rows: dict[int, dict[int, float]] | None = None, **chosen: object,
 ) -> Pool:  # fmt: skip
     settings = NegativeSettings(**chosen)  # type: ignore[arg-type]
-    return Pools(settings).of(ITEMS, graph(rows), clusters, buckets, buckets > 0)
+    return Pools(settings).of(ITEMS, graph(rows), clusters, buckets, buckets.astype(np.int64))
 
 
 def shares(slots: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -165,7 +165,9 @@ def test_what_learning_spares_is_what_the_graph_knows() -> None:
         spares: bool, known: dict[int, dict[int, float]], negatives: int
     ) -> NDArray[np.float32]:
         settings = NegativeSettings("uniform", spare_neighbours=spares)
-        found = Pools(settings).of(only, graph(known), NO_CLUSTERS, NO_BUCKETS, NO_BUCKETS > 0)
+        found = Pools(settings).of(
+            only, graph(known), NO_CLUSTERS, NO_BUCKETS, NO_BUCKETS.astype(np.int64)
+        )
         after = random_rows(20)
         chosen = WALKS | {"negatives": negatives, "hardest_of": 1}
         learn_walks(after, ints([[0, 1, 2]]), found, **chosen)
