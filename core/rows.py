@@ -82,13 +82,8 @@ def to_values(rows: NDArray[np.void]) -> list[bytes]:
 
 def from_values(values: list[bytes], dtype: np.dtype[np.void]) -> NDArray[np.void]:
     """The inverse of `to_values`; ValueError if a value is no row of this layout."""
+    _check(values, dtype)
     short, whole = _short(dtype), dtype.itemsize
-    if any(value[:1] != _MARK or len(value) not in (short, whole) for value in values):
-        value = next(value for value in values if not fits(value, dtype))
-        raise ValueError(
-            f"a model row of {len(value)} bytes, format {value[:1].hex() or 'none'}, where "
-            f"{short} or {whole} bytes of format {FORMAT:02x} are expected"
-        )
     rows = np.frombuffer(b"".join([value.ljust(whole, b"\0") for value in values]), dtype)
     follows = np.fromiter(map(len, values), np.int64, len(values)) == short
     if follows.any():
@@ -96,6 +91,25 @@ def from_values(values: list[bytes], dtype: np.dtype[np.void]) -> NDArray[np.voi
         for learned, published in PUBLISHED.items():
             rows[published][follows] = _derived(rows[learned][follows])
     return rows
+
+
+def heads(values: list[bytes], dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    """Of rows of this layout what comes before the vectors, as `from_values` has it, and raises."""
+    _check(values, dtype)
+    names = dtype.names or ()
+    head = np.dtype([(name, dtype[name]) for name in names[: names.index("mix")]])
+    return np.frombuffer(b"".join([value[: head.itemsize] for value in values]), head)
+
+
+def _check(values: list[bytes], dtype: np.dtype[np.void]) -> None:
+    """ValueError if a value is no row of this layout."""
+    short, whole = _short(dtype), dtype.itemsize
+    if any(value[:1] != _MARK or len(value) not in (short, whole) for value in values):
+        value = next(value for value in values if not fits(value, dtype))
+        raise ValueError(
+            f"a model row of {len(value)} bytes, format {value[:1].hex() or 'none'}, where "
+            f"{short} or {whole} bytes of format {FORMAT:02x} are expected"
+        )
 
 
 def fits(value: bytes, dtype: np.dtype[np.void]) -> bool:

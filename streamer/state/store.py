@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from rocksdict import AccessType, Cache, Rdict, WriteBatch
 
 from core.rounds import Changes
-from core.rows import from_values, row_dtype, to_values
+from core.rows import from_values, heads, row_dtype, to_values
 from streamer.errors import WalkstreamError
 from streamer.state import packing, records
 from streamer.state.places import Moves, Places
@@ -277,8 +277,8 @@ class Store:
     ) -> None:
         """Apply rows, deletions (key, version) and entries of other families in one atomic batch.
 
-        `values` are the rows as bytes, where they are known. None deletes an entry. ValueError if
-        two rows have the same key.
+        `values` are the rows as bytes, where they are known; then `rows` need have their heads only
+        (`core.rows.heads`). None deletes an entry. ValueError if two rows have the same key.
 
         A row or deletion applies only if its version is newer than the stored row's, so the same
         record may be applied any number of times. When a row's cluster or buckets changed, the old
@@ -355,7 +355,7 @@ class Store:
             stored = self.scan("rows")
             while part := list(islice(stored, SCANNED)):
                 keys, values = zip(*part, strict=True)
-                at, rows = places.find(keys), from_values(list(values), dtype)
+                at, rows = places.find(keys), heads(list(values), self.dtype)
                 if not has_clusters:
                     batch = WriteBatch(raw_mode=True)
                     self._move(batch, places.moves(keys, at, rows))

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from core.rows import Packed, from_values
+from core.rows import Packed, from_values, heads
 from streamer.state import records
 from streamer.state.store import Store
 
-SECONDS = 5.0
+SECONDS = 10.0
 """Nothing waits longer than that."""
 MOST = 20_000
 """Rows that wait at most."""
@@ -77,7 +77,7 @@ class Later:
         """Give the folder all that waits, in one batch."""
         keys, values = list(self.rows), list(self.rows.values())
         self.store.write(
-            keys=keys, rows=from_values(values, self.store.dtype) if keys else None, values=values,
+            keys=keys, rows=heads(values, self.store.dtype) if keys else None, values=values,
             gone=list(self.gone.items()), families={"meta": list(self.meta.items())},
         )  # fmt: skip
         self.rows, self.gone, self.meta = {}, {}, {}
