@@ -84,10 +84,11 @@ class Ownership:
         known of yet takes its row when it is born (`Catalogue.written`), with the next round if it
         was only described."""
         catalogue = self.catalogue
-        found = [catalogue.vocabulary.get(decode(key)) for key in keys]
+        names = [decode(key) for key in keys]
+        found = [catalogue.vocabulary.get(name) for name in names]
         there = np.array([slot is not None for slot in found], np.bool_)
-        for at in np.flatnonzero(there).tolist():
-            self.owed.pop(decode(keys[at]), None)
+        for at in np.flatnonzero(there).tolist() if self.owed else ():
+            self.owed.pop(names[at], None)
         slots = [slot for slot in found if slot is not None]
         catalogue.take(np.array(slots, np.int32), rows[there])
         unknown = [keys[at] for at in np.flatnonzero(~there).tolist()]

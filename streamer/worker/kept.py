@@ -31,7 +31,7 @@ def is_newer(store: Store, commits: Commits, message: Message, family: str, own:
     partition a record comes from says nothing of what came from the others.
     """
     mark, value = mark_of(message), message.value()
-    if mark is None or (commits.is_level and commits.is_own(mark)):
+    if mark is None or commits.has_applied(mark):
         return False
     stored = store.entry(family, own)
     if family == "sessions":

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 SHARE_OF_LETTERS = 4
 """A commit closes when dead letters fill this part of it."""
+LOOK_SECONDS = 0.5
+"""How often a worker that collects looks at what else has come: each look costs a millisecond."""
 
 
 class Worker:
@@ -53,6 +55,8 @@ class Worker:
         self.by_count = config.round.max_seconds == 0
         self.given_back = False
         """Whether partitions were given back since the last look."""
+        self._looked = 0.0
+        """When it looked last, by the monotonic clock."""
         self.begun: Start | None = None
         """How it began, or is beginning."""
         self.misplaced: list[tuple[int, bytes]] = []
@@ -205,6 +209,8 @@ class Worker:
             if collected is None:
                 return
             if collected or self.pending.rounds or self._has_work():
+                if not self.behind.is_busy:
+                    self._look()  # a round knows what others wrote until it begins
                 self._round(collected, self._closes() or self.shares.is_settling)
             self.report.observe(all_taken=not self.reader.waiting, also=self.shares.lag)
 
@@ -270,7 +276,7 @@ class Worker:
                 continue
             out += self.reader.consume(wanted, min(left, 0.1))
             # A round by count may take for ever to fill.
-            if not self.behind.is_busy:
+            if not self.behind.is_busy and time.monotonic() - self._looked > LOOK_SECONDS:
                 self._look()
             if self.by_count:
                 self.report.observe(all_taken=not out and not self.reader.waiting)
@@ -280,6 +286,7 @@ class Worker:
     def _look(self) -> None:
         """What has to be read, and noticed, while no commit is under way: the folder has one writer
         at a time."""
+        self._looked = time.monotonic()
         self.tail.poll()
         self.committer.look()
 

@@ -1,10 +1,9 @@
 """The commits whose records the tail reads: which of them count, and that none is missing."""
 
 import msgspec
-from confluent_kafka import Message
 
 from streamer.errors import WalkstreamError
-from streamer.state import commits
+from streamer.state.commits import Manifest, Mark
 from streamer.worker.manifests import Doubt
 
 
@@ -23,21 +22,19 @@ class Commits:
         self.is_level = False
         """Whether that was the newest of all when the worker began."""
 
-    def is_doubtful(self, message: Message) -> bool:
-        if (doubt := self.doubtful) is None:
+    def is_doubtful(self, mark: Mark | None) -> bool:
+        """Whether a record of this commit is of one that is not whole."""
+        if (doubt := self.doubtful) is None or mark is None:
             return False
-        mark = commits.mark_of(message)
-        is_its = mark is not None and mark.instance in ("", doubt.instance)
-        return mark is not None and is_its and mark.number >= doubt.first
+        return mark.instance in ("", doubt.instance) and mark.number >= doubt.first
 
-    def is_own(self, mark: commits.Mark) -> bool:
+    def is_own(self, mark: Mark) -> bool:
         """Whether a commit is one of this worker's."""
         return mark.instance in ("", self.instance)
 
-    def has_applied(self, message: Message) -> bool:
-        """Whether a record is of a commit that this worker made and has applied to the folder: what
-        is read of it comes late, and later commits may have written over it."""
-        mark = commits.mark_of(message)
+    def has_applied(self, mark: Mark | None) -> bool:
+        """Whether this worker made the commit, and has applied it to the folder: what is read of it
+        comes late, and later commits may have written over it."""
         return mark is not None and self.is_level and self.is_own(mark)
 
     def begin(self, commit: int) -> None:
@@ -52,7 +49,7 @@ class Commits:
         sure only that they do not go back; the newest one is read back whole. Of all later ones
         none may be missing.
         """
-        one = msgspec.msgpack.decode(manifest, type=commits.Manifest)
+        one = msgspec.msgpack.decode(manifest, type=Manifest)
         self.seen = max(self.seen, one.commit)
         if one.instance != self.instance:
             return

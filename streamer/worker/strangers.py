@@ -28,7 +28,8 @@ class Strangers:
 
     def settle(self, message: Message) -> None:
         """A worker has written this."""
-        self._found.pop(_place(message), None)
+        if self._found:
+            self._found.pop(_place(message), None)
 
     def first_of(self, where: Partition, offset: int) -> int:
         """The offset of the first in a partition, if it is before this one."""

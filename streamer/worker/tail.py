@@ -29,7 +29,7 @@ from streamer.kafka.waiting import OpenTransactions, Waiting
 from streamer.settings.sections import Config
 from streamer.state import records
 from streamer.state import store as stores
-from streamer.state.commits import mark_of
+from streamer.state.commits import Mark, mark_of
 from streamer.state.model_state import is_of_worker, order
 from streamer.state.store import Store
 from streamer.worker.kept import Read, is_newer, own_key, version_in
@@ -227,14 +227,17 @@ class Tail:
                 self.reached[partition] = offset
                 continue
             self.offsets[partition] = offset + 1
-            key, value = message.key(), message.value()
             if partition[0] == self.config.topics.items:
                 self.queue.append(news_of(message, self.config.items.use))
-            elif key is None:
+                continue
+            key, value, mark = message.key(), message.value(), mark_of(message)
+            if key is None:
                 continue
             elif records.is_row(key):
-                if not self.commits.is_doubtful(message):
-                    self._take_row(message, key, applied.get(partition[1], 0), rows, gone)
+                if self.commits.has_applied(mark):
+                    self.strangers.settle(message)
+                elif not self.commits.is_doubtful(mark):
+                    self._take_row(message, key, mark, applied.get(partition[1], 0), rows, gone)
             elif records.is_malformed(key):
                 self.strangers.settle(message)
                 if value is not None:
@@ -244,7 +247,7 @@ class Tail:
             elif key.startswith(records.FORGOTTEN):
                 meta[key] = value
                 (self.forgotten.add if value is not None else self.forgotten.discard)(key)
-            elif self.commits.is_doubtful(message):
+            elif self.commits.is_doubtful(mark):
                 continue
             else:
                 # There are very many rows of the graph, whose places are hashes.
@@ -264,7 +267,7 @@ class Tail:
                         more[family][own] = value
                 elif value is None and key.startswith((records.PROGRESS, records.ITEMS)):
                     meta[key] = None
-                elif key.startswith(records.VERSION) and self.commits.has_applied(message):
+                elif key.startswith(records.VERSION) and self.commits.has_applied(mark):
                     continue
                 elif value is not None and not self._is_behind(key, value, meta):
                     meta[key] = value
@@ -286,17 +289,17 @@ class Tail:
             self.later.flush()
 
     def _take_row(
-        self, message: Message, key: bytes, applied: int, rows: dict[bytes, Message],
-        gone: dict[bytes, int],
+        self, message: Message, key: bytes, mark: Mark | None, applied: int,
+        rows: dict[bytes, Message], gone: dict[bytes, int],
     ) -> None:  # fmt: skip
         """Put a row into `rows`, or a deletion into `gone`, if it is newer than `applied`."""
         value = message.value()
-        if mark_of(message) is None or (value is not None and not is_packed(value)):
+        if mark is None or (value is not None and not is_packed(value)):
             self.strangers.add(message)
             return
         self.strangers.settle(message)
         version = version_in(message)
-        if version <= applied or self.commits.has_applied(message):
+        if version <= applied:
             return
         if value is None:
             rows.pop(key, None)
