@@ -83,13 +83,16 @@ def to_values(rows: NDArray[np.void]) -> list[bytes]:
 def from_values(values: list[bytes], dtype: np.dtype[np.void]) -> NDArray[np.void]:
     """The inverse of `to_values`; ValueError if a value is no row of this layout."""
     _check(values, dtype)
-    short, whole = _short(dtype), dtype.itemsize
-    rows = np.frombuffer(b"".join([value.ljust(whole, b"\0") for value in values]), dtype)
-    follows = np.fromiter(map(len, values), np.int64, len(values)) == short
-    if follows.any():
-        rows = rows.copy()
-        for learned, published in PUBLISHED.items():
-            rows[published][follows] = _derived(rows[learned][follows])
+    n, short, whole = len(values), _short(dtype), dtype.itemsize
+    follows = np.fromiter(map(len, values), np.int64, n) == short
+    width = short if follows.all() else whole
+    if width == whole:
+        values = [value.ljust(whole, b"\0") for value in values]
+    rows = np.empty(n, dtype)
+    packed = np.frombuffer(b"".join(values), np.uint8).reshape(n, width)
+    rows.view(np.uint8).reshape(n, whole)[:, :width] = packed
+    for learned, published in PUBLISHED.items() if follows.any() else ():
+        rows[published][follows] = _derived(rows[learned][follows])
     return rows
 
 

@@ -56,14 +56,22 @@ class Pool(NamedTuple):
     """1 where a context's neighbours are none of its negatives."""
 
 
+Grouped = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
+"""`group`, `begin` and `member` of a `Pool`."""
+
+
 class Pools:
-    """Makes the pool of each round. One of uniform draws costs nothing; popularity and similar read
-    all items."""
+    """Makes the pool of each round. One of uniform draws costs nothing, one by popularity reads all
+    items; similar ones are grouped anew where a label changed, which commits do."""
 
     def __init__(self, settings: NegativeSettings) -> None:
         self.settings = settings
         self.shares = settings.shares
         self._ones = np.ones(0, np.float32)
+        self._labels: NDArray[np.int32] | NDArray[np.uint64] = np.zeros(0, np.int32)
+        """What the groups were made of: the labels of items that have one, and these items."""
+        self._labelled = np.zeros(0, np.int32)
+        self._groups: Grouped = NO_SLOTS, NO_SLOTS, NO_SLOTS
 
     def uniform(self, items: NDArray[np.int32]) -> Pool:
         if len(items) > len(self._ones):
@@ -83,9 +91,9 @@ class Pools:
             out = pool(items, graph.clicked[items], settings.alpha)
         if shares["similar"] > 0.0:
             if settings.similar_by == "cluster":
-                found = grouped(items, cluster, cluster[items] >= 0)
+                found = self._grouped(items[cluster[items] >= 0], cluster)
             else:
-                found = grouped(items, bucket, published[items] > 0)
+                found = self._grouped(items[published[items] > 0], bucket)
             out = out._replace(group=found[0], begin=found[1], member=found[2])
         if settings.spare_neighbours:
             slabs = graph.slabs()
@@ -97,6 +105,17 @@ class Pools:
             scored=F32(scored), similar=F32(similar), popular=F32(popular),
             by_clicks=int(by_clicks),
         )  # fmt: skip
+
+    def _grouped(
+        self, labelled: NDArray[np.int32], label: NDArray[np.int32] | NDArray[np.uint64]
+    ) -> Grouped:
+        """As `grouped`; to compare labels is much quicker than to sort them."""
+        labels = label[labelled]
+        is_same = np.array_equal(labels, self._labels) and np.array_equal(labelled, self._labelled)
+        if not is_same or len(self._groups[0]) < len(label):
+            self._groups = grouped(labelled, label)
+            self._labels, self._labelled = labels, labelled
+        return self._groups
 
 
 def pool(items: NDArray[np.int32], counts: NDArray[np.float32], alpha: float) -> Pool:
@@ -118,12 +137,8 @@ def pool(items: NDArray[np.int32], counts: NDArray[np.float32], alpha: float) ->
     return Pool(items, accept, alias, n)
 
 
-def grouped(
-    items: NDArray[np.int32], label: NDArray[np.int32] | NDArray[np.uint64],
-    has_one: NDArray[np.bool_],
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:  # fmt: skip
-    """`group`, `begin` and `member` of a `Pool`, of items with the same label, [slots]."""
-    labelled = items[has_one]
+def grouped(labelled: NDArray[np.int32], label: NDArray[np.int32] | NDArray[np.uint64]) -> Grouped:
+    """The groups of the slots `labelled`, int32 [n], that have the same label, [slots]."""
     names, of = np.unique(label[labelled], return_inverse=True)
     group = np.full(len(label), NO_GROUP, np.int32)
     group[labelled] = of

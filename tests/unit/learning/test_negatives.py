@@ -1,7 +1,9 @@
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from core.graph.graph import Graph
@@ -180,6 +182,32 @@ def test_what_learning_spares_is_what_the_graph_knows() -> None:
     some = learned(True, {0: rows[0], 1: rows[1]}, 5)
     assert not np.array_equal(some, none)
     assert not np.array_equal(some, learned(False, rows, 5))
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 19), st.integers(-1, 3)), max_size=4)
+
+
+@given(steps=st.lists(STEPS, min_size=1, max_size=5), by=st.sampled_from(["cluster", "bucket"]))
+def test_groups_follow_labels_and_items(
+    steps: list[list[tuple[int, int]]], by: Literal["cluster", "bucket"]
+) -> None:
+    pools = Pools(NegativeSettings("similar", similar_by=by))
+    label = np.full(20, -1, np.int32)
+    for number, step in enumerate(steps, 1):
+        for slot, now in step:
+            label[slot] = now
+        items = np.arange(20 if number % 2 else 15, dtype=np.int32)
+        # More memory, as tables have that grow.
+        wide = np.concatenate([label, np.full(number, -1, np.int32)])
+        found = pools.of(items, graph(), wide, wide.astype(np.uint64), wide.astype(np.int64) + 1)
+        assert len(found.group) >= len(wide)
+        for slot in range(20):
+            there = label[slot] >= 0 and slot in items
+            assert (found.group[slot] >= 0) == there
+            if there:
+                begin, end = found.begin[found.group[slot] : found.group[slot] + 2]
+                same = [i for i in items.tolist() if label[i] == label[slot]]
+                assert found.member[begin:end].tolist() == same
 
 
 def test_no_items_give_an_empty_pool() -> None:
