@@ -31,7 +31,7 @@ class _Vector(msgspec.Struct):
     ts: int
 
 
-def _json_rows(xs: NDArray[np.float32]) -> list[msgspec.Raw | bytes]:
+def json_rows(xs: NDArray[np.float32]) -> list[msgspec.Raw | bytes]:
     """Each row of xs as a JSON array; all are written in one call, which is twice as fast."""
     if len(xs) == 0:
         return []
@@ -70,7 +70,7 @@ def records(
     chosen = changes.rows[changes.published]
     if fmt == "json":
         encode = _to_json
-        spread = [_json_rows(xs) for xs in (changes.vectors, changes.contexts)]
+        spread = [json_rows(xs) for xs in (changes.vectors, changes.contexts)]
     else:
         encode = _to_msgpack
         spread = [

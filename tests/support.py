@@ -192,13 +192,15 @@ class App:
             "topics.clicks": f"{self.name}-clicks",
             "topics.items": f"{self.name}-items",
             "topics.item_vectors": f"{self.name}-vectors",
+            "topics.user_vectors": f"{self.name}-users",
             "topics.model_state": f"{self.name}-model",
             "topics.transitions": f"{self.name}-transitions",
             "topics.dead_letters": f"{self.name}-dlq",
         }
         self.settings = {**SMALL, **own, **self.settings}
         self.admin = AdminClient(clients.COMMON | {"bootstrap.servers": self.servers})
-        specs = topics.specs(self.config.topics, int(self.config.session.gap))
+        config = self.config
+        specs = topics.specs(config.topics, int(config.session.gap), config.has_users)
         topics.create(self.admin, specs)
 
     def __enter__(self) -> "App":

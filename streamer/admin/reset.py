@@ -90,7 +90,7 @@ def _run(
 def _model_topics(config: Config) -> list[all_topics.TopicSpec]:
     """All topics but those that others write: clicks and items."""
     kept = config.topics.clicks, config.topics.items
-    specs = all_topics.specs(config.topics, int(config.session.gap))
+    specs = all_topics.specs(config.topics, int(config.session.gap), config.has_users)
     return [spec for spec in specs if spec.name not in kept]
 
 

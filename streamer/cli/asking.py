@@ -48,6 +48,23 @@ def query(
             help="In place of items: the most clicked ones of this cluster, by decayed clicks.",
         ),
     ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="In place of items: what to recommend to this user, by user-vectors "
+            "(user_vectors.kind), without the items that the user clicked last.",
+        ),
+    ] = None,
+    by_cluster: Annotated[
+        bool,
+        typer.Option(
+            "--by-cluster", help="With --user: the most clicked items of the user's clusters."
+        ),
+    ] = False,
+    with_seen: Annotated[
+        bool, typer.Option("--with-seen", help="With --user: what the user clicked last, too.")
+    ] = False,
     where: Annotated[
         list[str] | None,
         typer.Option(
@@ -98,9 +115,11 @@ def query(
 
     $ walkstream query --cluster 12 -k 50
 
+    $ walkstream query --user u17 --mode next
+
     $ walkstream query - --mode hybrid --json < items.txt > neighbours.jsonl
     """
-    from streamer.query import choice
+    from streamer.query import choice, users
     from streamer.query import cluster as clusters
     from streamer.query import run as module
 
@@ -108,8 +127,12 @@ def query(
         chosen = choice.Choice(choice.parsed(where or []), min_score, heat, freshness)
     except ValueError as error:
         raise typer.BadParameter(f"--where {error}") from None
-    if (cluster is None) == (not items):
-        raise typer.BadParameter("name an item, or items of a session, or --cluster N")
+    if bool(items) + (cluster is not None) + (user is not None) != 1:
+        raise typer.BadParameter(
+            "name an item, or items of a session, or --cluster N, or --user ID"
+        )
+    if user is None and (by_cluster or with_seen):
+        raise typer.BadParameter("--by-cluster and --with-seen go with --user")
     loaded = load(config, overrides)
     folder = state or Path(loaded.state.dir)
     if cluster is not None:
@@ -118,8 +141,15 @@ def query(
             raise typer.BadParameter("--cluster goes with -k, --where and --json")
         clusters.run(folder, cluster, k, chosen, as_json)
         return
-    decay = loaded.model.session_decay
-    module.run(folder, items or [], module.Options(k, mode, min_updates, decay, as_json, chosen))
+    options = module.Options(
+        k, mode, min_updates, loaded.model.session_decay, as_json, chosen
+    )  # fmt: skip
+    if user is None:
+        module.run(folder, items or [], options)
+        return
+    if by_cluster and (chosen, mode, min_updates) != (choice.Choice(chosen.where), "similar", 0):
+        raise typer.BadParameter("--by-cluster goes with -k, --where, --with-seen and --json")
+    users.run(folder, user, options, by_cluster, with_seen)
 
 
 def export(

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 ROLES = ("clicks", "items", "item_vectors", "model_state", "transitions", "dead_letters")
 """The topics, as `TopicSettings` calls them."""
+USERS = "user_vectors"
+"""The one that there need not be."""
 
 LOOK_SECONDS = 10.0
 """Time between looks at the topics while a worker runs."""
@@ -49,12 +51,13 @@ class Identity(NamedTuple):
         return {role: name for role, name in known.items() if name}
 
 
-def identity(admin: AdminClient, topics: TopicSettings) -> Identity:
-    """Ids and partitions of the topics. Refused if one is missing.
+def identity(admin: AdminClient, topics: TopicSettings, has_users: bool = False) -> Identity:
+    """Ids and partitions of the topics, with that of the users if it is used. Refused if one is
+    missing.
 
     With `topics.check` off only partitions are asked for, which every cluster tells.
     """
-    names = {role: str(getattr(topics, role)) for role in ROLES}
+    names = {role: str(getattr(topics, role)) for role in (*ROLES, *[USERS] * has_users)}
     if not topics.check:
         there = {n: admin.list_topics(n, CALL_SECONDS).topics[n] for n in names.values()}
         for name, topic in there.items():
@@ -86,7 +89,9 @@ class Watch:
 
     def __init__(self, admin: AdminClient, topics: TopicSettings, known: Identity) -> None:
         self.admin, self.settings = admin, topics
-        self.known = {str(getattr(topics, role)): (role, known.topics[role]) for role in ROLES}
+        self.known = {
+            str(getattr(topics, role)): (role, layout) for role, layout in known.topics.items()
+        }
         self._asked: dict[str, Future[Any]] = {}
         self._due = time.monotonic() + LOOK_SECONDS
         self._missing: set[str] = set()

@@ -35,11 +35,11 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
     "worker": {
         "Read": (
             *("topics.clicks", "topics.items", "topics.model_state", "topics.transitions"),
-            *("topics.item_vectors", "topics.dead_letters"),
+            *("topics.item_vectors", "topics.dead_letters", "topics.user_vectors"),
         ),
         "Write": (
             *("topics.item_vectors", "topics.model_state", "topics.transitions"),
-            "topics.dead_letters",
+            *("topics.dead_letters", "topics.user_vectors"),
         ),
         "DescribeConfigs": ("topics.*",),
         "Read group": ("app.name",),
@@ -50,7 +50,7 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "Read": ("topics.clicks", "topics.model_state"),
         "Describe": (
             *("topics.items", "topics.item_vectors", "topics.transitions"),
-            "topics.dead_letters",
+            *("topics.dead_letters", "topics.user_vectors"),
         ),
         "DescribeConfigs": ("topics.*",),
         "Describe group": ("app.name", "app.name-tail"),
@@ -62,7 +62,7 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
     "topics check": {
         "Describe": (
             *("topics.clicks", "topics.items", "topics.item_vectors", "topics.transitions"),
-            "topics.dead_letters",
+            *("topics.dead_letters", "topics.user_vectors"),
         ),
         "Read": ("topics.model_state",),
         "DescribeConfigs": ("topics.*",),
@@ -97,7 +97,7 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
     "hand-over": {
         "Read": (
             *("topics.item_vectors", "topics.model_state", "topics.transitions"),
-            "topics.dead_letters",
+            *("topics.dead_letters", "topics.user_vectors"),
         ),
         "Write": ("topics.model_state",),
         "Describe": ("topics.clicks", "topics.items"),
@@ -110,11 +110,11 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "Write": ("topics.model_state",),
         "Delete": (
             *("topics.item_vectors", "topics.model_state", "topics.transitions"),
-            "topics.dead_letters",
+            *("topics.dead_letters", "topics.user_vectors"),
         ),
         "Create": (
             *("topics.item_vectors", "topics.model_state", "topics.transitions"),
-            "topics.dead_letters",
+            *("topics.dead_letters", "topics.user_vectors"),
         ),
         "Delete group": ("app.name",),
     },
@@ -142,7 +142,10 @@ def _names(config: Config, name: str) -> list[str]:
         return [
             *(topics.clicks, topics.items, topics.item_vectors, topics.model_state),
             *(topics.transitions, topics.dead_letters),
+            *([topics.user_vectors] * config.has_users),
         ]
+    if name == "topics.user_vectors" and not config.has_users:
+        return []
     if name.startswith("topics."):
         return [str(getattr(config.topics, name.removeprefix("topics.")))]
     return [name.replace("app.name", config.app.name).replace("app.instance", config.app.instance)]

@@ -1,4 +1,4 @@
-"""The six topics: how they are created, and what they must be like."""
+"""The topics: how they are created, and what they must be like."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -84,8 +84,9 @@ def _at_least(setting: str, least: int, reason: str) -> Limit:
     return Limit(setting, f"at least {least}", least, lambda value: value >= least, reason)
 
 
-def specs(topics: TopicSettings, gap_ms: int) -> list[TopicSpec]:
-    """What the six topics should be like, where sessions end after `gap_ms` milliseconds."""
+def specs(topics: TopicSettings, gap_ms: int, has_users: bool = False) -> list[TopicSpec]:
+    """What the topics should be like, where sessions end after `gap_ms` milliseconds. That of the
+    vectors of users is one of them only where there are such vectors."""
     least = gap_ms + DAY_MS
     kept = Limit(
         "retention.ms",
@@ -158,6 +159,7 @@ def specs(topics: TopicSettings, gap_ms: int) -> list[TopicSpec]:
             partitions=1,
         ),
         spec(topics.dead_letters, cleanup="delete", limits=(message,)),
+        *([spec(topics.user_vectors, cleanup="compact", limits=(message, tombstones))] * has_users),
     ]
 
 

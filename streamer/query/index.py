@@ -4,8 +4,8 @@ The vectors are those that readers of `item-vectors` have, and that the buckets 
 a row that learned since by less than `publish.min_drift` is still found where it was published.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence, Set
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -58,6 +58,19 @@ class Neighbour(msgspec.Struct, frozen=True):
     updates: int
     """How many times it was learned from since it came."""
     attributes: Attributes
+
+
+class Asking(NamedTuple):
+    """What is asked by."""
+
+    vector: NDArray[np.float32]
+    """V^a, shape (d,)."""
+    context: NDArray[np.float32]
+    """U^a, shape (d,)."""
+    session: Sequence[bytes]
+    """Keys of items that have a vector, the newest last: what `hybrid` goes by."""
+    never: Set[Any]
+    """Handles of items that are not in the answer."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -122,39 +135,46 @@ class Index:
         asked = self._weights(items, decay)
         weights = np.array(list(asked.values()), np.float32)
         mean = weights @ self.shelf.vectors(asked.keys())
-        v, u = mean[: self.dim], mean[self.dim :]
+        keys = [key for key in map(encode, items) if self.shelf.handle(key) in asked]
+        asking = Asking(mean[: self.dim], mean[self.dim :], keys, asked.keys())
+        found, looked_at = self.search(asking, k, mode, min_updates, choice)
+        session = list(items) if len(items) > 1 else []
+        unknown = [item for item in items if self._handle(item) not in asked]
+        return Answer(items[-1], mode, looked_at, found, session, unknown)
+
+    def search(
+        self, asking: Asking, k: int, mode: Mode, min_updates: int = 0, choice: Choice = ALL
+    ) -> tuple[list[Neighbour], int]:
+        """The k items that score best, as `neighbours` has it, and how many were compared."""
+        v, u = asking.vector, asking.context
         halves = [v, np.zeros_like(v)] if mode == "similar" else [v + u, v]
-        placement, wide = self._placement(), k * WIDER if choice.filters else k
+        placement, wide = self.placement(), k * WIDER if choice.filters else k
         query = Query(
             vector=np.concatenate(halves),
-            near=placement.centroids.reshape(-1, self.dim) @ halves[0],
+            near=np.asarray(placement.centroids.reshape(-1, self.dim) @ halves[0], np.float32),
             most=max(COMPARED, 4 * wide),
             always=set(),
-            never=asked.keys(),
+            never=asking.never,
             min_updates=min_updates,
         )
         x = features(unit_rows(v[None, :]), unit_rows(u[None, :]))[0]
         if len(placement.centre):
             x = x - placement.centre
         near = self._candidates(x, wide, query)
-        handles, score = self._chosen(items, asked, near, k, mode, min_updates, choice)
+        handles, score = self._chosen(asking, near, k, mode, min_updates, choice)
         if choice.filters and len(handles) < k and len(near[0]) < len(self):
             # Few of those that are near pass the filter: all items are looked through.
             near = self.shelf.all_scores(query)
-            handles, score = self._chosen(items, asked, near, k, mode, min_updates, choice)
+            handles, score = self._chosen(asking, near, k, mode, min_updates, choice)
         found = [self._neighbour(handles[at], float(score[at])) for at in _best(score, k)]
-        session = list(items) if len(items) > 1 else []
-        unknown = [item for item in items if self._handle(item) not in asked]
-        looked_at = len(handles) if choice == ALL else len(near[0])
-        return Answer(items[-1], mode, looked_at, found, session, unknown)
+        return found, len(handles) if choice == ALL else len(near[0])
 
     def _chosen(
-        self, items: Sequence[str], asked: Mapping[Any, float], near: Scored, k: int, mode: Mode,
-        min_updates: int, choice: Choice,
-    ) -> Scored:  # fmt: skip
+        self, asking: Asking, near: Scored, k: int, mode: Mode, min_updates: int, choice: Choice
+    ) -> Scored:
         if mode == "hybrid":
             near = choice.passing(near, self.shelf, self.store)
-            near = self._fused(items, asked, near, k, min_updates)
+            near = self._fused(asking, near, k, min_updates)
         return near if choice == ALL else choice.of(near, self.shelf, self.store)
 
     def __len__(self) -> int:
@@ -198,18 +218,16 @@ class Index:
             "long that it left"
         )
 
-    def _fused(
-        self, items: Sequence[str], asked: Mapping[Any, float], near: Scored, k: int,
-        min_updates: int,
-    ) -> Scored:  # fmt: skip
+    def _fused(self, asking: Asking, near: Scored, k: int, min_updates: int) -> Scored:
         """What the fused ranker makes of what is near the items asked by."""
-        session = [key for key in map(encode, items) if self.shelf.handle(key) in asked]
-        handles, score = self.ranker.ask(session, *near, k)
-        if min_updates:
-            updates = np.array([self.shelf.details(handle)[2] for handle in handles])
-            enough = np.flatnonzero(updates >= min_updates)
-            handles, score = [handles[at] for at in enough.tolist()], score[enough]
-        return handles, score
+        handles, score = self.ranker.ask(asking.session, *near, k)
+        shown = [
+            at
+            for at, handle in enumerate(handles)
+            if handle not in asking.never
+            and (not min_updates or self.shelf.details(handle)[2] >= min_updates)
+        ]
+        return [handles[at] for at in shown], score[np.array(shown, np.int64)]
 
     def _candidates(self, x: NDArray[np.float32], k: int, query: Query) -> Scored:
         """Items in the buckets around x, as they are hashed, k at least if there are so many."""
@@ -232,7 +250,8 @@ class Index:
                     return scored
         return self.shelf.all_scores(query)
 
-    def _placement(self) -> Placement:
+    def placement(self) -> Placement:
+        """Centroids and centre of the folder."""
         value = self.store.meta(records.PLACEMENT)
         return packing.unpack_placement(value, self.dim) if value else Placement.empty()
 

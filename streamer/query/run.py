@@ -12,7 +12,7 @@ from rich.table import Table
 from streamer import counts
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.query.choice import ALL, Choice
-from streamer.query.index import Answer, Index, Mode
+from streamer.query.index import Answer, Index, Mode, Neighbour
 from streamer.query.names import name_of
 from streamer.query.shelves import published as published
 from streamer.state.folders import reading
@@ -101,7 +101,9 @@ def _print(answer: Answer, placed: int, options: Options, line: int | None = Non
             shown = {"line": line} | shown
         print(msgspec.json.encode(shown).decode())
         return
-    Console().print(_table(answer))
+    known = [item for item in answer.session if item not in answer.unknown] or [answer.item]
+    title = f"{TITLES[answer.mode]} {', '.join(map(escape, known))}"
+    Console().print(table(title, answer.neighbours))
     print(f"looked at {answer.candidates:,} of {counted(placed, 'item')}")
     if not answer.neighbours and min_updates:
         say(
@@ -114,13 +116,12 @@ def _print(answer: Answer, placed: int, options: Options, line: int | None = Non
         print(f"without {', '.join(answer.unknown)}: no vector")
 
 
-def _table(answer: Answer) -> Table:
-    known = [item for item in answer.session if item not in answer.unknown] or [answer.item]
-    asked = ", ".join(map(escape, known))
-    table = Table(title=f"{TITLES[answer.mode]} {asked}")
+def table(title: str, neighbours: Sequence[Neighbour]) -> Table:
+    """Neighbours for people."""
+    table = Table(title=title)
     for column in ("#", "item", "name", "score", "cluster", "updates"):
         table.add_column(column, justify="left" if column in ("item", "name") else "right")
-    for rank, found in enumerate(answer.neighbours, 1):
+    for rank, found in enumerate(neighbours, 1):
         cluster = "" if found.cluster is None else str(found.cluster)
         name = escape(name_of(found.attributes))
         score, updates = f"{found.score:.3f}", f"{found.updates:,}"

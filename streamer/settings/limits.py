@@ -70,6 +70,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "publish.min_interval": _FROM_0,
     "publish.budget": _FROM_0,
     "engine.threads": _FROM_1,
+    "user_vectors.items": (1, 1000),
+    "user_vectors.interests": (1, 100),
+    "user_vectors.half_life": _POSITIVE,
+    "user_vectors.idle": _POSITIVE,
     "round.max_events": _FROM_1,
     "round.max_seconds": _FROM_0,
     "commit.seconds": _POSITIVE,
@@ -206,8 +210,9 @@ def _name_problems(config: "Config") -> Iterator[tuple[str, str]]:
     if "/" in config.app.instance:
         yield "app.instance", "must have no slash"
     owners: dict[str, str] = {}
-    for name in ("clicks", "items", "item_vectors", "model_state", "transitions", "dead_letters"):
-        topic = getattr(config.topics, name)
+    for name, topic in vars(config.topics).items():
+        if not isinstance(topic, str) or (name == "user_vectors" and not config.has_users):
+            continue
         if not _TOPIC.fullmatch(topic) or topic in (".", ".."):
             yield f"topics.{name}", f"{topic!r} is no topic name (1 to 249 of A-Z a-z 0-9 . _ -)"
         if owners.setdefault(topic, name) != name:

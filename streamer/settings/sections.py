@@ -50,6 +50,8 @@ class TopicSettings:
     """Internal: model rows, graph and progress, which a worker restores from."""
     transitions: str = "transitions"
     """Internal: evidence, which is what clicks did to the graph."""
+    user_vectors: str = "user-vectors"
+    """Vectors of users go out here, unless `user_vectors.kind` is off."""
     dead_letters: str = "clicks.dlq"
     """Records that could not be used go out here."""
     partitions: int = 8
@@ -116,6 +118,21 @@ class DeadLetterSettings:
 class ItemSettings:
     use: tuple[str, ...] = ("category", "tags")
     """Attributes that the model learns from, if `model.attribute_slots` is above 0."""
+
+
+@dataclass(frozen=True)
+class UserVectorSettings:
+    kind: Literal["off", "mean", "interests"] = "off"
+    """What a user is known by: the decayed mean of the vectors of the last items, or some of these
+    items, each the medoid of a cluster of them (PinnerSage). `off`: there is no such topic."""
+    items: int = 50
+    """So many of a user's newest items are remembered."""
+    interests: int = 3
+    """Of `interests`: so many at most, those that weigh most."""
+    half_life: Duration = Duration(7 * DAY_MS)
+    """A click on an item loses half its weight for the user in this time."""
+    idle: Duration = Duration(30 * DAY_MS)
+    """Who clicked nothing for this long, by the time of all clicks, is deleted from the topic."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +227,7 @@ class Config:
     major: MajorSettings = field(default_factory=MajorSettings)
     publish: PublishSettings = field(default_factory=PublishSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
+    user_vectors: UserVectorSettings = field(default_factory=UserVectorSettings)
     round: RoundSettings = field(default_factory=RoundSettings)
     commit: CommitSettings = field(default_factory=CommitSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
@@ -224,6 +242,11 @@ class Config:
         if self.round.max_seconds == 0 and self.commit.rounds == 0:
             # Rounds that close by count would be pointless if a clock closed the commits.
             object.__setattr__(self, "commit", replace(self.commit, rounds=1))
+
+    @property
+    def has_users(self) -> bool:
+        """Whether vectors of users are published."""
+        return self.user_vectors.kind != "off"
 
     @property
     def engine_settings(self) -> Settings:

@@ -13,7 +13,14 @@ from pathlib import Path
 from rocksdict import AccessType, Cache, Options, Rdict
 
 from streamer.errors import CorruptState, Refused, WalkstreamError
-from streamer.state.rocks import CACHE, FAMILIES, FILES, Ahead, family_options
+from streamer.state.rocks import (
+    CACHE,
+    FILES,
+    FIRST_FAMILIES,
+    Ahead,
+    families_of,
+    family_options,
+)
 from streamer.state.store import Store
 
 KEPT, MOVING, DROPPED = "kept", "moving", "dropped"
@@ -50,7 +57,7 @@ def is_ours(path: Path) -> bool:
     """
     for options in path.glob("OPTIONS-*"):
         text = options.read_text(errors="replace")
-        if all(f'[CFOptions "{name}"]' in text for name in FAMILIES):
+        if all(f'[CFOptions "{name}"]' in text for name in FIRST_FAMILIES):
             return True
     return False
 
@@ -217,9 +224,10 @@ def _open_all(path: Path) -> None:
     A view beside the writer would do with an older state instead, and say nothing of it.
     """
     cache = Cache(CACHE)
-    families = {name: family_options(name, cache, writes=False) for name in FAMILIES}
     for attempt in range(ATTEMPTS):
         try:
+            names = families_of(path)
+            families = {name: family_options(name, cache, writes=False) for name in names}
             access = AccessType.read_only()
             Rdict(str(path), families["meta"], families, access_type=access).close()
             manifest = path / (path / "CURRENT").read_text().strip()

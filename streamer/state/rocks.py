@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict
 
 from streamer.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-FAMILIES = ("rows", "clusters", "postings", "attributes", "graph", "sessions", "meta")
+FIRST_FAMILIES = ("rows", "clusters", "postings", "attributes", "graph", "sessions", "meta")
+"""Those that the folders of all versions have."""
+FAMILIES = (*FIRST_FAMILIES, "users")
 
 FILES = re.compile(
     r"CURRENT|IDENTITY|LOCK|LOG(\.old\.\d+)?|(MANIFEST|OPTIONS)-\d+(\.dbtmp)?"
@@ -51,6 +53,12 @@ def family_options(family: str, cache: Cache, writes: bool) -> Options:
         table.set_bloom_filter(FILTER_BITS, False)
     out.set_block_based_table_factory(table)
     return out
+
+
+def families_of(path: Path) -> list[str]:
+    """Those of FAMILIES that a folder has which some process has written."""
+    there = {*Rdict.list_cf(str(path))}
+    return [name for name in FAMILIES if name in there]
 
 
 def bytes_used(families: Mapping[str, Any]) -> dict[str, int]:

@@ -11,6 +11,7 @@ Column families:
   attributes  item -> JSON of its attributes
   graph     item -> its row of the graph, and as of which commit (`core.graph.written`)
   sessions  sessions that were open when a sweep began, by the kind of the sweep
+  users     vectors and histories of users (`streamer.state.users`)
   meta      reserved keys of `records`, offsets, ids, and where its own last sweep began
 """
 
@@ -34,7 +35,14 @@ from streamer.state.places import Moves, Places
 from streamer.state.places import bucket_prefix as bucket_prefix
 from streamer.state.places import cluster_prefix as cluster_prefix
 from streamer.state.records import Marks, Progress, Space
-from streamer.state.rocks import CACHE, bytes_used, each, family_options, prepare_folder
+from streamer.state.rocks import (
+    CACHE,
+    bytes_used,
+    each,
+    families_of,
+    family_options,
+    prepare_folder,
+)
 from streamer.state.rocks import FAMILIES as FAMILIES
 from streamer.state.rocks import Ahead as Ahead
 
@@ -79,14 +87,16 @@ class Store:
         if secondary is None:
             prepare_folder(path)
         cache = Cache(CACHE)
-        families = {name: family_options(name, cache, secondary is None) for name in FAMILIES}
+        # A folder of an older version lacks some, until a worker opens it.
+        names = FAMILIES if secondary is None else families_of(path)
+        families = {name: family_options(name, cache, secondary is None) for name in names}
         access = AccessType.secondary(str(secondary)) if secondary else AccessType.read_write()
         self._db = Rdict(str(path), families["meta"], families, access_type=access)
         if secondary:
             self._db.try_catch_up_with_primary()
         # Typed by rocksdict for its pickling mode; in raw mode keys and values are bytes.
-        self._cf: dict[str, Any] = {n: self._db.get_column_family(n) for n in FAMILIES}
-        self._handle = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
+        self._cf: dict[str, Any] = {n: self._db.get_column_family(n) for n in names}
+        self._handle = {name: self._db.get_column_family_handle(name) for name in names}
         self._dtype: np.dtype[np.void] | None = None
         self._places: Places | None = None
 
@@ -118,15 +128,19 @@ class Store:
         self.write_entries({"meta": entries.items()})
 
     def entry(self, family: str, key: bytes) -> bytes | None:
-        return self._cf[family].get(key)
+        return self._cf[family].get(key) if family in self._cf else None
 
-    def scan(self, family: str, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Entries whose key starts so. Raises where RocksDB cannot read on.
+    def scan(
+        self, family: str, prefix: bytes = b"", after: bytes = b""
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Entries whose key starts so, from key `after` on. Raises where RocksDB cannot read on.
 
         (`items()` of rocksdict takes an unreadable block for the end.)
         """
+        if family not in self._cf:
+            return
         cursor = self._cf[family].iter()
-        cursor.seek(prefix)
+        cursor.seek(after or prefix)
         while cursor.valid() and (key := cursor.key()).startswith(prefix):
             yield key, cursor.value()
             cursor.next()

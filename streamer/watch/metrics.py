@@ -186,6 +186,10 @@ class Metrics:
         self.published_vectors_total = counter(
             "published_vectors_total", "Vectors and tombstones sent to the item-vectors topic."
         )
+        self.published_user_vectors_total = counter(
+            "published_user_vectors_total",
+            "Records of users, tombstones among them, sent to the user-vectors topic.",
+        )
         self.row_writes_total = counter(
             "row_writes_total", "Model rows written to the model-state topic."
         )

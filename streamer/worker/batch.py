@@ -12,6 +12,7 @@ from streamer import vectors as public
 from streamer.decode.ahead import Window
 from streamer.decode.deadletter import DeadLetter, Headers
 from streamer.kafka.clients import Partition
+from streamer.kafka.identity import USERS
 from streamer.kafka.transactions import Send
 from streamer.settings.sections import Config
 from streamer.state import commits, packing, records
@@ -55,6 +56,8 @@ class Batch:
     """By clicks partition, what is remembered of the times before its offset."""
     fusion: bytes | None = None
     """What `hybrid` ranks by, where it has learned."""
+    users: dict[bytes, bytes | None] = field(default_factory=dict)
+    """Records of `user-vectors`, by user."""
     told: Callable[[], None] = lambda: None
     """Called when the commit is through."""
     manifest: bytes | None = None
@@ -112,6 +115,9 @@ def records_of(config: Config, space: Space, batch: Batch) -> Iterator[Send]:
     places = _places(space, "item_vectors", [key for key, _ in vectors])
     for (key, vector), partition in zip(vectors, places, strict=True):
         yield Send(topics.item_vectors, partition, key, vector, mark)
+    places = _places(space, USERS, [*batch.users]) if batch.users else []
+    for (key, vector), partition in zip(batch.users.items(), places, strict=True):
+        yield Send(topics.user_vectors, partition, key, vector, mark)
     letters = batch.dead_letters
     places = _places(space, "dead_letters", [letter.key or b"" for letter in letters])
     for letter, partition in zip(letters, places, strict=True):

@@ -9,8 +9,9 @@
                  group says that this process still has its place
   3 produce      the rows that leave, with their vectors; versions, placement, marks; the evidence
                  of the rounds; some rows of the graph and sessions (`streamer.worker.sweeping`);
-                 the progress of the clicks partitions; dead letters. Each has the commit's number,
-                 and the manifest says how many are in each partition, and their checksum
+                 the progress of the clicks partitions; vectors of users; dead letters. Each has the
+                 commit's number, and the manifest says how many are in each partition, and their
+                 checksum
   4 offsets      of the group, always, so that a worker that froze and thawed is checked against
                  the group's generation
   5 commit       the transaction: from here on the outputs count
@@ -49,7 +50,7 @@ from streamer.kafka.failures import FORBIDDEN
 from streamer.kafka.identity import Watch
 from streamer.kafka.transactions import Send, Transactions
 from streamer.settings.sections import Config
-from streamer.state import records, traces
+from streamer.state import records, traces, users
 from streamer.state import store as stores
 from streamer.state.records import Space
 from streamer.state.store import Store
@@ -193,6 +194,7 @@ class Committer:
                  for (t, p), o in batch.items.items()}  # fmt: skip
         families = defaultdict[str, list[stores.Entry]](list)
         families["attributes"] += batch.described.items()
+        families[users.FAMILY] += users.entries(self.store, batch.users)
         families[traces.FAMILY] += self.traces.entries(batch.traced)
         families["graph"] += [(key, None) for key in {*batch.left, *batch.unwritten}]
         for written, pointer in (

@@ -22,7 +22,7 @@ from streamer.errors import Refused
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition
 from streamer.kafka.failures import failure
-from streamer.kafka.identity import ROLES, Identity, identity
+from streamer.kafka.identity import ROLES, USERS, Identity, identity
 from streamer.kafka.transactions import Transactions
 from streamer.settings.sections import Config, TopicSettings
 from streamer.state import commits, records
@@ -35,6 +35,9 @@ from streamer.worker import checkpoint, claiming, publishers, repair
 from streamer.worker.readback import Readback
 
 log = logging.getLogger(__name__)
+
+VECTORS = ("item_vectors", USERS)
+"""Topics of vectors: what one lacks is published again."""
 
 LOSS, REPAIR, NEVER, TOLD = "--accept-loss", "--repair", "", "told"
 """What lets a worker begin in spite of a difference: an option, nothing, or nothing needed."""
@@ -75,14 +78,14 @@ def differences(
             f"`walkstream hand-over --from {header.app}` with these settings",
         )
     was = ids(header) or known
-    for role in ("cluster", *ROLES):
+    for role in ("cluster", *ROLES, USERS):
         if was.get(role) and role in now.ids and was[role] != now.ids[role]:
             accepted_by, means = _RENEWED[role]
             name = str(getattr(topics, role, "the cluster"))
             change = f"its id was {was[role]} and is {now.ids[role]}"
             harmless = role == "dead_letters"
             yield Difference(role, accepted_by, f"{name}: {change}. {means}", harmless)
-    for role in "model_state", "item_vectors":
+    for role in "model_state", "item_vectors", USERS:
         count = header.topics[role].partitions if role in header.topics else 0
         there = now.topics[role].partitions if role in now.topics else count
         if there < count and was.get(role, "") in ("", now.ids.get(role, was.get(role, ""))):
@@ -122,6 +125,11 @@ _RENEWED = {
         f"{_AGAIN}: it lacks every vector that was published before. The worker publishes all of "
         "them again when it starts",
     ),
+    USERS: (
+        TOLD,
+        f"{_AGAIN}: it lacks every user that was published before. The worker publishes all of "
+        "them again when it starts",
+    ),
     "model_state": (
         REPAIR,
         f"{_AGAIN}: the model is in the state folder only. Start once with `walkstream worker "
@@ -149,6 +157,7 @@ _GROWN = {
     "readers of all partitions have what they had; the others stay empty. To use them, stop the "
     "worker, delete the topic, create it with as many as you want, and start once with "
     "`walkstream worker --repair`, which publishes all vectors again",
+    USERS: "Users stay in the first {count}, so that each has one place; the others stay empty",
     "dead_letters": "New dead letters go to all of them",
 }
 
@@ -192,13 +201,14 @@ def settle(
         role: Layout(there.id or old[role].id, there.partitions) if role in old else there
         for role, there in now.topics.items()
     }
-    for role in "model_state", "item_vectors":
+    for role in "model_state", "item_vectors", USERS:
         if role in old and old[role].id == layouts[role].id:
             # Keys stay where they are, however many partitions there are by now.
             layouts[role] = Layout(layouts[role].id, old[role].partitions)
-    if "item_vectors" in old and (before := old["item_vectors"].id):
-        # Until all vectors are published again (`repaired`) each start has to say so.
-        layouts["item_vectors"] = Layout(before, layouts["item_vectors"].partitions)
+    for role in VECTORS:
+        if role in old and role in layouts and (before := old[role].id):
+            # Until all vectors are published again (`repaired`) each start has to say so.
+            layouts[role] = Layout(before, layouts[role].partitions)
     partitions = wanted.partitions if header is None or is_new else header.partitions
     layouts["model_state"] = Layout(layouts["model_state"].id, partitions)
     space = msgspec.structs.replace(
@@ -224,25 +234,26 @@ def settle(
 
 
 def lacks_vectors(space: Space, now: Identity) -> bool:
-    """Whether the topic of the vectors is another one than that which has all of them."""
-    was = space.topics["item_vectors"].id
-    return bool(was) and now.ids.get("item_vectors", was) != was
+    """Whether a topic of vectors is another one than that which has all of them."""
+    known = {role: space.topics[role].id for role in VECTORS if role in space.topics}
+    return any(was and now.ids.get(role, was) != was for role, was in known.items())
 
 
 def repaired(
     config: Config, store: Store, now: Identity, readback: Readback, transactions: Transactions,
     also: Iterable[tuple[int, bytes, bytes | None]], misplaced: Iterable[tuple[int, bytes]],
 ) -> None:  # fmt: skip
-    """Write the header that knows the topic of the vectors as it is, which has all of them now; and
-    what else was to be repaired, as in `claiming.claim`.
+    """Write the header that knows the topics of vectors as they are, which have all of them now;
+    and what else was to be repaired, as in `claiming.claim`.
 
     It is written also where nothing differs: something that is no header may lie over the last one.
     """
-    space, name = store.space, now.topics["item_vectors"].id
+    space = store.space
     assert space is not None, "a worker has a header since it settled"
-    was = space.topics["item_vectors"]
-    layouts = space.topics | {"item_vectors": Layout(name or was.id, was.partitions)}
-    space = msgspec.structs.replace(space, topics=layouts)
+    known = {role: was for role, was in space.topics.items() if role in VECTORS}
+    layouts = {role: Layout(now.topics[role].id or was.id, was.partitions)
+               for role, was in known.items()}  # fmt: skip
+    space = msgspec.structs.replace(space, topics=space.topics | layouts)
     claiming.claim(config, space, {}, readback, transactions, also=also, misplaced=misplaced)
     store.set_meta({records.SPACE: msgspec.msgpack.encode(space)})
 
@@ -276,7 +287,7 @@ def against_model(config: Config, admin: AdminClient) -> tuple[list[str], list[s
     where = [(config.topics.model_state, 0)]
     with closing(clients.tail_consumer(config)) as consumer:
         found = reserved(consumer, clients.begins(admin, where), clients.ends(admin, where))
-    value, now = found.get(records.SPACE), identity(admin, config.topics)
+    value, now = found.get(records.SPACE), identity(admin, config.topics, config.has_users)
     header = None if value is None else msgspec.msgpack.decode(value, type=Space)
     told = publishers.of_another(config, admin, header, now)
     all_of = (
@@ -307,7 +318,9 @@ def _renewed(store: Store, now: Identity) -> set[str]:
     """Roles of the topics that are others than those the folder was made with."""
     known = folder_ids(store)
     return {
-        role for role in ROLES if role in known and now.ids.get(role, known[role]) != known[role]
+        role
+        for role in (*ROLES, USERS)
+        if role in known and now.ids.get(role, known[role]) != known[role]
     }
 
 

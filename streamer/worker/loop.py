@@ -30,6 +30,7 @@ from streamer.worker.report import Report
 from streamer.worker.rounds import Rounds
 from streamer.worker.start import Start
 from streamer.worker.stop import Stop
+from streamer.worker.users import Users
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,11 @@ class Worker:
     def pending(self) -> Pending:
         """What happened since the last commit."""
         return self.rounds.pending
+
+    @property
+    def users(self) -> Users | None:
+        """Those whose vectors are published, if any are."""
+        return self.rounds.users
 
     @property
     def member(self) -> Group | None:
@@ -120,6 +126,8 @@ class Worker:
             self.engine, self.tail, self.reader, self.shares, self.told, self.outgoing,
             self.report, self.admin, self._join,
         )  # fmt: skip
+        if config.has_users:
+            self.rounds.users = Users(config, self.store, self.engine, self.tail, self.offsets.keys)
         self._follow_shares()
         self.repairs = start.accepted.repair
         if self.store.is_replay:
@@ -132,7 +140,9 @@ class Worker:
             astray = repair.astray(config, self.store, self.admin, newest, self.health.beat)
             self.misplaced = astray.misplaced
             self.outgoing.publish_all(astray.dead)
-        while self.by_count and self.outgoing.needs_folder and not self.stop.asked:
+            if self.users is not None:
+                self.users.publish_all()
+        while self.by_count and self._publishes_all and not self.stop.asked:
             self._round([], closes=True)  # no clicks come for it
         self._join()
         self.group.on_release = self._release
@@ -199,7 +209,7 @@ class Worker:
         """Rounds and commits until a stop is asked for."""
         while not self.stop.asked:
             self.health.beat()
-            if self.repairs and not self.outgoing.needs_folder:
+            if self.repairs and not self._publishes_all:
                 self._end_repair()
             self.group.poll()
             self.group.look()
@@ -213,6 +223,11 @@ class Worker:
                     self._look()  # a round knows what others wrote until it begins
                 self._round(collected, self._closes() or self.shares.is_settling)
             self.report.observe(all_taken=not self.reader.waiting, also=self.shares.lag)
+
+    @property
+    def _publishes_all(self) -> bool:
+        """Whether not all is out of what is published once more."""
+        return self.outgoing.needs_folder or (self.users is not None and self.users.publishes_all)
 
     def _end_repair(self) -> None:
         """All was published again: say so, so that no start has to do it once more."""
@@ -238,6 +253,7 @@ class Worker:
         waits = bool(self.tail.queue) and not self.shares.is_settling
         waits |= not self.shares.is_alone and self.told.has_more
         decides = self.shares.leads
+        waits |= self.users is not None and self.users.has_work
         return waits or self.engine.has_work(now, decides) or self.outgoing.has_work
 
     def finish(self) -> None:
@@ -306,6 +322,8 @@ class Worker:
             return True
         if len(pending.dead_letters) >= settings.max_records // SHARE_OF_LETTERS:
             return True
+        if self.users is not None and self.users.is_full:
+            return True
         return not self.by_count and time.monotonic() - pending.since >= settings.seconds
 
     def _round(self, messages: list[Message], closes: bool) -> None:
@@ -323,6 +341,8 @@ class Worker:
         with self.metrics.timed("commit"):
             batch = self.outgoing.batch(self.commits, changes, pending, self.offsets,
                                         self.rounds.decoder.windows)  # fmt: skip
+            if self.users is not None:
+                batch.users = self.users.leave(changes.time, not self.behind.is_busy)
             retired = sum(pending.described.get(gone.key, b"") is None for gone in changes.gone)
             is_told = not self.shares.is_alone
             batch.told = self.report.closing(self.commits, pending.events, batch, retired, is_told)

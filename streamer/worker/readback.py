@@ -26,7 +26,7 @@ from core.settings import DAY_MS
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
-from streamer.kafka.identity import Identity
+from streamer.kafka.identity import USERS, Identity
 from streamer.kafka.stalls import Stalls
 from streamer.kafka.transactions import Send
 from streamer.kafka.unreadable import read_alone
@@ -48,7 +48,7 @@ from streamer.worker.manifests import (
 log = logging.getLogger(__name__)
 
 WRITTEN = ("model_state", "item_vectors", "transitions", "dead_letters")
-"""The topics that commits write to, by role."""
+"""The topics that commits write to, by role; and that of the users, if it is used."""
 
 GRACE_SECONDS = 1.0
 """A commit that is not read back after so long is compared with where the logs end."""
@@ -73,11 +73,13 @@ class Readback:
         self.consumer = self._consumer()
         self.instance = config.app.instance
         self.model_state, self.dead_letters = config.topics.model_state, config.topics.dead_letters
-        topics = {str(getattr(config.topics, role)): now.topics[role] for role in WRITTEN}
+        roles = [role for role in (*WRITTEN, USERS) if role in now.topics]
+        topics = {str(getattr(config.topics, role)): now.topics[role] for role in roles}
         self.ids = {topic: layout.id for topic, layout in topics.items()}
         self.where = [(t, p) for t, layout in topics.items() for p in range(layout.partitions)]
         self.counts = {topic: layout.partitions for topic, layout in topics.items()}
-        self._quiet = {config.topics.transitions, config.topics.item_vectors}
+        self.vectors = {config.topics.item_vectors, config.topics.user_vectors} & {*topics}
+        self._quiet = {config.topics.transitions, *self.vectors}
         """The topics of which no record by another program was told yet."""
         self.owned: Callable[[], Collection[int]] = lambda: range(len(self.where))
         """The item partitions of this worker."""
@@ -132,10 +134,10 @@ class Readback:
         """Read these partitions, those of the worker's items, and until the worker has others also
         what it wrote to before. Nothing of its own is under way: what it has not read back yet will
         be behind where the logs end now."""
-        owned, vectors = self.owned(), self.config.topics.item_vectors
-        shared = {self.model_state}
-        if self.counts[vectors] == self.counts[self.model_state]:
-            shared.add(vectors)  # an item's vector has the number of its row's partition
+        owned, count = self.owned(), self.counts[self.model_state]
+        # An item's vector has the number of its row's partition, and a user's, where clicks are
+        # keyed as they should be, that of the clicks.
+        shared = {self.model_state, *(t for t in self.vectors if self.counts[t] == count)}
         base = {p for p in self.where if p[0] not in shared or p[1] in owned}
         wanted = base | written | (self.followed if base == self._base else set())
         wanted = (wanted | {(self.model_state, 0)}) & {*self.where}
@@ -348,7 +350,7 @@ class Readback:
         }
         seen: dict[int, dict[Partition, Part]] = defaultdict(lambda: defaultdict(lambda: Part(0)))
         others: dict[str, str] = {}
-        compacted = self.model_state, self.config.topics.item_vectors
+        compacted = self.model_state, *self.vectors
         written_over = Counter[Partition]()
         for partition, message in self._read(starts, stops):
             mark = mark_of(message)

@@ -150,6 +150,7 @@ class Report:
             metrics.newest_click_timestamp_seconds.set(max(newest) / 1000.0)
         metrics.events_total.inc(events)
         metrics.published_vectors_total.inc(len(changes.published))
+        metrics.published_user_vectors_total.inc(len(batch.users))
         metrics.row_writes_total.inc(len(changes.keys))
         metrics.graph_writes_total.inc(batch.swept.records)
         metrics.evidence_bytes_total.inc(sum(map(len, batch.evidence)))

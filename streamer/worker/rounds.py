@@ -16,6 +16,7 @@ from core.clicks import Clicks
 from core.engine import RECORDS_OF_GONE, SHARE_OF_GONE, Engine
 from core.rounds import ANY_TIME, Changes, Evidence, Inputs, Outputs
 from streamer.admin import forget
+from streamer.decode.ahead import Window
 from streamer.decode.deadletter import DeadLetter
 from streamer.decode.events import Decoded
 from streamer.decode.guarded import GuardedDecoder
@@ -31,6 +32,7 @@ from streamer.worker.report import Report
 from streamer.worker.shares import Shares
 from streamer.worker.tail import Tail
 from streamer.worker.told import Log, Told
+from streamer.worker.users import Users
 
 SHARE_OF_ITEMS = 6
 """A commit takes in so many items of the catalogue that they fill at most twice this part of it."""
@@ -57,6 +59,8 @@ class Rounds:
         """Items that were taken in with commits which the folder does not have yet, as JSON."""
         self.leaving: set[str] = set()
         """Items that leave by evidence of this worker's which is not folded yet."""
+        self.users: Users | None = None
+        """Those whose vectors are published, if any are."""
         self.newest_stamp = -1
         """Greatest record timestamp of the clicks so far, ms."""
 
@@ -83,7 +87,7 @@ class Rounds:
         offsets count records.
         """
         with self.metrics.timed("decode"):
-            decoded, forgotten = self._decode(messages)
+            messages, decoded, forgotten = self._decode_what_fits(messages)
         pending = self.pending
         self.newest_stamp = max([self.newest_stamp, *(m.timestamp()[1] for m in messages)])
         attributes: Attributes = []
@@ -98,10 +102,30 @@ class Rounds:
         pending.dead_letters += [DeadLetter.of(messages[bad.record], bad) for bad in decoded.bad]
         self.shares.offsets |= self.reader.after(messages)
         clicks = placed(decoded, messages)
+        if self.users is not None:
+            self.users.add(clicks)
         if self.shares.is_alone:
             return self._learn(clicks, attributes, closes)
         self._tell(clicks, attributes)
         return self._learn_told(attributes, closes)
+
+    def _decode_what_fits(
+        self, messages: list[Message]
+    ) -> tuple[list[Message], Decoded, int]:  # fmt: skip
+        """These records, as far as a commit has room for their users, as `_decode` has them. The
+        others are put back."""
+        before = self.decoder.windows
+        decoded, forgotten = self._decode(messages)
+        if self.users is None:
+            return messages, decoded, forgotten
+        fits = self.users.fitting(decoded.clicks, decoded.records, len(messages))
+        if fits == len(messages):
+            return messages, decoded, forgotten
+        first = {message.partition() or 0: Window() for message in messages}
+        self.decoder.remember({**first, **before})
+        self.reader.put_back(messages[fits:])
+        messages = messages[:fits]
+        return messages, *self._decode(messages)
 
     def _decode(self, messages: list[Message]) -> tuple[Decoded, int]:
         """What is in these records, and how many clicks of forgotten users were left out of it."""
@@ -242,6 +266,7 @@ class Rounds:
     def _room(self) -> int:
         """Records that are left for rows, vectors and tombstones."""
         most = self.config.commit.max_records - OTHERS - len(self.pending.dead_letters)
+        most -= 0 if self.users is None else self.users.most
         return max(0, most - RECORDS_OF_GONE * self.outgoing.tombstones)
 
     def _now(self) -> int | None:

@@ -125,7 +125,7 @@ class Shares:
 
     def _measure(self, new: set[Partition]) -> _Coming:
         evidence = self.told.where
-        rows = [p for p in self.tail.watched if p[0] == self.config.topics.model_state]
+        rows = self.tail.of_workers
         ends = clients.ends(self.admin, [evidence, *rows])
         return _Coming(new, ends.pop(evidence), ends)
 

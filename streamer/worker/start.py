@@ -20,7 +20,7 @@ from streamer import kernels
 from streamer.errors import KafkaTrouble, Refused
 from streamer.kafka import clients, rights
 from streamer.kafka.clients import Partition
-from streamer.kafka.identity import Watch, identity
+from streamer.kafka.identity import USERS, Watch, identity
 from streamer.kafka.transactions import Transactions
 from streamer.settings.sections import Config
 from streamer.state import records
@@ -66,14 +66,14 @@ class Start:
         config, stack = self.config, self.stack
         self.health.beat()
         restore.check_space(config)
-        kernels.prepare(config.engine_settings)
+        kernels.prepare(config.engine_settings, config.user_vectors.kind == "interests")
         self.health.state = "restoring"
         self.health.beat()
         self.checks = checks = config.topics.check
         self.admin = admin = stack.enter_context(rights.allowed(config, "worker", ask=checks))
         if checks:
             restore.check_topics(config, admin)
-        self.identity = now = identity(admin, config.topics)
+        self.identity = now = identity(admin, config.topics, config.has_users)
         self.watch = Watch(admin, config.topics, now)
         self.store = stack.enter_context(restore.open_store(config, admin, now, accepted))
         self.accepted = accepted._replace(repair=repair.is_asked(self.store, accepted.repair))
@@ -238,6 +238,9 @@ class Start:
             return f"{config.topics.model_state} has no header yet"
         wanted = Space.of(config.engine_settings, space.partitions)
         space.check(wanted, f"the topic {config.topics.model_state}")
+        if (USERS in space.topics) != config.has_users:
+            which = "have" if USERS in space.topics else "have not"
+            return f"the workers that run {which} vectors of users (user_vectors.kind)"
         known = header.folder_ids(self.store)
         unlike = header.differences(config.app.name, config.topics, space, known, self.identity)
         # Partitions that were added to the clicks change who owns what.

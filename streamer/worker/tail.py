@@ -27,7 +27,7 @@ from streamer.kafka.stalls import Stalls
 from streamer.kafka.unreadable import read_alone, verdict_on
 from streamer.kafka.waiting import OpenTransactions, Waiting
 from streamer.settings.sections import Config
-from streamer.state import records
+from streamer.state import records, users
 from streamer.state import store as stores
 from streamer.state.commits import Mark, mark_of
 from streamer.state.model_state import is_of_worker, order
@@ -56,7 +56,8 @@ class Tail:
         beat: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self.config, self.store, self.consumer, self.beat = config, store, consumer, beat
-        watched = (config.topics.items, config.topics.model_state)
+        topics, has_users = config.topics, config.has_users
+        watched = (topics.items, topics.model_state, *[topics.user_vectors] * has_users)
         self.watched = [(t, p) for t in watched for p in clients.partitions(consumer, t)]
         self.offsets = dict.fromkeys(self.watched, 0)
         self.reached = dict.fromkeys(self.watched, -1)
@@ -89,8 +90,9 @@ class Tail:
         return [p for p in self.watched if p[0] == self.config.topics.items]
 
     @property
-    def _of_model(self) -> list[Partition]:
-        return [p for p in self.watched if p[0] == self.config.topics.model_state]
+    def of_workers(self) -> list[Partition]:
+        """Those that commits write to."""
+        return [p for p in self.watched if p[0] != self.config.topics.items]
 
     def start(self, admin: AdminClient, void: Collection[str] = ()) -> None:
         """Know where to read on. Of the topics in `void` the folder's offsets mean nothing."""
@@ -113,7 +115,7 @@ class Tail:
         """Read `model-state` to what is the end now, uncommitted records included, and of `items`
         what commits have taken in, unless that is not sure yet. What lies behind that is for
         `take`."""
-        ends = clients.ends(admin, self._of_model)
+        ends = clients.ends(admin, self.of_workers)
         # Rows of any partition are readable only once the header, in partition 0, was read.
         if not self.store.space:
             self._read_to({p: end for p, end in ends.items() if p[1] == 0}, lambda share: None)
@@ -213,6 +215,7 @@ class Tail:
         """Apply what has arrived of `model-state`, and queue what has of `items`."""
         rows: dict[bytes, Message] = {}
         gone: dict[bytes, int] = {}
+        of_users: dict[bytes, bytes | None] = {}
         more: dict[str, dict[bytes, bytes | None]] = {"meta": {}, "graph": {}, "sessions": {}}
         meta = more["meta"]
         self._pause()
@@ -233,6 +236,9 @@ class Tail:
             key, value, mark = message.key(), message.value(), mark_of(message)
             if key is None:
                 continue
+            elif partition[0] == self.config.topics.user_vectors:
+                if self._is_of_user(value, mark):
+                    of_users[key] = value
             elif records.is_row(key):
                 if self.commits.has_applied(mark):
                     self.strangers.settle(message)
@@ -275,10 +281,11 @@ class Tail:
             self._get_past(message)
         if self.commits.is_level and len(messages) < 10_000:
             # What is paused is not read.
-            looked = self._of_model if self._paused else self.watched
+            looked = self.of_workers if self._paused else self.watched
             self._stalls.look({p: max(self.offsets[p], self.reached[p]) for p in looked})
             self._tell_what_waits()
         if messages:
+            more[users.FAMILY] = dict(users.entries(self.store, of_users))
             self._apply(rows, gone, more)
             if self.commits.is_level:
                 self.strangers.judge()
@@ -307,6 +314,20 @@ class Tail:
         else:
             gone.pop(key, None)
             rows[key] = message
+
+    def _is_of_user(self, value: bytes | None, mark: Mark | None) -> bool:
+        """Whether the folder takes in what stands for a user: it is of a commit of this app, and
+        not one that this worker has applied. What is none is told by who reads commits back."""
+        if mark is None or (mark.app != self.config.app.name and mark.app not in self._former):
+            return False
+        if self.commits.has_applied(mark) or self.commits.is_doubtful(mark):
+            return False
+        return value is None or users.is_record(value)
+
+    @property
+    def _former(self) -> list[str]:
+        """Names that the app had before."""
+        return self.store.space.former if self.store.space is not None else []
 
     def _tell_what_waits(self) -> None:
         """Say of `items` which open transaction holds back what lies there."""
@@ -370,7 +391,7 @@ class Tail:
         ]
         later = {key: meta.pop(key) for key in said}
         # What is refused now has to be met again, by the start that repairs it.
-        at = [(where, self.offsets[where]) for where in self._of_model]
+        at = [(where, self.offsets[where]) for where in self.of_workers]
         later |= [_offset_entry(p, self.strangers.first_of(p, offset)) for p, offset in at]
         self.store.write_entries({family: entries.items() for family, entries in more.items()})
         self.later.add({k: m.value() or b"" for k, m in rows.items()}, gone, later)

@@ -55,6 +55,7 @@ def table() -> dict[str, list[Grant]]:
 
 
 TABLE = table()
+SETTINGS = {"topics.partitions": 2, "commit.seconds": 0.2, "user_vectors.kind": "mean"}
 CLICKS = as_records(
     {"user_id": f"u{n % 3}", "item_id": f"i{n % 5}", "ts": START_MS + 1000 * n} for n in range(100)
 )
@@ -135,7 +136,7 @@ def app(cluster: Secured, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("app")
     (folder / "clicks.csv").write_text(FILE)
     (folder / "items.csv").write_text(ITEMS)
-    with App(cluster.plain, folder, {"topics.partitions": 2, "commit.seconds": 0.2}) as app:
+    with App(cluster.plain, folder, SETTINGS) as app:
         app.publish([*CLICKS, (b"u", b"no click")])
         app.describe([(b"i1", b"no item")])
         yield app

@@ -1,0 +1,153 @@
+"""The records of `user-vectors`: what the world gets, and the state folder keeps as it is.
+
+A record has the vectors of a user, and the history that they are made of: so who takes a partition
+of the clicks over goes on from the topic alone. In the folder it stands under RECORD and the id;
+and under SEEN, the time of the user's newest click and the id stands nothing, so that who is idle
+for longest is first.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from core.users import Profiles
+from streamer.state.store import Entry, Store
+from streamer.vectors import json_rows
+
+FAMILY = "users"
+RECORD, SEEN = b"u", b"s"
+
+
+class Clicked(msgspec.Struct, array_like=True):
+    """An item of a user's history."""
+
+    item: str
+    weight: float
+    """That of all clicks on it since it is in the history, decayed until `time`."""
+    time: int
+    """Of the newest of them, ms."""
+
+
+class Known(msgspec.Struct):
+    """What a record says of a user beside the vectors."""
+
+    user_id: str
+    ts: int
+    """Time of the newest click, ms."""
+    partition: int
+    """Of the clicks: who holds it writes this record."""
+    history: list[Clicked]
+    """The newest last, by the order in which clicks came."""
+    event_ids: list[str] = []
+    """Hashes of the last event ids, in hex, the newest last."""
+
+
+class Interest(msgspec.Struct):
+    """One vector of a user."""
+
+    weight: float
+    """Its share of the decayed clicks of the history."""
+    vector: msgspec.Raw | bytes
+    context: msgspec.Raw | bytes
+    item: str | None = None
+    """The item whose vector it is; None for a mean."""
+
+
+class _Record(Known, kw_only=True):
+    space: str
+    vectors: list[Interest]
+
+
+class Found(msgspec.Struct):
+    """An interest as it is read."""
+
+    weight: float
+    vector: list[float] | bytes
+    context: list[float] | bytes
+    item: str | None = None
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Unit rows of `vector` and `context`, float32 [d]."""
+        v, u = (
+            np.frombuffer(x, "<f4") if isinstance(x, bytes) else np.array(x, np.float32)
+            for x in (self.vector, self.context)
+        )
+        return v, u
+
+
+class Read(Known, kw_only=True):
+    """A whole record as it is read."""
+
+    space: str
+    vectors: list[Found]
+
+
+_to_msgpack, _to_json = msgspec.msgpack.Encoder().encode, msgspec.json.Encoder().encode
+_KNOWN = msgspec.json.Decoder(Known).decode, msgspec.msgpack.Decoder(Known).decode
+_READ = msgspec.json.Decoder(Read).decode, msgspec.msgpack.Decoder(Read).decode
+
+
+def known(value: bytes) -> Known:
+    """What a record says beside the vectors, in whichever format. msgspec.MsgspecError if it is
+    none."""
+    return _KNOWN[not value.startswith(b"{")](value)
+
+
+def is_record(value: bytes) -> bool:
+    """Whether this is a record of a user."""
+    try:
+        return known(value).ts >= 0
+    except msgspec.MsgspecError:
+        return False
+
+
+def read(value: bytes) -> Read:
+    """All that a record says."""
+    return _READ[not value.startswith(b"{")](value)
+
+
+def packed(
+    users: Sequence[Known], profiles: Profiles, items: Sequence[str], space: str,
+    fmt: Literal["json", "msgpack"],
+) -> list[bytes]:  # fmt: skip
+    """The records of these users. `items` are the items of the entries that medoids number."""
+    arrays = profiles.vectors, profiles.contexts
+    rows = [json_rows(x) if fmt == "json" else [r.tobytes() for r in x.astype("<f4")]
+            for x in arrays]  # fmt: skip
+    found = [
+        Interest(share, vector, context, items[medoid] if medoid >= 0 else None)
+        for share, medoid, vector, context in zip(
+            profiles.share.round(6).tolist(), profiles.medoid.tolist(), *rows, strict=True
+        )
+    ]
+    encode, begin = _to_json if fmt == "json" else _to_msgpack, profiles.begin.tolist()
+    parts = (found[first:behind] for first, behind in pairwise(begin))
+    return [
+        encode(_Record(**msgspec.structs.asdict(one), space=space, vectors=part))
+        for one, part in zip(users, parts, strict=True)
+    ]
+
+
+def seen_key(ts: int, user: bytes) -> bytes:
+    return SEEN + ts.to_bytes(8, "big") + user
+
+
+def seen_of(key: bytes) -> tuple[int, bytes]:
+    """Time and user of a key under SEEN."""
+    return int.from_bytes(key[1:9], "big"), key[9:]
+
+
+def entries(store: Store, records: Mapping[bytes, bytes | None]) -> Iterator[Entry]:
+    """What the folder gets with these records, by user; None for one that is deleted."""
+    for user, value in records.items():
+        old = store.entry(FAMILY, RECORD + user)
+        if old is not None:
+            yield seen_key(known(old).ts, user), None
+        if value is not None:
+            yield seen_key(known(value).ts, user), b""
+        yield RECORD + user, value

@@ -1,0 +1,286 @@
+"""Vectors of users, as one worker publishes them: of those who clicked, with each commit.
+
+Who holds a partition of the clicks writes the records of its users, in the transaction that has
+these clicks and their offset. A record has the whole history of its user, so that it follows from
+the one before and the clicks since: both count once, or not at all, and nothing has to be kept
+beside them. What it costs follows from who clicked, and never from how many users there are.
+
+Nobody who clicked waits: a commit closes when they fill a part of it, records of the log that would
+have more of them are put back unread, and rows of items wait instead. (A single record may have
+10,000 clicks, each of another user where the log is not keyed by user: that is half of a commit.)
+Those who are idle, or forgotten, or published once more after a repair, follow from the folder,
+some with each commit, and are found again by a start.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.clicks import Clicks
+from core.engine import Engine
+from core.learning.skipgram import hidden
+from core.placing.clusters import unit_rows
+from core.placing.leaving import ready
+from core.users import interests, means
+from streamer.admin import forget
+from streamer.settings.sections import Config
+from streamer.state import users
+from streamer.state.store import Store
+from streamer.state.users import FAMILY, RECORD, SEEN, Clicked, Known
+from streamer.worker.tail import Tail
+
+SHARE_OF_USERS = 4
+"""A commit closes when users who clicked fill this part of it."""
+SHARE_OF_OTHERS = 16
+"""So much of it is for the tombstones of idle users, and as much for what is looked through."""
+LOOKED = 1000
+"""Users that are looked at in a commit, where all are looked through, or the idle ones."""
+
+
+class Click(NamedTuple):
+    item: str
+    time: int
+    weight: float
+    event_id: int
+    partition: int
+
+
+class Users:
+    """The users of the clicks partitions that one worker holds."""
+
+    def __init__(
+        self, config: Config, store: Store, engine: Engine, tail: Tail,
+        held: Callable[[], Collection[tuple[str, int]]],
+    ) -> None:  # fmt: skip
+        """`held` tells the partitions of the clicks that this worker has."""
+        self.config, self.store, self.engine, self.tail = config, store, engine, tail
+        self.held = held
+        most = config.commit.max_records
+        self._share, self._others = most // SHARE_OF_USERS, most // SHARE_OF_OTHERS
+        self._clicked: dict[str, list[Click]] = {}
+        """What came since the last commit."""
+        self._is_full = False
+        """Whether records were put back that have more users than there is room for."""
+        self._last: dict[bytes, bytes | None] = {}
+        """What left with the last commit, until the folder has it."""
+        self._forgotten: set[bytes] = set()
+        """The list by which users were looked through."""
+        self._at: bytes | None = None
+        """The key from which they are looked through on, if they are."""
+        self._again = False
+        """Whether that is to publish them once more."""
+        self._idle_from, self._idle_of = 0, set[tuple[str, int]]()
+        """Before event time has come so far, ms, nobody of these partitions is idle."""
+        self._more_are_idle = False
+
+    # -- what comes ------------------------------------------------------------------------------
+
+    def add(self, clicks: Clicks) -> None:
+        """Keep what came: good clicks, of users who are not forgotten."""
+        n = len(clicks)
+        event_ids = [0] * n if clicks.event_ids is None else clicks.event_ids.tolist()
+        assert clicks.partitions is not None, "clicks of the log have their places"
+        columns = zip(
+            clicks.users, clicks.items, clicks.times.tolist(), clicks.weights.tolist(), event_ids,
+            clicks.partitions.tolist(), strict=True,
+        )  # fmt: skip
+        for user, *click in columns:
+            self._clicked.setdefault(user, []).append(Click(*click))
+
+    def fitting(self, clicks: Clicks, records: NDArray[np.int64], n: int) -> int:
+        """How many of n records have no more users than a commit has room for, beside those who
+        clicked; where nobody has, one at least. `records` int64 [clicks], ascending, are the
+        numbers of the clicks' records."""
+        room = self._share - len(self._clicked)
+        if len(clicks) <= room:
+            return n
+        new = set[str]()
+        for user, record in zip(clicks.users, records.tolist(), strict=True):
+            if user not in self._clicked:
+                new.add(user)
+            if len(new) > room:
+                self._is_full = True
+                return int(record) if record or self._clicked else 1
+        return n
+
+    def publish_all(self) -> None:
+        """Publish all of the folder once more, as there is room."""
+        self._at, self._again = RECORD, True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a commit is to close for those who clicked."""
+        return self._is_full or len(self._clicked) >= self._share
+
+    @property
+    def most(self) -> int:
+        """Records that a commit keeps free for users."""
+        return len(self._clicked) + 2 * self._others
+
+    @property
+    def publishes_all(self) -> bool:
+        """Whether some have not left that are published once more."""
+        return self._again
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether all users are looked through."""
+        return self._at is not None or self._forgotten != self.tail.forgotten
+
+    @property
+    def has_work(self) -> bool:
+        """Whether commits are to be made without clicks."""
+        return self.is_looking or self._more_are_idle
+
+    # -- what leaves -----------------------------------------------------------------------------
+
+    def leave(self, now: int, is_applied: bool) -> dict[bytes, bytes | None]:
+        """The records of a commit, by user; None for one that is deleted. `now` is event time, ms,
+        and the engine is as it was after the commit's last round. `is_applied` tells whether the
+        folder has all of the commit before."""
+        if is_applied:  # others may have written to these users since
+            self._last = {}
+        clicked, self._clicked, self._is_full = self._clicked, {}, False
+        for user in self._forgotten_of(clicked):
+            del clicked[user]
+        new = [self._followed(user, clicks) for user, clicks in clicked.items()]
+        out: dict[bytes, bytes | None] = {
+            one.user_id.encode(): value for one, value in zip(new, self._packed(new), strict=True)
+        }
+        for one in new:
+            self._idle_from = min(self._idle_from, one.ts + int(self.config.user_vectors.idle))
+        for more in (self._looked_through(), self._idle(now)):
+            out |= {user: value for user, value in more.items() if user not in out}
+        self._last = out
+        return out
+
+    def _stored(self, user: bytes) -> bytes | None:
+        return self._last[user] if user in self._last else self.store.entry(FAMILY, RECORD + user)
+
+    def _followed(self, user: str, clicks: list[Click]) -> Known:
+        """What is known of a user after these clicks."""
+        value = self._stored(user.encode())
+        old = Known(user, 0, 0, []) if value is None else users.known(value)
+        settings, most = self.config.user_vectors, self.config.session.event_ids
+        history = {one.item: one for one in old.history}
+        ids = list(old.event_ids)
+        for item, time, weight, event_id, _ in clicks:
+            if event_id and most:
+                if (name := f"{event_id:x}") in ids:
+                    continue
+                ids = [*ids, name][-most:]
+            was = history.pop(item, None)
+            history[item] = followed(was, item, weight, time, int(settings.half_life))
+            if len(history) > settings.items:
+                del history[next(iter(history))]
+        newest = [*history.values()][-settings.items :]
+        ts = max([old.ts, *(one.time for one in clicks)])
+        return Known(user, ts, clicks[-1].partition, newest, ids)
+
+    def _packed(self, new: list[Known]) -> list[bytes]:
+        """Their records, with vectors from the items as the engine has them now. Items that left,
+        or were not learned yet, are passed over."""
+        settings, model = self.config.user_vectors, self.engine.model
+        get = self.engine.vocabulary.get
+        entries = [
+            (n, one, slot)
+            for n, user in enumerate(new)
+            for one in reversed(user.history)
+            if (slot := get(one.item)) is not None
+        ]
+        slots, at = np.unique(np.array([e[2] for e in entries], np.int32), return_inverse=True)
+        is_ready = ready(model, slots)
+        kept = np.flatnonzero(is_ready[at]).tolist()
+        entries = [entries[n] for n in kept]
+        rows = model.rows
+        v = unit_rows(hidden(rows, slots[is_ready]))
+        u = unit_rows(rows.u[slots[is_ready]])
+        at = (np.cumsum(is_ready) - 1)[at[np.array(kept, np.int64)]]
+        ages = np.array([new[n].ts - one.time for n, one, _ in entries], np.float64)
+        weights = np.array([one.weight for _, one, _ in entries], np.float64)
+        weights *= 2.0 ** (-ages / int(settings.half_life))
+        sizes = np.bincount(np.array([n for n, _, _ in entries], np.int64), minlength=len(new))
+        begin = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        if settings.kind == "mean":
+            profiles = means(v, u, at, weights, begin)
+        else:
+            profiles = interests(v, u, at, weights, begin, settings.interests)
+        items = [one.item for _, one, _ in entries]
+        space = self.store.space
+        assert space is not None, "a worker has a header since it settled"
+        return users.packed(new, profiles, items, space.name, self.config.publish.format)
+
+    # -- who did not click -----------------------------------------------------------------------
+
+    def _is_mine(self, one: Known) -> bool:
+        return (self.config.topics.clicks, one.partition) in self.held()
+
+    def _idle(self, now: int) -> dict[bytes, bytes | None]:
+        """Tombstones of users who are idle, those who are so for longest first."""
+        out: dict[bytes, bytes | None] = {}
+        if now < self._idle_from and self._idle_of == {*self.held()}:
+            return out
+        idle, held = int(self.config.user_vectors.idle), {*self.held()}
+        self._idle_of, self._more_are_idle = held, False
+        # Whoever comes late moves this back.
+        self._idle_from, looked = now + idle, 0
+        for key, _ in self.store.scan(FAMILY, SEEN):
+            ts, user = users.seen_of(key)
+            self._idle_from = ts + idle
+            if ts + idle > now or looked == LOOKED:
+                break
+            if user in self._last:  # it may stand here as it was before
+                continue
+            looked += 1
+            value = self._stored(user)
+            if value is not None and self._is_mine(users.known(value)):
+                self._more_are_idle = len(out) == self._others
+                if self._more_are_idle:
+                    break
+                out[user] = None
+        return out
+
+    def _looked_through(self) -> dict[bytes, bytes | None]:
+        """Of some users, those who are forgotten since, as tombstones, and where all are published
+        once more, the others."""
+        out: dict[bytes, bytes | None] = {}
+        looked: list[bytes] = []
+        if self._forgotten != self.tail.forgotten:
+            self._forgotten, self._at = set(self.tail.forgotten), RECORD
+            looked += self._last  # the folder may not have them yet
+        if self._at is None:
+            return out
+        most = min(LOOKED, self._others)
+        found = [key for key, _ in islice(self.store.scan(FAMILY, RECORD, self._at), most)]
+        self._at = found[-1] + b"\0" if len(found) == most else None
+        looked += [key.removeprefix(RECORD) for key in found]
+        mine = {
+            user: value
+            for user in looked
+            if (value := self._stored(user)) is not None and self._is_mine(users.known(value))
+        }
+        if self._again:
+            out |= mine
+            self._again = self._at is not None
+        gone = self._forgotten_of(user.decode() for user in mine)
+        return out | {user.encode(): None for user in gone}
+
+    def _forgotten_of(self, names: Iterable[str]) -> list[str]:
+        """Those of these users who are on the list."""
+        listed = self.tail.forgotten
+        return forget.among(self.config.app.name, names, listed) if listed else []
+
+
+def followed(
+    was: Clicked | None, item: str, weight: float, time: int, half_life: int
+) -> Clicked:  # fmt: skip
+    """An entry of a history after one more click, at a time (ms) that may be before the last."""
+    if was is None:
+        return Clicked(item, weight, time)
+    newest = max(was.time, time)
+    total = was.weight * 2.0 ** ((was.time - newest) / half_life)
+    total += weight * 2.0 ** ((time - newest) / half_life)
+    return Clicked(item, total, newest)

@@ -1,0 +1,291 @@
+"""Vectors of users on a real Kafka: what they are made of, and that each click counts once."""
+
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from confluent_kafka import Message
+from kills import Stream
+from many import SETTINGS as TEAM
+from many import Team
+
+from streamer.demo.shop import Shop
+from streamer.state import commits, users
+from streamer.state.store import Store
+from streamer.state.users import FAMILY, RECORD, SEEN, Read
+from tests.integration.models import recreate
+from tests.support import DETERMINISTIC, ROOT, START_MS, App, as_records, wait_until
+
+SHOP = Shop(5, products=60, users=40)
+RAW = [
+    click | {"event_id": f"e{n - (n % 50 == 7)}"}  # some come twice
+    for n, click in enumerate(islice(SHOP.clicks(START_MS, 0.5), 2401))
+]
+CLICKS = as_records(RAW)
+HALF_LIFE = 600_000
+MOST = 12
+EXACT: dict[str, object] = {
+    **DETERMINISTIC,
+    "round.max_events": 100,
+    "user_vectors.kind": "mean",
+    "user_vectors.items": MOST,
+    "user_vectors.half_life": "10m",
+    "graph.horizon": "20d",
+}
+
+History = list[tuple[str, float, int]]
+
+
+def histories(clicks: list[dict[str, Any]], weights: dict[str, float]) -> dict[str, History]:
+    """By the definition: each item with the weight of its clicks as of the last of them, those
+    whose last clicks are newest; and a click whose event id was among the last eight is none."""
+    out: dict[str, History] = {}
+    ids: dict[str, list[str]] = {}
+    for click in clicks:
+        user, item, ts = str(click["user_id"]), str(click["item_id"]), int(click["ts"])
+        seen = ids.setdefault(user, [])
+        if "event_id" in click:
+            if click["event_id"] in seen[-8:]:
+                continue
+            seen.append(click["event_id"])
+        weight = weights[click.get("event_type", "click")]
+        mine = out.setdefault(user, [])
+        for at, (name, total, last) in enumerate(mine):
+            if name == item:
+                weight += total * 0.5 ** ((ts - last) / HALF_LIFE)
+                del mine[at]
+                break
+        mine.append((item, weight, ts))
+        del mine[:-MOST]
+    return out
+
+
+def last_of(messages: list[Message]) -> dict[bytes, bytes]:
+    """What compaction leaves, deletions carried out."""
+    found = {message.key() or b"": message.value() for message in messages}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def of_folder(path: Path) -> dict[bytes, bytes]:
+    """The records of a folder by user, whose index by time is whole."""
+    with Store(path) as store:
+        found = {key[1:]: value for key, value in store.scan(FAMILY, RECORD)}
+        seen = [users.seen_of(key) for key, _ in store.scan(FAMILY, SEEN)]
+    assert sorted(seen) == sorted((users.known(value).ts, user) for user, value in found.items())
+    return found
+
+
+def assert_histories(found: dict[bytes, bytes], wanted: dict[str, History]) -> dict[str, Read]:
+    read = {user.decode(): users.read(value) for user, value in found.items()}
+    assert read.keys() == wanted.keys()
+    for user, record in read.items():
+        got = [(one.item, one.weight, one.time) for one in record.history]
+        assert [one[0::2] for one in got] == [one[0::2] for one in wanted[user]]
+        assert [one[1] for one in got] == pytest.approx([one[1] for one in wanted[user]])
+        assert record.ts == max(one.time for one in record.history)
+    return read
+
+
+def told(messages: list[Message]) -> list[tuple[bytes | None, bytes | None, int]]:
+    """Key, value and number of the commit, in order."""
+    marks = [commits.mark_of(message) for message in messages]
+    return [
+        (message.key(), message.value(), mark.number)
+        for message, mark in zip(messages, marks, strict=True)
+        if mark is not None
+    ]
+
+
+@pytest.fixture(scope="module")
+def source(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """An app whose worker nobody disturbed. The log ends one record behind a commit."""
+    with App(kafka, tmp_path_factory.mktemp("users"), EXACT) as app:
+        app.publish(CLICKS)
+        worker = app.worker()
+        place = app.config.topics.clicks, 0
+        worker.until(lambda: app.group_offsets().get(place) == 2400, "all commits")
+        worker.stop()
+        yield app
+
+
+def test_a_vector_is_the_decayed_mean_of_the_items_as_of_its_commit(source: App) -> None:
+    app = source
+    messages = app.read(app.config.topics.user_vectors)
+    assert of_folder(app.state) == last_of(messages)
+    weights = app.config.events.weights
+    assert_histories(last_of(messages), histories(RAW[:2400], weights))
+    vectors: dict[str, list[tuple[int, Any]]] = {}
+    for _, value, commit in told(app.read(app.config.topics.item_vectors)):
+        if value is not None:
+            one = msgspec.json.decode(value)
+            vectors.setdefault(one["item_id"], []).append((commit, one))
+    compared = 0
+    for _, value, commit in told(messages)[::7]:
+        record = users.read(value or b"")
+        v, u = np.zeros(16), np.zeros(16)
+        for one in record.history:
+            before = [row for number, row in vectors.get(one.item, []) if number <= commit]
+            if before:
+                weight = one.weight * 0.5 ** ((record.ts - one.time) / HALF_LIFE)
+                v += weight * np.array(before[-1]["vector"])
+                u += weight * np.array(before[-1]["context"])
+        (mean,) = record.vectors
+        assert (mean.item, mean.weight) == (None, 1.0)
+        for got, wanted in zip(mean.arrays, (v, u), strict=True):
+            np.testing.assert_allclose(got, wanted / np.linalg.norm(wanted), atol=1e-4)
+        compared += 1
+    assert compared > 30
+
+
+KILLS = [
+    ("begin", "after", 1), ("produce", "middle", 1), ("commit", "after", 1), ("apply", "before", 1),
+    ("apply", "middle", 1), ("commit", "middle", 2), ("apply", "after", 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["folder-kept", "folder-lost"])
+def test_killed_workers_leave_the_topic_that_an_uninterrupted_one_leaves(
+    kafka: str, tmp_path: Path, source: App, is_lost: bool
+) -> None:
+    topics = source.config.topics
+    shared = {"topics.clicks": topics.clicks, "topics.items": topics.items}
+    with App(kafka, tmp_path, {**EXACT, **shared}) as app:
+        for number, (point, when, call) in enumerate(KILLS):
+            if is_lost and number in (2, 4):
+                shutil.rmtree(app.state)
+            marker = tmp_path / f"marker-{number}"
+            plan = {"point": point, "when": when, "call": call, "marker": str(marker)}
+            assert app.worker(plan=plan).wait() == -9
+            assert marker.exists()
+        worker = app.worker()
+        place = topics.clicks, 0
+        worker.until(lambda: app.group_offsets().get(place) == 2400, "all commits")
+        worker.stop()
+        got, wanted = (told(a.read(a.config.topics.user_vectors)) for a in (app, source))
+        assert got == wanted
+        assert of_folder(app.state) == of_folder(source.state)
+
+
+def test_the_idle_and_the_forgotten_leave_the_topic(kafka: str, tmp_path: Path) -> None:
+    settings = {"topics.partitions": 2, "commit.seconds": 0.2, "user_vectors.idle": "1h"}
+    settings |= {"user_vectors.kind": "interests", "publish.format": "msgpack"}
+    early = [click | {"user_id": f"early-{click['user_id']}"} for click in RAW[:200]]
+    late = [click | {"ts": click["ts"] + 7_200_000} for click in RAW[:200]]
+    with App(kafka, tmp_path, settings) as app:
+
+        def there() -> set[str]:
+            found = last_of(app.read(app.config.topics.user_vectors))
+            for value in found.values():
+                record = users.read(value)
+                assert 0 < sum(one.weight for one in record.vectors) <= 1 + 1e-5
+                assert {one.item for one in record.vectors} <= {h.item for h in record.history}
+                assert all(len(one.arrays[0]) == 16 for one in record.vectors)
+            return {user.decode() for user in found}
+
+        gone = {str(click["user_id"]) for click in early}
+        stay = {str(click["user_id"]) for click in late}
+        app.publish(as_records(early))
+        worker = app.worker().running()
+        worker.until(app.caught_up, "the early clicks")
+        assert there() == gone
+        app.publish(as_records(late))
+        worker.until(lambda: there() == stay, "only those who clicked late")
+        somebody = min(stay)
+        forgotten = app.command("forget", somebody)
+        assert forgotten.wait() == 0, forgotten.output
+        worker.until(lambda: there() == stay - {somebody}, "who is forgotten to go")
+        worker.stop()
+        assert {user.decode() for user in of_folder(app.state)} == stay - {somebody}
+        # Who comes back begins anew.
+        app.publish(as_records([early[0] | {"ts": late[-1]["ts"]}]))
+        app.run_to_end()
+        (one,) = [users.read(v) for u, v in of_folder(app.state).items() if u.startswith(b"early")]
+        assert [entry.item for entry in one.history] == [early[0]["item_id"]]
+
+
+def test_several_workers_count_each_click_once_and_have_all_users(
+    kafka: str, tmp_path: Path
+) -> None:
+    clicks = list(islice(Shop(1, products=200, users=200).clicks(START_MS, 1.0), 6000))
+    settings = {**TEAM, "commit.seconds": 0.3, "user_vectors.kind": "interests"}
+    settings |= {"user_vectors.items": MOST, "user_vectors.half_life": "10m"}
+    with App(kafka, tmp_path, settings) as app:
+        team = Team(app)
+        with Stream(app, as_records(clicks), Random(1)) as stream:
+            team.start("a")
+            team.running("a")
+            team.start("b")
+            wait_until(lambda: "took up" in team.workers["b"].output, "a share")
+            wait_until(lambda: stream.sent > 2000, "some clicks")
+            team.kill("b")
+            wait_until(lambda: "alone: " in team.workers["a"].output, "the other half")
+            team.start("b")
+            wait_until(lambda: stream.sent == len(clicks), "all clicks")
+        team.finish()
+        topic = last_of(app.read(app.config.topics.user_vectors))
+        read = assert_histories(topic, histories(clicks, app.config.events.weights))
+        assert sum(len(one.vectors) > 1 for one in read.values()) > 20
+        team.start("c")
+        team.running("c")
+        team.stop("c")
+        for name in "abc":
+            assert of_folder(team.folder(name)) == topic, name
+
+
+def test_a_topic_that_was_made_anew_is_filled_again_and_a_user_is_shown_something(
+    kafka: str, tmp_path: Path
+) -> None:
+    settings = {"topics.partitions": 2, "commit.seconds": 0.2, "user_vectors.kind": "interests"}
+    with App(kafka, tmp_path, settings) as app:
+        app.publish(CLICKS[:600])
+        app.run_to_end()
+        before = of_folder(app.state)
+        recreate(app, app.config.topics.user_vectors)
+        worker = app.worker().running()
+        worker.until(lambda: "repaired: " in worker.output, "the repair")
+        worker.stop()
+        assert last_of(app.read(app.config.topics.user_vectors)) == before
+        assert of_folder(app.state) == before
+        user = min(before).decode()
+        asked = [sys.executable, "-m", "streamer.cli", "query", "--user", user, "--json"]
+        done = subprocess.run(
+            [*asked, "--mode", "next", "--state", str(app.state)],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        shown = msgspec.json.decode(done.stdout)
+        assert len(shown["items"]) == 10
+        history = {one.item for one in users.read(before[user.encode()]).history}
+        assert not history & {one["item"] for one in shown["items"]}
+
+
+def test_no_commit_has_more_users_than_it_has_room_for(kafka: str, tmp_path: Path) -> None:
+    """Of records that carry clicks of twenty users each, some 600 in a round."""
+    settings = {"topics.partitions": 1, "commit.max_records": 4000, "user_vectors.kind": "mean"}
+    clicks = [
+        {"user_id": f"u{n // 2}", "item_id": f"i{n % 50}", "ts": START_MS + 10 * n}
+        for n in range(12_000)
+    ]
+    lines = [msgspec.json.encode(click) for click in clicks]
+    records = [(b"k", b"\n".join(lines[at : at + 40])) for at in range(0, len(lines), 40)]
+    with App(kafka, tmp_path, settings) as app:
+        app.publish(records)
+        app.run_to_end()
+        topics = app.config.topics
+        users_of = Counter(number for _, _, number in told(app.read(topics.user_vectors)))
+        sizes = Counter(users_of)
+        for topic in (topics.item_vectors, topics.model_state, topics.transitions):
+            sizes += Counter(number for _, _, number in told(app.read(topic)))
+        assert users_of.total() < 6500
+        assert 980 <= max(users_of.values()) <= 1000
+        assert max(sizes.values()) <= 4000
+        found = last_of(app.read(topics.user_vectors))
+        assert_histories(found, histories(clicks, app.config.events.weights))
