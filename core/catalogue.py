@@ -66,6 +66,8 @@ class Catalogue:
         self.sessions = Sessions(settings.session.length, settings.session.event_ids)
         self.visits = Visits(settings.session.visits)
         self.model = Model(settings, partitions)
+        self.beside: Model | None = None
+        """A model of the same slots that learns beside it (`core.challenger`)."""
         self.living = Living()
         self.settled = 0
         """Living items that were a centre SETTLED times."""
@@ -98,7 +100,12 @@ class Catalogue:
     def reserve(self) -> None:
         """Make room for a row of each slot."""
         self.graph.reserve(len(self.vocabulary))
-        self.model.reserve(len(self.graph.degree))
+        n = len(self.graph.degree)
+        if n > len(self.model.columns.alive):
+            self.model.reserve(n)
+            if self.beside is not None:
+                self.beside.reserve(n)
+                self.beside.share(self.model)
         self.visits.reserve(len(self.graph.degree))
 
     def leave(self, slots: NDArray[np.integer]) -> list[str]:
@@ -183,7 +190,10 @@ class Catalogue:
         if len(new) == 0:
             return {}
         names = self.vocabulary.names(new)
-        self.model.first_rows(new, *hash_keys([encode(k) for k in names], self.partitions))
+        placed = hash_keys([encode(k) for k in names], self.partitions)
+        self.model.first_rows(new, *placed)
+        if self.beside is not None:
+            self.beside.first_rows(new, *placed)
         c.is_item[new] = is_item = np.array([not is_attribute(k) for k in names])
         c.born_round[new] = self.round_number
         c.born_rank[new] = np.arange(self._born, self._born + len(new))
@@ -284,7 +294,11 @@ class Catalogue:
         new[order] = np.arange(len(order), dtype=np.int32)
         self.sessions.relabel(new)
         self.graph.relabel(order, new)
+        if self.beside is not None:
+            self.beside.relabel(order, new)
         self.model.relabel(order, new)
+        if self.beside is not None:
+            self.beside.share(self.model)
         self.visits.relabel(order, new)
         self.vocabulary.reorder(order)
         self._unused = {int(new[slot]) for slot in self._unused if new[slot] >= 0}

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.catalogue import Catalogue
+from core.challenger import Challenger, Promotion, Terms
 from core.clicks import Clicks
 from core.clock import Clock
 from core.expiry import Expiry
@@ -23,7 +24,6 @@ from core.graph.graph import NEVER, Graph
 from core.graph.sessions import Sessions
 from core.graph.slabs import TOPIC
 from core.graph.sweep import Sweep
-from core.graph.walks import walk
 from core.graph.written import Scale
 from core.ids.vocabulary import ID_BYTES, Vocabulary, encode
 from core.intake import Intake
@@ -74,6 +74,7 @@ class Engine:
         self.catalogue = Catalogue(s, self.partitions)
         self._placement_changed = False
         self.learner = Learner(s, self.catalogue)
+        self.challenger: Challenger | None = None
         self.starts = Starts(s, self.catalogue, self.placer)
         self.expiry = Expiry(s, self.catalogue)
         self.intake = Intake(s, self.catalogue, self.clock)
@@ -129,6 +130,8 @@ class Engine:
                     inputs.clicks, catalogue, self.fusion, s, self.round_number,
                     learns=bool(self.model.owns[0]),
                 )  # fmt: skip
+                if self.challenger is not None:
+                    self.challenger.test.add(quality.duel.wins, quality.duel.losses)
         with self.timed("fold"):
             folded = self.fold(inputs.clicks)
             slots, known = folded.slots[folded.fate == graphs.KEPT], len(self.items)
@@ -140,18 +143,18 @@ class Engine:
         if self.model.owns.any():  # or no row would move
             with self.timed("walk"):
                 touched = np.unique(np.concatenate([slots, history[:, 0]]))
-                is_new = self.model.columns.updates[touched] == 0
-                self.learner.first_vectors(touched[is_new & self.model.rows.owned[touched]])
+                self.learner.first_vectors(touched)
                 starts = self.starts.of(
                     touched, self.placement, self.round_number, self.clock.time,
                     self.learner.corpus.has_walks,
                 )  # fmt: skip
-                walks = walk(
-                    self.graph, starts, s.walks.length,
-                    s.model.seed, self.round_number, s.walks.p, s.walks.q, s.engine.threads,
-                )  # fmt: skip
+                walks = self.learner.walks(starts, self.round_number)
             with self.timed("learn"):
                 self.learner.learn(walks, history, target, self.clock.time, self.round_number)
+            if self.challenger is not None:
+                with self.timed("challenger"):
+                    at = self.clock.time, self.round_number
+                    self.challenger.learn(self.starts, walks, history, target, *at)
         catalogue.drop_unused(inputs.room // SHARE_OF_GONE - RECORDS_OF_GONE * len(catalogue.gone))
         counts = folded.fate != graphs.DUPLICATE
         clicks = inputs.clicks if counts.all() else inputs.clicks.at(counts)
@@ -188,6 +191,7 @@ class Engine:
 
     def _close(self, inputs: Inputs) -> Changes:
         """Choose the rows that leave, place them, and hand over copies of them."""
+        promotion = self._promote()
         c, catalogue = self.model.columns, self.catalogue
         self._refresh()
         judged = self.leaving.judge(self.model, self.placement)
@@ -234,6 +238,7 @@ class Engine:
             waiting=len(waiting),
             stale=self.leaving.stale,
             furthest=float(c.moved[waiting[c.moved[waiting] < AT_ONCE]].max(initial=0.0)),
+            promotion=promotion,
         )
         self._placement_changed = False
         if len(self.vocabulary) > 2 * self.vocabulary.known + 1024:
@@ -264,6 +269,31 @@ class Engine:
         self.expiry.relabel(new)
         for sweep in self.sweeps:
             sweep.relabel(order)
+
+    # -- a challenger ----------------------------------------------------------------------------
+
+    def challenge(self, settings: Settings, terms: Terms) -> Challenger:
+        """Let another configuration learn beside this one from now on (`core.challenger`).
+        ValueError if it may not be beside it."""
+        one = self.challenger = Challenger(settings, terms, self.settings, self.catalogue)
+        self.catalogue.beside = one.model
+        self.intake.reach = max(map(self.intake.reach_of, (self.settings, settings)))
+        return one
+
+    def rest(self) -> None:
+        """Go on without a challenger."""
+        self.challenger = self.catalogue.beside = None
+        self.intake.reach = self.intake.reach_of(self.settings)
+
+    def _promote(self) -> Promotion | None:
+        """Let the challenger take over, if it is to: then learning goes on as it has learned."""
+        one = self.challenger
+        if one is None or (promotion := one.take_over(self.round_number)) is None:
+            return None
+        self.settings = self.starts.settings = self.intake.settings = one.settings
+        self.learner = Learner(one.settings, self.catalogue)
+        self.rest()
+        return promotion
 
     # -- owners ----------------------------------------------------------------------------------
 
@@ -303,7 +333,8 @@ class Engine:
 
     def table_bytes(self) -> dict[str, int]:
         """Bytes of memory of each table: vectors, graph, sessions, ids (a close estimate)."""
-        tables = (self.model.rows, self.model.columns)
+        models = filter(None, (self.model, self.catalogue.beside))
+        tables = [table for model in models for table in (model.rows, model.columns)]
         return {
             "vectors": sum(int(getattr(t, f.name).nbytes) for t in tables for f in fields(t)),
             "graph": self.graph.nbytes,

@@ -21,6 +21,13 @@ class Intake:
 
     def __init__(self, settings: Settings, catalogue: Catalogue, clock: Clock) -> None:
         self.settings, self.catalogue, self.clock = settings, catalogue, clock
+        self.reach = self.reach_of(settings)
+        """How many items before a click are told of it."""
+
+    @staticmethod
+    def reach_of(settings: Settings) -> int:
+        """How many of them learning with these settings asks for."""
+        return max(settings.session.length, Corpus.reach(settings))
 
     def fold(self, clicks: Clicks, commit: int = LIVE) -> Folded:
         """Take clicks into sessions and graph.
@@ -46,8 +53,7 @@ class Intake:
             rows=len(sessions.names),
             known=known,
         )
-        reach = max(s.session.length, Corpus.reach(s))
-        folded = Folded.of(slots, reach, len(names) - known)
+        folded = Folded.of(slots, self.reach, len(names) - known)
         half_life = int(s.graph.half_life)
         g, clock, n = self.catalogue.graph, self.clock, len(clicks)
         rules = Rules(half_life, int(s.session.gap), s.session.max_events, g.max_degree, commit)

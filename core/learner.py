@@ -4,25 +4,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.catalogue import Catalogue
+from core.graph.walks import walk
 from core.learning import skipgram
 from core.learning.corpus import Corpus
 from core.learning.negatives import Pools
+from core.model import Model
 from core.placing.placement import SETTLED
 from core.settings import Settings
 
 
 class Learner:
-    """Moves the rows of a catalogue."""
+    """Moves the rows of a model: that of the catalogue, or one beside it."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+    def __init__(
+        self, settings: Settings, catalogue: Catalogue, model: Model | None = None
+    ) -> None:
         self.settings, self.catalogue = settings, catalogue
+        self.model = catalogue.model if model is None else model
         self.corpus = Corpus(settings)
         self._pools = Pools(settings.negatives)
 
-    def first_vectors(self, new: NDArray[np.int32]) -> None:
-        """Move both vectors of items never learned to the weighted mean of their neighbours'."""
-        r, c, graph = self.catalogue.model.rows, self.catalogue.model.columns, self.catalogue.graph
-        for slot in new:
+    def first_vectors(self, touched: NDArray[np.int32]) -> None:
+        """Move both vectors of those items that were never learned to the weighted mean of their
+        neighbours'."""
+        r, c, graph = self.model.rows, self.model.columns, self.catalogue.graph
+        for slot in touched[(c.updates[touched] == 0) & r.owned[touched]]:
             nbr, wgt = graph.row(int(slot))
             settled = c.updates[nbr] > 0
             total = wgt[settled].sum()
@@ -31,16 +37,24 @@ class Learner:
                 r.v[slot] += (share * skipgram.hidden(r, nbr[settled])).sum(axis=0)
                 r.u[slot] = (share * r.u[nbr[settled]]).sum(axis=0)
 
+    def walks(self, starts: NDArray[np.int32], round_number: int) -> NDArray[np.int32]:
+        """Walks from these slots, int32 [n, length]."""
+        s = self.settings
+        return walk(
+            self.catalogue.graph, starts, s.walks.length,
+            s.model.seed, round_number, s.walks.p, s.walks.q, s.engine.threads,
+        )  # fmt: skip
+
     def learn(
         self, walks: NDArray[np.int32], history: NDArray[np.int32], target: NDArray[np.int32],
         time: int, round_number: int,
     ) -> None:  # fmt: skip
         """Learn from walks int32 [n, length], and from sessions int32 [m, reach], newest item
         first, with what came next, int32 [m], at this time, ms. All are slots, -1 past the end."""
-        m, catalogue, model = self.settings.model, self.catalogue, self.catalogue.model
+        m, catalogue, model = self.settings.model, self.catalogue, self.model
         if len(catalogue.items) == 0:
             return
-        columns = model.columns
+        columns = catalogue.model.columns  # where items are placed, is by the catalogue's
         pool = self._pools.of(
             catalogue.items,
             catalogue.graph,
@@ -83,7 +97,8 @@ class Learner:
         seen, times = seen[owned], times[owned]
         before = updates[seen]
         updates[seen] = before + times
-        catalogue.settled += int(((before < SETTLED) & (before + times >= SETTLED)).sum())
+        if model is catalogue.model:
+            catalogue.settled += int(((before < SETTLED) & (before + times >= SETTLED)).sum())
 
 
 def _counted(slots: NDArray[np.int32], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -44,11 +44,17 @@ class Columns:
 class Model:
     """The arrays of `Rows` and `Columns`, grown together."""
 
-    def __init__(self, settings: Settings, partitions: int = 1) -> None:
-        self.owns = np.ones(partitions, np.bool_)
+    def __init__(
+        self, settings: Settings, partitions: int = 1, beside: "Model | None" = None
+    ) -> None:
+        """With `beside`, a model of the same slots that learns beside that one, and begins as it
+        is: it is never published, and of its columns only `updates` means something."""
+        self.owns: NDArray[np.bool_] = (
+            np.ones(partitions, np.bool_) if beside is None else beside.owns
+        )
         """Of which item partitions the rows may be changed here (`core.ownership`)."""
         dim, extra = settings.model.dim, settings.model.attribute_slots
-        tables = settings.lsh.tables
+        told, tables = (dim, settings.lsh.tables) if beside is None else (0, 0)
         self.settings = settings
         self.landmark = NEVER
         """That of all that decays in `rows`, ms."""
@@ -78,8 +84,8 @@ class Model:
             version=np.zeros(0, np.int64),
             published=np.zeros(0, np.int64),
             norms=np.zeros((0, 2), np.float32),
-            pub_v=np.zeros((0, dim), np.float16),
-            pub_u=np.zeros((0, dim), np.float16),
+            pub_v=np.zeros((0, told), np.float16),
+            pub_u=np.zeros((0, told), np.float16),
             described=np.zeros(0, np.uint64),
             stale=np.zeros(0, np.bool_),
             moved=np.zeros(0, np.float32),
@@ -87,6 +93,39 @@ class Model:
             sent=np.zeros(0, np.int64),
             users=np.zeros(0, np.int32),
         )
+        if beside is not None:
+            self._begin_as(beside)
+
+    def _begin_as(self, other: "Model") -> None:
+        """Have all that another model has learned, as copies."""
+        self.reserve(len(other.columns.alive))
+        self.age(other.time)
+        n, half_lives = len(other.columns.alive), other.settings.accumulator_half_life
+        landmark, written = np.full(n, other.landmark), np.full(n, half_lives)
+        for name in _SCALED:
+            getattr(self.rows, name)[:] = rescaled(
+                getattr(other.rows, name), landmark, written, self.landmark,
+                self.settings.accumulator_half_life, self.time,
+            )  # fmt: skip
+        for name in _LEARNED:
+            getattr(self.rows, name)[:] = getattr(other.rows, name)
+        self.columns.updates[:] = other.columns.updates
+        self.share(other)
+
+    def share(self, other: "Model") -> None:
+        """Have the other's attributes of items, and what is owned: not copies, the same arrays."""
+        self.rows.attrs, self.rows.owned = other.rows.attrs, other.rows.owned
+
+    def become(self, other: "Model", rotation: NDArray[np.float64]) -> None:
+        """Have what a model beside this one has learned, turned by an orthogonal [dim, dim] so that
+        no inner product is another one. Every row is to be looked at once more."""
+        turn = rotation.astype(np.float32)
+        self.settings, self.landmark, self.time = other.settings, other.landmark, other.time
+        for name in (*_SCALED, "mix"):
+            setattr(self.rows, name, getattr(other.rows, name))
+        self.rows.v, self.rows.u = other.rows.v @ turn, other.rows.u @ turn
+        self.columns.updates = other.columns.updates
+        self.rows.dirty[:] = self.columns.alive & self.rows.owned
 
     def reserve(self, n: int) -> None:
         """Make room for slots below n, and no more: who asks has rounded it up."""

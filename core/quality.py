@@ -51,6 +51,23 @@ SAMPLE = 5
 """Purpose number of this module's random stream."""
 
 
+class Duel(NamedTuple):
+    """Trials that were ranked by a challenger too, by `next`, and how many of them both models,
+    the challenger alone, and the champion alone have hit."""
+
+    trials: int = 0
+    both: int = 0
+    wins: int = 0
+    losses: int = 0
+
+    @classmethod
+    def of(cls, challenger: NDArray[np.int64], champion: NDArray[np.int64]) -> "Duel":
+        """Of the ranks of both, int64 [q]."""
+        own, theirs = challenger < DEPTH, champion < DEPTH
+        counted = own & theirs, own & ~theirs, theirs & ~own
+        return cls(len(own), *(int(each.sum()) for each in counted))
+
+
 @dataclass(frozen=True)
 class Quality:
     """Outcome of a round's trials: how many there were, and by ranker (all of RANKERS) the hits and
@@ -61,6 +78,8 @@ class Quality:
     reciprocal: dict[str, float]
     candidates: int = 0
     """Items that were ranked in each trial."""
+    duel: Duel = Duel()  # noqa: RUF009
+    """Where a challenger learns beside the model."""
 
 
 NOTHING_RANKED = Quality(0, dict.fromkeys(RANKERS, 0), dict.fromkeys(RANKERS, 0.0))
@@ -73,6 +92,7 @@ def measure(
     """Rank a sample of the transitions of a round's clicks, by all of this as it stands before it,
     and let `fusion` learn from them, if it `learns` here.
 
+    A model beside the catalogue's, if there is one, ranks the same trials by its own `next`.
     A fused ranker that is eager learns from more. Of very many items a sample is ranked. A
     transition from an item that is not known is none: it has no vector to ask by. One to such an
     item is a miss.
@@ -89,7 +109,12 @@ def measure(
         ranked = {name: found[name][found[name] < DEPTH] for name in RANKERS}
         hits = {name: len(row) for name, row in ranked.items()}
         reciprocal = {name: float((1.0 / (row + 1)).sum()) for name, row in ranked.items()}
-        quality = Quality(len(trials.query), hits, reciprocal, len(trials.ranked))
+        duel = Duel()
+        if catalogue.beside is not None:
+            scores = next_scores(catalogue.beside.rows, trials.ranked, trials.query)
+            own = ranks(scores, catalogue.graph, trials.ranked, trials.query, trials.target)
+            duel = Duel.of(own["next"], found["next"])
+        quality = Quality(len(trials.query), hits, reciprocal, len(trials.ranked), duel)
     # More teach a fused ranker that is eager. They are of the same time, and count for nothing.
     for chosen in further:
         if learns and fusion.eager:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from core.challenger import Promotion
 from core.clicks import Clicks
 from core.placing.placement import Placement
 from core.quality import Quality
@@ -119,6 +120,8 @@ class Changes:
     """Rows that must be written again, and wait."""
     furthest: float = 0.0
     """How far the one that moved furthest of `waiting` did, in multiples of the drift."""
+    promotion: Promotion | None = None
+    """Where the challenger took over before the rows were chosen."""
 
     @cached_property
     def values(self) -> list[bytes]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from core.catalogue import Catalogue
 from core.graph.graph import NEVER
 from core.placing.placement import Placement, Placer
-from core.settings import Settings
+from core.settings import Settings, WalkSettings
 
 SLICE = 2000
 """Items that a round starts from beside those that changed: of a major update, or of those whose
@@ -22,6 +22,14 @@ class Birth(NamedTuple):
     rank: int
 
 
+class Begun(NamedTuple):
+    """What the walks of a round are to come by: slots."""
+
+    touched: NDArray[np.int32]
+    behind: NDArray[np.int32]
+    major: NDArray[np.int32]
+
+
 class Starts:
     """What changed, a slice of what an update has to come by, and a share of everything else."""
 
@@ -31,6 +39,9 @@ class Starts:
         """In a major update: the item that it starts from next."""
         self.behind: NDArray[np.int32] = np.zeros(0, np.int32)
         """After a restart: items whose rows are older than what is known of them, ascending."""
+        none = np.zeros(0, np.int32)
+        self.begun = Begun(none, none, none)
+        """Of this round."""
 
     def of(
         self, touched: NDArray[np.int32], placement: Placement, round_number: int, now: int,
@@ -39,17 +50,22 @@ class Starts:
         """Where walks start: the touched items, a slice of those that an update has to come by, and
         a share of replay so that none goes stale. A corpus without walks has those of items whose
         rows are behind: their sessions do not come again."""
-        s = self.settings.walks
+        self.begun = Begun(touched, self._next_behind(), self._next_of_major(placement, now))
+        s = self.settings
+        return self.spread(s.walks, s.model.seed, round_number, has_walks)
+
+    def spread(
+        self, walks: WalkSettings, seed: int, round_number: int, has_walks: bool
+    ) -> NDArray[np.int32]:
+        """Where walks of these settings start that come by what this round has begun with."""
         items = self.catalogue.items
-        behind, major = self._next_behind(), self._next_of_major(placement, now)
         if not has_walks:
-            return np.tile(behind, s.per_node)
-        begun = np.concatenate([touched, behind, major])
-        own = np.tile(begun, s.per_node)
+            return np.tile(self.begun.behind, walks.per_node)
+        own = np.tile(np.concatenate(self.begun), walks.per_node)
         if len(items) == 0:
             return own
-        rng = np.random.default_rng([self.settings.model.seed, round_number])
-        replay = rng.integers(len(items), size=int(s.replay * len(own)))
+        rng = np.random.default_rng([seed, round_number])
+        replay = rng.integers(len(items), size=int(walks.replay * len(own)))
         return np.concatenate([own, items[replay]])
 
     def _next_behind(self) -> NDArray[np.int32]:

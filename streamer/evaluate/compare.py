@@ -21,12 +21,12 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from core.engine import Engine
 from core.rounds import Inputs
-from streamer import kernels, outputs
+from streamer import outputs
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.evaluate import picture
+from streamer.evaluate import challenging, picture
 from streamer.evaluate.baselines import baselines
+from streamer.evaluate.challenging import Contest
 from streamer.evaluate.past import Past, Positions
 from streamer.evaluate.rankers import Asked, Mode, Model, Ranks
 from streamer.evaluate.rounds import Log, Round
@@ -89,6 +89,8 @@ class Comparison(msgspec.Struct, frozen=True):
     by_clicks: dict[str, int]
     """Positions by how often the item was clicked before."""
     lines: list[Line]
+    challengers: dict[str, Contest] = {}
+    """By the variants that have one."""
 
 
 def variants(names: Sequence[str], base: Path | None, overrides: Sequence[str]) -> list[Variant]:
@@ -135,7 +137,12 @@ def run(compared: Sequence[Variant], source: Source, options: Options) -> None:
     else:
         _show(found)
     if options.plot is not None:
-        drawn = picture.draw(one.scores.over_stream(one.past.clicks))
+        marks = {
+            contest.took_over: f"{name}: its challenger takes over"
+            for name, contest in found.challengers.items()
+            if contest.took_over is not None
+        }
+        drawn = picture.draw(one.scores.over_stream(one.past.clicks), marks)
         outputs.write("--plot", options.plot, drawn, options.force)
         print(f"wrote {options.plot}", file=sys.stderr)
 
@@ -147,9 +154,8 @@ class _Pass:
         self.options, self.compared = options, compared
         first = compared[0].config
         self.log, self.past = Log(first, source), Past(first.engine_settings)
-        for variant in compared:
-            kernels.prepare(variant.config.engine_settings)
-        self.engines = [Engine(variant.config.engine_settings) for variant in compared]
+        self.engines = [challenging.engine_of(variant.config) for variant in compared]
+        self.contenders = [challenging.Contender(engine) for engine in self.engines]
         for variant, engine in zip(compared, self.engines, strict=True):
             describe(engine, tokens_of(variant.config, source, options.items))
         self.seconds = [0.0] * len(compared)
@@ -200,8 +206,9 @@ class _Pass:
         inputs = Inputs(taken.clicks, closes_commit=taken.closes_commit, room=ALL, budget=ALL)
         for n, engine in enumerate(self.engines):
             begin = time.process_time()
-            engine.step(inputs)
+            outputs = engine.step(inputs)
             self.seconds[n] += time.process_time() - begin
+            self.contenders[n].observe(outputs, self.past.clicks)
 
     def _found(self) -> Comparison:
         begin, clicks = int(self.options.begin * self.past.clicks), self.past.clicks
@@ -232,8 +239,13 @@ class _Pass:
         beaten = by_name[best.hr]
         ranked = {of: cold[best.hr, of].positions for of in COLD}
         return Comparison(
-            clicks, beaten.positions, begin, best.hr, beaten.hr, beaten.mrr, ranked, lines
-        )
+            clicks, beaten.positions, begin, best.hr, beaten.hr, beaten.mrr, ranked, lines,
+            {
+                variant.name: contender.found
+                for variant, contender in zip(self.compared, self.contenders, strict=True)
+                if contender.found is not None
+            },
+        )  # fmt: skip
 
 
 def _of(variant: Variant, mode: str) -> str:
@@ -254,6 +266,8 @@ def _show(found: Comparison) -> None:
         f"the best baseline: {found.best}, {found.best_hr:.3f} in HR@20, {found.best_mrr:.3f} in "
         "MRR@20"
     )
+    for name, contest in found.challengers.items():
+        print(f"the challenger of {name}: {contest.told()}")
     for mode in dict.fromkeys(line.mode for line in found.lines):
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
         table.add_column(mode, no_wrap=True)

@@ -2,11 +2,13 @@
 
 import importlib.util
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
 from streamer import outputs
 from streamer.errors import ConfigError, WalkstreamError
+from streamer.evaluate.challenging import NAME
 from streamer.evaluate.rankers import Mode
 from streamer.evaluate.scores import Point
 from streamer.inspect.plot import PALETTE
@@ -23,8 +25,9 @@ def check(out: Path, force: bool) -> None:
         )
 
 
-def draw(points: list[Point]) -> bytes:
-    """A PNG of HR@20 of each ranker; the model's lines are solid, the others dashed.
+def draw(points: list[Point], marks: Mapping[int, str] | None = None) -> bytes:
+    """A PNG of HR@20 of each ranker; the model's lines are solid, the others dashed. `marks` are
+    texts at clicks.
 
     WalkstreamError if there are no points.
     """
@@ -39,11 +42,17 @@ def draw(points: list[Point]) -> bytes:
     clicks = [point.click for point in points]
     last = points[-1].hr
     for number, ranker in enumerate(sorted(last, key=lambda ranker: -last[ranker])):
-        ours = ranker.rpartition(": ")[2].split(",")[0] in get_args(Mode)
+        ours = ranker.rpartition(": ")[2].split(",")[0] in (*get_args(Mode), NAME)
         plane.plot(
             clicks, [point.hr[ranker] for point in points], label=ranker,
             color=PALETTE[number % len(PALETTE)], linestyle="-" if ours else "--",
             linewidth=2.2 if ours else 1.4,
+        )  # fmt: skip
+    for click, text in (marks or {}).items():
+        plane.axvline(click, color="black", linewidth=1, linestyle=":")
+        plane.annotate(
+            text, (click, 0), (4, 6), xycoords=("data", "axes fraction"),
+            textcoords="offset points", fontsize=9,
         )  # fmt: skip
     plane.set_xlabel("clicks so far")
     plane.set_ylabel("HR@20, each round ranked before it is learned")

@@ -15,7 +15,7 @@ from core.engine import Engine
 from core.graph.slabs import UNIT
 from core.kernels.lanes import SOURCES
 from core.kernels.scan import rank
-from core.learning.skipgram import hidden
+from core.learning.skipgram import Rows, hidden
 from core.placing.clusters import unit_rows
 from core.quality import DEPTH, ask
 from core.ranking.experts import ASKED, Questions
@@ -122,10 +122,12 @@ class Model:
     modes: tuple[Mode, ...]
     decay: float | None = None
 
-    def __call__(self, asked: Asked) -> Ranks:
+    def __call__(self, asked: Asked, rows: Rows | None = None) -> Ranks:
+        """By the engine's rows, or by others of the same slots."""
         e = asked.engine
-        v = unit_rows(hidden(e.model.rows, e.items))
-        u = unit_rows(e.model.rows.u[e.items])
+        rows = e.model.rows if rows is None else rows
+        v = unit_rows(hidden(rows, e.items))
+        u = unit_rows(rows.u[e.items])
         queries = {"": (asked.history[:, :1], 1.0)}
         if self.decay is not None:
             queries[", session"] = (asked.history, self.decay)

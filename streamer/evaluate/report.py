@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from core.engine import Engine
+from streamer.evaluate.challenging import Contest
 from streamer.evaluate.scores import COLD, KNOWN, UNKNOWN, Best, Figures, Point, Scores
 from streamer.evaluate.stability import Step
 from streamer.terminal import Console
@@ -68,6 +69,7 @@ class Report(msgspec.Struct, frozen=True):
     figures: list[Figures]
     stability: Stable
     over_stream: list[Point]
+    challenger: Contest | None = None
 
     @classmethod
     def of(
@@ -78,13 +80,22 @@ class Report(msgspec.Struct, frozen=True):
         begin: float,
         scores: Scores,
         steps: Sequence[Step],
+        challenger: Contest | None = None,
     ) -> "Report":
         first = int(begin * clicks)
         return cls(
             clicks, left_out, engine.round_number, len(engine.items), first, *scores.figures(first),
             Stable.of([step for step in steps if step.click - step.clicks >= first]),
-            scores.over_stream(clicks),
+            scores.over_stream(clicks), challenger,
         )  # fmt: skip
+
+
+def marks(report: Report) -> dict[int, str]:
+    """What a picture over the stream says besides, by click."""
+    one = report.challenger
+    if one is None or one.took_over is None:
+        return {}
+    return {one.took_over: "the challenger takes over"}
 
 
 def show(report: Report, as_json: bool) -> None:
@@ -107,6 +118,8 @@ def show(report: Report, as_json: bool) -> None:
         f"{ranked[UNKNOWN]:,} of them ({share:.1%}) are on items unknown until then: all miss\n"
         f"the best baseline: {report.best.hr} in HR@20, {report.best.mrr} in MRR@20"
     )
+    if report.challenger is not None:
+        print(f"the challenger: {report.challenger.told()}")
     if not report.stability.publishes:
         print("For a log this short, publish more often: --set commit.rounds=1")
     for table in (
@@ -127,7 +140,7 @@ All items but the one that the session was at are ranked, by what was known
 before the round. ± is one standard error, of ratios that of the difference at
 the same clicks.
 similar, next, hybrid: as in `walkstream query --mode`. session: asked by its
-last items.
+last items. challenger: its next, which is the model's own once it took over.
 of best: the ratio to the best of the baselines, which need no training:
 popularity; transitions; co-visitation of adjacent clicks, decayed; w5, of
 clicks within five steps, by 1/distance; session-kNN, VSKNN and STAN, by past

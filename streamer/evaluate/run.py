@@ -13,9 +13,9 @@ from typing import Literal, get_args
 from core.clicks import Clicks
 from core.engine import Engine
 from core.rounds import Changes, Inputs
-from streamer import kernels, outputs
+from streamer import outputs
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.evaluate import peers, picture, report
+from streamer.evaluate import challenging, peers, picture, report
 from streamer.evaluate.baselines import baselines
 from streamer.evaluate.past import Past
 from streamer.evaluate.peers import Peer
@@ -86,7 +86,7 @@ def run(config: Config, source: Source, options: Options) -> None:
     found = Evaluation(config, source, options).run()
     report.show(found, options.as_json)
     if options.plot is not None:
-        drawn = picture.draw(found.over_stream)
+        drawn = picture.draw(found.over_stream, report.marks(found))
         outputs.write("--plot", options.plot, drawn, options.force)
         print(f"wrote {options.plot}", file=sys.stderr)
 
@@ -100,8 +100,8 @@ class Evaluation:
         self.log = Log(config, source)
         if options.peer and self.log.reader.total_bytes is None:
             raise ConfigError("--peer: name files on disk; a pipe cannot be read twice")
-        kernels.prepare(settings)
-        self.engine, self.past = Engine(settings), Past(settings)
+        self.engine, self.past = challenging.engine_of(config), Past(settings)
+        self.contender = challenging.Contender(self.engine)
         describe(self.engine, tokens_of(config, source, options.items))
         self.changes: Changes | None = None
         """Of the last round."""
@@ -114,6 +114,7 @@ class Evaluation:
         decay = settings.model.session_decay if options.session else None
         self.rankers: list[Ranker] = [
             Model(modes, decay),
+            *([challenging.beside] if self.engine.challenger is not None else []),
             *baselines(self.past, settings),
             *self.retrained,
         ]
@@ -153,6 +154,7 @@ class Evaluation:
             self.options.begin,
             self.scores,
             self.stability.steps,
+            self.contender.found,
         )
 
     def _rank(self, taken: Round) -> None:
@@ -172,6 +174,7 @@ class Evaluation:
             Inputs(taken.clicks, closes_commit=taken.closes_commit, room=ALL, budget=ALL)
         )
         self.changes = outputs.changes
+        self.contender.observe(outputs, self.past.clicks)
         if outputs.changes is not None:
             self.stability.observe(self.engine, self.past, outputs.changes)
         for peer in self.retrained:

@@ -58,6 +58,8 @@ class Contents(msgspec.Struct, frozen=True):
     commits: int
     """Of the worker that went furthest; 0 in a folder that no worker wrote to, as is `rounds`."""
     rounds: int
+    promoted: records.Promoted | None
+    """That the challenger took over, if it did."""
     age_seconds: float
     """Since the folder last took something."""
     bytes: int
@@ -87,6 +89,7 @@ def contents(store: Store) -> Contents:
     items, attribute_rows = counts.rows(store)
     nodes, arcs = checkpoint.size(store)
     origin, saved = store.meta(stores.ORIGIN), checkpoint.newest(store)
+    promoted = store.meta(records.PROMOTED)
     progress = {f"{t}/{p}": done for (t, p), done in sorted(store.progress().items())}
     return Contents(
         space=space.name,
@@ -108,6 +111,7 @@ def contents(store: Store) -> Contents:
         swept=None if saved is None else saved[1].commit,
         commits=max((done.commit for done in progress.values()), default=0),
         rounds=max((done.round for done in progress.values()), default=0),
+        promoted=msgspec.msgpack.decode(promoted, type=records.Promoted) if promoted else None,
         age_seconds=round(store.age(), 1),
         bytes=_size(store.path),
     )
@@ -162,6 +166,11 @@ def _figures(state: Path, found: Contents, min_items: int) -> Table:
         "last change": f"{found.age_seconds:,.0f} s ago",
         "size": f"{found.bytes / 1e6:,.1f} MB",
     }
+    if (one := found.promoted) is not None:
+        lines["challenger"] = (
+            f"took over with commit {one.commit:,}: alone it hit {one.wins:,} trials, the champion "
+            f"{one.losses:,}"
+        )
     if found.origin:
         lines["began as"] = "a replay" + (" that a worker took over" * (found.origin == "adopted"))
     table = Table(title=escape(str(state)), show_header=False)

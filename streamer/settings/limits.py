@@ -32,6 +32,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "session.max_events": _FROM_1,
     "session.event_ids": (0, 64),
     "quality.sample": (0, 10_000),
+    "challenger.error": (1e-12, 0.5),
+    "challenger.min_agreement": (-1, 1),
     "ready.max_lag": _POSITIVE,
     "session.gap": _POSITIVE,
     "session.length": (1, 64),

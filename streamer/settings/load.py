@@ -13,7 +13,7 @@ import msgspec
 
 from core.settings import DAY_MS, Duration
 from streamer.errors import ConfigError
-from streamer.settings import limits, placeholders, presets
+from streamer.settings import challenger, limits, placeholders, presets
 from streamer.settings.secrets import is_secret
 from streamer.settings.sections import ClickSettings, Config, KafkaValue
 
@@ -156,6 +156,7 @@ def load_with_origins(
     built = {section: _SECTIONS[section](**given) for section, given in sections.items()}
     config = Config(kafka=tables["kafka"], registry=tables["registry"], **built)
     refuse(limits.problems(config), origins)
+    refuse(challenger.problems(config), origins)
     if config.commit != built["commit"]:
         origins["commit.rounds"] = "round.max_seconds"
     return config, origins

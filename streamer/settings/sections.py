@@ -179,6 +179,23 @@ class StartSettings:
 
 
 @dataclass(frozen=True)
+class ChallengerSettings:
+    preset: str = ""
+    """A method by its name, which learns beside these settings on the same rounds, with the
+    defaults in `[corpus]`, `[negatives]`, `[walks]` and `[model]` but for what it and `set` say.
+    Empty: these settings, but for `set`; with neither there is no challenger."""
+    set: tuple[str, ...] = ()
+    """Settings of its own in these four sections, as of `--set`: ["negatives.draws=4"]."""
+    promote: bool = False
+    """It takes over once it is better by a sequential test of `quality.sample` trials a round."""
+    error: float = 0.05
+    """How likely one that is no better may ever take over, in however many rounds."""
+    min_agreement: float = 0.5
+    """The mean cosine with these settings' vectors that its own, turned onto them, must have to
+    take over: with less, vectors before and after could not be compared."""
+
+
+@dataclass(frozen=True)
 class ReadySettings:
     max_lag: Duration = _MINUTE
     """/readyz answers 503 while the oldest click not yet learned waits for longer than this."""
@@ -234,6 +251,7 @@ class Config:
     state: StateSettings = field(default_factory=StateSettings)
     start: StartSettings = field(default_factory=StartSettings)
     quality: QualitySettings = field(default_factory=QualitySettings)
+    challenger: ChallengerSettings = field(default_factory=ChallengerSettings)
     ready: ReadySettings = field(default_factory=ReadySettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     log: LogSettings = field(default_factory=LogSettings)

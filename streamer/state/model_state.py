@@ -123,6 +123,8 @@ def order(key: bytes, value: bytes) -> int:
         return msgspec.msgpack.decode(value, type=int)
     if key == records.MARKS:
         return msgspec.msgpack.decode(value, type=records.Marks).commit
+    if key == records.PROMOTED:
+        return msgspec.msgpack.decode(value, type=records.Promoted).commit
     if key == records.SWEPT:
         return msgspec.msgpack.decode(value, type=records.Swept).commit
     if key == records.SPACE:

@@ -3,7 +3,8 @@
 Keys of `model-state` that start with 0xFF are reserved: `space` (the header: the vector space, the
 app whose model it is, and its topics), `manifest/<instance>` (what the newest commit of a worker
 consists of; `manifest` alone in models of older versions), `placement`
-(centre and centroids), `progress/<topic>/<partition>` (how far clicks were processed),
+(centre and centroids), `promoted` (a challenger took over),
+`progress/<topic>/<partition>` (how far clicks were processed),
 `items/<topic>/<partition>` (the offset up to which attributes were taken in), `marks` (what is
 under way), `graph/<item>` (a row of the graph), `sessions/<turn>/<number>` (some of the sessions
 that were open when a sweep began), `swept` (where evidence is read from again), `forgotten/<hash>`
@@ -11,7 +12,7 @@ that were open when a sweep began), `swept` (where evidence is read from again),
 were hashed) and `version/<partition>` (the version counter of an item partition). All other keys
 are items, and attributes under `core.ids.vocabulary.ATTRIBUTE`; their values are packed rows
 (`core.rows`). Rows of the graph stand in the partitions of their items; header, manifest,
-placement, marks, sessions, `swept` and forgotten users in partition 0.
+placement, marks, sessions, `promoted`, `swept` and forgotten users in partition 0.
 """
 
 import hashlib
@@ -32,6 +33,7 @@ from streamer.errors import Refused
 SPACE = b"\xffspace"
 PLACEMENT = b"\xffplacement"
 FUSION = b"\xfffusion"
+PROMOTED = b"\xffpromoted"
 PROGRESS = b"\xffprogress/"
 ITEMS = b"\xffitems/"
 VERSION = b"\xffversion/"
@@ -241,6 +243,22 @@ def folds_by(settings: Settings, by_count: bool) -> dict[str, int]:
         "graph.max_degree": graph.max_degree,
         "round.max_seconds = 0": int(by_count),
     }
+
+
+class Promoted(msgspec.Struct, frozen=True):
+    """A challenger took over with this commit. It holds as long as the configuration names these
+    two (`streamer.worker.challenging.digest`)."""
+
+    commit: int
+    champion: str
+    challenger: str
+    time: int
+    """Greatest event time of the engine, ms."""
+    wins: int
+    """Trials that the challenger alone, and that the champion alone had hit."""
+    losses: int
+    agreement: float
+    """Mean cosine of its vectors, turned, with the champion's."""
 
 
 class Swept(msgspec.Struct, frozen=True):

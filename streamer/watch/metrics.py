@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from streamer.watch.health import Health, Lag
 
 STAGES = (
-    *("collect", "decode", "rank", "fold", "walk", "learn", "place"),
+    *("collect", "decode", "rank", "fold", "walk", "learn", "challenger", "place"),
     *("commit", "apply", "checkpoint"),
 )
 OUTCOMES = ("committed", "aborted")
@@ -38,6 +38,8 @@ TABLES = ("vectors", "graph", "sessions", "ids")
 WAITING = ("moved", "stale")
 STORE_KINDS = ("files", "memtables", "cache")
 HELD = ("clicks", "items")
+CONTEST = ("off", "learning", "better", "promoted", "refused", "resting")
+CONTENDERS = ("champion", "challenger")
 
 _STALENESS_BUCKETS = (
     *(0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
@@ -267,6 +269,27 @@ class Metrics:
             "How much of the mixture behind `hybrid`, asked by the session, each expert has.",
             "expert",
         )
+        self.challenger_trials_total = counter(
+            "challenger_trials_total",
+            "Trials that were ranked by the challenger too, where one learns beside the model.",
+        )
+        self.challenger_hits_total = counter(
+            "challenger_hits_total",
+            "Those of them whose item was among the first 20 by `next`, of the `champion`, which "
+            "is the model, and of the `challenger`.",
+            "model",
+        )
+        self.challenger_evidence = gauge(
+            "challenger_evidence",
+            "Evidence that the challenger finds more; from 1 / `challenger.error` on it is better.",
+        )
+        self.challenger_state = gauge(
+            "challenger_state",
+            "1 for what the challenger is: `off`, where there is none; `learning`; `better`; "
+            "`promoted`, which is the model now; `refused`, as its vectors agree too little; "
+            "`resting`, beside other workers.",
+            "state",
+        )
         self._lagging: set[Partition] = set()
         """Partitions whose lag is shown."""
         ProcessCollector(registry=registry)
@@ -283,6 +306,8 @@ class Metrics:
             (self.expert_share, EXPERTS),
             (self.waiting, WAITING),
             (self.held_partitions, HELD),
+            (self.challenger_hits_total, CONTENDERS),
+            (self.challenger_state, CONTEST),
         )
         for family, values in families:
             for value in values:

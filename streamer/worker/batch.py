@@ -58,6 +58,8 @@ class Batch:
     """What `hybrid` ranks by, where it has learned."""
     users: dict[bytes, bytes | None] = field(default_factory=dict)
     """Records of `user-vectors`, by user."""
+    promoted: bytes | None = None
+    """That a challenger took over, where it did, or where all is written once more."""
     told: Callable[[], None] = lambda: None
     """Called when the commit is through."""
     manifest: bytes | None = None
@@ -152,11 +154,12 @@ def _places(space: Space, role: str, keys: list[bytes]) -> list[int]:
 
 def progress(batch: Batch) -> dict[bytes, bytes]:
     """The records of the commit that say how far it got: of all clicks, of items that were taken
-    in, of what the ranker learned, and the marks."""
+    in, of what the ranker learned, that a challenger took over, and the marks."""
     encode = msgspec.msgpack.encode
     clicks = {records.progress_key(*p): encode(batch.progress(p)) for p in batch.offsets}
     fusion = {} if batch.fusion is None else {records.FUSION: batch.fusion}
+    promoted = {} if batch.promoted is None else {records.PROMOTED: batch.promoted}
     if batch.marks is None:
         return clicks
     items = {records.items_key(*p): encode(o) for p, o in batch.items.items()}
-    return clicks | items | fusion | {records.MARKS: encode(batch.marks)}
+    return clicks | items | fusion | promoted | {records.MARKS: encode(batch.marks)}

@@ -21,6 +21,7 @@ from streamer.watch.metrics import Metrics
 from streamer.worker import header, repair, restore, verdict
 from streamer.worker.batch import Pending
 from streamer.worker.behind import Behind
+from streamer.worker.challenging import Contest
 from streamer.worker.commit import Committer
 from streamer.worker.group import Group
 from streamer.worker.header import Accepted
@@ -128,6 +129,7 @@ class Worker:
         )  # fmt: skip
         if config.has_users:
             self.rounds.users = Users(config, self.store, self.engine, self.tail, self.offsets.keys)
+        self.contest = Contest(config, self.store, self.engine, self.metrics)
         self._follow_shares()
         self.repairs = start.accepted.repair
         if self.store.is_replay:
@@ -202,6 +204,7 @@ class Worker:
         self.metrics.show_shares(clicks, len(self.shares.owned), alone)
         self.outgoing.is_alone = alone
         self.outgoing.lead(leads)
+        self.contest.follow(alone, self.commits)
 
     # -- the loop --------------------------------------------------------------------------------
 
@@ -268,6 +271,7 @@ class Worker:
                 self.group.leave()  # they need not wait until its session has ended
         if not self.pending.rounds and self.commits:
             self.outgoing.write_folder()
+            self.contest.save(self.commits)
         log.info("stopped after commit %d, round %d", self.commits, self.engine.round_number)
 
     def _collect_round(self) -> list[Message] | None:
@@ -334,6 +338,7 @@ class Worker:
 
     def _commit(self, changes: Changes) -> None:
         """Hand copies of all that leaves to the thread that commits, once it has made the last."""
+        self.contest.closing(changes)
         pending, self.rounds.pending = self.pending, Pending()
         self.rounds.budget.take(len(changes.published))
         # Greater than that of every commit that this one may build on.

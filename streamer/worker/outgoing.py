@@ -16,7 +16,7 @@ from streamer.state import evidence, packing, records
 from streamer.state import store as stores
 from streamer.state.records import Marks
 from streamer.state.store import Store
-from streamer.worker import checkpoint
+from streamer.worker import challenging, checkpoint
 from streamer.worker.batch import Batch, Pending
 from streamer.worker.sweeping import as_entries
 
@@ -76,6 +76,8 @@ class Outgoing:
         the graph may be in the topic."""
         self._left: set[bytes] = set()
         """Those that left since the last commit."""
+        self._promoted: bytes | None = None
+        """That a challenger took over, where the next commit is to say so once more."""
         self._trials = 0
         """What the ranker had learned from with the last commit that said so."""
         self._clicked = time.monotonic()
@@ -113,6 +115,7 @@ class Outgoing:
         self.needs_folder = True
         self.store.set_meta({stores.HOLDS_ALL: b"\x01"})
         self._is_swept_since = False
+        self._promoted = self.store.meta(records.PROMOTED)
         self.topic = checkpoint.of(self.store, self.engine, records.SWEPT)
 
     def batch(
@@ -163,11 +166,14 @@ class Outgoing:
             fusion = packing.pack_fusion(self.engine.fusion, self.engine.settings)
         self._trials = trials
         self._is_new = False
+        promoted = challenging.record(self.config, self.engine, number, changes) or self._promoted
+        self._promoted = None
         left, unwritten = self._dead(changes)
         return Batch(
             number, cut, changes, dict(offsets), self.engine.round_number,
             marks if self.leads else None, packed, self.is_alone, pending.traced, left, unwritten,
             swept, written, pending.dead_letters, pending.described, pending.items, windows, fusion,
+            promoted,
         )  # fmt: skip
 
     def _settle(self, number: int, changes: Changes, swept: bool) -> None:

@@ -110,6 +110,10 @@ class Report:
             metrics.quality_hits_total.labels(ranker).inc(hits)
             reciprocal = outputs.quality.reciprocal[ranker]
             metrics.quality_reciprocal_ranks_total.labels(ranker).inc(reciprocal)
+        duel = outputs.quality.duel
+        metrics.challenger_trials_total.inc(duel.trials)
+        metrics.challenger_hits_total.labels("challenger").inc(duel.both + duel.wins)
+        metrics.challenger_hits_total.labels("champion").inc(duel.both + duel.losses)
         for expert, share in zip(EXPERTS, self.engine.fusion.shares[-1].tolist(), strict=True):
             metrics.expert_share.labels(expert).set(share)
 

@@ -19,13 +19,14 @@ from confluent_kafka.admin import AdminClient
 
 from core.engine import Engine
 from core.ids.hashing import hash_keys
+from streamer.errors import WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, label
 from streamer.settings.sections import Config
 from streamer.state import commits, packing, records
 from streamer.state.records import Space
 from streamer.state.store import Store
-from streamer.worker import restore
+from streamer.worker import challenging, restore
 from streamer.worker.group import Group
 from streamer.worker.header import Accepted
 from streamer.worker.kept import Read
@@ -186,6 +187,12 @@ class Shares:
             ownership.unpublish([key for i, key in enumerate(read.gone, n) if not owned[i]])
         if self.leads:
             return
+        promoted = read.meta.get(records.PROMOTED)
+        if promoted and challenging.in_force(self.config, promoted) != engine.settings:
+            raise WalkstreamError(
+                "the challenger took over in another worker while this one stood by: start it "
+                "again, and it goes on by those settings"
+            )
         if (placement := read.meta.get(records.PLACEMENT)) is not None:
             dim = engine.settings.model.dim
             engine.take_placement(packing.unpack_placement(placement, dim))

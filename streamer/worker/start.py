@@ -22,13 +22,14 @@ from streamer.kafka import clients, rights
 from streamer.kafka.clients import Partition
 from streamer.kafka.identity import USERS, Watch, identity
 from streamer.kafka.transactions import Transactions
+from streamer.settings import challenger
 from streamer.settings.sections import Config
 from streamer.state import records
 from streamer.state.records import Space
 from streamer.state.traces import Traces
 from streamer.watch.health import Health
 from streamer.watch.metrics import Metrics
-from streamer.worker import claiming, header, refold, repair, restore
+from streamer.worker import challenging, claiming, header, refold, repair, restore
 from streamer.worker.group import Group
 from streamer.worker.header import Accepted
 from streamer.worker.readback import Readback
@@ -67,6 +68,8 @@ class Start:
         self.health.beat()
         restore.check_space(config)
         kernels.prepare(config.engine_settings, config.user_vectors.kind == "interests")
+        if (beside := challenger.settings(config)) is not None:
+            kernels.prepare(beside)
         self.health.state = "restoring"
         self.health.beat()
         self.checks = checks = config.topics.check
@@ -177,7 +180,8 @@ class Start:
         """Make the engine from folder and log. `owned` are its item partitions, None for all."""
         config, store, admin = self.config, self.store, self.admin
         member = None if owned is not None else self.group
-        self.engine = Engine(config.engine_settings, self.space.partitions, self.metrics.timed)
+        settings = challenging.in_force(config, store.meta(records.PROMOTED))
+        self.engine = Engine(settings, self.space.partitions, self.metrics.timed)
         if owned is not None:
             self.engine.own(owned, self.tail.later.written)
         self.found: Refolded = refold.restore(

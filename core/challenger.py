@@ -1,0 +1,132 @@
+"""A second configuration that learns beside the first, and takes over when it is better.
+
+It has rows of its own over the same items, graph, sessions and rounds, and begins as the champion
+is: with the champion's settings it would stay the same to the bit. Each trial of a round is ranked
+by both before either learns it. When the sequential test (`core.sequential`) says that the
+challenger finds more, its vectors are turned onto the champion's by orthogonal Procrustes on
+settled items, and take their place: no inner product of the challenger is another one by that, and
+centroids, cluster labels, centre and buckets go on as they are. What then is elsewhere than it was
+published leaves with commits, as all that moves does.
+
+It is the online twin of the exploration network of DRN (Zheng et al., "DRN: A deep reinforcement
+learning framework for news recommendation", WWW 2018), which is also compared on what users do, and
+taken over where it does better.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.catalogue import Catalogue
+from core.learner import Learner
+from core.learning.skipgram import hidden
+from core.model import Model
+from core.placing.clusters import unit_rows
+from core.placing.placement import SETTLED
+from core.placing.procrustes import agreement, rotation
+from core.sequential import SequentialTest
+from core.settings import Settings, WalkSettings
+from core.starts import Starts
+
+MAY_DIFFER = "corpus", "negatives", "walks", "model"
+"""Sections of the settings in which a challenger may be another one than the champion."""
+SAME = "dim", "attribute_slots"
+"""What of [model] must be the same: rows have these sizes."""
+MOST = 50_000
+"""Settled items to which the rotation is fitted at most: the first, which are the oldest."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """When a challenger takes over."""
+
+    promote: bool = False
+    """Whether it does so at all."""
+    error: float = 0.05
+    """How likely one that is no better may ever do so."""
+    min_agreement: float = 0.5
+    """The mean cosine of its turned vectors with the champion's that it needs."""
+
+
+class Promotion(NamedTuple):
+    """A challenger took over, after so many trials that it, or the champion, alone has hit."""
+
+    round_number: int
+    wins: int
+    losses: int
+    agreement: float
+
+
+class Challenger:
+    """One configuration beside that of the catalogue's model. ValueError if it cannot be one."""
+
+    def __init__(self, settings: Settings, terms: Terms, champion: Settings, catalogue: Catalogue):
+        if found := differences(settings, champion):
+            raise ValueError(f"a challenger may not differ in {', '.join(found)}")
+        self.settings, self.terms, self.catalogue = settings, terms, catalogue
+        self.model = Model(settings, catalogue.partitions, catalogue.model)
+        self.learner = Learner(settings, catalogue, self.model)
+        self.test = SequentialTest(terms.error)
+        self.is_refused = False
+        """Whether it was better, and agreed too little to take over."""
+        self.agreement = float("nan")
+        """When that was last looked at."""
+        self._shares_walks = _walks_by(settings) == _walks_by(champion)
+
+    def learn(
+        self, starts: Starts, walks: NDArray[np.int32], history: NDArray[np.int32],
+        target: NDArray[np.int32], time: int, round_number: int,
+    ) -> None:  # fmt: skip
+        """Learn a round: as `Learner.learn`, from the champion's walks where the settings of walks
+        are the same, and else from its own."""
+        learner = self.learner
+        learner.first_vectors(starts.begun.touched)
+        if not self._shares_walks:
+            s = self.settings
+            begins = starts.spread(s.walks, s.model.seed, round_number, learner.corpus.has_walks)
+            walks = learner.walks(begins, round_number)
+        learner.learn(walks, history, target, time, round_number)
+
+    def take_over(self, round_number: int) -> Promotion | None:
+        """Put its rows into the place of the champion's, if it is to and their vectors agree.
+
+        It costs a pass over all rows. Where too few items are settled to tell whether they agree,
+        it waits; where they agree too little, it is refused for good.
+        """
+        if not self.terms.promote or not self.test.is_better or self.is_refused:
+            return None
+        if self.catalogue.settled < 2 * self.settings.model.dim or (turn := self._turn()) is None:
+            return None
+        self.catalogue.model.become(self.model, turn)
+        self.catalogue.list_items()
+        return Promotion(round_number, self.test.wins, self.test.losses, self.agreement)
+
+    def _turn(self) -> NDArray[np.float64] | None:
+        """What turns its vectors onto the champion's, orthogonal [dim, dim]."""
+        items = self.catalogue.items
+        champion = self.catalogue.model
+        settled = champion.columns.updates[items] >= SETTLED
+        settled &= self.model.columns.updates[items] >= SETTLED
+        at = items[settled][:MOST]
+        own, theirs = (unit_rows(hidden(model.rows, at)) for model in (self.model, champion))
+        self.agreement = agreement(own, theirs)
+        self.is_refused = self.agreement < self.terms.min_agreement
+        return rotation(own, theirs) if self.agreement >= self.terms.min_agreement else None
+
+
+def _walks_by(settings: Settings) -> tuple[WalkSettings, int, bool]:
+    """What the walks of a round follow from."""
+    return settings.walks, settings.model.seed, settings.corpus.kind == "sessions"
+
+
+def differences(settings: Settings, champion: Settings) -> list[str]:
+    """Sections, and settings of [model], that differ and must not."""
+    sections = [name for name in vars(champion) if name not in MAY_DIFFER]
+    out = [name for name in sections if getattr(settings, name) != getattr(champion, name)]
+    return out + [
+        f"model.{name}"
+        for name in SAME
+        if getattr(settings.model, name) != getattr(champion.model, name)
+    ]

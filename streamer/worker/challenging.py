@@ -1,0 +1,226 @@
+"""The challenger of a worker: when it begins and rests, how it comes back, and that it took over.
+
+It learns where one worker has everything, and is in the memory of that worker. Only a clean stop
+writes it to the state folder; after anything else it begins anew as the champion is by then, and so
+does its test, which may be begun at any time. That it took over is a record of `model-state`, which
+leaves with the commit of its first rows: a restart goes on by its settings, as long as the
+configuration names the two that were compared.
+"""
+
+import logging
+from collections.abc import Iterator
+from hashlib import blake2b
+
+import msgspec
+import numpy as np
+
+from core.challenger import MAY_DIFFER, Challenger
+from core.engine import Engine
+from core.ids.vocabulary import decode, encode
+from core.rounds import Changes
+from core.settings import Settings
+from streamer.settings import challenger
+from streamer.settings.sections import Config
+from streamer.state.records import Promoted
+from streamer.state.store import Store
+from streamer.watch.metrics import CONTEST, Metrics
+
+log = logging.getLogger(__name__)
+
+KEY = b"challenger"
+"""In the folder: where the test stood at the last clean stop, and behind a slash the rows."""
+PART = 2000
+"""Rows that are written together."""
+_LEARNED = "v", "u", "acc_v", "acc_u", "mix"
+
+
+def digest(settings: Settings) -> str:
+    """What tells settings apart in which a challenger may differ."""
+    packed = msgspec.json.encode([getattr(settings, section) for section in MAY_DIFFER])
+    return blake2b(packed, digest_size=8).hexdigest()
+
+
+def in_force(config: Config, value: bytes | None) -> Settings:
+    """The settings to learn by: those of the configuration, or those of its challenger, where
+    `value`, the record that one took over, says so of these two."""
+    champion, own = config.engine_settings, challenger.settings(config)
+    if value is None:
+        return champion
+    found = msgspec.msgpack.decode(value, type=Promoted)
+    if own is not None and (found.champion, found.challenger) == (digest(champion), digest(own)):
+        log.info(
+            "the challenger took over with commit %d, and its settings are those of the model. To "
+            "have them for good, make them the main settings and take [challenger] out",
+            found.commit,
+        )
+        return own
+    if found.challenger != digest(champion):
+        log.warning(
+            "a challenger took over with commit %d, and neither the settings nor [challenger] are "
+            "what they were then: learning goes on by the settings as they are", found.commit,
+        )  # fmt: skip
+    return champion
+
+
+def record(config: Config, engine: Engine, number: int, changes: Changes) -> bytes | None:
+    """What a commit of this number says if the challenger took over with it."""
+    told = changes.promotion
+    if told is None:
+        return None
+    return msgspec.msgpack.encode(
+        Promoted(
+            number, digest(config.engine_settings), digest(engine.settings), changes.time,
+            told.wins, told.losses, told.agreement,
+        )
+    )  # fmt: skip
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """All of a challenger at a stop but its rows."""
+
+    commit: int
+    champion: str
+    challenger: str
+    half_life: int
+    """That of accumulators, ms."""
+    landmark: int
+    time: int
+    wins: int
+    losses: int
+    logs: bytes
+    is_better: bool
+    rows: int
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """Some of its rows: of these keys, one column after the other."""
+
+    keys: list[bytes]
+    columns: list[bytes]
+    updates: bytes
+
+
+class Contest:
+    """Begins and ends the challenger of a worker, and tells of it."""
+
+    def __init__(self, config: Config, store: Store, engine: Engine, metrics: Metrics) -> None:
+        self.store, self.engine, self.metrics = store, engine, metrics
+        self.champion, self.settings = config.engine_settings, challenger.settings(config)
+        self.terms = challenger.terms(config)
+        self._is_told = False
+        """Whether it was said that the challenger rests, or is refused."""
+        self._show("off")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is none, or it took over."""
+        return self.settings is None or self.engine.settings == self.settings
+
+    def follow(self, is_alone: bool, commit: int) -> None:
+        """Begin, or rest, as this worker has everything or not. The engine is as after `commit`."""
+        engine, settings = self.engine, self.settings
+        if settings is None or self.is_over:
+            self._show("off" if settings is None else "promoted")
+        elif not is_alone:
+            engine.rest()
+            self._show("resting")
+            if not self._is_told:
+                self._is_told = True
+                log.warning(
+                    "the challenger rests beside other workers: it learns where one worker has "
+                    "everything, and begins anew then"
+                )
+        elif engine.challenger is None:
+            one = engine.challenge(settings, self.terms)
+            if restore(self.store, one, self.champion, commit):
+                told = f"goes on with {one.test.wins:,} trials won and {one.test.losses:,} lost"
+            else:
+                one = engine.challenge(settings, self.terms)
+                told = "begins as the champion is"
+            log.info("a challenger learns beside the model: it %s", told)
+            self._show("learning")
+
+    def closing(self, changes: Changes) -> None:
+        """A commit closes: tell how it stands."""
+        one, promotion = self.engine.challenger, changes.promotion
+        if promotion is not None:
+            self._show("promoted")
+            log.warning(
+                "the challenger takes over: alone it hit %d trials, the champion alone %d; mean "
+                "cosine of its vectors, turned onto the champion's: %.2f",
+                promotion.wins, promotion.losses, promotion.agreement,
+            )  # fmt: skip
+        if one is None:
+            return
+        self.metrics.challenger_evidence.set(one.test.evidence)
+        self._show("refused" if one.is_refused else "better" if one.test.is_better else "learning")
+        if one.is_refused and not self._is_told:
+            self._is_told = True
+            log.warning(
+                "the challenger is better, and may not take over: turned onto the champion's, its "
+                "vectors have a mean cosine of %.2f with them, less than challenger.min_agreement "
+                "(%g). Old and new vectors could not be compared, and need two spaces: start a "
+                "worker with its settings, another app.name, and topics and a state folder of its "
+                "own, and move the readers over", one.agreement, one.terms.min_agreement,
+            )  # fmt: skip
+
+    def save(self, commit: int) -> None:
+        """Write the challenger to the folder, as it is after this commit."""
+        if (one := self.engine.challenger) is not None:
+            self.store.write_entries({"meta": packed(one, self.champion, commit)})
+
+    def _show(self, state: str) -> None:
+        for each in CONTEST:
+            self.metrics.challenger_state.labels(each).set(each == state)
+
+
+def packed(
+    one: Challenger, champion: Settings, commit: int
+) -> Iterator[tuple[bytes, bytes | None]]:
+    """The entries of a folder that a challenger comes back from."""
+    model, test, vocabulary = one.model, one.test, one.catalogue.vocabulary
+    slots = np.flatnonzero(one.catalogue.model.columns.alive[: len(vocabulary)])
+    for number, begin in enumerate(range(0, len(slots), PART)):
+        at = slots[begin : begin + PART]
+        columns = [getattr(model.rows, name)[at].tobytes() for name in _LEARNED]
+        keys = [encode(name) for name in vocabulary.names(at)]
+        part = _Part(keys, columns, model.columns.updates[at].tobytes())
+        yield KEY + b"/%d" % number, msgspec.msgpack.encode(part)
+    head = _Head(
+        commit, digest(champion), digest(one.settings), one.settings.accumulator_half_life,
+        model.landmark, model.time, test.wins, test.losses, test.logs.tobytes(), test.is_better,
+        len(slots),
+    )  # fmt: skip
+    yield KEY, msgspec.msgpack.encode(head)
+
+
+def restore(store: Store, one: Challenger, champion: Settings, commit: int) -> bool:
+    """Give a challenger that has begun what the folder has of it, if that is as of this commit and
+    of the same settings. If not, it may have some of it, and is to begin anew."""
+    value = store.meta(KEY)
+    if value is None:
+        return False
+    head, settings = msgspec.msgpack.decode(value, type=_Head), one.settings
+    now = commit, digest(champion), digest(settings), settings.accumulator_half_life
+    if (head.commit, head.champion, head.challenger, head.half_life) != now:
+        return False
+    model, catalogue = one.model, one.catalogue
+    restored = 0
+    for number in range(-(-head.rows // PART)):
+        stored = store.meta(KEY + b"/%d" % number)
+        if stored is None:
+            return False
+        part = msgspec.msgpack.decode(stored, type=_Part)
+        found = [catalogue.vocabulary.get(decode(key)) for key in part.keys]
+        at = np.array([slot for slot in found if slot is not None], np.int32)
+        if len(at) < len(found):
+            return False
+        for name, column in zip(_LEARNED, part.columns, strict=True):
+            table = getattr(model.rows, name)
+            table[at] = np.frombuffer(column, table.dtype).reshape(len(at), *table.shape[1:])
+        model.columns.updates[at] = np.frombuffer(part.updates, np.int64)
+        restored += int(catalogue.model.columns.alive[at].sum())
+    model.landmark, model.time = head.landmark, head.time
+    one.test.wins, one.test.losses, one.test.is_better = head.wins, head.losses, head.is_better
+    one.test.logs = np.frombuffer(head.logs).copy()
+    return restored == int(catalogue.model.columns.alive.sum())

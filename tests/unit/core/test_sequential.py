@@ -1,0 +1,104 @@
+"""The test that lets a challenger take over: what it promises, it keeps."""
+
+from fractions import Fraction
+from itertools import product
+from math import comb
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from core.sequential import SequentialTest
+
+RUNS, ROUNDS, SAMPLE = 400, 1000, 16
+"""Seeded runs; and rounds of each, with so many trials."""
+ERROR = 0.05
+
+
+def evidence(rounds: list[tuple[int, int]]) -> float:
+    test = SequentialTest(ERROR)
+    for wins, losses in rounds:
+        test.add(wins, losses)
+    return test.evidence
+
+
+def exact(wins: int, losses: int) -> float:
+    """The integral of 2 (2 p)^wins (2 (1 - p))^losses over p from 1/2 to 1, by the binomial sum
+    that an incomplete beta function of whole numbers is."""
+    n = wins + losses
+    terms = sum(comb(n + 1, k) for k in range(wins + 1))
+    return float(Fraction(terms, (n + 1) * comb(n, wins)))
+
+
+@pytest.mark.parametrize("outcomes", [[(1, 0), (0, 1)], [(3, 0), (2, 1), (1, 2), (0, 3)]])
+def test_the_mean_evidence_of_all_that_may_come_of_equals_is_one(
+    outcomes: list[tuple[int, int]],
+) -> None:
+    """It is a martingale: rounds with trials that depend on each other in any way, too."""
+    every = [evidence(list(rounds)) for rounds in product(outcomes, repeat=5)]
+    assert np.mean(every) == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(0, 0), (1, 0), (0, 7), (12, 5), (40, 60), (90, 60)])
+def test_with_one_trial_a_round_it_is_the_mixture_over_chances(wins: int, losses: int) -> None:
+    rounds = [(1, 0)] * wins + [(0, 1)] * losses
+    assert evidence(rounds) == pytest.approx(exact(wins, losses), rel=0.01)
+
+
+def test_what_says_nothing_changes_nothing_and_past_all_numbers_it_is_infinite() -> None:
+    assert evidence([(0, 0)] * 5) == 1.0
+    assert evidence([(1, 0)] * 5000) == np.inf
+    assert 0.0 <= evidence([(0, 1)] * 5000) < 0.001
+
+
+def test_what_was_told_stays_told() -> None:
+    test = SequentialTest(ERROR)
+    for wins, losses in [(1, 0)] * 20 + [(0, 1)] * 100:
+        test.add(wins, losses)
+    assert test.is_better
+    assert test.evidence < 1.0
+
+
+def trials(seed: int, lead: float, same: float = 0.35) -> NDArray[np.int64]:
+    """Wins and losses by round, [ROUNDS, 2]: both hit `same` of the trials, the champion alone
+    5%, and the challenger alone that and a `lead`."""
+    shares = [0.05 + lead, 0.05, same, 1.0 - same - 0.1 - lead]
+    return np.random.default_rng([7, seed]).multinomial(SAMPLE, shares, ROUNDS)[:, :2]
+
+
+def promoted(rounds: NDArray[np.int64]) -> int | None:
+    """The trials until the challenger takes over."""
+    test = SequentialTest(ERROR)
+    for number, (wins, losses) in enumerate(rounds.tolist(), 1):
+        test.add(wins, losses)
+        if test.is_better:
+            return SAMPLE * number
+    return None
+
+
+def test_a_challenger_equal_to_the_champion_is_promoted_in_at_most_one_run_of_twenty() -> None:
+    runs = [trials(seed, lead=0.0) for seed in range(RUNS)]
+    assert sum(promoted(rounds) is not None for rounds in runs) <= ERROR * RUNS
+    # The same runs under the usual test of a fixed size, looked at as often: many times the error.
+    fooled = 0
+    for rounds in runs:
+        wins, losses = np.cumsum(rounds, axis=0).T
+        told = wins + losses > 30
+        z = (wins - losses)[told] / np.sqrt((wins + losses)[told])
+        fooled += bool((z > 1.645).any())
+    assert fooled > 4 * ERROR * RUNS
+
+
+def test_trials_of_a_round_that_go_one_way_together_make_no_more_errors() -> None:
+    def together(seed: int) -> NDArray[np.int64]:
+        won = np.random.default_rng([8, seed]).integers(2, size=ROUNDS)
+        return np.stack([8 * won, 8 * (1 - won)], axis=1)
+
+    assert sum(promoted(together(seed)) is not None for seed in range(RUNS)) <= ERROR * RUNS
+
+
+def test_a_challenger_two_points_better_takes_over_in_nearly_all_runs() -> None:
+    found = [promoted(trials(seed, lead=0.02)) for seed in range(RUNS)]
+    there = [after for after in found if after is not None]
+    assert len(there) >= 0.98 * RUNS
+    assert np.median(there) < 5000

@@ -1,0 +1,179 @@
+"""A challenger over a stop and a start: what the folder and the topic say of it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from core.challenger import Terms
+from core.engine import Engine
+from core.settings import Settings, WalkSettings
+from streamer.settings import challenger
+from streamer.settings.load import load
+from streamer.state import records
+from streamer.state.model_state import is_ours, order
+from streamer.state.records import Promoted
+from streamer.state.store import Store
+from streamer.watch.metrics import CONTEST, Metrics
+from streamer.worker import challenging
+from streamer.worker.challenging import Contest
+from tests.unit.core.groups import settings, step, visits
+
+SMALL = ["model.dim=16"]
+CONFIG = load(None, ["preset=deepwalk", "challenger.preset=walkstream", *SMALL], {})
+CHAMPION, OWN = CONFIG.engine_settings, challenger.settings(CONFIG)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "state") as opened:
+        yield opened
+
+
+def other() -> Settings:
+    return replace(settings(attribute_slots=2), walks=WalkSettings(per_node=3, p=0.5))
+
+
+def beside(rounds: int = 6) -> Engine:
+    """An engine whose challenger has learned."""
+    engine = Engine(settings(attribute_slots=2), partitions=2)
+    engine.challenge(other(), Terms())
+    for i in range(rounds):
+        step(engine, visits(i, at=100 * i), [("i1", ["red"])] if i == 0 else [])
+    return engine
+
+
+def test_after_a_clean_stop_it_goes_on_to_the_bit(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(challenging, "PART", 7)
+    engine = beside()
+    was = engine.challenger
+    assert was is not None
+    was.test.add(9, 2)
+    store.write_entries({"meta": challenging.packed(was, engine.settings, 40)})
+    again = Engine(settings(attribute_slots=2), partitions=2)
+    for i in range(6):
+        step(again, visits(i, at=100 * i), [("i1", ["red"])] if i == 0 else [])
+    one = again.challenge(other(), Terms())
+    assert not np.array_equal(one.model.rows.v, was.model.rows.v)
+    assert challenging.restore(store, one, again.settings, 40)
+    for i in range(6, 9):
+        for each in (engine, again):
+            step(each, visits(i, at=100 * i))
+    for name in ("v", "u", "acc_v", "acc_u", "mix", "attrs"):
+        assert np.array_equal(getattr(one.model.rows, name), getattr(was.model.rows, name))
+    assert np.array_equal(one.model.columns.updates, was.model.columns.updates)
+    assert (one.test.wins, one.test.losses) == (was.test.wins, was.test.losses)
+    assert one.test.evidence == was.test.evidence
+
+
+def test_what_is_of_another_commit_or_of_other_settings_is_no_challenger(store: Store) -> None:
+    engine = beside()
+    assert engine.challenger is not None
+    store.write_entries({"meta": challenging.packed(engine.challenger, engine.settings, 40)})
+    one = engine.challenge(other(), Terms())
+    assert not challenging.restore(store, one, engine.settings, 41)
+    champion = replace(engine.settings, walks=WalkSettings(per_node=9))
+    assert not challenging.restore(store, one, champion, 40)
+    one = engine.challenge(replace(other(), walks=WalkSettings(per_node=4)), Terms())
+    assert not challenging.restore(store, one, engine.settings, 40)
+    one = engine.challenge(other(), Terms())
+    step(engine, [("u", "fresh", 5000), ("u", "i3", 5000)])
+    assert not challenging.restore(store, one, engine.settings, 40)
+
+
+def promoted(champion: Settings = CHAMPION, own: Settings | None = OWN) -> bytes:
+    assert own is not None
+    told = Promoted(7, challenging.digest(champion), challenging.digest(own), 0, 90, 40, 0.8)
+    return msgspec.msgpack.encode(told)
+
+
+def test_its_settings_hold_while_the_configuration_names_the_two(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert challenging.in_force(CONFIG, None) == CHAMPION
+    with caplog.at_level("INFO"):
+        assert challenging.in_force(CONFIG, promoted()) == OWN
+    assert "took over with commit 7" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["preset=deepwalk"],
+        ["preset=deepwalk", "challenger.preset=word2vec"],
+        ["preset=node2vec", "challenger.preset=walkstream"],
+    ],
+)
+def test_other_settings_make_the_record_void_and_say_so(
+    overrides: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load(None, [*overrides, *SMALL], {})
+    assert challenging.in_force(config, promoted()) == config.engine_settings
+    assert "learning goes on by the settings as they are" in caplog.text
+
+
+def test_once_its_settings_are_the_main_ones_nothing_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = load(None, ["preset=walkstream", *SMALL], {})
+    assert challenging.in_force(config, promoted()) == OWN
+    assert caplog.text == ""
+
+
+def test_the_record_is_known_as_one_of_ours() -> None:
+    assert is_ours(records.PROMOTED, promoted())
+    assert order(records.PROMOTED, promoted()) == 7
+    assert not is_ours(records.PROMOTED, b"\x01")
+
+
+def state(metrics: Metrics) -> list[str]:
+    return [one for one in CONTEST if metrics.challenger_state.labels(one)._value.get() == 1]
+
+
+def test_it_learns_where_one_worker_has_everything_and_rests_beside_others(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics, engine = Metrics(CollectorRegistry()), Engine(CHAMPION)
+    contest = Contest(CONFIG, store, engine, metrics)
+    assert state(metrics) == ["off"]
+    contest.follow(False, 0)
+    contest.follow(False, 0)
+    assert engine.challenger is None
+    assert state(metrics) == ["resting"]
+    assert caplog.text.count("the challenger rests beside other workers") == 1
+    contest.follow(True, 0)
+    assert engine.challenger is not None
+    assert engine.challenger.settings == OWN
+    assert state(metrics) == ["learning"]
+    began = engine.challenger
+    contest.follow(True, 0)
+    assert engine.challenger is began
+
+
+def test_one_that_is_refused_is_told_once(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    metrics, engine = Metrics(CollectorRegistry()), Engine(CHAMPION)
+    contest = Contest(CONFIG, store, engine, metrics)
+    contest.follow(True, 0)
+    assert engine.challenger is not None
+    changes = step(engine, visits(1, at=0))
+    engine.challenger.is_refused, engine.challenger.agreement = True, 0.21
+    contest.closing(changes)
+    contest.closing(changes)
+    assert caplog.text.count("mean cosine of 0.21") == 1
+    assert state(metrics) == ["refused"]
+
+
+def test_without_the_section_nothing_begins(store: Store) -> None:
+    metrics, engine = Metrics(CollectorRegistry()), Engine(CHAMPION)
+    contest = Contest(load(None, ["preset=deepwalk", *SMALL], {}), store, engine, metrics)
+    contest.follow(True, 0)
+    assert engine.challenger is None
+    assert state(metrics) == ["off"]
+    contest.save(3)
+    assert store.meta(challenging.KEY) is None
