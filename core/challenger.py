@@ -13,7 +13,6 @@ learning framework for news recommendation", WWW 2018), which is also compared o
 taken over where it does better.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -29,25 +28,10 @@ from core.placing.procrustes import agreement, rotation
 from core.sequential import SequentialTest
 from core.settings import Settings, WalkSettings
 from core.starts import Starts
+from core.terms import Terms, differences
 
-MAY_DIFFER = "corpus", "negatives", "walks", "model"
-"""Sections of the settings in which a challenger may be another one than the champion."""
-SAME = "dim", "attribute_slots"
-"""What of [model] must be the same: rows have these sizes."""
 MOST = 50_000
 """Settled items to which the rotation is fitted at most: the first, which are the oldest."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """When a challenger takes over."""
-
-    promote: bool = False
-    """Whether it does so at all."""
-    error: float = 0.05
-    """How likely one that is no better may ever do so."""
-    min_agreement: float = 0.5
-    """The mean cosine of its turned vectors with the champion's that it needs."""
 
 
 class Promotion(NamedTuple):
@@ -119,14 +103,3 @@ class Challenger:
 def _walks_by(settings: Settings) -> tuple[WalkSettings, int, bool]:
     """What the walks of a round follow from."""
     return settings.walks, settings.model.seed, settings.corpus.kind == "sessions"
-
-
-def differences(settings: Settings, champion: Settings) -> list[str]:
-    """Sections, and settings of [model], that differ and must not."""
-    sections = [name for name in vars(champion) if name not in MAY_DIFFER]
-    out = [name for name in sections if getattr(settings, name) != getattr(champion, name)]
-    return out + [
-        f"model.{name}"
-        for name in SAME
-        if getattr(settings.model, name) != getattr(champion.model, name)
-    ]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.catalogue import Catalogue
-from core.challenger import Challenger, Promotion, Terms
+from core.challenger import Challenger, Promotion
 from core.clicks import Clicks
 from core.clock import Clock
 from core.expiry import Expiry
@@ -39,6 +39,7 @@ from core.rounds import ANY_TIME, Changes, Evidence, Inputs, Outputs
 from core.rows import Packed
 from core.settings import Settings
 from core.starts import Starts
+from core.terms import Terms
 
 RECORDS_OF_GONE = 3
 """Tombstones of an item that leaves: of its row, its row of the graph and its vector."""

@@ -14,10 +14,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 
-from core.challenger import Terms
 from core.engine import Engine
 from core.rounds import Inputs
 from core.settings import Settings
+from core.terms import Terms
 from core.warmup import warm_up
 from streamer.evaluate.drift_log import START_MS, Groups, interval
 from streamer.settings.load import load

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
@@ -12,6 +13,9 @@ from streamer.evaluate.challenging import NAME
 from streamer.evaluate.rankers import Mode
 from streamer.evaluate.scores import Point
 from streamer.inspect.plot import PALETTE
+
+LABEL = 32
+"""Letters in a line of the legend."""
 
 
 def check(out: Path, force: bool) -> None:
@@ -44,14 +48,15 @@ def draw(points: list[Point], marks: Mapping[int, str] | None = None) -> bytes:
     for number, ranker in enumerate(sorted(last, key=lambda ranker: -last[ranker])):
         ours = ranker.rpartition(": ")[2].split(",")[0] in (*get_args(Mode), NAME)
         plane.plot(
-            clicks, [point.hr[ranker] for point in points], label=ranker,
+            clicks, [point.hr[ranker] for point in points],
+            label=textwrap.fill(ranker.replace(",", ", "), LABEL),
             color=PALETTE[number % len(PALETTE)], linestyle="-" if ours else "--",
             linewidth=2.2 if ours else 1.4,
         )  # fmt: skip
     for click, text in (marks or {}).items():
         plane.axvline(click, color="black", linewidth=1, linestyle=":")
         plane.annotate(
-            text, (click, 0), (4, 6), xycoords=("data", "axes fraction"),
+            text, (click, 1), (4, -12), xycoords=("data", "axes fraction"),
             textcoords="offset points", fontsize=9,
         )  # fmt: skip
     plane.set_xlabel("clicks so far")

@@ -6,8 +6,8 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from core.challenger import MAY_DIFFER, SAME, Terms
 from core.settings import Settings
+from core.terms import MAY_DIFFER, SAME, Terms
 from streamer.settings import limits, presets
 from streamer.settings.sections import ChallengerSettings, Config
 

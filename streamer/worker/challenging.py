@@ -14,11 +14,12 @@ from hashlib import blake2b
 import msgspec
 import numpy as np
 
-from core.challenger import MAY_DIFFER, Challenger
+from core.challenger import Challenger
 from core.engine import Engine
 from core.ids.vocabulary import decode, encode
 from core.rounds import Changes
 from core.settings import Settings
+from core.terms import MAY_DIFFER
 from streamer.settings import challenger
 from streamer.settings.sections import Config
 from streamer.state.records import Promoted

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core.challenger import Challenger, Terms
+from core.challenger import Challenger
 from core.clicks import Clicks
 from core.engine import Engine
 from core.learning.skipgram import hidden
@@ -21,6 +21,7 @@ from core.settings import (
     SessionSettings,
     WalkSettings,
 )
+from core.terms import Terms
 from tests.unit.core.groups import GROUP, clicks, settings, step, visits
 
 OTHER: dict[str, Any] = {

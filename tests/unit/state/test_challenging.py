@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from core.challenger import Terms
 from core.engine import Engine
 from core.settings import Settings, WalkSettings
+from core.terms import Terms
 from streamer.settings import challenger
 from streamer.settings.load import load
 from streamer.state import records
