@@ -70,9 +70,9 @@ class Engine:
 
     def __post_init__(self) -> None:
         s = self.settings
-        self.placer = Placer(s)
-        self.leaving = Leaving(s, self.placer)
         self.catalogue = Catalogue(s, self.partitions)
+        self.placer = Placer(s, self.catalogue.vocabulary.names)
+        self.leaving = Leaving(s, self.placer)
         self._placement_changed = False
         self.learner = Learner(s, self.catalogue)
         self.challenger: Challenger | None = None
@@ -219,6 +219,8 @@ class Engine:
         # Those from which walks are still to start know no more than before.
         learned = slots[~np.isin(slots, self.starts.behind)]
         c.heard[learned] = self.graph.clicks[learned]
+        if self.model.owns[0]:
+            self._place_by(self.placer.spawned(self.placement, self.model, slots))
         placed = self.leaving.leave(self.model, self.placement, slots, now)
         waiting = self.leaving.waiting
         changes = Changes(
@@ -240,6 +242,7 @@ class Engine:
             stale=self.leaving.stale,
             furthest=float(c.moved[waiting[c.moved[waiting] < AT_ONCE]].max(initial=0.0)),
             promotion=promotion,
+            rules=self.placement.rules,
         )
         self._placement_changed = False
         if len(self.vocabulary) > 2 * self.vocabulary.known + 1024:
@@ -253,15 +256,19 @@ class Engine:
         if self.starts.is_major_over or self.placer.is_first_due(
             self.placement, self.catalogue.settled
         ):
-            self.placement = self.placer.refresh(
-                self.placement, self.model, self.items, self.clock.time
+            self._place_by(
+                self.placer.refresh(self.placement, self.model, self.items, self.clock.time)
             )
             self.starts.major = None
-            self._placement_changed = True
             # What was never published, or came back and is not learned yet, will be placed by them
             # when it is.
             known = self.items[self.model.columns.published[self.items] > 0]
             self.ownership.mark_stale(known[ready(self.model, known)])
+
+    def _place_by(self, placement: Placement) -> None:
+        """Go by this from now on; if it is another, it leaves with the commit."""
+        self._placement_changed |= placement is not self.placement
+        self.placement = placement
 
     def _relabel(self, order: NDArray[np.int64]) -> None:
         new = self.catalogue.relabel(order)
@@ -307,10 +314,13 @@ class Engine:
 
     def take_placement(self, placement: Placement) -> None:
         """Go by the centroids of another worker."""
-        if placement.epoch > self.placement.epoch:
+        here = self.placement
+        if placement.epoch > here.epoch:
             self.placement, self.starts.major = placement, None
             items = self.items
             self.ownership.mark_stale(items[self.model.columns.published[items] > 0])
+        elif placement.epoch == here.epoch and placement.founded > here.founded:
+            self.placement = placement
 
     def has_work(self, now: int, decides: bool = True) -> bool:
         """Whether rounds without clicks have something to do: rows wait to leave, or items to be
@@ -319,6 +329,7 @@ class Engine:
         waits = self.leaving.any_stale or self.leaving.due_at <= now
         waits |= bool(self.catalogue.waiting or self.catalogue.heard)
         waits |= self.starts.major is not None
+        waits |= self.starts.is_asked(self.placement) and bool(self.model.owns.any())
         expires = decides and self.clock.time != NEVER and self.expiry.is_behind
         return waits or expires or len(self.starts.behind) > 0
 

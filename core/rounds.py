@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from core.challenger import Promotion
 from core.clicks import Clicks
 from core.placing.placement import Placement
+from core.placing.rules import Rules
 from core.quality import Quality
 from core.rows import to_values
 
@@ -122,6 +123,8 @@ class Changes:
     """How far the one that moved furthest of `waiting` did, in multiples of the drift."""
     promotion: Promotion | None = None
     """Where the challenger took over before the rows were chosen."""
+    rules: Rules | None = None
+    """By which items are in clusters, if they are by rules."""
 
     @cached_property
     def values(self) -> list[bytes]:

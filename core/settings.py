@@ -143,15 +143,36 @@ class ModelSettings:
     """All that is random follows from it; part of the vector space."""
 
 
+RULE_BYTES = 300_000
+"""So long may be all that rules say: one record has it beside the centroids."""
+
+
 @dataclass(frozen=True)
 class ClusterSettings:
     count: int = 64
     """Clusters, once there are `min_items` items; before that every item has none."""
     min_items: int = 250
-    """Settled items (10 updates or more) that the first k-means waits for."""
+    """Settled items (10 updates or more) that the first clusters wait for."""
     margin: float = 0.2
     """Between major updates a known item changes cluster only if the other centroid's cosine is
     better by this much; at a major update it goes to the nearest."""
+    update: Literal["continue", "anew"] = "continue"
+    """What a major update does: k-means goes on from where the centroids were, or begins anew, and
+    each cluster gets the label that most of its items had, so that as many as can keep theirs."""
+    spawn: float = 0.0
+    """A settled item that is placed, and whose cosine with each centroid is below this, founds a
+    cluster of its own. 0: none does. Of several workers the one that leads sees its own items, and
+    those of others at a major update."""
+    most: int = 1000
+    """Clusters that there may be with `spawn`, or by rules."""
+    kind: Literal["vectors", "rules"] = "vectors"
+    """By vectors (k-means), or by attributes: what has the same most specific ones is a cluster,
+    which has a name. Rules need `model.attribute_slots`, are made at major updates, and know of an
+    item as many attributes as there are slots."""
+    depth: int = 3
+    """Of rules: so many attributes, those that the fewest items have, say where an item is."""
+    min_size: int = 20
+    """Of rules: where fewer items have the same, they fall back by one attribute."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +182,8 @@ class LshSettings:
     tables: int = 8
     """A query looks into all tables (OR)."""
     bits: int = 12
-    """Hashes that must agree inside a table (AND); 12 up to some 50,000 items, 14 for 100,000."""
+    """Hashes that must agree inside a table (AND); 12 up to some 50,000 items, 14 for 100,000.
+    0: of `sign`, as many as the catalogue asks for by that rule, at each major update."""
     width: float = 0.5
     """Cell width of the p-stable family."""
     margin: float = 0.02
@@ -172,6 +194,9 @@ class LshSettings:
 class MajorSettings:
     every: Duration = Duration(7 * DAY_MS)
     """Event time between major updates, which walk from all items and move centroids; 0: never."""
+    window: str = ""
+    """Quiet hours, such as 02:00-05:00, in UTC and by event time: one that is due begins only then.
+    Empty: at any time. `walkstream major` asks for one now."""
 
 
 @dataclass(frozen=True)

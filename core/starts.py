@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from core.catalogue import Catalogue
 from core.graph.graph import NEVER
-from core.placing.placement import Placement, Placer
+from core.placing.placement import NOBODY, Placement, Placer
 from core.settings import Settings, WalkSettings
 
 SLICE = 2000
@@ -37,6 +37,8 @@ class Starts:
         self.settings, self.catalogue, self.placer = settings, catalogue, placer
         self.major: Birth | None = None
         """In a major update: the item that it starts from next."""
+        self.asked = NOBODY
+        """The newest epoch that somebody asked to be followed by another (`walkstream major`)."""
         self.behind: NDArray[np.int32] = np.zeros(0, np.int32)
         """After a restart: items whose rows are older than what is known of them, ascending."""
         none = np.zeros(0, np.int32)
@@ -80,7 +82,7 @@ class Starts:
         the next commit moves the centroids."""
         c, settled = self.catalogue.model.columns, self.catalogue.settled
         if self.major is None:
-            if not self.placer.due(placement, settled, now):
+            if not self.placer.due(placement, settled, now, self.asked):
                 return np.zeros(0, np.int32)
             self.major = Birth(NEVER, 0)
         begin = self.since(self.major)
@@ -102,6 +104,10 @@ class Starts:
             else:
                 high = middle
         return low
+
+    def is_asked(self, placement: Placement) -> bool:
+        """Whether somebody asked for a major update that has not begun."""
+        return self.major is None and 0 < placement.epoch == self.asked
 
     @property
     def is_major_over(self) -> bool:

@@ -10,6 +10,7 @@ from numba.core.event import Listener, install_listener
 from core.clicks import Clicks
 from core.engine import Engine
 from core.graph.written import load_nodes, nodes
+from core.placing.matching import best_pairs
 from core.rounds import Inputs
 from core.settings import Settings
 
@@ -52,6 +53,8 @@ def warm_up(settings: Settings) -> None:
     restored.fold_again(outputs.evidence, 1)
     restored.load_rows([(changes.keys, changes.rows)])
     restored.step(Inputs(Clicks.empty(), [("0", None)]))  # an item leaves
+    if settings.clusters.update == "anew":
+        best_pairs(np.eye(2, dtype=np.int64))
 
 
 def _clicks() -> Clicks:

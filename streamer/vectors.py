@@ -16,7 +16,7 @@ _to_msgpack = msgspec.msgpack.Encoder().encode
 _to_json = msgspec.json.Encoder().encode
 
 
-class _Vector(msgspec.Struct):
+class _Vector(msgspec.Struct, omit_defaults=True):
     """A record of `item-vectors`."""
 
     item_id: str
@@ -29,6 +29,8 @@ class _Vector(msgspec.Struct):
     buckets: list[str]
     updates: int
     ts: int
+    cluster_name: str | None = None
+    """Where items are in clusters by rules."""
 
 
 def json_rows(xs: NDArray[np.float32]) -> list[msgspec.Raw | bytes]:
@@ -102,6 +104,7 @@ def records(
                     [f"{bucket:x}" for bucket in buckets],
                     updates,
                     max(changes.time, 0),
+                    changes.rules.name(cluster) if changes.rules and cluster >= 0 else None,
                 )
             ),
         )

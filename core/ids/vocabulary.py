@@ -32,6 +32,11 @@ def attribute_key(token: str) -> str:
     return _ATTRIBUTE_TEXT + token
 
 
+def token_of(key: str) -> str:
+    """The inverse of `attribute_key`."""
+    return key.removeprefix(_ATTRIBUTE_TEXT)
+
+
 def is_attribute(key: str) -> bool:
     return key.startswith(_ATTRIBUTE_TEXT)
 

@@ -24,8 +24,9 @@ def unit_rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def seed_centroids(
-    x: NDArray[np.float32], count: int, seed: int, known: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
+    x: NDArray[np.float32], count: int, seed: int | list[int],
+    known: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:  # fmt: skip
     """`count` rows of x (unit rows, [n, d], n >= count) by k-means++, far from each other, and from
     the centroids `known` [c, d]."""
     rng = np.random.default_rng(seed)
@@ -87,6 +88,35 @@ def refine(
             break
         centroids = moved
     return centroids
+
+
+def founded(
+    x: NDArray[np.float32], centroids: NDArray[np.float32], least: float, most: int
+) -> NDArray[np.float32]:
+    """The unit rows of x [n, d] that found clusters, in their order, float32 [founded, d].
+
+    Each is one whose cosine with all `centroids` [c, d], and with what was founded before it, is
+    below `least`; together there are at most `most`.
+    """
+    nearest = (x @ centroids.T).max(axis=1, initial=-1.0)
+    found: list[int] = []
+    while len(centroids) + len(found) < most and (far := np.flatnonzero(nearest < least)).size:
+        found.append(int(far[0]))
+        nearest = np.maximum(nearest, x @ x[far[0]])
+        nearest[far[0]] = 1.0  # whatever the rounding, and a row of zeros too
+    return x[found]
+
+
+def centroids_of(
+    x: NDArray[np.float32], label: NDArray[np.int32], count: int
+) -> NDArray[np.float32]:  # fmt: skip
+    """The unit mean of the rows of x [n, d] with each label, float32 [count, d]; zeros for one that
+    no row has."""
+    out = np.zeros((count, x.shape[1]), np.float32)
+    filled, begin = np.unique(np.sort(label), return_index=True)
+    if len(filled):
+        out[filled] = np.add.reduceat(x[np.argsort(label, kind="stable")], begin, axis=0)
+    return unit_rows(out)
 
 
 def assign(

@@ -24,6 +24,21 @@ from core.settings import LshSettings
 
 NEAREST = 10
 """Boundaries of a table that a query may cross."""
+LEAST_BITS, MOST_BITS = 12, 32
+"""Bounds of the bits that follow the catalogue."""
+ITEMS_A_BUCKET = 12
+"""So many items at most there are then to each key that a table may have: one bit more for each
+doubling of the catalogue past 49,152 items, so 14 for 100,000."""
+
+
+def bits_for(items: int, before: int = 0) -> int:
+    """How many bits a catalogue of so many items asks for. Where there were bits `before`, they
+    become more at once, and fewer only where two less are enough, so that they do not come and go
+    with a few items: each change puts all items into other buckets."""
+    bits = LEAST_BITS
+    while bits < MOST_BITS and items > ITEMS_A_BUCKET << bits:
+        bits += 1
+    return before if bits == before - 1 else bits
 
 
 @dataclass(frozen=True)

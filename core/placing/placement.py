@@ -1,31 +1,36 @@
 """Where rows are placed: cluster and buckets of each, and the centroids that they follow from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.learning.skipgram import hidden
 from core.model import Model
-from core.placing import clusters
+from core.placing import clusters, matching, quiet, rules
 from core.placing.clusters import unit_rows
-from core.placing.lsh import Lsh
+from core.placing.lsh import LEAST_BITS, Lsh, bits_for
+from core.placing.rules import Names, Rules
 from core.settings import Settings
 
 SETTLED = 10
 """Updates after which an item counts for centroids and centre."""
 SAMPLE = 50_000
 """Settled items that centroids are fitted to at most."""
-PURPOSE = 7
-"""Purpose number of this module's random stream."""
+NOBODY = -1
+"""In place of an epoch that is to be followed by another: nobody asked."""
+PURPOSE, ANEW = 7, 1007
+"""Purpose numbers of this module's random streams: the sample, and clusters found anew."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The centroids and the centre that clusters and buckets follow from; each epoch has its own.
+    """The centroids and the centre that clusters and buckets follow from; each epoch has its own,
+    to which items may add centroids of clusters that they found.
 
     centre float32 [d] is subtracted before hashing and stays for the life of the vector space;
     centroids float32 [c, d] are unit rows; both are empty in epoch 0, while items are too few.
+    Where items go by rules, a centroid is the mean of those that are settled, or zeros.
     """
 
     epoch: int
@@ -33,6 +38,14 @@ class Placement:
     """Event time of the fit, ms."""
     centre: NDArray[np.float32]
     centroids: NDArray[np.float32]
+    founded: int = 0
+    """So many of the centroids were founded by items that were far from all others."""
+    rules: Rules | None = None
+    """By which items are in clusters, if not by the centroids."""
+    bits: int = 0
+    """Of each LSH key, where they follow the catalogue; else 0."""
+    bits_since: int = 0
+    """The first epoch whose keys have so many."""
 
     @classmethod
     def empty(cls) -> "Placement":
@@ -62,54 +75,141 @@ def features(vectors: NDArray[np.float32], contexts: NDArray[np.float32]) -> NDA
 class Placer:
     """Clusters and buckets of one vector space."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.lsh = Lsh.create(settings.lsh, settings.model.dim, settings.model.seed)
+    def __init__(self, settings: Settings, names: Names = lambda slots: []) -> None:
+        """`names` gives the keys of slots, which rules go by."""
+        self.settings, self.names = settings, names
+        self._hashing: dict[int, Lsh] = {}
+        self.quiet = quiet.parsed(settings.major.window)
 
-    def due(self, placement: Placement, settled: int, now: int) -> bool:
-        """Whether a major update is: by event time, or because `clusters.count` is another now and
-        there are enough settled items for it."""
+    def hashing(self, placement: Placement) -> Lsh:
+        """The hash functions that buckets follow from by this placement."""
+        s = self.settings
+        bits = s.lsh.bits or placement.bits or LEAST_BITS
+        if bits not in self._hashing:
+            self._hashing[bits] = Lsh.create(replace(s.lsh, bits=bits), s.model.dim, s.model.seed)
+        return self._hashing[bits]
+
+    def due(self, placement: Placement, settled: int, now: int, asked: int) -> bool:
+        """Whether a major update is: as the epoch `asked` is to be the last no longer, or in quiet
+        hours by event time, or because `clusters.count` or `clusters.kind` is another now and there
+        are enough settled items for it."""
         if placement.epoch == 0:
             return False
-        count, every = self.settings.clusters.count, int(self.settings.major.every)
-        if len(placement.centroids) != count and settled >= count:
+        if placement.epoch == asked:
+            return True
+        if not self.quiet.holds(now):
+            return False
+        every, by_rules = int(self.settings.major.every), placement.rules is not None
+        count = self._count(placement)
+        if by_rules != self._by_rules and (self._by_rules or settled >= count):
+            return True
+        if not by_rules and len(placement.centroids) != count and settled >= count:
             return True
         return every > 0 and now - placement.fitted_at >= every
 
     def is_first_due(self, placement: Placement, settled: int) -> bool:
         """Whether there are enough settled items for the first clusters of all."""
         s = self.settings.clusters
-        return placement.epoch == 0 and settled >= max(s.min_items, s.count)
+        least = s.min_items if self._by_rules else max(s.min_items, s.count)
+        return placement.epoch == 0 and settled >= least
+
+    @property
+    def _by_rules(self) -> bool:
+        return self.settings.clusters.kind == "rules"
+
+    def _count(self, placement: Placement) -> int:
+        """How many centroids k-means is to have: also those of clusters that items founded."""
+        s = self.settings.clusters
+        return min(s.count + placement.founded, s.most) if s.spawn > 0.0 else s.count
 
     def refresh(
         self, placement: Placement, model: Model, items: NDArray[np.int32], now: int
     ) -> Placement:
-        """A placement of the next epoch. The centroids start from where they were."""
+        """A placement of the next epoch, as `clusters.update` and `clusters.kind` say."""
         s = self.settings
         settled = items[model.columns.updates[items] >= SETTLED]
         if len(settled) > SAMPLE:
             rng = np.random.default_rng([s.model.seed, placement.epoch, PURPOSE])
             settled = np.sort(rng.choice(settled, SAMPLE, replace=False))
         vectors = unit_rows(hidden(model.rows, settled))
+        centre = placement.centre
         if placement.epoch == 0:
             centre = features(vectors, unit_rows(model.rows.u[settled])).mean(axis=0)
-            start = clusters.seed_centroids(vectors, s.clusters.count, s.model.seed)
-        else:
-            centre, start = placement.centre, placement.centroids
-            if len(settled) >= s.clusters.count:
-                start = clusters.resized(vectors, start, s.clusters.count, s.model.seed)
-        return Placement(placement.epoch + 1, now, centre, clusters.refine(vectors, start))
+        new = replace(placement, epoch=placement.epoch + 1, fitted_at=now, centre=centre)
+        if s.lsh.bits == 0:
+            bits = bits_for(len(items), placement.bits)
+            since = placement.bits_since if bits == placement.bits else new.epoch
+            new = replace(new, bits=bits, bits_since=since)
+        has_rules = placement.rules is not None
+        if self._by_rules or (has_rules and len(settled) < self._count(placement)):
+            attrs = model.rows.attrs
+            made = rules.fit(attrs[items], self.names, s.clusters, placement.rules)
+            label = made.clusters(attrs[settled], self.names)
+            means = clusters.centroids_of(vectors, label, len(made.names))
+            return replace(new, centroids=means, founded=0, rules=made)
+        old = model.columns.cluster[settled]
+        return self._with_founded(
+            replace(
+                new,
+                centroids=self._fitted(placement, vectors, old),
+                founded=placement.founded if s.clusters.spawn > 0.0 else 0,
+                rules=None,
+            ),
+            vectors,
+        )
+
+    def _fitted(
+        self, placement: Placement, vectors: NDArray[np.float32], old: NDArray[np.int32]
+    ) -> NDArray[np.float32]:
+        """Centroids of settled items, by their unit rows and the clusters that they are in."""
+        s, seed = self.settings.clusters, self.settings.model.seed
+        count, start = self._count(placement), placement.centroids
+        if placement.epoch == 0 or placement.rules is not None:
+            return clusters.refine(vectors, clusters.seed_centroids(vectors, count, seed))
+        if len(vectors) < count:
+            return clusters.refine(vectors, start)
+        if s.update == "continue":
+            return clusters.refine(vectors, clusters.resized(vectors, start, count, seed))
+        stream = [seed, placement.epoch, ANEW]
+        anew = clusters.refine(vectors, clusters.seed_centroids(vectors, count, stream))
+        nowhere = np.full(len(vectors), clusters.NONE, np.int32)
+        out = np.empty_like(anew)
+        out[matching.labels_of(old, clusters.assign(vectors, anew, nowhere, 0.0), count)] = anew
+        return out
+
+    def spawned(self, placement: Placement, model: Model, rows: NDArray[np.int32]) -> Placement:
+        """The placement, with a cluster for each of these items that is settled, and far from all
+        centroids. The epoch is the same: nothing else is elsewhere by it."""
+        if placement.epoch == 0 or placement.rules is not None or self.settings.clusters.spawn <= 0:
+            return placement
+        settled = rows[model.columns.is_item[rows] & (model.columns.updates[rows] >= SETTLED)]
+        return self._with_founded(placement, unit_rows(hidden(model.rows, settled)))
+
+    def _with_founded(self, placement: Placement, vectors: NDArray[np.float32]) -> Placement:
+        s, there = self.settings.clusters, placement.centroids
+        if s.spawn <= 0.0:
+            return placement
+        more = clusters.founded(vectors, there, s.spawn, s.most)
+        if len(more) == 0:
+            return placement
+        founded = placement.founded + len(more)
+        return replace(placement, centroids=np.concatenate([there, more]), founded=founded)
 
     def place(self, placement: Placement, model: Model, rows: NDArray[np.int32]) -> Placed:
         """Where these items belong, each by where it was last published."""
         s, c, r = self.settings, model.columns, model.rows
         vectors, contexts = unit_rows(hidden(r, rows)), unit_rows(r.u[rows])
         known = c.published[rows] > 0
-        # After centroids moved, each item goes to the nearest, without the margin.
-        old = np.where(c.epoch[rows] == placement.epoch, c.cluster[rows], clusters.NONE)
-        cluster = clusters.assign(vectors, placement.centroids, old, s.clusters.margin)
+        if placement.rules is not None:
+            cluster = placement.rules.clusters(r.attrs[rows], self.names)
+        else:
+            # After centroids moved, each item goes to the nearest, without the margin.
+            old = np.where(c.epoch[rows] == placement.epoch, c.cluster[rows], clusters.NONE)
+            cluster = clusters.assign(vectors, placement.centroids, old, s.clusters.margin)
         x = features(vectors, contexts)
         if placement.epoch > 0:
             x = x - placement.centre
         rehash = known & (c.epoch[rows] > 0) | known & (placement.epoch == 0)
-        return Placed(vectors, contexts, cluster, self.lsh.keys(x, c.buckets[rows], rehash))
+        rehash &= c.epoch[rows] >= placement.bits_since  # or the codes are of other hashes
+        keys = self.hashing(placement).keys(x, c.buckets[rows], rehash)
+        return Placed(vectors, contexts, cluster, keys)

@@ -1,1 +1,1 @@
-"""Commands for the person who operates a worker: reset, forget, dead letters."""
+"""Commands for the person who operates a worker: reset, forget, major updates, dead letters."""

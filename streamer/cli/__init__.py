@@ -67,6 +67,7 @@ for command in (
     measuring.tune,
     admin.reset,
     admin.forget,
+    admin.major,
 ):
     app.command(epilog=EXIT_CODES if command is running.worker else None)(command)
 app.command("hand-over")(admin.hand_over)

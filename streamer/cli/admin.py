@@ -227,3 +227,24 @@ def forget(
     from streamer.admin import forget as module
 
     module.run(load(config, overrides), users, undo)
+
+
+def major(
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return when it is over, and the clusters are new.")
+    ] = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Ask the running workers for a major update now, outside of major.window too.
+
+    It walks from all items, moves the clusters, and publishes every item. Asked for twice before it
+    is over, it happens once; where no worker runs, the next start begins it.
+
+    **Examples**
+
+    $ walkstream major --wait
+    """
+    from streamer.admin import major as module
+
+    module.run(load(config, overrides), wait)

@@ -40,12 +40,11 @@ def query(
         int, typer.Option(min=0, metavar="N", help="Leave out items with fewer updates.")
     ] = 0,
     cluster: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=0,
-            max=2**31 - 1,
-            metavar="N",
-            help="In place of items: the most clicked ones of this cluster, by decayed clicks.",
+            metavar="N|NAME",
+            help="In place of items: the most clicked ones of this cluster, by decayed clicks. "
+            "Clusters by rules have names.",
         ),
     ] = None,
     user: Annotated[
@@ -114,6 +113,8 @@ def query(
     $ walkstream query 42 --where category=shoes --where category=boots --heat .3
 
     $ walkstream query --cluster 12 -k 50
+
+    $ walkstream query --cluster "category=shoes, tags=summer"
 
     $ walkstream query --user u17 --mode next
 

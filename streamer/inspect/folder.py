@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
+from core.placing.lsh import LEAST_BITS
 from core.placing.placement import SETTLED, Placement
 from streamer import counts
 from streamer.errors import WalkstreamError
@@ -43,6 +44,10 @@ class Contents(msgspec.Struct, frozen=True):
     """Placements fitted so far; 0 while there are no clusters."""
     clusters: dict[int, int]
     """Items of each cluster; empty ones too, once there are clusters."""
+    names: dict[int, str]
+    """Of clusters by rules, those that are rules now; else empty."""
+    bits: int
+    """Of each LSH key."""
     settled: int | None
     """Items with enough updates for the first clusters; None once there are clusters."""
     buckets: int
@@ -103,6 +108,8 @@ def contents(store: Store) -> Contents:
         sessions=checkpoint.sessions(store),
         epoch=placement.epoch,
         clusters={label: sizes.get(label, 0) for label in range(len(placement.centroids))},
+        names=_names(placement),
+        bits=space.lsh_bits or placement.bits or LEAST_BITS,
         settled=None if placement.epoch else _settled(store),
         buckets=len(buckets),
         largest_bucket=max(buckets, default=0),
@@ -115,6 +122,13 @@ def contents(store: Store) -> Contents:
         age_seconds=round(store.age(), 1),
         bytes=_size(store.path),
     )
+
+
+def _names(placement: Placement) -> dict[int, str]:
+    rules = placement.rules
+    if rules is None:
+        return {}
+    return {n: rules.name(n) for n, size in enumerate(rules.sizes) if size or n == 0}
 
 
 def _settled(store: Store) -> int:
@@ -145,13 +159,15 @@ def run(state: Path, min_items: int, as_json: bool) -> None:
         return
     console = Console()
     console.print(_figures(state, found, min_items))
+    if found.names:
+        console.print(_named(found))
     if found.progress or found.tail:
         console.print(_offsets(found))
 
 
 def _figures(state: Path, found: Contents, min_items: int) -> Table:
     h = found.header
-    hashed = f"{h.lsh_family} hashes, {h.lsh_tables} tables of {h.lsh_bits}"
+    hashed = f"{h.lsh_family} hashes, {h.lsh_tables} tables of {found.bits}"
     lines: dict[str, Any] = {
         "space": f"{found.space}: {h.dim} dimensions, seed {h.seed}, {hashed}",
         "items": f"{found.items:,}, {found.with_vector:,} of them with a vector",
@@ -189,6 +205,15 @@ def _clusters(found: Contents, min_items: int) -> str:
         f"{len(sizes)} of {min(sizes):,} to {max(sizes):,} items, median {middle:,.0f}, "
         f"fitted {times}"
     )
+
+
+def _named(found: Contents) -> Table:
+    """The clusters by rules, the largest first."""
+    table = Table("cluster", "name", "items", title="Clusters by rules")
+    for number in sorted(found.names, key=lambda n: (-found.clusters.get(n, 0), n)):
+        size = f"{found.clusters.get(number, 0):,}"
+        table.add_row(f"{number}", escape(found.names[number]), size)
+    return table
 
 
 def _offsets(found: Contents) -> Table:

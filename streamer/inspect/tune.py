@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from core.placing.lsh import Lsh
+from core.placing.lsh import LEAST_BITS, Lsh
 from core.placing.placement import features
 from core.settings import LshSettings
 from streamer import outputs
@@ -182,7 +182,9 @@ def run(
         assert space is not None, "it has vectors"
         placement = packing.unpack_placement(value, space.dim) if value else None
     hashing: Family = "sign" if space.lsh_family == "sign" else "p-stable"
-    lsh = LshSettings(hashing, space.lsh_tables, space.lsh_bits, space.lsh_width)
+    follows = placement.bits if placement is not None else 0
+    bits = space.lsh_bits or follows or LEAST_BITS
+    lsh = LshSettings(hashing, space.lsh_tables, bits, space.lsh_width)
     centre = np.zeros(0, np.float32) if placement is None else placement.centre
     tuned = tune(found, centre, lsh, space.seed, recall, family or lsh.family, budget)
     if as_json:

@@ -94,6 +94,11 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "Write": ("topics.model_state",),
         "Describe group": ("app.name-tail",),
     },
+    "major": {
+        "Read": ("topics.model_state",),
+        "Write": ("topics.model_state",),
+        "Describe group": ("app.name-tail",),
+    },
     "hand-over": {
         "Read": (
             *("topics.item_vectors", "topics.model_state", "topics.transitions"),

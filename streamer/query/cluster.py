@@ -1,15 +1,18 @@
 """The hottest items of a cluster: recall by cluster, which needs no item to ask by."""
 
+import difflib
 from pathlib import Path
 
 import msgspec
 from rich.markup import escape
 from rich.table import Table
 
+from core.placing.rules import Rules
 from streamer import counts
 from streamer.errors import WalkstreamError
 from streamer.query.choice import Choice
 from streamer.query.names import name_of
+from streamer.state import packing, records
 from streamer.state.folders import reading
 from streamer.state.store import Attributes, Store, cluster_prefix
 from streamer.terminal import Console, say
@@ -26,11 +29,13 @@ class Hot(msgspec.Struct, frozen=True):
     attributes: Attributes
 
 
-class Hottest(msgspec.Struct, frozen=True):
+class Hottest(msgspec.Struct, frozen=True, omit_defaults=True):
     cluster: int
     members: int
     """Items of the cluster that pass the filter."""
     items: list[Hot]
+    name: str | None = None
+    """Of a cluster by rules."""
 
 
 def hottest(store: Store, cluster: int, k: int, choice: Choice) -> Hottest:
@@ -58,14 +63,42 @@ def hottest(store: Store, cluster: int, k: int, choice: Choice) -> Hottest:
     return Hottest(cluster, len(members), hot)
 
 
-def run(state: Path, cluster: int, k: int, choice: Choice, as_json: bool) -> None:
-    """Print them."""
+def rules_of(store: Store) -> Rules | None:
+    """By which items are in clusters, if they are by rules."""
+    value, space = store.meta(records.PLACEMENT), store.space
+    return packing.unpack_placement(value, space.dim).rules if value and space else None
+
+
+def number_of(store: Store, cluster: str) -> int:
+    """The number of a cluster, by its name or by that number. WalkstreamError if it is neither."""
+    rules = rules_of(store)
+    sizes = rules.sizes if rules else []
+    called = {rules.name(n): n for n, size in enumerate(sizes) if rules and (size or n == 0)}
+    if (number := called.get(cluster)) is not None:
+        return number
+    if cluster.isascii() and cluster.isdecimal() and int(cluster) < 2**31:
+        return int(cluster)
+    if near := difflib.get_close_matches(cluster, called, 3):
+        hint = f"near it are {', '.join(map(repr, near))}"
+    elif called:
+        hint = "`walkstream inspect` lists their names"
+    else:
+        hint = "clusters by vectors have numbers"
+    raise WalkstreamError(f"{store.path}: there is no cluster {cluster!r}; {hint}")
+
+
+def run(state: Path, cluster: str, k: int, choice: Choice, as_json: bool) -> None:
+    """Print those of the cluster with this number or name."""
     with reading(state) as store:
-        found = hottest(store, cluster, k, choice)
+        number, rules = number_of(store, cluster), rules_of(store)
+        found = hottest(store, number, k, choice)
+    if rules is not None:
+        found = msgspec.structs.replace(found, name=rules.name(number))
     if as_json:
         print(msgspec.json.encode(found).decode())
         return
-    table = Table(title=f"Most clicked of cluster {cluster}")
+    named = f"{found.cluster}" + (f", {found.name}" if found.name else "")
+    table = Table(title=f"Most clicked of cluster {escape(named)}")
     for column in ("#", "item", "name", "clicks", "share"):
         table.add_column(column, justify="left" if column in ("item", "name") else "right")
     for rank, one in enumerate(found.items, 1):

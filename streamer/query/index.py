@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from core.ids.vocabulary import encode
 from core.placing.clusters import NONE, unit_rows
+from core.placing.lsh import Lsh
 from core.placing.placement import Placement, Placer, features
 from core.settings import LshSettings, ModelSettings, Settings
 from streamer import counts
@@ -107,7 +108,7 @@ class Index:
             space.lsh_width,
         )
         model = ModelSettings(dim=space.dim, seed=space.seed)
-        self.lsh = Placer(Settings(model=model, lsh=hashing)).lsh
+        self.placer = Placer(Settings(model=model, lsh=hashing))
         self.shelf: Shelf = Resident(store) if resident else Stored(store)
         self._ranker: Ranker | None = None
 
@@ -160,7 +161,7 @@ class Index:
         x = features(unit_rows(v[None, :]), unit_rows(u[None, :]))[0]
         if len(placement.centre):
             x = x - placement.centre
-        near = self._candidates(x, wide, query)
+        near = self._candidates(x, wide, query, self.placer.hashing(placement))
         handles, score = self._chosen(asking, near, k, mode, min_updates, choice)
         if choice.filters and len(handles) < k and len(near[0]) < len(self):
             # Few of those that are near pass the filter: all items are looked through.
@@ -229,7 +230,7 @@ class Index:
         ]
         return [handles[at] for at in shown], score[np.array(shown, np.int64)]
 
-    def _candidates(self, x: NDArray[np.float32], k: int, query: Query) -> Scored:
+    def _candidates(self, x: NDArray[np.float32], k: int, query: Query, lsh: Lsh) -> Scored:
         """Items in the buckets around x, as they are hashed, k at least if there are so many."""
         met = self.shelf.begin()
         done = ready = 0
@@ -239,7 +240,7 @@ class Index:
                 continue
             if width > ready:
                 ready = min(AHEAD * width, PROBES[-1])
-                probes = self.lsh.probes(x, ready - 1)
+                probes = lsh.probes(x, ready - 1)
             self.shelf.gather(met, probes[:, done:width])
             done = width
             # The items of the query are among them.

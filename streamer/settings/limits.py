@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from core.settings import NEGATIVES
+from core.placing import quiet
+from core.settings import NEGATIVES, RULE_BYTES
 from streamer.decode.fields import AT_KEY, AT_TIMESTAMP
 from streamer.decode.paths import alternatives
 from streamer.settings.secrets import has_credentials
@@ -64,6 +65,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "clusters.count": _FROM_1,
     "clusters.min_items": _FROM_1,
     "clusters.margin": _FROM_0,
+    "clusters.spawn": (0.0, 1.0),
+    "clusters.most": _FROM_1,
+    "clusters.depth": _FROM_1,
+    "clusters.min_size": _FROM_1,
     "lsh.tables": (1, 64),
     "lsh.width": _POSITIVE,
     "lsh.margin": _FROM_0,
@@ -129,13 +134,17 @@ def problems(config: "Config") -> Iterator[tuple[str, str]]:
     if not 16 <= dim <= 1024 or dim % 16:
         yield "model.dim", f"is {dim}, and must be a multiple of 16 from 16 to 1024"
     most_bits = 64 if config.lsh.family == "sign" else 16
-    if not 1 <= config.lsh.bits <= most_bits:
-        yield "lsh.bits", f"must be from 1 to {most_bits} for the {config.lsh.family} family"
-    if config.clusters.min_items < config.clusters.count:
-        yield "clusters.min_items", "must be at least clusters.count"
-    if 4 * dim * config.clusters.count > MOST_CENTROID_BYTES:
-        most = MOST_CENTROID_BYTES // (4 * dim)
-        yield "clusters.count", f"must be at most {most} with model.dim {dim}: one record holds all"
+    follows = config.lsh.bits == 0 and config.lsh.family == "sign"
+    if not follows and not 1 <= config.lsh.bits <= most_bits:
+        problem = f"must be from 1 to {most_bits} for the {config.lsh.family} family"
+        if config.lsh.family == "sign":
+            problem += ", or 0 for as many as the catalogue asks for"
+        yield "lsh.bits", problem
+    yield from _cluster_problems(config)
+    try:
+        quiet.parsed(config.major.window)
+    except ValueError as error:
+        yield "major.window", str(error)
     shares = sum(getattr(config.negatives, kind) for kind in NEGATIVES)
     if config.negatives.kind == "mix" and shares == 0.0:
         yield "negatives.kind", f"is a mix: give shares, of {', '.join(NEGATIVES)}"
@@ -169,6 +178,34 @@ def problems(config: "Config") -> Iterator[tuple[str, str]]:
     protocol = config.kafka.get("group.protocol", "classic")
     if protocol not in ("classic", "consumer"):
         yield "kafka.group.protocol", f"{protocol!r} is neither classic nor consumer"
+
+
+def _cluster_problems(config: "Config") -> Iterator[tuple[str, str]]:
+    clusters, dim = config.clusters, config.model.dim
+    by_rules = clusters.kind == "rules"
+    if clusters.min_items < clusters.count and not by_rules:
+        yield "clusters.min_items", "must be at least clusters.count"
+    room = MOST_CENTROID_BYTES - (RULE_BYTES if by_rules else 0)
+    for name, counts in (("count", not by_rules), ("most", by_rules or clusters.spawn > 0)):
+        if counts and 4 * dim * getattr(clusters, name) > room:
+            most = room // (4 * dim)
+            problem = f"must be at most {most} with model.dim {dim}: one record holds all"
+            yield f"clusters.{name}", problem
+    if by_rules and config.model.attribute_slots == 0:
+        yield (
+            "clusters.kind",
+            "is rules, which go by the attributes that the model knows of an item: set "
+            "model.attribute_slots above 0",
+        )
+    if by_rules and clusters.spawn > 0:
+        yield "clusters.spawn", "must be 0 where clusters.kind is rules: no item founds a rule"
+    if clusters.spawn > 0 and clusters.most < clusters.count:
+        yield "clusters.most", "must be at least clusters.count"
+    if clusters.spawn > 0 and clusters.spawn + clusters.margin >= 1:
+        yield (
+            "clusters.spawn",
+            "must be less than 1 - clusters.margin, or what founds a cluster would stay in its old",
+        )
 
 
 def _click_problems(config: "Config") -> Iterator[tuple[str, str]]:

@@ -83,8 +83,9 @@ def no_workers(message: Message) -> str:
 
 def is_of_worker(message: Message) -> bool:
     """Whether a record is one that workers write: part of a commit, and of the form that its key
-    says. Users that are forgotten are of no commit, nor are the headers of older versions, which
-    name no app, and deletions of keys that have no right form."""
+    says. What commands write is of no commit: users that are forgotten, and that a major update is
+    asked for. Nor are the headers of older versions, which name no app, and deletions of keys that
+    have no right form."""
     key, value = message.key() or b"", message.value()
     if value is not None and not (records.is_row(key) or is_ours(key, value)):
         return False
@@ -92,6 +93,8 @@ def is_of_worker(message: Message) -> bool:
         return True
     if value is None:
         return records.is_malformed(key)
+    if key == records.MAJOR:
+        return True
     return key == records.SPACE and not msgspec.msgpack.decode(value, type=records.Space).app
 
 
@@ -116,7 +119,8 @@ def order(key: bytes, value: bytes) -> int:
     if records.is_manifest(key):
         return msgspec.msgpack.decode(value, type=commits.Manifest).commit
     if key == records.PLACEMENT:
-        return packing.unpack_placement(value, 1).epoch
+        placement = packing.unpack_placement(value, 1)
+        return (placement.epoch << 32) + placement.founded
     if key == records.FUSION:
         return packing.unpack_fusion(value)[0].trials
     if key.startswith((records.VERSION, records.ITEMS)):
@@ -129,6 +133,8 @@ def order(key: bytes, value: bytes) -> int:
         return msgspec.msgpack.decode(value, type=records.Swept).commit
     if key == records.SPACE:
         msgspec.msgpack.decode(value, type=records.Space)
+    if key == records.MAJOR:
+        msgspec.msgpack.decode(value, type=int)
     if key.startswith(records.GRAPH):
         packing.unpack_node(value)
     if key.startswith(records.SESSIONS):

@@ -7,6 +7,7 @@ import numpy as np
 
 from core.graph.written import Node, Opened
 from core.placing.placement import Placement
+from core.placing.rules import Rules
 from core.ranking.experts import EXPERTS
 from core.ranking.fusion import FEATURES, HEADS, Fusion
 from core.settings import Duration, GraphSettings, SessionSettings, Settings
@@ -27,11 +28,23 @@ class _Sessions(msgspec.Struct, array_like=True):
     items: bytes
 
 
-class _Placement(msgspec.Struct):
+class _Rules(msgspec.Struct, array_like=True):
+    depth: int
+    order: list[str]
+    names: list[tuple[str, ...]]
+    sizes: list[int]
+
+
+class _Placement(msgspec.Struct, omit_defaults=True):
     epoch: int
     fitted_at: int
     centre: bytes
     centroids: bytes
+    founded: int = 0
+    rules: bytes = b""
+    """Compressed `_Rules`, if there are any."""
+    bits: int = 0
+    bits_since: int = 0
 
 
 class _Fusion(msgspec.Struct):
@@ -123,11 +136,29 @@ def pack_placement(placement: Placement) -> bytes:
             placement.fitted_at,
             placement.centre.tobytes(),
             placement.centroids.tobytes(),
+            placement.founded,
+            b"" if placement.rules is None else _pack_rules(placement.rules),
+            placement.bits,
+            placement.bits_since,
         )
     )
+
+
+def _pack_rules(rules: Rules) -> bytes:
+    packed = _Rules(rules.depth, rules.order, rules.names, rules.sizes)
+    return zlib.compress(_to_msgpack(packed), 1)
+
+
+def _unpack_rules(value: bytes) -> Rules:
+    p = msgspec.msgpack.decode(zlib.decompress(value), type=_Rules)
+    return Rules(p.depth, p.order, p.names, p.sizes)
 
 
 def unpack_placement(value: bytes, dim: int) -> Placement:
     p = msgspec.msgpack.decode(value, type=_Placement)
     centroids = np.frombuffer(p.centroids, np.float32).reshape(-1, dim)
-    return Placement(p.epoch, p.fitted_at, np.frombuffer(p.centre, np.float32), centroids)
+    rules = _unpack_rules(p.rules) if p.rules else None
+    centre = np.frombuffer(p.centre, np.float32)
+    return Placement(
+        p.epoch, p.fitted_at, centre, centroids, p.founded, rules, p.bits, p.bits_since
+    )  # fmt: skip

@@ -9,10 +9,11 @@ consists of; `manifest` alone in models of older versions), `placement`
 under way), `graph/<item>` (a row of the graph), `sessions/<turn>/<number>` (some of the sessions
 that were open when a sweep began), `swept` (where evidence is read from again), `forgotten/<hash>`
 (a user whose clicks do not count), `forgotten/app/<hex>` (a name that the app had when users
-were hashed) and `version/<partition>` (the version counter of an item partition). All other keys
-are items, and attributes under `core.ids.vocabulary.ATTRIBUTE`; their values are packed rows
-(`core.rows`). Rows of the graph stand in the partitions of their items; header, manifest,
-placement, marks, sessions, `promoted`, `swept` and forgotten users in partition 0.
+were hashed), `major` (the epoch of the placement when somebody asked for a major update) and
+`version/<partition>` (the version counter of an item partition). All other keys are items, and
+attributes under `core.ids.vocabulary.ATTRIBUTE`; their values are packed rows (`core.rows`). Rows
+of the graph stand in the partitions of their items; header, manifest, placement, marks, sessions,
+`promoted`, `swept`, `major` and forgotten users in partition 0.
 """
 
 import hashlib
@@ -39,6 +40,7 @@ ITEMS = b"\xffitems/"
 VERSION = b"\xffversion/"
 FORGOTTEN = b"\xffforgotten/"
 FORMER_APP = FORGOTTEN + b"app/"
+MAJOR = b"\xffmajor"
 MANIFEST = b"\xffmanifest"
 MARKS = b"\xffmarks"
 GRAPH = b"\xffgraph/"
@@ -79,6 +81,7 @@ _SHAPES = [
     (FORGOTTEN, re.compile(rb"[0-9a-f]{32}")),
     (SESSIONS, re.compile(rb"[01]/" + _NUMBER)),
     (MANIFEST, re.compile(rb"(?:/[^/]+)?")),
+    (MAJOR, re.compile(rb"")),
 ]
 """What follows the first part of a reserved key; of two that fit the longer one is first."""
 

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rocksdict import AccessType, Cache, Rdict, WriteBatch
 
+from core.placing.placement import NOBODY
 from core.rounds import Changes
 from core.rows import from_values, heads, row_dtype, to_values
 from streamer.errors import WalkstreamError
@@ -184,6 +185,11 @@ class Store:
     def forgotten(self) -> set[bytes]:
         """Keys of the users whose clicks do not count (`streamer.admin.forget`)."""
         return {key for key, _ in records.well_formed(self.scan("meta", records.FORGOTTEN))}
+
+    def asked(self) -> int:
+        """The epoch that somebody asked to be followed by another (`streamer.admin.major`)."""
+        value = self.meta(records.MAJOR)
+        return NOBODY if value is None else msgspec.msgpack.decode(value, type=int)
 
     def bytes_used(self) -> dict[str, int]:
         """What RocksDB holds: in files, and in memory for writes and for reads."""

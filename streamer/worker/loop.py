@@ -308,6 +308,7 @@ class Worker:
         at a time."""
         self._looked = time.monotonic()
         self.tail.poll()
+        self.engine.starts.asked = self.tail.asked
         self.committer.look()
 
     def _beat(self) -> None:

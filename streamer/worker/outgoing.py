@@ -173,7 +173,7 @@ class Outgoing:
             number, cut, changes, dict(offsets), self.engine.round_number,
             marks if self.leads else None, packed, self.is_alone, pending.traced, left, unwritten,
             swept, written, pending.dead_letters, pending.described, pending.items, windows, fusion,
-            promoted,
+            promoted=promoted,
         )  # fmt: skip
 
     def _settle(self, number: int, changes: Changes, swept: bool) -> None:

@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from numpy.typing import NDArray
 
+from core.placing.placement import NOBODY
 from core.rows import fits, from_values, is_packed
 from streamer.decode.deadletter import DeadLetter
 from streamer.errors import Refused
@@ -65,6 +66,8 @@ class Tail:
         """When the folder last said that it is level with Kafka, by the monotonic clock."""
         self.forgotten: set[bytes] = set()
         """Keys of the users whose clicks do not count."""
+        self.asked = NOBODY
+        """The epoch that somebody asked to be followed by another."""
         self.on_read: Callable[[Read], None] = lambda read: None
         """Told of all that the folder has taken in."""
         self.queue: deque[News] = deque()
@@ -100,7 +103,7 @@ class Tail:
         begins, ends = clients.begins(admin, self.watched), clients.ends(admin, self.watched)
         self._begins = begins
         stored = {p: o for p, o in self.store.tail_offsets().items() if p[0] not in void}
-        self.forgotten = self.store.forgotten()
+        self.forgotten, self.asked = self.store.forgotten(), self.store.asked()
         for partition in self.watched:
             self.offsets[partition] = stored.get(partition, begins[partition])
             if self.offsets[partition] > ends[partition]:
@@ -394,6 +397,7 @@ class Tail:
         at = [(where, self.offsets[where]) for where in self.of_workers]
         later |= [_offset_entry(p, self.strangers.first_of(p, offset)) for p, offset in at]
         self.store.write_entries({family: entries.items() for family, entries in more.items()})
+        self.asked = self.store.asked() if records.MAJOR in meta else self.asked
         self.later.add({k: m.value() or b"" for k, m in rows.items()}, gone, later)
         self.on_read(Read(list(rows), packed, list(gone), meta))
 

@@ -1,7 +1,19 @@
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core.placing.clusters import NONE, assign, refine, resized, seed_centroids, unit_rows
+from core.placing.clusters import (
+    NONE,
+    assign,
+    centroids_of,
+    founded,
+    refine,
+    resized,
+    seed_centroids,
+    unit_rows,
+)
 
 
 def blobs(count: int, each: int = 60, dim: int = 8, seed: int = 1) -> NDArray[np.float32]:
@@ -77,3 +89,26 @@ def test_labels_stay_where_clusters_become_more_or_fewer() -> None:
     fewer = resized(x, centres, 4, 1)
     assert np.array_equal(fewer, centres[[0, 5, 2, 3]])
     assert np.array_equal(resized(x, centres, 6, 1), centres)
+
+
+@given(seed=st.integers(0, 500), least=st.floats(-0.5, 0.9), most=st.integers(0, 12))
+def test_whoever_is_far_from_all_centroids_founds_one_in_turn(
+    seed: int, least: float, most: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = unit_rows(rng.standard_normal((20, 3)).astype(np.float32))
+    centroids = x[:2]
+    want: list[NDArray[np.float32]] = []
+    for row in x:
+        near = max(float(row @ other) for other in [*centroids, *want])
+        if near < least and len(centroids) + len(want) < most:
+            want.append(row)
+    assert np.array_equal(founded(x, centroids, least, most), np.array(want).reshape(-1, 3))
+
+
+def test_centroids_of_labels_are_unit_means_and_zeros_where_nobody_is() -> None:
+    x = np.array([[1, 0], [0, 1], [0, 1]], np.float32)
+    found = centroids_of(x, np.array([3, 3, 0], np.int32), 4)
+    assert found[[0, 1, 2]].tolist() == [[0, 1], [0, 0], [0, 0]]
+    assert found[3] == pytest.approx(np.sqrt(0.5))
+    assert centroids_of(x[:0], np.zeros(0, np.int32), 2).tolist() == [[0, 0], [0, 0]]

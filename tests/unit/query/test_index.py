@@ -45,7 +45,7 @@ def catalogue(
     rows["format"], rows["version"], rows["published"], rows["cluster"] = FORMAT, 1, 1, -1
     rows["pub_v"], rows["pub_u"] = v, u
     x = features(v, u) - centre if fitted else features(v, u)
-    rows["buckets"] = Placer(settings).lsh.keys(x)
+    rows["buckets"] = Placer(settings).hashing(Placement.empty()).keys(x)
     meta = {records.SPACE: msgspec.msgpack.encode(Space.of(settings, 1))}
     if fitted:
         centroids = clusters.refine(v, clusters.seed_centroids(v, count, 1)) if count else v[:0]

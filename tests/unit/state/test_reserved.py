@@ -15,6 +15,7 @@ from streamer.state.records import Progress, Space
 
 WRITTEN = {
     records.SPACE: Space.of(Settings(), 2),
+    records.MAJOR: 3,
     records.manifest_key("0"): Manifest(3, "app", "0", {}, 2),
     records.progress_key("clicks", 1): Progress(5, 1, 3, 2),
     records.items_key("items", 0): 7,
@@ -31,7 +32,7 @@ def test_only_what_has_the_shape_of_a_workers_record_is_taken_for_one(key: bytes
 
 
 def test_a_key_that_names_no_partition_is_no_workers() -> None:
-    for key, what in list(WRITTEN.items())[2:]:
+    for key, what in list(WRITTEN.items())[3:]:
         prefix = key[: key.index(b"/") + 1]
         for name in b"", b"a", b"a/b", b"\xfe/1":
             assert not is_ours(prefix + name, msgspec.msgpack.encode(what))

@@ -1,0 +1,66 @@
+"""When a major update begins: as it is due, in quiet hours, or as somebody asked."""
+
+from dataclasses import replace
+
+import pytest
+
+from core.engine import Engine
+from core.settings import Settings
+from tests.unit.core.groups import START, settings, step, trained, visits
+
+AT = START // 60_000 % (24 * 60)
+"""The minute of the day at which the clicks of the groups begin."""
+
+
+def quiet(begin: int, end: int, every: int = 2000) -> Settings:
+    """A window from one minute to another after the first click."""
+    times = [(AT + minute) % (24 * 60) for minute in (begin, end)]
+    chosen = settings(major=every)
+    window = "-".join(f"{time // 60:02}:{time % 60:02}" for time in times)
+    return replace(chosen, major=replace(chosen.major, window=window))
+
+
+def test_one_that_is_due_begins_in_quiet_hours_only() -> None:
+    engine = trained(quiet(2, 4))
+    epochs = {}
+    for minute in range(1, 8):
+        step(engine, visits(minute, at=60_000 * minute))
+        epochs[minute] = engine.placement.epoch
+    assert epochs[1] == 1, "it is due, and the hours are not quiet"
+    assert epochs == {1: 1, 2: 2, 3: 3, 4: 3, 5: 3, 6: 3, 7: 3}
+
+
+def test_what_is_asked_for_begins_at_once_and_is_done_once() -> None:
+    engine = trained(quiet(600, 700, every=0))
+    assert engine.placement.epoch == 1
+    assert not engine.has_work(START)
+    engine.starts.asked = 1
+    assert engine.has_work(START), "no click is needed"
+    assert step(engine, []).placement is not None
+    assert engine.placement.epoch == 2
+    for i in range(3):
+        assert step(engine, visits(i, at=2000 + i)).placement is None
+
+
+def test_a_worker_that_owns_nothing_does_not_wait_for_what_others_were_asked() -> None:
+    engine = trained(settings())
+    engine.own([], lambda keys: ([], engine.model.pack(engine.items[:0], engine.graph.last_seen)))
+    step(engine, [])
+    engine.starts.asked = 1
+    assert not engine.starts.is_major_over
+    assert not engine.has_work(START)
+
+
+@pytest.mark.parametrize("asked", [-1, 0, 2])
+def test_another_epoch_than_the_one_asked_for_is_followed_by_nothing(asked: int) -> None:
+    engine = trained(settings())
+    engine.starts.asked = asked
+    step(engine, visits(50, at=2000))
+    assert engine.placement.epoch == 1
+
+
+def test_before_there_are_clusters_nothing_is_asked_for() -> None:
+    engine = Engine(settings())
+    engine.starts.asked = 0
+    assert step(engine, [("u", "a", 0)]).placement is None
+    assert engine.starts.major is None
