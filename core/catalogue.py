@@ -1,7 +1,8 @@
 """Which items and attributes have a slot, which is their row in every array of the engine.
 
-An item is born with its first click that counts, or with its attributes; it leaves when it was
-retired, or when nobody clicked it for the horizon.
+An item is born with its first click that counts, which is the one that admits it
+(`core.graph.admission`), or with its attributes; it leaves when it was retired, or when nobody
+clicked it for the horizon.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from core.graph.admission import Admission
 from core.graph.graph import NEVER, Graph
 from core.graph.sessions import Sessions
 from core.graph.slabs import UNWRITTEN
@@ -20,7 +22,7 @@ from core.model import Model
 from core.placing.placement import SETTLED
 from core.ranking.visits import Visits
 from core.rows import Packed
-from core.settings import Settings
+from core.settings import AdmissionSettings, Settings
 
 TOGETHER = 500
 """Items that a round describes once more at most."""
@@ -64,6 +66,7 @@ class Catalogue:
         self.vocabulary = Vocabulary()
         self.graph = Graph(settings.graph.max_degree)
         self.sessions = Sessions(settings.session.length, settings.session.event_ids)
+        self.admission = Admission(settings.admission_ms)
         self.visits = Visits(settings.session.visits)
         self.model = Model(settings, partitions)
         self.beside: Model | None = None
@@ -126,6 +129,19 @@ class Catalogue:
         since = [gone[name] for name in self.vocabulary.names(np.array(slots, np.int64))]
         there = np.array(slots, np.int32)
         self.leave(there[self.graph.last_seen[there] < np.array(since, np.int64)])
+        self.admission.leave(gone)
+
+    def count_by(self, settings: AdmissionSettings) -> None:
+        """Count ids by these settings from here on: what is counted stays, and what was clicked,
+        and is in the graph, is admitted. `settings` are as of `Settings.admission_ms`."""
+        before = self.admission
+        if before.settings != settings:
+            self.admission = Admission(settings)
+            self.admission.load([before.entries()])
+        if not settings.is_on:
+            return
+        slots = np.flatnonzero(self.graph.clicks[: len(self.vocabulary)] > 0)
+        self.admission.admit(self.vocabulary.names(slots), self.graph.last_seen[slots])
 
     def retired(
         self, attributes: Sequence[tuple[str, Sequence[str] | None]]

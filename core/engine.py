@@ -134,7 +134,9 @@ class Engine:
                 if self.challenger is not None:
                     self.challenger.test.add(quality.duel.wins, quality.duel.losses)
         with self.timed("fold"):
+            admitted = -catalogue.admission.admitted
             folded = self.fold(inputs.clicks)
+            admitted += catalogue.admission.admitted
             slots, known = folded.slots[folded.fate == graphs.KEPT], len(self.items)
             births = catalogue.give_birth(slots)
             self.expiry.add_late(self.items[known:])
@@ -159,7 +161,10 @@ class Engine:
         catalogue.drop_unused(inputs.room // SHARE_OF_GONE - RECORDS_OF_GONE * len(catalogue.gone))
         counts = folded.fate != graphs.DUPLICATE
         clicks = inputs.clicks if counts.all() else inputs.clicks.at(counts)
-        evidence = Evidence(self.round_number, gone, inputs.forgotten, clicks, births)
+        held = folded.fate[counts] == graphs.HELD
+        evidence = Evidence(
+            self.round_number, gone, inputs.forgotten, clicks, births, held if held.any() else None
+        )
         changes = None
         if inputs.closes_commit:
             with self.timed("place"):
@@ -169,6 +174,8 @@ class Engine:
             events=len(slots),
             duplicates=len(counts) - len(clicks),
             too_long=int((folded.fate == graphs.TOO_LONG).sum()),
+            held=int(held.sum()),
+            admitted=admitted,
             quality=quality,
             evidence=evidence,
             changes=changes,
@@ -344,13 +351,15 @@ class Engine:
         self.graph.changed[self.graph.last_seen != NEVER] |= TOPIC
 
     def table_bytes(self) -> dict[str, int]:
-        """Bytes of memory of each table: vectors, graph, sessions, ids (a close estimate)."""
+        """Bytes of memory of each table: vectors, graph, sessions, the ids that are counted, and
+        ids (a close estimate)."""
         models = filter(None, (self.model, self.catalogue.beside))
         tables = [table for model in models for table in (model.rows, model.columns)]
         return {
             "vectors": sum(int(getattr(t, f.name).nbytes) for t in tables for f in fields(t)),
             "graph": self.graph.nbytes,
             "sessions": self.sessions.nbytes,
+            "admission": self.catalogue.admission.nbytes,
             "ids": ID_BYTES * (self.vocabulary.known + len(self.sessions.users)),
         }
 
@@ -360,6 +369,7 @@ class Engine:
         """Fold what a round of this commit did, into the rows of the graph that do not have it.
 
         Between `core.graph.written.load_nodes` and `load_rows`, in the order of the rounds.
+        `Catalogue.count_by` says by which settings ids were counted then.
         """
         g = self.graph
         g.catch_up(commit, self.clock.landmark, int(self.settings.graph.half_life))
@@ -378,6 +388,7 @@ class Engine:
             dead[slots] = True
             self.sessions.end_with(dead)
             g.drop(slots, commit)
+            self.catalogue.admission.leave(evidence.gone)
         self.intake.fold(evidence.clicks, commit)
         c = self.model.columns
         for name, rank in evidence.births.items():
@@ -405,6 +416,7 @@ class Engine:
             # Items that came with attributes before any click have aged since the first one.
             unseen = g.last_seen[self.items] == NEVER
             g.last_seen[self.items[unseen]] = self.clock.time
+        self.catalogue.count_by(self.settings.admission_ms)
         self.catalogue.recall_all()
         self.ownership.drop_again()
         self.ownership.find_what_waits(self.items, self.placement.epoch, self.publish_from)

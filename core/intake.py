@@ -38,9 +38,11 @@ class Intake:
         """
         s, names = self.settings, self.catalogue.vocabulary
         known, items, sessions = len(names), self.catalogue.items, self.catalogue.sessions
+        admission = self.catalogue.admission
         slots = names.intern(clicks.items)
-        if commit != LIVE:
-            known = len(names)  # what is born is told, and not found out
+        finds_births = commit == LIVE or admission.is_on
+        if not finds_births:
+            known = len(names)  # what is born is told
         users = sessions.intern(clicks.users)
         self.catalogue.reserve()
         batch = Batch(
@@ -65,21 +67,24 @@ class Intake:
             g.last_seen[items] = int(clicks.times[0])
             g.changed[items] |= UNWRITTEN
             rows.dirty[items] = rows.owned[items]
-        at = 0
+        at, counting = 0, admission.of(clicks)
         while at < n:
             at, why, clock.time = graphs.fold(
-                at, batch, sessions.columns(), g.slabs(), folded,
+                at, batch, sessions.columns(), g.slabs(), counting, folded,
                 (clock.time, clock.landmark), rules,
             )  # fmt: skip
             if why == graphs.FULL:
                 g.grow_pool()
+            elif why == graphs.CROWDED:
+                admission.make_room()
+                counting = admission.of(clicks)
             elif why == graphs.MOVE:
                 moved = (int(clicks.times[at]) - clock.landmark) // half_life
                 g.shift(moved)
                 for scaled in (folded.amounts, folded.added):
                     np.ldexp(scaled, -moved, out=scaled)
                 clock.landmark += moved * half_life
-        if commit == LIVE:
+        if finds_births:
             self._number(known, folded.born)
         self.catalogue.visits.add(folded, users, batch.times, sessions.newest)
         sessions.collect()

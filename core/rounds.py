@@ -79,9 +79,13 @@ class Evidence:
     forgotten: Sequence[str]
     """The users whose sessions were ended before the clicks."""
     clicks: Clicks
-    """All that changed something: those that count, and the ones past `session.max_events`."""
+    """All that changed something: those that count, the ones past `session.max_events`, and those
+    that were held back."""
     births: Mapping[str, int]
     """The items that got a slot with these clicks, and the rank of each in the round."""
+    held: NDArray[np.bool_] | None = None
+    """Of the clicks: those of ids that were not admitted, or None if there is none. Who folds them
+    finds it out again; who has no table goes by this."""
 
     def __bool__(self) -> bool:
         return bool(len(self.clicks) or self.gone or self.forgotten)
@@ -143,6 +147,10 @@ class Outputs:
     """Clicks left out because the user's event id came before."""
     too_long: int
     """Clicks left out because their session has more than `session.max_events`."""
+    held: int
+    """Clicks held back because their ids are not admitted."""
+    admitted: int
+    """Ids that were admitted."""
     quality: Quality
     evidence: Evidence
     changes: Changes | None = None

@@ -1,6 +1,6 @@
 """The settings of the engine. Every section of `walkstream.toml` that changes a vector is here."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 DAY_MS = 86_400_000
@@ -36,6 +36,24 @@ class GraphSettings:
     @property
     def horizon_ms(self) -> int:
         return int(self.horizon) or 8 * int(self.half_life)
+
+
+@dataclass(frozen=True)
+class AdmissionSettings:
+    min_events: int = 1
+    """An id gets a row, a vector and a place in the graph with its click of this number; the ones
+    before are only counted. 1: with the first. 2 keeps random ids out."""
+    min_users: int = 1
+    """And not before so many users have clicked it."""
+    forget: Duration = Duration(0)
+    """An id that was not clicked for this long is counted anew; 0 means `graph.horizon`."""
+    most: int = 1_000_000
+    """Ids that are counted at most; past it a quarter leaves, those not clicked for longest. 32
+    bytes each with up to two `min_users`, in a table that is at most three quarters full."""
+
+    @property
+    def is_on(self) -> bool:
+        return self.min_events > 1 or self.min_users > 1
 
 
 @dataclass(frozen=True)
@@ -235,6 +253,7 @@ class Settings:
 
     session: SessionSettings = field(default_factory=SessionSettings)
     graph: GraphSettings = field(default_factory=GraphSettings)
+    admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     walks: WalkSettings = field(default_factory=WalkSettings)
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
     negatives: NegativeSettings = field(default_factory=NegativeSettings)
@@ -245,6 +264,15 @@ class Settings:
     publish: PublishSettings = field(default_factory=PublishSettings)
     quality: QualitySettings = field(default_factory=QualitySettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
+
+    @property
+    def admission_ms(self) -> AdmissionSettings:
+        """Those of admission, with the time of `forget` in every case; all the same where it is
+        off."""
+        if not self.admission.is_on:
+            return AdmissionSettings()
+        forget = Duration(int(self.admission.forget) or self.graph.horizon_ms)
+        return replace(self.admission, forget=forget)
 
     @property
     def accumulator_half_life(self) -> int:

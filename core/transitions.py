@@ -63,7 +63,8 @@ def transitions(
     A click that continues a session goes on from the click that its user made before it, among
     these clicks or in the session as it stands. Clicks that the fold will leave out make none:
     those past `max_events`, and repeats of an event id that the session holds or the click before
-    has.
+    has. Those that will be held back are not known yet: an id that is not admitted is an item that
+    nobody knows, and who goes on to it could not have been told so.
     """
     users = list(clicks.users)
     numbers = {user: n for n, user in enumerate(dict.fromkeys(users))}

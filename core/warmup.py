@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from core.engine import Engine
 from core.graph.written import load_nodes, nodes
 from core.placing.matching import best_pairs
 from core.rounds import Inputs
-from core.settings import Settings
+from core.settings import AdmissionSettings, Settings
 
 USERS, ITEMS = 4, 6
 
@@ -42,6 +43,8 @@ def listening(compiling: Callable[[], None]) -> AbstractContextManager[object]:
 
 def warm_up(settings: Settings) -> None:
     """Run every kernel that an engine with these settings uses, on a few clicks made up for it."""
+    if settings.admission.is_on:  # and these clicks are enough
+        settings = replace(settings, admission=AdmissionSettings(min_events=2, min_users=2))
     engine = Engine(settings)
     for _ in range(2):  # a round can rank only what the round before made known
         outputs = engine.step(Inputs(_clicks(), [("0", ["attribute"])]))
@@ -50,6 +53,7 @@ def warm_up(settings: Settings) -> None:
     restored = Engine(settings)
     slots = np.arange(len(engine.vocabulary), dtype=np.int32)
     load_nodes(restored.catalogue, nodes(engine.catalogue, slots, 0, engine.scale), 0, engine.scale)
+    restored.catalogue.admission.load([engine.catalogue.admission.entries()])
     restored.fold_again(outputs.evidence, 1)
     restored.load_rows([(changes.keys, changes.rows)])
     restored.step(Inputs(Clicks.empty(), [("0", None)]))  # an item leaves

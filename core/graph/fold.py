@@ -7,6 +7,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from core.graph.admission import admits, fetch, is_crowded
 from core.graph.graph import LIVE, NEVER
 from core.graph.slabs import INLINED, LINE, UNIT, UNWRITTEN, add, fetch_row
 from core.kernels.lanes import SOURCES, address, pointers, prefetch
@@ -14,8 +15,9 @@ from core.kernels.lanes import SOURCES, address, pointers, prefetch
 REBASE = 64
 """Half-lives after which the landmark moves: 2^64 leaves float32 room for 2^63 more weight."""
 
-DONE, FULL, MOVE = 0, 1, 2
-"""Why `fold` stopped: all done; the pool must grow; time to move the landmark."""
+DONE, FULL, MOVE, CROWDED = 0, 1, 2, 3
+"""Why `fold` stopped: all done; the pool must grow; time to move the landmark; the table of ids
+that are counted needs room."""
 
 SCALED = 128
 """Clicks whose weights are scaled together."""
@@ -24,8 +26,9 @@ AHEAD = 8
 """The kernel asks memory for the rows of the click that comes so many later, and for the session
 of the one twice as far ahead."""
 
-KEPT, DUPLICATE, TOO_LONG = 0, 1, 2
-"""What became of a click: it counts; its event id came before; its session has too many clicks."""
+KEPT, DUPLICATE, TOO_LONG, HELD = 0, 1, 2, 3
+"""What became of a click: it counts; its event id came before; its session has too many clicks; its
+id is not admitted (`core.graph.admission`)."""
 
 BEGINS = -2
 """The target of a click that counts and begins a session."""
@@ -55,7 +58,7 @@ class Folded(NamedTuple):
     """What became of a batch of n clicks: shapes (n,), but history (n, length) and born (m,)."""
 
     fate: NDArray[np.int8]
-    """KEPT, DUPLICATE or TOO_LONG; the rest is of use for kept clicks only."""
+    """KEPT, DUPLICATE, TOO_LONG or HELD; the rest is of use for kept clicks only."""
     slots: NDArray[np.int32]
     """The item, at first as the vocabulary numbers it. Folding writes its slot, or -1 for a click
     that is not kept."""
@@ -195,12 +198,12 @@ def _leave_out(fate, out, k):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True)
-def fold(begin, clicks, sessions, graph, out, times, rules, sources=SOURCES):  # type: ignore[no-untyped-def]
+def fold(begin, clicks, sessions, graph, counting, out, times, rules, sources=SOURCES):  # type: ignore[no-untyped-def]
     """Fold clicks `begin:` of a `Batch` in order, one at a time, into the sessions and the graph.
 
-    `out` is a `Folded`, whose `amounts` and `history` are written for kept clicks and transitions
-    only; `times` the greatest time so far and the landmark. Returns (clicks folded so far, those
-    before `begin` included, reason to stop, greatest time).
+    `counting` is of `core.graph.admission`. `out` is a `Folded`, whose `amounts` and `history` are
+    written for kept clicks and transitions only; `times` the greatest time so far and the landmark.
+    Returns (clicks folded so far, those before `begin` included, reason to stop, greatest time).
     """
     n, length, (now, landmark) = len(out.slots), out.history.shape[1], times
     kept = sessions.items.shape[1]
@@ -214,8 +217,9 @@ def fold(begin, clicks, sessions, graph, out, times, rules, sources=SOURCES):  #
             free += 1
     by_partition = len(clicks.partitions) > 0
     commit = rules.commit
-    clicks, sessions, graph, out = (
-        pointers(clicks), pointers(sessions), pointers(graph), pointers(out),
+    counts, size = len(counting.items) > 0, len(counting.ids)
+    clicks, sessions, graph, counting, out = (
+        pointers(clicks), pointers(sessions), pointers(graph), pointers(counting), pointers(out),
     )  # fmt: skip
     end = landmark + REBASE * rules.half_life
     ready = begin
@@ -236,6 +240,8 @@ def fold(begin, clicks, sessions, graph, out, times, rules, sources=SOURCES):  #
             if item < known and sessions.size[u] > 0 and away <= rules.gap:
                 fetch_row(graph, sessions.items[u * kept])
                 fetch_row(graph, item)
+            if counts:
+                fetch(counting, size, k + AHEAD)
         u, t = clicks.users[k], clicks.times[k]
         out.target[k] = -1
         is_open = sessions.size[u] > 0
@@ -252,8 +258,17 @@ def fold(begin, clicks, sessions, graph, out, times, rules, sources=SOURCES):  #
                 is_open = sessions.size[u] > 0
             clicks.clocks[partition] = t
         continues = is_open and abs(t - sessions.time[u]) <= rules.gap
+        event = np.uint32(0)
+        if looks:
+            event = np.uint32(clicks.event_ids[k])
+        if counts and is_crowded(counting):
+            return k, CROWDED, now
         if continues and sessions.clicks[u] >= rules.max_events:
             _leave_out(TOO_LONG, out, k)
+        elif counts and not admits(counting, size, k, event, t, max(now, t)):
+            _leave_out(HELD, out, k)  # and nothing of it is remembered here
+            now = max(now, t)
+            continue
         else:
             item = out.slots[k]
             if item >= known:

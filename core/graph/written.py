@@ -172,7 +172,8 @@ def _parts(found: Iterable[tuple[bytes, Node]]) -> Iterator[list[tuple[bytes, No
 
 
 class Snapshot:
-    """All open sessions of one moment, which are handed out in parts later on."""
+    """All open sessions of one moment, and all ids that are counted, which are handed out in parts
+    later on."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         s, self._keys = catalogue.sessions, list(catalogue.vocabulary.keys)
@@ -183,6 +184,9 @@ class Snapshot:
         self._partition, self._event_ids = s.partition[rows], s.event_ids[rows]
         kept = np.arange(s.items.shape[1])[None, :] < s.size[rows, None]
         self._items = np.where(kept, s.items[rows], -1)
+        admission = catalogue.admission
+        self.counted = admission.entries() if admission.is_on else None
+        """None where all are admitted."""
 
     def __len__(self) -> int:
         return len(self._users)

@@ -55,6 +55,7 @@ class Crashing(Evaluation):
         )
         load_nodes(new.catalogue, nodes(old.catalogue, old.items, 0, old.scale), 0, old.scale)
         load_sessions(new.catalogue, [Snapshot(old.catalogue).part(0, 1 << 40)])
+        new.catalogue.admission.load([old.catalogue.admission.entries()])
         values = from_values(list(self.rows.values()), old.model.dtype)
         new.load_rows([(list(self.rows), values)])
         self.crashes, self.again = self.crashes + 1, self.again + len(new.starts.behind)

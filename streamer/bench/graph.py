@@ -11,8 +11,10 @@ import scipy
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from core.clicks import Clicks
 from core.engine import Engine
 from core.graph import fold as graphs
+from core.graph.admission import Admission
 from core.graph.fold import Batch, Rules
 from core.graph.graph import LIVE, NEVER, Graph
 from core.graph.sessions import Sessions
@@ -119,6 +121,7 @@ def fold(stream: Stream, names: list[str]) -> Folded:
     clocks = np.full(1, NEVER)
     landmark, clock = int(stream.times[0]) // half_life * half_life, NEVER
     rules = Rules(half_life, gap, s.session.max_events, s.graph.max_degree, LIVE)
+    counting = Admission(s.admission).of(Clicks.empty())
     sources, targets, batches = [], [], []
     seconds = 0.0
     for at in range(0, len(names), BATCH):
@@ -134,7 +137,7 @@ def fold(stream: Stream, names: list[str]) -> Folded:
         done = 0
         while done < n:
             done, why, clock = graphs.fold(
-                done, clicks, ses.columns(), g.slabs(), out, (clock, landmark), rules
+                done, clicks, ses.columns(), g.slabs(), counting, out, (clock, landmark), rules
             )
             if why == graphs.FULL:
                 g.grow_pool()

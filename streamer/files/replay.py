@@ -176,7 +176,7 @@ class Replay:
             outputs = self.engine.step(inputs)
             self.attributes = []
             self.events += outputs.events
-            self.ignored += outputs.duplicates + outputs.too_long
+            self.ignored += outputs.duplicates + outputs.too_long + outputs.held
             self.trials += outputs.quality.trials
             self.hits.update(outputs.quality.hits)
             self.evidence.append(outputs.evidence)

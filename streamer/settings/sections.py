@@ -8,6 +8,7 @@ from typing import Literal
 
 from core.settings import (
     DAY_MS,
+    AdmissionSettings,
     ClusterSettings,
     CorpusSettings,
     Duration,
@@ -235,6 +236,7 @@ class Config:
     items: ItemSettings = field(default_factory=ItemSettings)
     session: SessionSettings = field(default_factory=SessionSettings)
     graph: GraphSettings = field(default_factory=GraphSettings)
+    admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     walks: WalkSettings = field(default_factory=WalkSettings)
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
     negatives: NegativeSettings = field(default_factory=NegativeSettings)

@@ -14,8 +14,9 @@ The others are columns with one entry a click: an integer column is [first, widt
 bytes are the differences from one entry to the next, signed and little-endian, in so many bytes
 each; weights are little-endian float32, or one of them if all are equal; event ids are
 little-endian uint64, or nothing. `since` says for each round of each item that left: not if it was
-clicked at this time (ms) or later; older records lack it. Sessions go by the clock of their click's
-partition; the offset is for people, who find the click in its topic by it.
+clicked at this time (ms) or later; older records lack it. Where clicks were held back, there is
+`held` behind it, a bit for each click, the first the highest of its byte. Sessions go by the clock
+of their click's partition; the offset is for people, who find the click in its topic by it.
 
 Clicks that were left out because they came before are in none. Those past `session.max_events` are
 in it: they keep their session open. A commit has as many records as it takes to keep each short;
@@ -61,7 +62,7 @@ class _Heading(msgspec.Struct, array_like=True):
     rounds: list[tuple[int, int, list[str], list[str], list[int], list[int]]]
 
 
-class _Packed(_Heading, array_like=True):
+class _Plain(_Heading, array_like=True):
     items: list[str]
     users: list[str]
     partitions: tuple[int, int, bytes]
@@ -72,6 +73,10 @@ class _Packed(_Heading, array_like=True):
     weights: bytes
     event_ids: bytes
     since: list[list[int]] = []
+
+
+class _Packed(_Plain, array_like=True):
+    held: bytes = b""
 
 
 UNDECIDED = 0
@@ -131,8 +136,10 @@ def _short(rounds: Sequence[Evidence]) -> Iterator[tuple[Evidence, int]]:
             yield Evidence(number, some_gone, (), nothing, {}), size
         for begin, end, size in _parts(ids):
             some = one.clicks.at(np.arange(begin, end))
-            births = {name: unborn.pop(name) for name in some.items if name in unborn}
-            yield Evidence(number, {}, (), some, births), size
+            held = None if one.held is None else one.held[begin:end]
+            counts = some if held is None else some.at(~held)
+            births = {name: unborn.pop(name) for name in counts.items if name in unborn}
+            yield Evidence(number, {}, (), some, births, held), size
 
 
 def _sizes(texts: Sequence[str]) -> NDArray[np.int64]:
@@ -166,7 +173,7 @@ def _packed(commit: int, before: int, rounds: Sequence[Evidence]) -> bytes:
     if len(weights) and (weights == weights[0]).all():
         weights = weights[:1]
     zeros = np.zeros(len(clicks), np.int64)
-    packed = _Packed(
+    columns = (
         commit, before, told, items, users,
         _thin(zeros if clicks.partitions is None else clicks.partitions),
         _thin(zeros if clicks.offsets is None else clicks.offsets),
@@ -175,6 +182,11 @@ def _packed(commit: int, before: int, rounds: Sequence[Evidence]) -> bytes:
         b"" if clicks.event_ids is None else clicks.event_ids.astype("<u8").tobytes(),
         [list(one.gone.values()) for one in rounds] if any(one.gone for one in rounds) else [],
     )  # fmt: skip
+    packed = _Plain(*columns)
+    if any(one.held is not None for one in rounds):
+        none = (np.zeros(len(one.clicks), np.bool_) for one in rounds)
+        held = [n if one.held is None else one.held for one, n in zip(rounds, none, strict=True)]
+        packed = _Packed(*columns, np.packbits(np.concatenate(held)).tobytes())
     return bytes([VERSION]) + zlib.compress(_encode(packed), LEVEL)
 
 
@@ -257,6 +269,7 @@ def _rounds(packed: _Packed) -> Iterator[Evidence]:
         _thick(packed.partitions, n).astype(np.int32),
         _thick(packed.offsets, n),
     )
+    held = np.unpackbits(np.frombuffer(packed.held, np.uint8), count=n) if packed.held else None
     end = 0
     times = packed.since or [[ANY_TIME] * len(one[2]) for one in packed.rounds]
     told = zip(packed.rounds, times, strict=True)
@@ -264,4 +277,5 @@ def _rounds(packed: _Packed) -> Iterator[Evidence]:
         begin, end = end, end + count
         born = {packed.items[item]: rank for item, rank in zip(births, ranks, strict=True)}
         left = dict(zip(gone, since, strict=True))
-        yield Evidence(number, left, forgotten, clicks.at(np.arange(begin, end)), born)
+        back = None if held is None else held[begin:end].astype(np.bool_)
+        yield Evidence(number, left, forgotten, clicks.at(np.arange(begin, end)), born, back)

@@ -138,7 +138,10 @@ def order(key: bytes, value: bytes) -> int:
     if key.startswith(records.GRAPH):
         packing.unpack_node(value)
     if key.startswith(records.SESSIONS):
-        packing.unpack_sessions(value)
+        try:
+            packing.unpack_sessions(value)
+        except msgspec.ValidationError:
+            packing.unpack_counted(value)
     return 0
 
 

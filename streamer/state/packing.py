@@ -5,6 +5,7 @@ import zlib
 import msgspec
 import numpy as np
 
+from core.graph.admission import Entries
 from core.graph.written import Node, Opened
 from core.placing.placement import Placement
 from core.placing.rules import Rules
@@ -26,6 +27,17 @@ class _Sessions(msgspec.Struct, array_like=True):
     event_ids: bytes
     ids: list[str]
     items: bytes
+
+
+class _Counted(msgspec.Struct, array_like=True):
+    """Some ids that are counted, or admitted; columns are little-endian."""
+
+    commit: int
+    ids: bytes
+    time: bytes
+    clicks: bytes
+    event: bytes
+    users: bytes
 
 
 class _Rules(msgspec.Struct, array_like=True):
@@ -126,6 +138,26 @@ def unpack_sessions(value: bytes) -> tuple[int, Opened]:
         p.users, np.frombuffer(p.time, "<i8"), np.frombuffer(p.clicks, "<i4"),
         np.frombuffer(p.partition, "<i4"), np.frombuffer(p.event_ids, "<u8").reshape(n, -1),
         p.ids, np.frombuffer(p.items, "<i4").reshape(n, -1),
+    )  # fmt: skip
+
+
+def pack_counted(commit: int, some: Entries) -> bytes:
+    packed = _Counted(
+        commit, some.ids.astype("<u8").tobytes(), some.time.astype("<i8").tobytes(),
+        some.clicks.astype("<i4").tobytes(), some.event.astype("<u4").tobytes(),
+        some.users.astype("<u4").tobytes(),
+    )  # fmt: skip
+    return zlib.compress(_to_msgpack(packed), 1)
+
+
+def unpack_counted(value: bytes) -> tuple[int, Entries]:
+    """The commit at which the ids were so, and these."""
+    p = msgspec.msgpack.decode(zlib.decompress(value), type=_Counted)
+    ids = np.frombuffer(p.ids, "<u8")
+    width = len(p.users) // (4 * len(ids)) if len(ids) else 0
+    return p.commit, Entries(
+        ids, np.frombuffer(p.time, "<i8"), np.frombuffer(p.clicks, "<i4"),
+        np.frombuffer(p.event, "<u4"), np.frombuffer(p.users, "<u4").reshape(len(ids), width),
     )  # fmt: skip
 
 

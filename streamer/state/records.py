@@ -19,6 +19,7 @@ of the graph stand in the partitions of their items; header, manifest, placement
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Self
 
@@ -27,7 +28,7 @@ import msgspec
 from core.ids.hashing import hash_keys
 from core.ids.vocabulary import ATTRIBUTE
 from core.rows import FORMAT
-from core.settings import Settings
+from core.settings import AdmissionSettings, Duration, Settings
 from streamer.decode.ahead import Window
 from streamer.errors import Refused
 
@@ -244,6 +245,7 @@ def folds_by(settings: Settings, by_count: bool) -> dict[str, int]:
         "session.event_ids": session.event_ids,
         "graph.half_life": int(graph.half_life),
         "graph.max_degree": graph.max_degree,
+        **_counts_by(settings.admission_ms),
         "round.max_seconds = 0": int(by_count),
     }
 
@@ -264,7 +266,25 @@ class Promoted(msgspec.Struct, frozen=True):
     """Mean cosine of its vectors, turned, with the champion's."""
 
 
-class Swept(msgspec.Struct, frozen=True):
+def _counts_by(admission: AdmissionSettings) -> dict[str, int]:
+    values = {f.name: int(getattr(admission, f.name)) for f in fields(AdmissionSettings)}
+    return {f"admission.{name}": value for name, value in values.items()}
+
+
+ALL_ADMITTED = _counts_by(AdmissionSettings())
+"""Of `folds_by`, where admission is off, as it is in older versions."""
+
+
+def counted_by(marks: Marks) -> AdmissionSettings:
+    """By which settings ids were counted until these marks, as of `Settings.admission_ms`."""
+    known = ALL_ADMITTED | (marks.folds_by or {})
+    return AdmissionSettings(
+        known["admission.min_events"], known["admission.min_users"],
+        Duration(known["admission.forget"]), known["admission.most"],
+    )  # fmt: skip
+
+
+class Swept(msgspec.Struct, frozen=True, omit_defaults=True):
     """The moment at which a sweep began: rows of the graph that are older did not change before it.
     From here on evidence is folded again."""
 
@@ -282,7 +302,10 @@ class Swept(msgspec.Struct, frozen=True):
     turn: int
     """0 or 1: which records hold the sessions that were open."""
     parts: int
-    """How many of them."""
+    """How many of them, those of the ids that are counted included."""
+    counted: int | None = None
+    """How many of them, the last ones, have the ids that are counted (`core.graph.admission`); None
+    where none was."""
 
 
 def manifest_key(instance: str) -> bytes:

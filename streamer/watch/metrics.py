@@ -33,8 +33,8 @@ STAGES = (
     *("commit", "apply", "checkpoint"),
 )
 OUTCOMES = ("committed", "aborted")
-IGNORED = ("duplicate", "too_long", "forgotten", "unwanted")
-TABLES = ("vectors", "graph", "sessions", "ids")
+IGNORED = ("duplicate", "too_long", "held", "forgotten", "unwanted")
+TABLES = ("vectors", "graph", "sessions", "admission", "ids")
 WAITING = ("moved", "stale")
 STORE_KINDS = ("files", "memtables", "cache")
 HELD = ("clicks", "items")
@@ -109,8 +109,12 @@ class Metrics:
         self.ignored_clicks_total = counter(
             "ignored_clicks_total",
             "Clicks that were left out and are no dead letters: sent twice, in a session past "
-            "`session.max_events`, of a user to forget, or of a type that weighs 0.",
+            "`session.max_events`, held back by `[admission]`, of a user to forget, or of a type "
+            "that weighs 0.",
             "reason",
+        )
+        self.admitted_items_total = counter(
+            "admitted_items_total", "Ids that were clicked as often as `[admission]` asks for."
         )
         self.dead_letters_total = counter(
             "dead_letters_total",
@@ -175,6 +179,9 @@ class Metrics:
 
         # What is kept.
         self.items = gauge("items", "Items that have a vector now.")
+        self.counted_items = gauge(
+            "counted_items", "Ids that `[admission]` holds back: counted, and nothing else."
+        )
         self.arcs = gauge("arcs", "Arcs of the item graph of this worker; they take most memory.")
         self.sessions = gauge("sessions", "Users whose session is kept.")
         self.table_bytes = gauge("table_bytes", "Bytes of memory of each table.", "table")

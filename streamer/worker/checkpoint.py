@@ -5,12 +5,14 @@ that were open when a sweep began. Where the newest sweep began that is over, of
 the folder and of those that wrote to `model-state`, is from where evidence is folded again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
 from core.engine import Engine
+from core.graph.admission import Entries
 from core.graph.slabs import LOCAL, TOPIC
 from core.graph.written import Node, Opened, Scale, load_nodes, load_sessions
 from streamer.errors import WalkstreamError
@@ -18,6 +20,8 @@ from streamer.state import packing, records
 from streamer.state.records import Swept
 from streamer.state.store import POINTER, Store
 from streamer.worker.sweeping import Sweeping, as_entries
+
+T = TypeVar("T")
 
 ALL = 1 << 60
 """More records, or bytes, than there are."""
@@ -69,6 +73,10 @@ def load(store: Store, engine: Engine) -> Swept | None:
     engine.round_number = at.round
     load_nodes(engine.catalogue, nodes(store), at.commit, engine.scale)
     load_sessions(engine.catalogue, _sessions(store, kind, at))
+    if at.counted is not None:
+        engine.catalogue.admission.load(_counted(store, kind, at))
+    else:  # all that were in the graph then count as admitted
+        engine.catalogue.count_by(engine.catalogue.admission.settings)
     return at
 
 
@@ -91,9 +99,21 @@ def clicks_at(node: Node | None, now: int) -> float:
 
 
 def _sessions(store: Store, kind: bytes, at: Swept) -> Iterator[Opened]:
-    for number in range(at.parts):
+    numbers = range(at.parts - (at.counted or 0))
+    return _parts(store, kind, at, numbers, packing.unpack_sessions)
+
+
+def _counted(store: Store, kind: bytes, at: Swept) -> Iterator[Entries]:
+    numbers = range(at.parts - (at.counted or 0), at.parts)
+    return _parts(store, kind, at, numbers, packing.unpack_counted)
+
+
+def _parts(
+    store: Store, kind: bytes, at: Swept, numbers: range, unpack: Callable[[bytes], tuple[int, T]]
+) -> Iterator[T]:
+    for number in numbers:
         value = store.entry("sessions", kind + records.sessions_key(at.turn, number))
-        commit, some = (None, None) if value is None else packing.unpack_sessions(value)
+        commit, some = (None, None) if value is None else unpack(value)
         if some is None or commit != at.commit:
             what = "missing" if some is None else f"of commit {commit}"
             raise WalkstreamError(

@@ -147,6 +147,8 @@ class Worker:
         while self.by_count and self._publishes_all and not self.stop.asked:
             self._round([], closes=True)  # no clicks come for it
         self._join()
+        if self.outgoing.lacks_counts:  # clicks are counted from here on: a restart must know it
+            self.outgoing.write_folder()
         self.group.on_release = self._release
         folders.drop_kept(Path(config.state.dir))
         self.health.restored = 1.0

@@ -102,6 +102,13 @@ class Outgoing:
         )
 
     @property
+    def lacks_counts(self) -> bool:
+        """Whether ids are counted, and a restart would not know how often."""
+        swept = checkpoint.newest(self.store)
+        counts = self.engine.catalogue.admission.is_on
+        return counts and (swept is None or swept[1].counted is None)
+
+    @property
     def _folder_is_due(self) -> bool:
         return time.monotonic() - self.folder.ended >= self.config.checkpoint.seconds
 

@@ -21,7 +21,7 @@ from streamer.kafka import clients
 from streamer.kafka.clients import label, partition_of
 from streamer.kafka.waiting import between
 from streamer.settings.sections import Config
-from streamer.state import evidence
+from streamer.state import evidence, records
 from streamer.state import store as stores
 from streamer.state import traces as traced
 from streamer.state.commits import mark_of, no_commits
@@ -62,7 +62,10 @@ def restore(
     evidence is of no torn commit."""
     topic = config.topics.transitions
     mine = store.marks
+    # What is folded again was counted by the settings of its time.
+    engine.catalogue.count_by(records.counted_by(mine))
     at = checkpoint.load(store, engine)
+    lacks_counts = at is not None and at.counted is None and engine.catalogue.admission.is_on
     if mine.needs_folder and store.meta(stores.HOLDS_ALL) is None:
         raise Refused(
             f"{store.path}: the state folder is gone, and Kafka did not have all of it yet: the "
@@ -86,6 +89,13 @@ def restore(
         is_short = False
         if lacks and not accept_loss:
             raise _gone(topic, last, one.commit)
+        if lacks_counts and not accept_loss:
+            raise Refused(
+                f"{topic}: clicks are to be folded again that ids were counted by, and where the "
+                "graph was written last before them it has no counts, as admission was off. Put "
+                "the state folder back; or start a worker that is alone with --accept-loss, and "
+                "what is in the graph counts as admitted"
+            )
         if lacks:
             log.warning(
                 "%s: the evidence between commits %d and %d is lost", topic, last, one.commit

@@ -103,6 +103,8 @@ class Report:
         if counts:
             metrics.ignored_clicks_total.labels("duplicate").inc(outputs.duplicates)
             metrics.ignored_clicks_total.labels("too_long").inc(outputs.too_long)
+            metrics.ignored_clicks_total.labels("held").inc(outputs.held)
+            metrics.admitted_items_total.inc(outputs.admitted)
         metrics.quality_trials_total.inc(outputs.quality.trials)
         if outputs.quality.trials:
             metrics.quality_candidates.set(outputs.quality.candidates)
@@ -182,6 +184,7 @@ class Report:
                 sum(behind for _, behind in self.reader.lag(self.offsets, self.ends, False)),
             )  # fmt: skip
         metrics.items.set(len(engine.items))
+        metrics.counted_items.set(engine.catalogue.admission.counted)
         metrics.arcs.set(engine.graph.arcs)
         metrics.sessions.set(len(engine.sessions.users))
         for table, size in engine.table_bytes().items():

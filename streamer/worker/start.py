@@ -253,6 +253,7 @@ class Start:
             return "; ".join(told)
         own = records.folds_by(config.engine_settings, config.round.max_seconds == 0)
         theirs = self.store.marks.folds_by or own
+        theirs = records.ALL_ADMITTED | theirs
         if others := [name for name, value in own.items() if theirs.get(name, value) != value]:
             return (
                 f"the workers that run fold clicks otherwise than this one would: {others[0]} "

@@ -1,4 +1,5 @@
-"""Sweeps: graph and sessions are written a little with each commit, so that restarts are short.
+"""Sweeps: graph, sessions and ids that are counted (`core.graph.admission`) are written a little
+with each commit, so that restarts are short.
 
 There are two, which differ in where they write and how fast: one keeps the state folder young, the
 other `model-state`, from which a lost folder is made anew. Each row says as of which commit it is
@@ -21,6 +22,8 @@ from streamer.state.records import Swept
 
 SESSIONS = 500
 """Sessions of a record at most."""
+COUNTED = 8000
+"""Ids that are counted of a record at most, of 56 bytes each."""
 PART_BYTES = 500_000
 """Bytes of such a record at most: brokers and clients refuse one of 1 MB."""
 
@@ -62,8 +65,8 @@ class Sweeping:
         self._sweep: Sweep | None = None
         self._begun: Swept | None = None
         self._snapshot: Snapshot | None = None
-        self._taken = self._part = 0
-        """Sessions that were written, and their records."""
+        self._taken = self._part = self._counted = 0
+        """Sessions that were written, the records of them and of counted ids, and these ids."""
 
     @property
     def is_under_way(self) -> bool:
@@ -87,7 +90,9 @@ class Sweeping:
         is_still = last is not None and (
             last.round == round_number if evidence is None else last.commit >= evidence
         )
-        if is_still and len(self.engine.graph.unwritten(self.bit)) == 0:
+        # One that was written before ids were counted does not do: a restart would not know them.
+        lacks = last is not None and last.counted is None and self.engine.catalogue.admission.is_on
+        if is_still and not lacks and len(self.engine.graph.unwritten(self.bit)) == 0:
             return
         self._snapshot = Snapshot(self.engine.catalogue)
         scale = self.engine.scale
@@ -96,7 +101,7 @@ class Sweeping:
             self.engine.round_number, 0 if self.last is None else 1 - self.last.turn, 0,
         )  # fmt: skip
         self._sweep = Sweep(self.bit)
-        self._taken = self._part = 0
+        self._taken = self._part = self._counted = 0
         self.began = time.monotonic()
         self.engine.sweeps.append(self._sweep)
 
@@ -111,6 +116,14 @@ class Sweeping:
             value = self._next_sessions(snapshot, begun.commit)
             out.sessions[records.sessions_key(begun.turn, self._part)] = value
             self._part, rows, size = self._part + 1, rows - 1, size - len(value)
+        counted = snapshot.counted
+        ids = 0 if counted is None else len(counted.ids)
+        while counted is not None and self._counted < ids and rows > 0 and size > 0:
+            some = counted.at(slice(self._counted, self._counted + COUNTED))
+            value = packing.pack_counted(begun.commit, some)
+            out.sessions[records.sessions_key(begun.turn, self._part)] = value
+            self._counted += COUNTED
+            self._part, rows, size = self._part + 1, rows - 1, size - len(value)
         self._stored[begun.turn] = max(self._stored[begun.turn], self._part)
         catalogue = self.engine.catalogue
         while rows > 0 and size > 0:
@@ -121,7 +134,8 @@ class Sweeping:
             out.graph |= {key: packing.pack_node(node) for key, node in found}
             rows -= len(slots)
             size -= sum(len(out.graph[key]) for key, _ in found)
-        if self._taken < len(snapshot) or not sweep.is_over(self.engine.graph):
+        is_written = self._taken >= len(snapshot) and self._counted >= ids
+        if not is_written or not sweep.is_over(self.engine.graph):
             return out
         # Of an earlier sweep of this turn, which had more, or of one that a stop cut short.
         while self._stored[begun.turn] > self._part and rows > 0:
@@ -129,7 +143,8 @@ class Sweeping:
             out.sessions[records.sessions_key(begun.turn, self._stored[begun.turn])] = None
             rows -= 1
         if self._stored[begun.turn] == self._part:
-            self.last = msgspec.structs.replace(begun, parts=self._part)
+            last = None if counted is None else -(-ids // COUNTED)
+            self.last = msgspec.structs.replace(begun, parts=self._part, counted=last)
             out.swept = msgspec.msgpack.encode(self.last)
             self.engine.sweeps.remove(sweep)
             self.ended = time.monotonic()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from core.clicks import Clicks
 from core.settings import (
+    AdmissionSettings,
     ClusterSettings,
     CorpusSettings,
     Duration,
@@ -27,6 +28,8 @@ HALF_LIFE = 1000
 GAP = 500
 HORIZON = 8 * HALF_LIFE
 
+ALL_ADMITTED = AdmissionSettings()
+
 Click = tuple[str, str, int, float, int]
 """User, item, time, weight, hash of the event id or 0."""
 
@@ -36,7 +39,8 @@ LEAPS = [GAP, GAP + 1, 2 * HALF_LIFE, HORIZON, 64 * HALF_LIFE, 200 * HALF_LIFE]
 
 def small_settings(
     *, horizon: int = HORIZON, max_degree: int = 4, max_events: int = 500, event_ids: int = 2,
-    min_drift: float = 0.01, against: Any = "scored", corpus: Any = "walks", **model: Any,
+    min_drift: float = 0.01, against: Any = "scored", corpus: Any = "walks",
+    admission: AdmissionSettings = ALL_ADMITTED, **model: Any,
 ) -> Settings:  # fmt: skip
     return Settings(
         session=SessionSettings(
@@ -45,6 +49,7 @@ def small_settings(
         graph=GraphSettings(
             half_life=Duration(HALF_LIFE), horizon=Duration(horizon), max_degree=max_degree
         ),
+        admission=admission,
         walks=WalkSettings(per_node=2, length=6),
         corpus=CorpusSettings(corpus, "shuffle", 0.05 if corpus == "both" else 0.0),
         negatives=NegativeSettings(against, spare_neighbours=against == "similar"),
@@ -54,6 +59,15 @@ def small_settings(
         major=MajorSettings(every=Duration(3 * HALF_LIFE)),
         publish=PublishSettings(min_drift=min_drift),
     )
+
+
+admissions = st.sampled_from([ALL_ADMITTED]) | st.builds(
+    AdmissionSettings,
+    min_events=st.integers(1, 4),
+    min_users=st.integers(1, 3),
+    forget=st.sampled_from([0, GAP, HORIZON]).map(Duration),
+    most=st.sampled_from([4, 1000]),
+)
 
 
 @st.composite

@@ -21,7 +21,14 @@ from streamer.state import evidence, records
 from streamer.state.store import POINTER, Store
 from streamer.worker import checkpoint
 from streamer.worker.sweeping import Sweeping, as_entries
-from tests.property.strategies import HORIZON, Click, click_lists, small_settings, to_clicks
+from tests.property.strategies import (
+    HORIZON,
+    Click,
+    admissions,
+    click_lists,
+    small_settings,
+    to_clicks,
+)
 from tests.property.test_fold import state_of
 
 PARTITIONS = 3
@@ -130,6 +137,7 @@ models = st.fixed_dictionaries(
         "corpus": st.sampled_from(["walks", "sessions", "both"]),
         "forgetting": st.sampled_from([0.0, 1.0, 8.0]),
         "max_events": st.sampled_from([4, 500]),
+        "admission": admissions,
     }
 )
 

@@ -15,11 +15,13 @@ from core.graph.fold import KEPT
 from core.graph.graph import NEVER, Graph
 from core.graph.sessions import REMEMBERED
 from core.graph.slabs import UNIT
+from core.settings import AdmissionSettings
 from tests.property.strategies import (
     GAP,
     HALF_LIFE,
     START_MS,
     Click,
+    admissions,
     click_lists,
     small_settings,
     to_clicks,
@@ -58,8 +60,17 @@ def sessions_of(engine: Engine) -> dict[str, tuple[int, int, list[int], list[str
     }
 
 
+def counts_of(engine: Engine) -> dict[int, Any]:
+    """By hash of an id, what is counted of it."""
+    entries = engine.catalogue.admission.entries()
+    return {int(id_): [x.tolist() for x in rest] for id_, *rest in zip(*entries, strict=True)}
+
+
 def state_of(engine: Engine) -> Any:
-    return graph_of(engine), sessions_of(engine), engine.clock.time, engine.clock.landmark
+    clock = engine.clock
+    return (
+        graph_of(engine), sessions_of(engine), counts_of(engine), clock.time, clock.landmark,
+    )  # fmt: skip
 
 
 def check_pool(graph: Graph) -> None:
@@ -76,17 +87,19 @@ def check_pool(graph: Graph) -> None:
     assert (used == 1).all()
 
 
-@given(click_lists(late=3000, with_ids=True), st.data(), degrees, horizons, limits)
+@given(click_lists(late=3000, with_ids=True), st.data(), degrees, horizons, limits, admissions)
 @settings(max_examples=300, deadline=None)
 def test_folding_in_two_parts_is_bitwise_folding_at_once(
-    rows: list[Click], data: st.DataObject, degree: int, horizon: int, limit: dict[str, int]
-) -> None:
+    rows: list[Click], data: st.DataObject, degree: int, horizon: int, limit: dict[str, int],
+    admission: AdmissionSettings,
+) -> None:  # fmt: skip
     cut = data.draw(st.integers(0, len(rows)))
-    chosen = small_settings(max_degree=degree, horizon=horizon, **limit)
+    chosen = small_settings(max_degree=degree, horizon=horizon, admission=admission, **limit)
     whole, parts = Engine(chosen), Engine(chosen)
     folded = whole.fold(to_clicks(rows))
     one, two = parts.fold(to_clicks(rows[:cut])), parts.fold(to_clicks(rows[cut:]))
     assert graph_of(parts) == graph_of(whole)
+    assert counts_of(parts) == counts_of(whole)
     assert (parts.clock.time, parts.clock.landmark) == (whole.clock.time, whole.clock.landmark)
     for name in ("fate", "slots", "history", "target"):
         both = np.concatenate([getattr(one, name), getattr(two, name)])

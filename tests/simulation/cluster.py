@@ -194,10 +194,12 @@ class Cluster:
                 raise Fault(f"{name}: {key!r} was not learned since it was clicked")
 
 
-def graph_of(engine: Engine) -> dict[str, tuple[int, float, dict[str, float]]]:
-    """By item that was clicked: clicks that count, their weight, and the arcs."""
+def graph_of(engine: Engine) -> dict[str, Any]:
+    """By item that was clicked: clicks that count, their weight, and the arcs. And by the hash of
+    an id, what is counted of it."""
     g, names = engine.graph, engine.vocabulary.keys
-    out = {}
+    entries = zip(*engine.catalogue.admission.entries(), strict=True)
+    out: dict[str, Any] = {f"#{id_}": [x.tolist() for x in rest] for id_, *rest in entries}
     for slot in engine.items[g.clicks[engine.items] > 0].tolist():
         nbr, wgt = g.row(slot)
         arcs = {str(names[b]): float(w) for b, w in zip(nbr, wgt, strict=True)}

@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from core.settings import AdmissionSettings
 from tests.property.strategies import HORIZON, START_MS, small_settings
 from tests.simulation.cluster import Cluster
 from tests.simulation.worker import Click, Fault
@@ -29,7 +30,8 @@ def catalogue_of(seed: int, size: int = 6) -> list[tuple[str, list[str] | None]]
 
 def run(seed: int, faults: list[str] | None = None) -> Cluster:
     workers, min_drift = 1 + seed % 4, 0.01 if seed % 5 == 4 else 0.0
-    settings = small_settings(min_drift=min_drift, attribute_slots=seed % 3)
+    admission = AdmissionSettings(1 + seed % 3, 1 + seed // 3 % 2, most=8 if seed % 7 else 1000)
+    settings = small_settings(min_drift=min_drift, attribute_slots=seed % 3, admission=admission)
     cluster = Cluster(
         settings, workers, log_of(seed), catalogue_of(seed), seed, faults=faults or []
     )

@@ -360,7 +360,8 @@ def test_table_bytes_grow_with_what_the_tables_hold() -> None:
     step(small, visits(1, at=0))
     step(large, [(f"u{n}", f"i{n}-{k}", 0) for n in range(3000) for k in range(3)])
     few, many = small.table_bytes(), large.table_bytes()
-    assert few.keys() == many.keys() == {"vectors", "graph", "sessions", "ids"}
+    assert few.keys() == many.keys() == {"vectors", "graph", "sessions", "admission", "ids"}
+    assert few.pop("admission") == 0  # which is off
     assert all(0 < few[table] < many[table] for table in few)
 
 

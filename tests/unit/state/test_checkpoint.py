@@ -10,12 +10,13 @@ from core.clicks import Clicks
 from core.engine import Engine
 from core.graph.slabs import LOCAL, TOPIC
 from core.rounds import Evidence, Inputs
-from core.settings import Duration, SessionSettings
+from core.settings import AdmissionSettings, Duration, SessionSettings
 from streamer.errors import WalkstreamError
 from streamer.state import packing, records
 from streamer.state.store import POINTER, Store
 from streamer.worker import checkpoint
 from streamer.worker.sweeping import PART_BYTES, Sweeping, as_entries
+from tests.property.test_fold import counts_of
 from tests.unit.state.made import SETTINGS, batches
 
 START = 1_700_000_000_000
@@ -300,3 +301,51 @@ def test_another_half_life_takes_items_alike_that_were_swept_at_different_times(
     )
     # One has aged by the old half-life until the end of the sweep, and the other until its start.
     assert 0.25 < early / late < 4
+
+
+# -- ids that are counted ------------------------------------------------------------------------
+
+
+COUNTED = replace(SETTINGS, admission=AdmissionSettings(2, 2))
+
+
+@pytest.mark.parametrize("rows", [1, 500])
+def test_ids_that_are_counted_come_back_as_they_were_when_the_sweep_began(
+    store: Store, rows: int
+) -> None:
+    engine = Engine(COUNTED, 1)
+    folded(engine, [f"u{n}" for n in range(20_000)], [f"i{n}" for n in range(20_000)], START)
+    folded(engine, [f"v{n}" for n in range(50)], [f"i{n}" for n in range(50)], START)
+    wanted = counts_of(engine)
+    sweeping = checkpoint.of(store, engine, records.SWEPT)
+    sweeping.begin(1, 0)
+    folded(engine, ["w"], ["i60"], START)  # comes after it
+    while sweeping.is_under_way:
+        written = sweeping.take(1, rows, checkpoint.ALL)
+        store.write_entries(as_entries(written, records.SWEPT))
+    values = store.everything("sessions").values()
+    assert max(map(len, values)) <= PART_BYTES
+    loaded = Engine(COUNTED, 1)
+    at = checkpoint.load(store, loaded)
+    assert at is not None
+    assert at.counted == 3
+    assert counts_of(loaded) == wanted != counts_of(engine)
+    loaded.load_rows([])
+    assert loaded.catalogue.admission.admitted == 51, "its row was written with the click"
+
+
+def test_where_nothing_was_counted_what_the_graph_has_counts_as_admitted(store: Store) -> None:
+    engine = Engine(SETTINGS, 1)
+    folded(engine, ["u", "v"], ["a", "b"], START)
+    checkpoint.save(store, engine, 1, 0)
+    loaded = Engine(COUNTED, 1)
+    at = checkpoint.load(store, loaded)
+    assert at is not None
+    assert at.counted is None
+    assert loaded.catalogue.admission.admitted == 2
+    loaded.load_rows([])
+    # And the folder gets it at once, though all else is there already.
+    assert checkpoint.save(store, loaded, 1, 0) > 0
+    at = checkpoint.newest(store)
+    assert at is not None
+    assert at[1].counted == 1

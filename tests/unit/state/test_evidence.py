@@ -56,6 +56,7 @@ def rounds(draw: st.DrawFn, number: int = 1) -> Evidence:
         forgotten,
         clicks,
         {name: 7 * at for at, name in enumerate(born)},
+        draw(st.none()) or column(st.booleans(), np.bool_),
     )
 
 
@@ -70,6 +71,7 @@ def plain(one: Evidence) -> Any:
         one.round_number, dict(one.gone), list(one.forgotten), dict(one.births),
         list(clicks.users), list(clicks.items), clicks.times.tolist(), clicks.weights.tobytes(),
         column(clicks.event_ids), column(clicks.partitions), column(clicks.offsets),
+        column(one.held),
     )  # fmt: skip
 
 
@@ -148,6 +150,22 @@ def test_a_click_takes_a_few_bytes() -> None:
     assert sum(map(len, packed)) < 20 * n
 
 
+def test_an_item_is_born_with_the_part_that_has_its_first_click_that_counts() -> None:
+    n = 2 * evidence.CLICKS
+    (clicks,) = batches(1, size=n)
+    clicks = replace(clicks, items=["new", *clicks.items[1:-1], "new"])
+    held = np.arange(n) == 0
+    first, second = (
+        one
+        for record in evidence.pack(1, 0, [Evidence(1, {}, (), clicks, {"new": 5}, held)])
+        for one in evidence.unpack(record).rounds
+    )
+    assert (first.births, second.births) == ({}, {"new": 5})
+    assert first.held is not None
+    assert np.flatnonzero(first.held).tolist() == [0]
+    assert second.held is None or not second.held.any()
+
+
 def test_what_version_1_packed_is_read() -> None:
     commit, before, (first, second) = evidence.unpack(GOLDEN)
     assert (commit, before) == (1234, 1230)
@@ -156,11 +174,11 @@ def test_what_version_1_packed_is_read() -> None:
         77, dict.fromkeys(["left", "überzählig"], ANY_TIME), [], {"a": 0, "日本": 2},
         ["u1", "Žofie", "u1", "u1"], ["a", "b", "日本", "a"],
         [begin, begin + 40, begin + 100_000, begin - 5], np.array([1, 1, 1, 1], "<f4").tobytes(),
-        [0, 2**64 - 1, 5, 0], [0, 3, 0, 0], [10, 7, 11, 12],
+        [0, 2**64 - 1, 5, 0], [0, 3, 0, 0], [10, 7, 11, 12], [0, 0, 0, 0],
     )  # fmt: skip
     assert plain(second) == (
         79, {}, ["Žofie"], {}, ["u2"], ["b"], [begin + 200], np.array([0.25], "<f4").tobytes(),
-        [0], [3], [8],
+        [0], [3], [8], [0],
     )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Which evidence counts at a start, and what is refused where some of it is missing."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -7,6 +9,7 @@ from confluent_kafka.admin import AdminClient
 from core.clicks import Clicks
 from core.engine import Engine
 from core.rounds import Evidence, Inputs
+from core.settings import AdmissionSettings
 from streamer.errors import Refused
 from streamer.settings import load as configs
 from streamer.state import evidence, records
@@ -14,6 +17,7 @@ from streamer.state import store as stores
 from streamer.state.records import Marks
 from streamer.state.store import Store
 from streamer.worker import checkpoint, refold
+from tests.property.test_fold import graph_of
 from tests.unit.state.made import SETTINGS, batches
 
 CONFIG = configs.load(None, [], {})
@@ -120,6 +124,60 @@ def test_the_evidence_of_a_torn_commit_comes_from_the_folder_and_leaves_again(
     assert (one.round_number, list(one.clicks.items)) == (2, list(told.clicks.items))
     assert again.graph.arcs == engine.graph.arcs
     assert again.round_number == engine.round_number
+
+
+def test_what_ids_were_counted_by_must_be_known(store: Store) -> None:
+    """Clicks came since ids are counted, and the only sweep that is left was before."""
+    engine = Engine(SETTINGS, 1)
+    first, second = batches(2)
+    engine.step(Inputs(first))
+    checkpoint.save(store, engine, 4, 0)
+    counted = replace(SETTINGS, admission=AdmissionSettings(2))
+    told = engine.step(Inputs(second)).evidence
+    marks = Marks(5, 0, evidence=5, folds_by=records.folds_by(counted, False))
+    packed = list(evidence.pack(5, 4, [told]))
+    found = [evidence.unpack(record) for record in packed]
+    entries = {records.MARKS: marks, stores.EVIDENCE: packed}
+    store.set_meta({key: msgspec.msgpack.encode(value) for key, value in entries.items()})
+    for accepts in (False, True):
+        again = Engine(counted, 1)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(refold, "_read", lambda *_: iter(found))
+            patched.setattr(refold.clients, "begins", lambda _, where: dict.fromkeys(where, 0))
+            patched.setattr(refold.clients, "ends", lambda _, where: dict.fromkeys(where, 1))
+            told_of = [CONFIG, store, again, nobody(), accepts, lambda share: None]
+            if accepts:
+                assert refold.restore(*told_of).last == 5
+                again.load_rows([])
+                assert again.catalogue.admission.settings == counted.admission_ms
+            else:
+                with pytest.raises(Refused, match=r"ids were counted by.*--accept-loss"):
+                    refold.restore(*told_of)
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_evidence_is_folded_again_as_it_was_whatever_is_asked_for_now(
+    store: Store, counts: bool
+) -> None:
+    own, other = (replace(SETTINGS, admission=AdmissionSettings(n)) for n in (2, 1))
+    if not counts:
+        own, other = other, own
+    engine = Engine(own, 1)
+    first, second = batches(2)
+    engine.step(Inputs(first))
+    checkpoint.save(store, engine, 4, 0)
+    told = engine.step(Inputs(second)).evidence
+    marks = Marks(5, 0, folds_by=records.folds_by(own, False))
+    store.set_meta({records.MARKS: msgspec.msgpack.encode(marks)})
+    again = Engine(other, 1)
+    again.catalogue.count_by(records.counted_by(store.marks))
+    checkpoint.load(store, again)
+    again.fold_again(told, 5)
+    again.load_rows([])
+    assert graph_of(again) == graph_of(engine)
+    assert again.catalogue.admission.is_on != counts
+    if not counts:
+        assert again.catalogue.admission.admitted == len(again.items)
 
 
 @pytest.mark.parametrize(("last", "wanted"), [(4, 6), (3, 5)])

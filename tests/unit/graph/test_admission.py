@@ -1,0 +1,123 @@
+"""Ids that are counted: what they take of memory, which of too many stay, and other settings."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from core.engine import Engine
+from core.graph.fold import HELD, KEPT
+from core.rounds import Inputs
+from core.settings import AdmissionSettings, Duration
+from tests.unit.core.groups import START, clicks, settings, step, trained, visits
+
+TWICE = AdmissionSettings(min_events=2)
+
+
+def engine_of(admission: AdmissionSettings) -> Engine:
+    return Engine(replace(settings(), admission=admission))
+
+
+@pytest.mark.parametrize("users", [1, 2])
+def test_an_id_that_comes_once_takes_under_a_hundred_bytes_and_has_no_row(users: int) -> None:
+    n, size = 100_000, 5_000
+    engine = engine_of(AdmissionSettings(2, users))
+    before = sum(engine.table_bytes().values())
+    for begin in range(0, n, size):
+        rows = [(f"u{k}", f"{k:016x}", k) for k in range(begin, begin + size)]
+        out = engine.step(Inputs(clicks(rows)))
+        assert (out.events, out.held, out.admitted) == (0, size, 0)
+        assert out.changes is not None
+        assert not out.changes.keys
+    assert len(engine.items) == len(engine.vocabulary) == engine.graph.arcs == 0
+    assert len(engine.sessions.users) == engine.catalogue.visits.n == 0
+    taken = sum(engine.table_bytes().values()) - before
+    in_one_round = 1000 * size  # rows of sessions and items that a batch may need
+    assert taken - in_one_round < 100 * n
+    assert engine.table_bytes()["admission"] < 100 * n
+
+
+def test_the_click_that_admits_counts_as_any_other_does() -> None:
+    chosen = settings(min_drift=0.0)
+    counts, admits = (Engine(replace(chosen, admission=a)) for a in (TWICE, AdmissionSettings()))
+    first = [(f"once-{item}", item, 0) for item in ("a", "b", "c")]
+    out = counts.step(Inputs(clicks(first)))
+    assert (out.held, out.admitted) == (3, 0)
+    assert out.evidence.held is not None
+    assert out.evidence.held.all()
+    admits.step(Inputs(clicks([])))
+    rows = [("u", "a", 1), ("u", "stranger", 2), ("u", "b", 3), ("v", "c", 4), ("v", "a", 5)]
+    out = counts.step(Inputs(clicks(rows)))
+    assert (out.events, out.held, out.admitted) == (4, 1, 3)
+    known = [row for row in rows if row[1] != "stranger"]
+    wanted, got = admits.step(Inputs(clicks(known))).changes, out.changes
+    assert got is not None
+    assert wanted is not None
+    assert got.keys == wanted.keys == [b"a", b"b", b"c"]
+    assert np.array_equal(got.vectors, wanted.vectors)
+
+
+def test_a_described_item_has_its_row_and_is_counted_like_any_other() -> None:
+    """Who hears of it when is no part of the log, and all must admit alike."""
+    attributes = settings(attribute_slots=1)
+    engine = Engine(replace(attributes, admission=TWICE))
+    step(engine, [], [("a", ["c=x"])])
+    out = engine.step(Inputs(clicks([("u", "a", 0)])))
+    assert (len(engine.items), out.held) == (1, 1)
+    assert engine.graph.clicks[engine.items].tolist() == [0]
+    out = engine.step(Inputs(clicks([("v", "a", 0)])))
+    assert (out.events, out.admitted) == (1, 1)
+    assert engine.graph.clicks[engine.items].tolist() == [1]
+
+
+def test_of_too_many_those_leave_that_were_not_clicked_for_longest() -> None:
+    engine = engine_of(replace(TWICE, most=8))
+    engine.fold(clicks([(f"u{n}", f"i{n}", n) for n in range(8)]))
+    assert engine.catalogue.admission.counted == 8
+    fate = engine.fold(clicks([("v", "i2", 9), ("v", "i1", 9), ("v", "i0", 9)])).fate
+    assert fate.tolist() == [KEPT, HELD, HELD]  # i0 and i1 left, and are counted anew
+    assert engine.catalogue.admission.admitted == 1
+
+
+def test_an_id_that_left_the_graph_is_counted_anew() -> None:
+    engine = engine_of(TWICE)
+    engine.step(Inputs(clicks([("u", "a", 0), ("v", "a", 1), ("v", "b", 1)])))
+    assert engine.graph.clicks[engine.items].tolist() == [1]
+    out = engine.step(Inputs(clicks([("w", "a", 2)]), attributes=[("a", None)]))
+    assert (out.held, len(engine.items)) == (1, 0)
+    out = engine.step(Inputs(clicks([("x", "a", 3)])))
+    assert (out.events, out.admitted) == (1, 1)
+
+
+def test_an_id_is_forgotten_by_the_time_of_the_log() -> None:
+    hour = Duration(3_600_000)
+    engine = engine_of(replace(TWICE, forget=hour))
+    late = [("u", "a", 0), ("u", "b", 0), ("v", "a", hour), ("v", "b", hour + 1)]
+    assert engine.fold(clicks(late)).fate.tolist() == [HELD, HELD, KEPT, HELD]
+
+
+def test_what_the_graph_has_is_admitted_when_ids_begin_to_be_counted() -> None:
+    engine = trained(settings(), rounds=2)
+    engine.catalogue.count_by(replace(TWICE, forget=Duration(1)))
+    admission = engine.catalogue.admission
+    assert (admission.admitted, admission.counted) == (len(engine.items), 0)
+    rows = visits(9, at=300)
+    assert (engine.fold(clicks([*rows, ("u", "new", 300)])).fate == HELD).sum() == 1
+
+
+def test_other_settings_go_on_with_what_was_counted() -> None:
+    engine = engine_of(AdmissionSettings(3, 3))
+    engine.fold(clicks([("u", "a", 0), ("v", "a", 0)]))
+    engine.catalogue.count_by(AdmissionSettings(3, 2, Duration(1000)))
+    assert engine.fold(clicks([("u", "a", 0), ("w", "b", 0)])).fate.tolist() == [KEPT, HELD]
+    engine.catalogue.count_by(AdmissionSettings())
+    assert engine.catalogue.admission.nbytes == 0
+    assert engine.fold(clicks([("w", "c", 0)])).fate.tolist() == [KEPT]
+
+
+def test_what_is_sent_twice_counts_once() -> None:
+    engine = engine_of(TWICE)
+    twice = replace(clicks([("u", "a", 0)] * 2), event_ids=np.array([7, 7], np.uint64))
+    assert engine.fold(twice).fate.tolist() == [HELD, HELD]
+    assert engine.fold(replace(twice, event_ids=None)).fate.tolist() == [KEPT, KEPT]
+    assert engine.clock.time == START
