@@ -5,7 +5,7 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,20 @@ def families_of(path: Path) -> list[str]:
     """Those of FAMILIES that a folder has which some process has written."""
     there = {*Rdict.list_cf(str(path))}
     return [name for name in FAMILIES if name in there]
+
+
+def scan(family: Any, prefix: bytes, after: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Entries of an open family whose key starts so, from key `after` on. Raises where RocksDB
+    cannot read on.
+
+    (`items()` of rocksdict takes an unreadable block for the end.)
+    """
+    cursor = family.iter()
+    cursor.seek(after or prefix)
+    while cursor.valid() and (key := cursor.key()).startswith(prefix):
+        yield key, cursor.value()
+        cursor.next()
+    cursor.status()
 
 
 def bytes_used(families: Mapping[str, Any]) -> dict[str, int]:

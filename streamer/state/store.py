@@ -31,19 +31,12 @@ from core.placing.placement import NOBODY
 from core.rounds import Changes
 from core.rows import from_values, heads, row_dtype, to_values
 from streamer.errors import WalkstreamError
-from streamer.state import packing, records
+from streamer.state import packing, records, rocks
 from streamer.state.places import Moves, Places
 from streamer.state.places import bucket_prefix as bucket_prefix
 from streamer.state.places import cluster_prefix as cluster_prefix
 from streamer.state.records import Marks, Progress, Space
-from streamer.state.rocks import (
-    CACHE,
-    bytes_used,
-    each,
-    families_of,
-    family_options,
-    prepare_folder,
-)
+from streamer.state.rocks import CACHE, bytes_used, each, family_options, prepare_folder
 from streamer.state.rocks import FAMILIES as FAMILIES
 from streamer.state.rocks import Ahead as Ahead
 
@@ -89,7 +82,7 @@ class Store:
             prepare_folder(path)
         cache = Cache(CACHE)
         # A folder of an older version lacks some, until a worker opens it.
-        names = FAMILIES if secondary is None else families_of(path)
+        names = FAMILIES if secondary is None else rocks.families_of(path)
         families = {name: family_options(name, cache, secondary is None) for name in names}
         access = AccessType.secondary(str(secondary)) if secondary else AccessType.read_write()
         self._db = Rdict(str(path), families["meta"], families, access_type=access)
@@ -134,18 +127,9 @@ class Store:
     def scan(
         self, family: str, prefix: bytes = b"", after: bytes = b""
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Entries whose key starts so, from key `after` on. Raises where RocksDB cannot read on.
-
-        (`items()` of rocksdict takes an unreadable block for the end.)
-        """
-        if family not in self._cf:
-            return
-        cursor = self._cf[family].iter()
-        cursor.seek(after or prefix)
-        while cursor.valid() and (key := cursor.key()).startswith(prefix):
-            yield key, cursor.value()
-            cursor.next()
-        cursor.status()
+        """Entries whose key starts so, from key `after` on. Raises where RocksDB cannot read on."""
+        there = self._cf.get(family)
+        return iter(()) if there is None else rocks.scan(there, prefix, after)
 
     def last_key(self, family: str) -> bytes | None:
         cursor = self._cf[family].iter()

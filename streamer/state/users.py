@@ -112,17 +112,17 @@ def read(value: bytes) -> Read:
 
 
 def packed(
-    users: Sequence[Known], profiles: Profiles, items: Sequence[str], space: str,
+    users: Sequence[Known], profiles: Profiles, items: Sequence[str | None], space: str,
     fmt: Literal["json", "msgpack"],
 ) -> list[bytes]:  # fmt: skip
-    """The records of these users. `items` are the items of the entries that medoids number."""
+    """The records of these users. `items` has the item of each vector, None for a mean."""
     arrays = profiles.vectors, profiles.contexts
     rows = [json_rows(x) if fmt == "json" else [r.tobytes() for r in x.astype("<f4")]
             for x in arrays]  # fmt: skip
     found = [
-        Interest(share, vector, context, items[medoid] if medoid >= 0 else None)
-        for share, medoid, vector, context in zip(
-            profiles.share.round(6).tolist(), profiles.medoid.tolist(), *rows, strict=True
+        Interest(share, vector, context, item)
+        for share, vector, context, item in zip(
+            profiles.share.round(6).tolist(), *rows, items, strict=True
         )
     ]
     encode, begin = _to_json if fmt == "json" else _to_msgpack, profiles.begin.tolist()

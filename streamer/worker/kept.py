@@ -9,7 +9,7 @@ from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from core.rows import version_of
-from streamer.state import packing, records
+from streamer.state import packing, records, users
 from streamer.state.commits import mark_of
 from streamer.state.store import POINTER, Store
 from streamer.worker.sequence import Commits
@@ -42,6 +42,17 @@ def is_newer(store: Store, commits: Commits, message: Message, family: str, own:
         swept = store.meta(POINTER)
         return swept is None or msgspec.msgpack.decode(swept, type=records.Swept).commit <= cut
     return packing.unpack_node(stored).cut < cut
+
+
+def is_of_user(store: Store, app: str, commits: Commits, message: Message) -> bool:
+    """Whether the folder takes in what `user-vectors` has: a record, or a deletion, of a commit of
+    this app's that it lacks. What is none is told by who reads commits back."""
+    mark, value = mark_of(message), message.value()
+    if mark is None or commits.has_applied(mark) or commits.is_doubtful(mark):
+        return False
+    if mark.app != app and (store.space is None or mark.app not in store.space.former):
+        return False
+    return value is None or users.is_record(value)
 
 
 def own_key(key: bytes) -> tuple[str, bytes]:

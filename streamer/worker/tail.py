@@ -33,7 +33,7 @@ from streamer.state import store as stores
 from streamer.state.commits import Mark, mark_of
 from streamer.state.model_state import is_of_worker, order
 from streamer.state.store import Store
-from streamer.worker.kept import Read, is_newer, own_key, version_in
+from streamer.worker.kept import Read, is_newer, is_of_user, own_key, version_in
 from streamer.worker.later import Later
 from streamer.worker.news import News, news_of, stamp
 from streamer.worker.sequence import Commits
@@ -240,7 +240,7 @@ class Tail:
             if key is None:
                 continue
             elif partition[0] == self.config.topics.user_vectors:
-                if self._is_of_user(value, mark):
+                if is_of_user(self.store, self.config.app.name, self.commits, message):
                     of_users[key] = value
             elif records.is_row(key):
                 if self.commits.has_applied(mark):
@@ -317,20 +317,6 @@ class Tail:
         else:
             gone.pop(key, None)
             rows[key] = message
-
-    def _is_of_user(self, value: bytes | None, mark: Mark | None) -> bool:
-        """Whether the folder takes in what stands for a user: it is of a commit of this app, and
-        not one that this worker has applied. What is none is told by who reads commits back."""
-        if mark is None or (mark.app != self.config.app.name and mark.app not in self._former):
-            return False
-        if self.commits.has_applied(mark) or self.commits.is_doubtful(mark):
-            return False
-        return value is None or users.is_record(value)
-
-    @property
-    def _former(self) -> list[str]:
-        """Names that the app had before."""
-        return self.store.space.former if self.store.space is not None else []
 
     def _tell_what_waits(self) -> None:
         """Say of `items` which open transaction holds back what lies there."""

@@ -184,31 +184,28 @@ class Users:
         """Their records, with vectors from the items as the engine has them now. Items that left,
         or were not learned yet, are passed over."""
         settings, model = self.config.user_vectors, self.engine.model
+        entries = [one for user in new for one in reversed(user.history)]
+        owner = np.repeat(np.arange(len(new)), [len(user.history) for user in new])
+        number = {item: n for n, item in enumerate(dict.fromkeys(one.item for one in entries))}
         get = self.engine.vocabulary.get
-        entries = [
-            (n, one, slot)
-            for n, user in enumerate(new)
-            for one in reversed(user.history)
-            if (slot := get(one.item)) is not None
-        ]
-        slots, at = np.unique(np.array([e[2] for e in entries], np.int32), return_inverse=True)
-        is_ready = ready(model, slots)
-        kept = np.flatnonzero(is_ready[at]).tolist()
-        entries = [entries[n] for n in kept]
-        rows = model.rows
-        v = unit_rows(hidden(rows, slots[is_ready]))
-        u = unit_rows(rows.u[slots[is_ready]])
-        at = (np.cumsum(is_ready) - 1)[at[np.array(kept, np.int64)]]
-        ages = np.array([new[n].ts - one.time for n, one, _ in entries], np.float64)
-        weights = np.array([one.weight for _, one, _ in entries], np.float64)
+        slots = np.array([-1 if (slot := get(item)) is None else slot for item in number], np.int32)
+        is_known = slots >= 0
+        is_known[is_known] = ready(model, slots[is_known])
+        at = np.array([number[one.item] for one in entries], np.int64)
+        kept = np.flatnonzero(is_known[at])
+        at, owner, slots = (np.cumsum(is_known) - 1)[at[kept]], owner[kept], slots[is_known]
+        v, u = unit_rows(hidden(model.rows, slots)), unit_rows(model.rows.u[slots])
+        newest = np.array([user.ts for user in new], np.int64)[owner]
+        ages = newest - np.array([one.time for one in entries], np.int64)[kept]
+        weights = np.array([one.weight for one in entries], np.float64)[kept]
         weights *= 2.0 ** (-ages / int(settings.half_life))
-        sizes = np.bincount(np.array([n for n, _, _ in entries], np.int64), minlength=len(new))
-        begin = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        begin = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(new)))])
         if settings.kind == "mean":
             profiles = means(v, u, at, weights, begin)
         else:
             profiles = interests(v, u, at, weights, begin, settings.interests)
-        items = [one.item for _, one, _ in entries]
+        medoids = profiles.medoid.tolist()
+        items = [entries[kept[n]].item if n >= 0 else None for n in medoids]
         space = self.store.space
         assert space is not None, "a worker has a header since it settled"
         return users.packed(new, profiles, items, space.name, self.config.publish.format)

@@ -65,8 +65,9 @@ def put(store: Store, user: str, items: list[str], medoids: list[int], share: li
     profiles = Profiles(
         np.array([0, len(at)]), np.array(medoids), np.array(share), v[at], u[at]
     )  # fmt: skip
+    named = [items[n] for n in medoids]
     history = [Clicked(item, 1.0, START_MS) for item in items]
-    (value,) = users.packed([Known(user, START_MS, 0, history)], profiles, items, "s", "msgpack")
+    (value,) = users.packed([Known(user, START_MS, 0, history)], profiles, named, "s", "msgpack")
     store.write_entries({users.FAMILY: users.entries(store, {user.encode(): value})})
 
 
