@@ -26,7 +26,7 @@ from core.settings import DAY_MS
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
-from streamer.kafka.identity import USERS, Identity
+from streamer.kafka.identity import Identity
 from streamer.kafka.stalls import Stalls
 from streamer.kafka.transactions import Send
 from streamer.kafka.unreadable import read_alone
@@ -47,8 +47,8 @@ from streamer.worker.manifests import (
 
 log = logging.getLogger(__name__)
 
-WRITTEN = ("model_state", "item_vectors", "transitions", "dead_letters")
-"""The topics that commits write to, by role; and that of the users, if it is used."""
+WRITTEN = ("model_state", "item_vectors", "transitions", "dead_letters", "user_vectors")
+"""The topics that commits write to, by role; the last one where there are vectors of users."""
 
 GRACE_SECONDS = 1.0
 """A commit that is not read back after so long is compared with where the logs end."""
@@ -73,8 +73,8 @@ class Readback:
         self.consumer = self._consumer()
         self.instance = config.app.instance
         self.model_state, self.dead_letters = config.topics.model_state, config.topics.dead_letters
-        roles = [role for role in (*WRITTEN, USERS) if role in now.topics]
-        topics = {str(getattr(config.topics, role)): now.topics[role] for role in roles}
+        there = [(role, now.topics[role]) for role in WRITTEN if role in now.topics]
+        topics = {str(getattr(config.topics, role)): layout for role, layout in there}
         self.ids = {topic: layout.id for topic, layout in topics.items()}
         self.where = [(t, p) for t, layout in topics.items() for p in range(layout.partitions)]
         self.counts = {topic: layout.partitions for topic, layout in topics.items()}

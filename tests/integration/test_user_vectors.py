@@ -267,6 +267,36 @@ def test_a_topic_that_was_made_anew_is_filled_again_and_a_user_is_shown_somethin
         assert not history & {one["item"] for one in shown["items"]}
 
 
+def test_vectors_of_users_may_begin_and_end_at_any_start(kafka: str, tmp_path: Path) -> None:
+    settings = {"topics.partitions": 2, "commit.seconds": 0.2}
+    with App(kafka, tmp_path, settings) as app:
+        off = app.settings
+        app.publish(CLICKS[:300])
+        app.run_to_end()
+        assert app.config.topics.user_vectors not in app.admin.list_topics(timeout=10).topics
+        app.settings = {**off, "user_vectors.kind": "mean"}
+        lacking = app.worker()
+        assert lacking.wait() == 3
+        assert f"{app.config.topics.user_vectors} does not exist" in lacking.output
+        created = app.command("topics", "create")
+        assert created.wait() == 0, created.output
+        app.publish(CLICKS[300:600])
+        worker = app.worker().running()
+        worker.until(app.caught_up, "the clicks since then")
+        other = app.worker(
+            app__instance="b", state__dir=tmp_path / "b", user_vectors__kind="off"
+        )  # fmt: skip
+        other.until(lambda: "have vectors of users" in other.output, "what keeps it waiting")
+        other.kill()
+        worker.stop()
+        found = of_folder(app.state)
+        assert {user.decode() for user in found} == {c["user_id"] for c in RAW[300:600]}
+        app.settings = off
+        app.publish(CLICKS[600:900])
+        app.run_to_end()
+        assert of_folder(app.state) == found
+
+
 def test_no_commit_has_more_users_than_it_has_room_for(kafka: str, tmp_path: Path) -> None:
     """Of records that carry clicks of twenty users each, some 600 in a round."""
     settings = {"topics.partitions": 1, "commit.max_records": 4000, "user_vectors.kind": "mean"}

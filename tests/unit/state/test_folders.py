@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from confluent_kafka.admin import AdminClient
-from rocksdict import Rdict
+from rocksdict import Cache, Rdict
 
 from streamer.admin import reset
 from streamer.errors import ConfigError, CorruptState, Refused, WalkstreamError
@@ -24,6 +24,7 @@ from streamer.state import folders, records
 from streamer.state import store as stores
 from streamer.state.folders import check_ours, delete, guarded, reading
 from streamer.state.records import Layout, Marks, Progress, progress_key
+from streamer.state.rocks import family_options
 from streamer.state.store import Store
 from streamer.worker.header import Accepted
 from streamer.worker.restore import open_store
@@ -325,3 +326,26 @@ def test_a_folder_never_goes_by_age_where_a_topic_was_made_anew(
 def test_a_folder_that_holds_nothing_else_goes_whole(made: Path) -> None:
     assert delete(made) == []
     assert not made.exists()
+
+
+def test_a_folder_of_a_version_that_knew_no_users_is_read_and_then_written(
+    learned: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "state"
+    shutil.copytree(learned, path)
+    names = [name for name in stores.FAMILIES if name != "users"]
+    cache = Cache(1 << 20)
+    options = {name: family_options(name, cache, writes=True) for name in stores.FAMILIES}
+    database = Rdict(str(path), options["meta"], options)
+    database.drop_column_family("users")
+    database.close()
+    assert sorted(Rdict.list_cf(str(path))) == sorted([*names, "default"])
+    with reading(path) as store:
+        assert list(store.scan("users")) == []
+        assert store.entry("users", b"u") is None
+        assert len(store.everything("rows")) > 10
+    with Store(path) as store:
+        store.write_entries({"users": [(b"u", b"1")]})
+    check_ours(path)
+    with reading(path) as store:
+        assert list(store.scan("users")) == [(b"u", b"1")]
