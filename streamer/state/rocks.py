@@ -56,8 +56,8 @@ def family_options(family: str, cache: Cache, writes: bool) -> Options:
 
 
 def families_of(path: Path) -> list[str]:
-    """Those of FAMILIES that a folder has which some process has written."""
-    there = {*Rdict.list_cf(str(path))}
+    """Those of FAMILIES that a folder is to have, whatever version has written it."""
+    there = {*FIRST_FAMILIES, *Rdict.list_cf(str(path))}
     return [name for name in FAMILIES if name in there]
 
 

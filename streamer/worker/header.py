@@ -196,7 +196,9 @@ def settle(
         raise Refused(told)
     if accepted.repair:
         repair.ask(store)
-    old = header.topics if header is not None and not is_new else {}
+    # What is not used any more is not in the new header.
+    before = header.topics if header is not None and not is_new else {}
+    old = {role: layout for role, layout in before.items() if role in now.topics}
     layouts = {
         role: Layout(there.id or old[role].id, there.partitions) if role in old else there
         for role, there in now.topics.items()
@@ -206,9 +208,9 @@ def settle(
             # Keys stay where they are, however many partitions there are by now.
             layouts[role] = Layout(layouts[role].id, old[role].partitions)
     for role in VECTORS:
-        if role in old and role in layouts and (before := old[role].id):
+        if role in old and (was := old[role].id):
             # Until all vectors are published again (`repaired`) each start has to say so.
-            layouts[role] = Layout(before, layouts[role].partitions)
+            layouts[role] = Layout(was, layouts[role].partitions)
     partitions = wanted.partitions if header is None or is_new else header.partitions
     layouts["model_state"] = Layout(layouts["model_state"].id, partitions)
     space = msgspec.structs.replace(
