@@ -33,7 +33,8 @@ def best_pairs(gain: NDArray[np.int64]) -> NDArray[np.int64]:
 @nb.njit(cache=True, nogil=True)
 def _best_pairs(gain):  # type: ignore[no-untyped-def]
     """Row after row gets a column, along the shortest path that alternates between columns that are
-    taken and the rows that took them. Rows and columns count from 1; column 0 begins each path."""
+    taken and the rows that took them. Of columns that are equally far a free one is the end of it:
+    many pairs gain nothing. Rows and columns count from 1; column 0 begins each path."""
     n = len(gain)
     far = np.iinfo(np.int64).max
     of_row, of_column = np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64)  # potentials
@@ -41,26 +42,28 @@ def _best_pairs(gain):  # type: ignore[no-untyped-def]
     before = np.zeros(n + 1, np.int64)
     for row in range(1, n + 1):
         distance, is_done = np.full(n + 1, far), np.zeros(n + 1, np.bool_)
-        column = 0
-        taken[0] = row
-        while taken[column] != 0:
+        column, here, length = 0, row, 0
+        taken[0], distance[0] = row, 0
+        while True:
             is_done[column] = True
-            here = taken[column]
-            nearest, step = 0, far
+            nearest, least = 0, far
             for j in range(1, n + 1):
-                if not is_done[j]:
-                    cost = -gain[here - 1, j - 1] - of_row[here] - of_column[j]
-                    if cost < distance[j]:
-                        distance[j], before[j] = cost, column
-                    if distance[j] < step:
-                        step, nearest = distance[j], j
-            for j in range(n + 1):
                 if is_done[j]:
-                    of_row[taken[j]] += step
-                    of_column[j] -= step
-                else:
-                    distance[j] -= step
-            column = nearest
+                    continue
+                to = length - gain[here - 1, j - 1] - of_row[here] - of_column[j]
+                if to < distance[j]:
+                    distance[j], before[j] = to, column
+                is_end = taken[j] == 0 and taken[nearest] != 0
+                if distance[j] < least or (distance[j] == least and is_end):
+                    least, nearest = distance[j], j
+            column, length = nearest, least
+            here = taken[column]
+            if here == 0:
+                break
+        for j in range(n + 1):
+            if is_done[j]:
+                of_row[taken[j]] += length - distance[j]
+                of_column[j] -= length - distance[j]
         while column != 0:
             taken[column] = taken[before[column]]
             column = before[column]

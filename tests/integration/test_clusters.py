@@ -26,6 +26,7 @@ RULES: dict[str, object] = {
     "model.attribute_slots": 1,
     "clusters.kind": "rules",
     "clusters.min_size": 3,
+    "lsh.bits": 0,
 }
 
 
@@ -79,6 +80,9 @@ def test_items_are_published_and_asked_for_by_the_names_of_their_clusters(app: A
     assert found["name"] == f"category={other}"
     members = {item for item, category in told.items() if category == other}
     assert {one["item"] for one in found["items"]} == members & after.keys()
+    near = app.command("query", moved, "-k", "3", "--json")
+    assert near.wait() == 0, near.output
+    assert len(json.loads(near.output)["neighbours"]) == 3
     wrong = app.command("query", "--cluster", f"category={other}x")
     assert wrong.wait() == 1
     assert f"'category={other}'" in wrong.output

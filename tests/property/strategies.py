@@ -1,6 +1,8 @@
 """Small worlds for the engine: few users and items, and times that cross every boundary."""
 
+from collections.abc import Mapping
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,7 +41,8 @@ LEAPS = [GAP, GAP + 1, 2 * HALF_LIFE, HORIZON, 64 * HALF_LIFE, 200 * HALF_LIFE]
 
 def small_settings(
     *, horizon: int = HORIZON, max_degree: int = 4, max_events: int = 500, event_ids: int = 2,
-    min_drift: float = 0.01, against: Any = "scored", corpus: Any = "walks",
+    min_drift: float = 0.01, against: Any = "scored", corpus: Any = "walks", bits: int = 3,
+    clusters: Mapping[str, Any] = MappingProxyType({}),
     admission: AdmissionSettings = ALL_ADMITTED, **model: Any,
 ) -> Settings:  # fmt: skip
     return Settings(
@@ -54,8 +57,8 @@ def small_settings(
         corpus=CorpusSettings(corpus, "shuffle", 0.05 if corpus == "both" else 0.0),
         negatives=NegativeSettings(against, spare_neighbours=against == "similar"),
         model=ModelSettings(**{"dim": 16, "block": 4, "window": 2} | model),
-        clusters=ClusterSettings(count=2, min_items=3),
-        lsh=LshSettings(tables=2, bits=3),
+        clusters=ClusterSettings(count=2, min_items=3, **clusters),
+        lsh=LshSettings(tables=2, bits=bits),
         major=MajorSettings(every=Duration(3 * HALF_LIFE)),
         publish=PublishSettings(min_drift=min_drift),
     )

@@ -130,6 +130,12 @@ def histories(draw: st.DrawFn) -> list[Round]:
     return rounds
 
 
+CLUSTERS: list[dict[str, Any]] = [
+    {"update": "anew"},
+    {"spawn": 0.99, "margin": 0.0, "most": 4},
+    {"spawn": 0.99, "margin": 0.0, "most": 4, "update": "anew"},
+    {"kind": "rules", "depth": 2, "min_size": 1, "most": 4},
+]
 models = st.fixed_dictionaries(
     {
         "attribute_slots": st.sampled_from([0, 2]),
@@ -138,6 +144,8 @@ models = st.fixed_dictionaries(
         "forgetting": st.sampled_from([0.0, 1.0, 8.0]),
         "max_events": st.sampled_from([4, 500]),
         "admission": admissions,
+        "clusters": st.sampled_from([{}, {}, *CLUSTERS]),
+        "bits": st.sampled_from([3, 3, 0]),
     }
 )
 

@@ -9,6 +9,7 @@ import pytest
 
 from core.engine import Engine
 from core.placing.clusters import unit_rows
+from core.placing.placement import SETTLED
 from core.rounds import Changes
 from core.settings import Settings
 from streamer.state import packing
@@ -103,6 +104,20 @@ def test_there_are_no_more_of_them_than_may_be() -> None:
     assert len(engine.placement.centroids) == 2
     engine, _ = with_a_new_group(most=3)
     assert len(engine.placement.centroids) == 3
+
+
+def test_what_is_hardly_learned_yet_founds_none() -> None:
+    engine, _ = with_a_new_group(most=2)
+    chosen = replace(engine.settings, clusters=replace(engine.settings.clusters, most=99))
+    engine.placer.settings = chosen
+    rows = np.array([engine.vocabulary.get(item) for item in group(2)], np.int32)
+    engine.model.columns.updates[rows] = SETTLED - 1
+    found = engine.placer.spawned(engine.placement, engine.model, rows)
+    assert found is engine.placement
+    engine.model.columns.updates[rows[3]] = SETTLED
+    found = engine.placer.spawned(engine.placement, engine.model, rows)
+    assert found.founded == 1
+    assert np.array_equal(found.centroids[2:], vectors(engine, ["i23"]))
 
 
 def test_founded_clusters_are_taken_up_by_other_workers_and_after_a_restart() -> None:

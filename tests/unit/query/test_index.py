@@ -1,5 +1,6 @@
 """Queries of made catalogues, larger or odder than a shop that was learned."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,11 +25,12 @@ START_MS = 1_700_000_000_000
 
 def catalogue(
     path: Path, n: int, family: Literal["sign", "p-stable"] = "sign", fitted: bool = True,
-    count: int = 0,
+    count: int = 0, follows: int = 0,
 ) -> tuple[Store, list[str]]:  # fmt: skip
     """A folder of n items in groups of about 30, whose context vectors lean towards the group.
 
-    With `count` clusters, which one in ten is not in yet.
+    With `count` clusters, which one in ten is not in yet; with keys of bits that `follows` the
+    catalogue.
     """
     rng = np.random.default_rng(7)
     settings = Settings(
@@ -45,13 +47,16 @@ def catalogue(
     rows["format"], rows["version"], rows["published"], rows["cluster"] = FORMAT, 1, 1, -1
     rows["pub_v"], rows["pub_u"] = v, u
     x = features(v, u) - centre if fitted else features(v, u)
-    rows["buckets"] = Placer(settings).hashing(Placement.empty()).keys(x)
+    placement = Placement(1, START_MS, centre, v[:0], bits=follows)
+    if follows:
+        settings = replace(settings, lsh=replace(settings.lsh, bits=0))
+    rows["buckets"] = Placer(settings).hashing(placement).keys(x)
     meta = {records.SPACE: msgspec.msgpack.encode(Space.of(settings, 1))}
     if fitted:
         centroids = clusters.refine(v, clusters.seed_centroids(v, count, 1)) if count else v[:0]
         if count:
             rows["cluster"] = np.where(rng.random(n) < 0.9, (v @ centroids.T).argmax(axis=1), -1)
-        placement = Placement(1, START_MS, centre, centroids)
+        placement = replace(placement, centroids=centroids)
         meta[records.PLACEMENT] = packing.pack_placement(placement)
     store = Store(path)
     items = [f"item {i}" for i in range(n)]
@@ -69,6 +74,20 @@ def test_a_large_catalogue_is_searched_through_few_candidates(
     store.close()
     assert found > 0.9
     assert looked < 12_000 / 4
+
+
+def test_bits_that_follow_the_catalogue_are_those_of_the_placement(tmp_path: Path) -> None:
+    store, items = catalogue(tmp_path / "state", 6000, follows=10)
+    assert store.all_rows()[1]["buckets"].max() < 2**10
+    found, looked = recall(store, items[:40], "similar", False)
+    placed = packing.unpack_placement(store.meta(records.PLACEMENT) or b"", 32)
+    other = packing.pack_placement(replace(placed, bits=12))
+    store.set_meta({records.PLACEMENT: other})
+    missed, _ = recall(store, items[:40], "similar", False)
+    store.close()
+    assert found > 0.9
+    assert looked < 6000 / 3
+    assert missed < found, "keys of other bits are none of theirs"
 
 
 @pytest.mark.parametrize("mode", ["similar", "next"])
