@@ -28,7 +28,11 @@ LEAST_BITS, MOST_BITS = 12, 32
 """Bounds of the bits that follow the catalogue."""
 ITEMS_A_BUCKET = 12
 """So many items at most there are then to each key that a table may have: one bit more for each
-doubling of the catalogue past 49,152 items, so 14 for 100,000."""
+doubling of the catalogue past 49,152 items, so 14 for 100,000.
+
+By `walkstream tune`, on made catalogues of 12,000 to 100,000 items in groups of 30, what a query
+costs at a recall of .95 is within 10% of the least from 3 to 12 items to a key, a quarter to two
+fifths above it at 24, and half at 49."""
 
 
 def bits_for(items: int, before: int = 0) -> int:

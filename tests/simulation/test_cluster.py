@@ -1,6 +1,7 @@
 """What several workers promise, whatever happens to them, and whether anybody would notice."""
 
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -28,10 +29,12 @@ def catalogue_of(seed: int, size: int = 6) -> list[tuple[str, list[str] | None]]
     ]
 
 
-def run(seed: int, faults: list[str] | None = None) -> Cluster:
+def run(seed: int, faults: list[str] | None = None, **chosen: Any) -> Cluster:
     workers, min_drift = 1 + seed % 4, 0.01 if seed % 5 == 4 else 0.0
     admission = AdmissionSettings(1 + seed % 3, 1 + seed // 3 % 2, most=8 if seed % 7 else 1000)
-    settings = small_settings(min_drift=min_drift, attribute_slots=seed % 3, admission=admission)
+    settings = small_settings(
+        **{"min_drift": min_drift, "attribute_slots": seed % 3, "admission": admission} | chosen
+    )
     cluster = Cluster(
         settings, workers, log_of(seed), catalogue_of(seed), seed, faults=faults or []
     )
@@ -48,6 +51,22 @@ def test_a_cluster_keeps_what_it_promises(first: int) -> None:
             run(seed)
         except Fault as fault:
             raise AssertionError(f"seed {seed}: {fault}") from fault
+
+
+@pytest.mark.parametrize(
+    "clusters",
+    [
+        {"spawn": 0.99, "margin": 0.0, "most": 4},
+        {"kind": "rules", "depth": 2, "min_size": 1, "most": 4},
+    ],
+)
+def test_so_does_one_whose_clusters_are_made_otherwise(clusters: dict[str, Any]) -> None:
+    slots = {"attribute_slots": 2} if "kind" in clusters else {}
+    found = [run(seed, clusters=clusters, bits=0, **slots) for seed in range(8)]
+    placed = [worker.engine.placement for one in found for worker in one.workers.values()]
+    assert any(one.epoch for one in placed)
+    assert any(one.founded for one in placed) == ("spawn" in clusters)
+    assert any(one.rules and len(one.rules.names) > 1 for one in placed) == ("kind" in clusters)
 
 
 FAULTS = {
