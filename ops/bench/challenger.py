@@ -25,6 +25,7 @@ from streamer.wording import counted
 
 SMALL = ["model.dim=16", "walks.per_node=2", "quality.sample=64"]
 CLICKS, ROUND = 30_000, 500
+KINDS = ("equal", "better")
 
 
 def pair(kind: str, seed: int) -> tuple[Settings, Settings]:
@@ -57,10 +58,11 @@ def run(kind: str, seed: int) -> tuple[int, int, int, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=400)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     warm_up(pair("equal", 1)[0])
-    for kind in ("equal", "better"):
+    for kind in options.kinds:
         begin = time.monotonic()
         with ProcessPoolExecutor(options.workers) as pool:
             found = list(pool.map(partial(run, kind), range(1, options.runs + 1)))

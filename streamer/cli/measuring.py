@@ -190,7 +190,8 @@ def evaluate(
     popularity, counts of transitions, decayed co-visitation of adjacent clicks and within five
     steps (w5), session-kNN, VSKNN and STAN. The best of them on this log is the measure. Figures
     come by popularity and age of the item, too, and then what moves between two publishes. The
-    files are those of `replay`.
+    files are those of `replay`. A challenger of the settings learns beside the model, and takes
+    over as in a worker.
 
     **Examples**
 
