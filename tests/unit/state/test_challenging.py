@@ -1,8 +1,6 @@
 """A challenger over a stop and a start: what the folder and the topic say of it."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from core.engine import Engine
+from core.rounds import Inputs
 from core.settings import Settings, WalkSettings
 from core.terms import Terms
 from streamer.settings import challenger
@@ -20,18 +19,15 @@ from streamer.state.records import Promoted
 from streamer.state.store import Store
 from streamer.watch.metrics import CONTEST, Metrics
 from streamer.worker import challenging
+from streamer.worker.batch import Batch, Pending, progress
 from streamer.worker.challenging import Contest
+from streamer.worker.outgoing import Outgoing
 from tests.unit.core.groups import settings, step, visits
+from tests.unit.state.made import batches
 
 SMALL = ["model.dim=16"]
 CONFIG = load(None, ["preset=deepwalk", "challenger.preset=walkstream", *SMALL], {})
 CHAMPION, OWN = CONFIG.engine_settings, challenger.settings(CONFIG)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "state") as opened:
-        yield opened
 
 
 def other() -> Settings:
@@ -177,3 +173,33 @@ def test_without_the_section_nothing_begins(store: Store) -> None:
     assert state(metrics) == ["off"]
     contest.save(3)
     assert store.meta(challenging.KEY) is None
+
+
+def test_that_it_took_over_leaves_with_its_first_rows_and_whenever_all_is_written_again(
+    store: Store,
+) -> None:
+    assert OWN is not None
+    engine, (first, second, *rest) = Engine(CHAMPION), batches(4)
+    challenger_ = engine.challenge(OWN, Terms(promote=True, min_agreement=-1.0))
+    outgoing = Outgoing(CONFIG, store, engine, lambda: 7, 0, {})
+
+    def leave(number: int, inputs: Inputs) -> Batch:
+        changes = engine.step(inputs).changes
+        assert changes is not None
+        return outgoing.batch(number, changes, Pending(), {}, {})
+
+    assert records.PROMOTED not in progress(leave(1, Inputs(first)))
+    for _ in range(10):
+        challenger_.test.add(3, 0)
+    batch = leave(2, Inputs(second))
+    value = progress(batch)[records.PROMOTED]
+    found = msgspec.msgpack.decode(value, type=Promoted)
+    assert found.commit == 2
+    assert found.wins >= 30
+    assert batch.changes.promotion is not None
+    assert len(batch.changes.keys) > 0
+    assert challenging.in_force(CONFIG, value) == OWN == engine.settings
+    assert records.PROMOTED not in progress(leave(3, Inputs(rest[0])))
+    store.set_meta({records.PROMOTED: value})
+    outgoing.publish_all()
+    assert progress(leave(4, Inputs(rest[1])))[records.PROMOTED] == value
