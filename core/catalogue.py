@@ -47,6 +47,16 @@ class Living:
         self._slots[self._n : n] = slots
         self._n = n
 
+    def insert(self, slots: NDArray[np.int32]) -> None:
+        """Add slots, ascending, wherever they belong; those that are there stay."""
+        at = np.searchsorted(self.slots, slots)
+        new = at == self._n
+        new[~new] = self.slots[at[~new]] != slots[~new]
+        if (at[new] == self._n).all():
+            self.add(slots[new])
+        else:
+            self.replace(np.insert(self.slots, at[new], slots[new]))
+
     def remove(self, slots: NDArray[np.integer]) -> None:
         at = np.searchsorted(self.slots, np.sort(slots))
         left = np.delete(self.slots, at)
@@ -72,6 +82,8 @@ class Catalogue:
         self.beside: Model | None = None
         """A model of the same slots that learns beside it (`core.challenger`)."""
         self.living = Living()
+        self._clicked = Living()
+        """Those of them that were clicked; unused where items cannot be known before that."""
         self.settled = 0
         """Living items that were a centre SETTLED times."""
         self.gone: dict[str, int] = {}
@@ -99,6 +111,17 @@ class Catalogue:
     def items(self) -> NDArray[np.int32]:
         """Slots of the living items, ascending."""
         return self.living.slots
+
+    @property
+    def clicked(self) -> NDArray[np.int32]:
+        """Slots of the living items that were clicked, ascending. Of the others nobody has seen
+        any, so they are no negatives: nothing says that they do not belong where they are."""
+        return self._clicked.slots if self.width else self.items
+
+    def notice(self, slots: NDArray[np.int32]) -> None:
+        """Count living items among those that were clicked."""
+        if self.width:
+            self._clicked.insert(np.unique(slots))
 
     def reserve(self) -> None:
         """Make room for a row of each slot."""
@@ -293,6 +316,7 @@ class Catalogue:
         items = slots[c.is_item[slots]]
         self.settled -= int((c.updates[items] >= SETTLED).sum())
         self.living.remove(items)
+        self._clicked.remove(np.intersect1d(items, self._clicked.slots))
         c.alive[slots] = False
         self.model.rows.dirty[slots] = False
         self.vocabulary.forget(slots.tolist())
@@ -301,6 +325,8 @@ class Catalogue:
         """Look through all slots for the living items: when they were numbered anew."""
         c = self.model.columns
         self.living.replace(np.flatnonzero(c.alive & c.is_item).astype(np.int32))
+        if self.width:
+            self._clicked.replace(self.items[self.graph.clicks[self.items] > 0])
         self.settled = int((c.updates[self.items] >= SETTLED).sum())
 
     def relabel(self, order: NDArray[np.int64]) -> NDArray[np.int32]:

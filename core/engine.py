@@ -140,6 +140,7 @@ class Engine:
             slots, known = folded.slots[folded.fate == graphs.KEPT], len(self.items)
             births = catalogue.give_birth(slots)
             self.expiry.add_late(self.items[known:])
+            catalogue.notice(slots)
             self.model.rows.dirty[slots] = self.model.rows.owned[slots]
         continued = folded.added > 0.0
         history, target = folded.history[continued], folded.target[continued]

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from core.catalogue import Catalogue
 from core.graph.walks import walk
-from core.learning import skipgram
+from core.learning import context, skipgram
 from core.learning.corpus import Corpus
 from core.learning.negatives import Pools
 from core.model import Model
@@ -52,11 +52,12 @@ class Learner:
         """Learn from walks int32 [n, length], and from sessions int32 [m, reach], newest item
         first, with what came next, int32 [m], at this time, ms. All are slots, -1 past the end."""
         m, catalogue, model = self.settings.model, self.catalogue, self.model
-        if len(catalogue.items) == 0:
+        items = catalogue.clicked
+        if len(items) == 0:
             return
         columns = catalogue.model.columns  # where items are placed, is by the catalogue's
         pool = self._pools.of(
-            catalogue.items,
+            items,
             catalogue.graph,
             columns.cluster,
             columns.buckets[:, 0],
@@ -68,7 +69,7 @@ class Learner:
         if corpus.has_sessions:
             stars = corpus.stars(history[:, : Corpus.reach(self.settings)], target, round_number)
         if corpus.settings.subsample > 0.0:
-            total = float(clicked[catalogue.items].sum(dtype=np.float64))
+            total = float(clicked[items].sum(dtype=np.float64))
             walks = corpus.sampled(walks, clicked, total, round_number, False)
             stars = corpus.sampled(stars, clicked, total, round_number, True)
         for sentences, are_stars in (walks, False), (stars, True):
@@ -85,7 +86,7 @@ class Learner:
         further = model.pace(time, m.session_rate)._replace(rate=pace.rate)
         skipgram.learn_sessions(
             model.rows, history[:, : self.settings.session.length], target,
-            catalogue.graph.slabs(), self._pools.uniform(catalogue.items), m,
+            catalogue.graph.slabs(), self._pools.uniform(items), m,
             round_number=round_number, pace=further, share=float(model.owns.mean()),
         )  # fmt: skip
         stood = [each[each[:, 1] >= 0] for each in (walks, stars) if each.shape[1] > 1]
@@ -95,6 +96,7 @@ class Learner:
         )
         owned = model.rows.owned[seen]
         seen, times = seen[owned], times[owned]
+        context.follow(model.rows, seen)
         before = updates[seen]
         updates[seen] = before + times
         if model is catalogue.model:

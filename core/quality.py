@@ -20,6 +20,7 @@ from core.graph.graph import Graph
 from core.graph.slabs import UNIT
 from core.kernels.lanes import PASS, SOURCES, address, pointer, pointers, prefetch
 from core.kernels.scan import rank
+from core.learning.context import contexts
 from core.learning.dense import F32, inner
 from core.learning.skipgram import KERNEL, Rows, hidden
 from core.placing.clusters import unit_rows
@@ -188,8 +189,8 @@ def ask(
     mixed = rows.attrs.shape[1] > 0
     slots, at = np.unique(found.slot, return_inverse=True) if mixed else (found.slot, found.slot)
     _pairs(
-        hidden(rows, slots) if mixed else rows.v, at, rows.u, found.slot, found.begin, by,
-        rows.tables().wide, out,
+        hidden(rows, slots) if mixed else rows.v, contexts(rows, slots) if mixed else rows.u, at,
+        found.begin, by, rows.tables().wide, out,
     )  # fmt: skip
     return fill(found, out, catalogue.visits), scores
 
@@ -248,7 +249,7 @@ def ranks(
 
 def both(rows: Rows, slots: NDArray[np.int32]) -> NDArray[np.float32]:
     """The unit rows V^ and U^ of slots side by side, float32 [n, 2 dim]."""
-    v, u = unit_rows(hidden(rows, slots)), unit_rows(rows.u[slots])
+    v, u = unit_rows(hidden(rows, slots)), unit_rows(contexts(rows, slots))
     return np.concatenate([v, u], axis=1)
 
 
@@ -282,46 +283,46 @@ def _scores_of(
     """The scores of items by queries, float32 [queries, n]."""
     out = np.empty((len(by), len(items)), np.float32)
     mixed = rows.attrs.shape[1] > 0
-    vectors = hidden(rows, items) if mixed else rows.v
+    vectors, u = (hidden(rows, items), contexts(rows, items)) if mixed else (rows.v, rows.u)
     at = np.arange(len(items), dtype=np.int32) if mixed else items
-    _scores(vectors, at, rows.u, items, by, out)
+    _scores(vectors, u, at, by, out)
     return out
 
 
 @PASS
-def _pairs(vectors, at, u, slots, begin, queries, wide, out, sources=SOURCES):  # type: ignore[no-untyped-def]
-    """out[k, i] = queries[k, q] . [unit row of vectors[at[i]]; unit row of u[slots[i]]], where i is
-    a candidate of question q: begin[q] <= i < begin[q + 1]."""
-    d, n = 16 * len(wide), len(slots)
+def _pairs(vectors, u, at, begin, queries, wide, out, sources=SOURCES):  # type: ignore[no-untyped-def]
+    """out[k, i] = queries[k, q] . [unit row of vectors[at[i]]; unit row of u[at[i]]], where i is a
+    candidate of question q: begin[q] <= i < begin[q + 1]."""
+    d, n = 16 * len(wide), len(at)
     one_of = queries.shape[1] * 2 * d
     vectors, u, by, found = pointer(vectors), pointer(u), pointer(queries), pointer(out)
     for q in range(len(begin) - 1):
         one, other = q * 2 * d, one_of + q * 2 * d
         for i in range(begin[q], begin[q + 1]):
-            v, w = np.int64(at[i]) * d, np.int64(slots[i]) * d
+            v = np.int64(at[i]) * d
             if i + AHEAD < n:
                 for line in range(len(wide)):
                     prefetch(address(vectors, np.int64(at[i + AHEAD]) * d + 16 * line))
-                    prefetch(address(u, np.int64(slots[i + AHEAD]) * d + 16 * line))
-            square, further = inner(vectors, v, vectors, v, wide), inner(u, w, u, w, wide)
+                    prefetch(address(u, np.int64(at[i + AHEAD]) * d + 16 * line))
+            square, further = inner(vectors, v, vectors, v, wide), inner(u, v, u, v, wide)
             scale = F32(1.0) / np.sqrt(square) if square > F32(0.0) else F32(0.0)
             further = F32(1.0) / np.sqrt(further) if further > F32(0.0) else F32(0.0)
-            by_v, by_u = inner(by, one, vectors, v, wide), inner(by, one + d, u, w, wide)
+            by_v, by_u = inner(by, one, vectors, v, wide), inner(by, one + d, u, v, wide)
             found[i] = scale * by_v + further * by_u
-            by_v, by_u = inner(by, other, vectors, v, wide), inner(by, other + d, u, w, wide)
+            by_v, by_u = inner(by, other, vectors, v, wide), inner(by, other + d, u, v, wide)
             found[n + i] = scale * by_v + further * by_u
 
 
 @KERNEL
-def _scores(vectors, at, u, items, queries, out):  # type: ignore[no-untyped-def]
-    """out[j, i] = queries[j] . [unit row of vectors[at[i]]; unit row of u[items[i]]]."""
+def _scores(vectors, u, at, queries, out):  # type: ignore[no-untyped-def]
+    """out[j, i] = queries[j] . [unit row of vectors[at[i]]; unit row of u[at[i]]]."""
     d = u.shape[1]
     pairs = np.zeros((TILE, 2 * d), np.float32)
     tile = np.empty(TILE, np.float32)
-    for begin in range(0, len(items), TILE):
-        used = min(TILE, len(items) - begin)
+    for begin in range(0, len(at), TILE):
+        used = min(TILE, len(at) - begin)
         for k in range(used):
-            one, other = vectors[at[begin + k]], u[items[begin + k]]
+            one, other = vectors[at[begin + k]], u[at[begin + k]]
             square = np.float32(0.0)
             for x in range(d):
                 square += one[x] * one[x]

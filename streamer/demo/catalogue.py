@@ -52,7 +52,8 @@ class Product:
 
     def record(self) -> dict[str, Any]:
         """Its record for the topic `items`."""
-        attributes = {"name": self.name, "category": self.category_name}
+        kind = self.name.rpartition(" ")[2]
+        attributes = {"name": self.name, "category": self.category_name, "kind": kind}
         return {"item_id": self.item_id, "attributes": attributes}
 
 

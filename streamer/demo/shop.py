@@ -89,7 +89,8 @@ class Shop:
         self._bots, self._malformed, self._repeated = bots, malformed, repeated
 
     def items(self) -> list[dict[str, Any]]:
-        """Records for the topic `items` of all products, with the attributes `name` and `category`.
+        """Records for the topic `items` of all products, with the attributes `name`, `category` and
+        `kind`.
 
         The products that are held back are the last ones, in the order in which they arrive.
         """

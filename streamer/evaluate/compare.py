@@ -27,6 +27,7 @@ from streamer.errors import ConfigError, WalkstreamError
 from streamer.evaluate import challenging, picture
 from streamer.evaluate.baselines import baselines
 from streamer.evaluate.challenging import Contest
+from streamer.evaluate.cold import stand_ins
 from streamer.evaluate.past import Past, Positions
 from streamer.evaluate.rankers import Asked, Mode, Model, Ranks
 from streamer.evaluate.rounds import Log, Round
@@ -58,6 +59,7 @@ class Line(msgspec.Struct, frozen=True):
     """How a variant did in one mode, and how far that is from the first variant."""
 
     variant: str
+    """What has few clicks may be found by others' vectors (`streamer.evaluate.cold`)."""
     mode: str
     hr: float
     hr_error: float
@@ -142,7 +144,8 @@ def run(compared: Sequence[Variant], source: Source, options: Options) -> None:
             for name, contest in found.challengers.items()
             if contest.took_over is not None
         }
-        drawn = picture.draw(one.scores.over_stream(one.past.clicks), marks)
+        cold = {_of(line.variant, line.mode): line.by_clicks for line in found.lines}
+        drawn = picture.draw(one.scores.over_stream(one.past.clicks), marks, cold)
         outputs.write("--plot", options.plot, drawn, options.force)
         print(f"wrote {options.plot}", file=sys.stderr)
 
@@ -156,14 +159,16 @@ class _Pass:
         self.log, self.past = Log(first, source), Past(first.engine_settings)
         self.engines = [challenging.engine_of(variant.config) for variant in compared]
         self.contenders = [challenging.Contender(engine) for engine in self.engines]
+        tokens = tokens_of(first, source, options.items)
         for variant, engine in zip(compared, self.engines, strict=True):
             describe(engine, tokens_of(variant.config, source, options.items))
         self.seconds = [0.0] * len(compared)
         self.modes = get_args(Mode) if options.mode == "all" else (options.mode,)
-        self.models = [
-            Model(self.modes, variant.config.model.session_decay if options.session else None)
-            for variant in compared
-        ]
+        decays = [v.config.model.session_decay if options.session else None for v in compared]
+        self.models = [Model(self.modes, decay) for decay in decays]
+        found = stand_ins(tokens, self.past, self.modes, decays[0])
+        self.stand_ins = {f"{compared[0].name} + {name}": one for name, one in found.items()}
+        """What has few clicks, by the first variant's vectors of other items."""
         self.baselines = list(baselines(self.past, first.engine_settings))
         self.scores = Scores()
 
@@ -192,7 +197,10 @@ class _Pass:
         if len(shared):
             ranks: Ranks = {}
             for variant, model, one in zip(self.compared, self.models, asked, strict=True):
-                ranks |= {_of(variant, mode): row for mode, row in model(one).items()}
+                ranks |= {_of(variant.name, mode): row for mode, row in model(one).items()}
+            for name, stand_in in self.stand_ins.items():
+                rows = stand_in(stand_in.asked(asked[0], self.options.unseen))
+                ranks |= {_of(name, mode): row for mode, row in rows.items()}
             for baseline in self.baselines:
                 ranks |= baseline(asked[0])
             self.scores.add(asked[0], ranks, self.past)
@@ -221,15 +229,19 @@ class _Pass:
         cold = {(figure.ranker, figure.of): figure for figure in figures if figure.of in COLD}
         gains = self.scores.gains(begin)
         modes = dict.fromkeys(name.partition(": ")[2] for name in gains if ": " in name)
+        took = {v.name: s for v, s in zip(self.compared, self.seconds, strict=True)}
+        took |= dict.fromkeys(self.stand_ins, self.seconds[0])
         lines = []
         for mode in modes:
-            base = gains[_of(self.compared[0], mode)]
-            for variant, seconds in zip(self.compared, self.seconds, strict=True):
-                name = _of(variant, mode)
+            base = gains[_of(self.compared[0].name, mode)]
+            for shown, seconds in took.items():
+                name = _of(shown, mode)
+                if name not in gains:
+                    continue
                 figure, own = by_name[name], gains[name]
                 lines.append(
                     Line(
-                        variant.name, mode,
+                        shown, mode,
                         figure.hr, figure.hr_error, *difference(own.hr, base.hr),
                         figure.mrr, figure.mrr_error, *difference(own.mrr, base.mrr),
                         1e6 * seconds / max(clicks, 1),
@@ -248,8 +260,8 @@ class _Pass:
         )  # fmt: skip
 
 
-def _of(variant: Variant, mode: str) -> str:
-    return f"{variant.name}: {mode}"
+def _of(name: str, mode: str) -> str:
+    return f"{name}: {mode}"
 
 
 def difference(own: NDArray[np.float64], base: NDArray[np.float64]) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from core.engine import Engine
 from core.graph.slabs import UNIT
 from core.kernels.lanes import SOURCES
 from core.kernels.scan import rank
+from core.learning.context import contexts
 from core.learning.skipgram import Rows, hidden
 from core.placing.clusters import unit_rows
 from core.quality import DEPTH, ask
@@ -34,18 +35,26 @@ class Asked:
     """Positions of a round whose query is a living item, and the n items that are ranked.
 
     An item's column is its index in `engine.items`, which is the order of birth: -1 for one that
-    does not live, among the targets too. The query is left out of its ranking; where `unseen`, all
-    items that the session has are, and positions whose target is one of them.
+    does not live, among the targets too. The items `further`, int32 numbers in `past`, are ranked
+    too where they do not live, and have the columns after those. The query is left out of its
+    ranking; where `unseen`, all items that the session has are, and positions whose target is one
+    of them.
     """
 
-    def __init__(self, engine: Engine, past: Past, positions: Positions, unseen: bool) -> None:
-        names = engine.vocabulary.names(engine.items)
+    def __init__(
+        self, engine: Engine, past: Past, positions: Positions, unseen: bool,
+        further: NDArray[np.int32] | None = None,
+    ) -> None:  # fmt: skip
         self.engine = engine
-        self.numbers = past.vocabulary.intern(names)
-        """int32 [n]: the living items by their number in `past`."""
+        self.numbers = past.vocabulary.intern(engine.vocabulary.names(engine.items))
+        """int32 [n]: what is ranked, by its number in `past`."""
+        living = len(self.numbers)
+        if further is not None:
+            self.numbers = np.concatenate([self.numbers, np.setdiff1d(further, self.numbers)])
         self.column = np.full(len(past.vocabulary), -1, np.int32)
-        self.column[self.numbers] = np.arange(len(names), dtype=np.int32)
-        known = self.column[positions.history[:, 0]] >= 0
+        self.column[self.numbers] = np.arange(len(self.numbers), dtype=np.int32)
+        query = self.column[positions.history[:, 0]]
+        known = (query >= 0) & (query < living)
         self.positions = positions.at(known & ~positions.repeated if unseen else known)
         history = self.positions.history
         self.history = np.where(history >= 0, self.column[history], -1)
@@ -56,10 +65,10 @@ class Asked:
         if unseen:
             self.left_out = [_each(session[::-1]) for session in self.positions.sessions]
         columns = [self.column[items] for items in self.left_out]
-        living = [column[column >= 0] for column in columns]
-        self.left_out_columns = np.concatenate([np.zeros(0, np.int32), *living])
+        ranked = [column[column >= 0] for column in columns]
+        self.left_out_columns = np.concatenate([np.zeros(0, np.int32), *ranked])
         """The same as columns, one position after the other."""
-        self.left_out_begin = np.cumsum([0, *map(len, living)])
+        self.left_out_begin = np.cumsum([0, *map(len, ranked)])
         """int64 [q + 1]: where each position's begin."""
 
     def __len__(self) -> int:
@@ -122,12 +131,18 @@ class Model:
     modes: tuple[Mode, ...]
     decay: float | None = None
 
-    def __call__(self, asked: Asked, rows: Rows | None = None) -> Ranks:
-        """By the engine's rows, or by others of the same slots."""
+    def vectors(
+        self, asked: Asked, rows: Rows | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The unit rows V^ and U^ of all that is ranked, float32 [n, dim] each: by the engine's
+        rows, or by others of the same slots."""
         e = asked.engine
         rows = e.model.rows if rows is None else rows
-        v = unit_rows(hidden(rows, e.items))
-        u = unit_rows(rows.u[e.items])
+        return unit_rows(hidden(rows, e.items)), unit_rows(contexts(rows, e.items))
+
+    def __call__(self, asked: Asked, rows: Rows | None = None) -> Ranks:
+        """By the engine's rows, or by others of the same slots."""
+        v, u = self.vectors(asked, rows)
         queries = {"": (asked.history[:, :1], 1.0)}
         if self.decay is not None:
             queries[", session"] = (asked.history, self.decay)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from core.clicks import Clicks
 from core.engine import Engine
+from core.learning.context import contexts
 from core.placing.clusters import unit_rows
 from core.rounds import Inputs
 from core.settings import Duration, SessionSettings, Settings
@@ -58,6 +59,28 @@ def test_an_item_with_known_attributes_is_placed_before_its_first_click() -> Non
         float((vectors(engine, ["fresh"]) @ vectors(engine, group(n)).T).mean()) for n in range(3)
     ]
     assert near[1] > 0.5 > max(near[0], near[2])
+
+
+def test_what_nobody_has_clicked_is_no_negative_and_has_its_attributes_contexts() -> None:
+    engine = Engine(settings(attribute_slots=2))
+    told = [(item, [f"group={number}"]) for number in range(3) for item in group(number)]
+    step(engine, [], [*told, ("fresh", ["group=1"]), ("left", ["group=2"])])
+    for i in range(12):
+        step(engine, visits(i, at=100 * i))
+    fresh = engine.vocabulary.get("fresh")
+    assert fresh is not None
+    assert not engine.model.rows.u[fresh].any()
+    assert engine.model.columns.updates[fresh] == 0
+    slots = {n: np.array([engine.vocabulary.get(i) for i in group(n)], np.int32) for n in range(3)}
+    assert set(engine.catalogue.clicked.tolist()) == set(np.concatenate([*slots.values()]).tolist())
+    unit = unit_rows(contexts(engine.model.rows, np.array([fresh], np.int32)))
+    near = [float((unit @ unit_rows(engine.model.rows.u[slots[n]]).T).mean()) for n in range(3)]
+    assert near[1] > 0.5 > max(near[0], near[2])
+    # It is one as soon as somebody has, and no longer when it has left.
+    step(engine, [("u", "fresh", 5000), ("u", group(1)[0], 5000)], [("left", None)])
+    assert fresh in engine.catalogue.clicked
+    step(engine, [], [("fresh", None)])
+    assert set(engine.catalogue.clicked.tolist()) == set(np.concatenate([*slots.values()]).tolist())
 
 
 def test_seeds_differ_and_equal_seeds_do_not() -> None:

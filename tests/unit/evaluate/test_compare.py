@@ -79,10 +79,16 @@ def test_an_item_that_was_never_clicked_is_found_by_its_attributes(
     )
     compare.run(named, Source([log]), options)
     found = msgspec.json.decode(capsys.readouterr().out, type=compare.Comparison)
-    plain, attributes = found.lines
+    plain, attributes, category, nearest = found.lines
     assert found.by_clicks["0"] >= 5
     assert plain.by_clicks["0"] == 0.0, "it has no vector"
     assert attributes.by_clicks["0"] > 0.8
+    assert (category.variant, nearest.variant) == (
+        "walkstream + category mean", "walkstream + nearest three",
+    )  # fmt: skip
+    assert category.by_clicks["0"] > 0.8
+    assert nearest.by_clicks["0"] > 0.8
+    assert category.by_clicks["10+"] == pytest.approx(plain.by_clicks["10+"], abs=0.02)
     assert sum(found.by_clicks.values()) == found.positions
 
 
