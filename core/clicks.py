@@ -20,7 +20,8 @@ class Clicks:
     times: NDArray[np.int64]
     """Shape (n,): decay time in ms since the epoch."""
     weights: NDArray[np.float32]
-    """Shape (n,): more than 0 and finite."""
+    """Shape (n,): finite, and more than 0; less than 0 for an impression, which is no click: the
+    item was shown, and counts for so much less than 0."""
     event_ids: NDArray[np.uint64] | None = None
     """Shape (n,): hashes of the event ids, 0 for a click without one; None if no click has one."""
     partitions: NDArray[np.int32] | None = None
@@ -52,6 +53,11 @@ class Clicks:
             column("partitions", np.int32),
             column("offsets", np.int64),
         )
+
+    @property
+    def without_impressions(self) -> Self:
+        is_click = self.weights > 0.0
+        return self if is_click.all() else self.at(is_click)
 
     def at(self, chosen: NDArray[np.bool_] | NDArray[np.integer]) -> Self:
         """The clicks where `chosen`, bool [n], is true, or those that it numbers."""

@@ -128,7 +128,7 @@ class Engine:
             quality = NOTHING_RANKED
             if inputs.ranks:
                 quality = measure(
-                    inputs.clicks, catalogue, self.fusion, s, self.round_number,
+                    inputs.clicks.without_impressions, catalogue, self.fusion, s, self.round_number,
                     learns=bool(self.model.owns[0]),
                 )  # fmt: skip
                 if self.challenger is not None:

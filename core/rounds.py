@@ -79,8 +79,8 @@ class Evidence:
     forgotten: Sequence[str]
     """The users whose sessions were ended before the clicks."""
     clicks: Clicks
-    """All that changed something: those that count, the ones past `session.max_events`, and those
-    that were held back."""
+    """All that changed something: those that count, the ones past `session.max_events`, those that
+    were held back, and impressions."""
     births: Mapping[str, int]
     """The items that got a slot with these clicks, and the rank of each in the round."""
     held: NDArray[np.bool_] | None = None

@@ -28,8 +28,9 @@ class Contents:
     versions: dict[int, int]
     placement: bytes | None
     fusion: bytes | None
-    graph: dict[str, tuple[int, float, list[str], bytes]]
-    """Of each node: time last seen, decayed count, its neighbours in order, their weights."""
+    graph: dict[str, tuple[int, float, float, list[str], bytes]]
+    """Of each node: time last seen, decayed counts of clicks and of impressions, its neighbours in
+    order, their weights."""
     sessions: dict[str, tuple[int, list[str], int, list[int]]]
     """Of each user: time of the last click, last items, number of clicks, hashes of event ids."""
     clock: tuple[int, int]
@@ -50,6 +51,7 @@ def contents(config: Config) -> Contents:
             graph[name or ""] = (
                 int(engine.graph.last_seen[slot]),
                 float(engine.graph.clicked[slot]),
+                float(engine.graph.shown[slot]),
                 [names[n] or "" for n in nbr],
                 wgt.tobytes(),
             )

@@ -26,9 +26,9 @@ AHEAD = 8
 """The kernel asks memory for the rows of the click that comes so many later, and for the session
 of the one twice as far ahead."""
 
-KEPT, DUPLICATE, TOO_LONG, HELD = 0, 1, 2, 3
+KEPT, DUPLICATE, TOO_LONG, HELD, SHOWN = range(5)
 """What became of a click: it counts; its event id came before; its session has too many clicks; its
-id is not admitted (`core.graph.admission`)."""
+id is not admitted (`core.graph.admission`); it is none, but an impression."""
 
 BEGINS = -2
 """The target of a click that counts and begins a session."""
@@ -58,7 +58,7 @@ class Folded(NamedTuple):
     """What became of a batch of n clicks: shapes (n,), but history (n, length) and born (m,)."""
 
     fate: NDArray[np.int8]
-    """KEPT, DUPLICATE, TOO_LONG or HELD; the rest is of use for kept clicks only."""
+    """KEPT, DUPLICATE, TOO_LONG, HELD or SHOWN; the rest is of use for kept clicks only."""
     slots: NDArray[np.int32]
     """The item, at first as the vocabulary numbers it. Folding writes its slot, or -1 for a click
     that is not kept."""
@@ -197,6 +197,19 @@ def _leave_out(fate, out, k):  # type: ignore[no-untyped-def]
     out.amounts[k] = 0
 
 
+@INLINED
+def _show(item, amount, commit, graph):  # type: ignore[no-untyped-def]
+    """Count an impression of an item that was clicked before; `amount` is less than 0.
+
+    It is of no session, no clock goes by it, and no item is born, or lives longer, by it. One of an
+    item that nobody has clicked yet counts for nothing: so that does not depend on what else is
+    known of the item, as its attributes.
+    """
+    if item >= 0 and graph.clicks[item] > 0 and _is_new(graph, item, commit):
+        graph.shown[item] -= amount
+        graph.changed[item] |= UNWRITTEN
+
+
 @nb.njit(cache=True, nogil=True)
 def fold(begin, clicks, sessions, graph, counting, out, times, rules, sources=SOURCES):  # type: ignore[no-untyped-def]
     """Fold clicks `begin:` of a `Batch` in order, one at a time, into the sessions and the graph.
@@ -244,6 +257,13 @@ def fold(begin, clicks, sessions, graph, counting, out, times, rules, sources=SO
                 fetch(counting, size, k + AHEAD)
         u, t = clicks.users[k], clicks.times[k]
         out.target[k] = -1
+        if clicks.weights[k] < 0:
+            if t >= end:
+                return k, MOVE, now
+            item = out.slots[k]
+            _show(item if item < known else out.born[item - known], out.amounts[k], commit, graph)
+            _leave_out(SHOWN, out, k)
+            continue
         is_open = sessions.size[u] > 0
         if looks and is_open and _is_repeat(clicks.event_ids[k], sessions, u, width):
             _leave_out(DUPLICATE, out, k)

@@ -31,7 +31,8 @@ AHEAD = np.dtype([("cut", np.int64), ("landmark", np.int64), ("slot", np.int32)]
 """A row that stands on a later scale than what is folded again."""
 
 BY_SLOT = (
-    "start", "size_class", "degree", "last_seen", "clicks", "clicked", "changed", "evicted",
+    "start", "size_class", "degree", "last_seen", "clicks", "clicked", "shown", "changed",
+    "evicted",
 )  # fmt: skip
 
 
@@ -65,6 +66,7 @@ def _clear(graph, x):  # type: ignore[no-untyped-def]
     graph.last_seen[x] = NEVER
     graph.clicks[x] = 0
     graph.clicked[x] = 0
+    graph.shown[x] = 0
     graph.evicted[x] = 0
 
 
@@ -98,11 +100,12 @@ def _drop(dead, graph, commit, sources=SOURCES):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True)
-def _scale(slots, powers, start, degree, wgt, clicked):  # type: ignore[no-untyped-def]
+def _scale(slots, powers, start, degree, wgt, clicked, shown):  # type: ignore[no-untyped-def]
     """Multiply the rows of these slots by powers of two."""
     for i in range(len(slots)):
         a, power = slots[i], min(max(powers[i], -2000), 2000)
         clicked[a] = np.float32(math.ldexp(np.float64(clicked[a]), power))
+        shown[a] = np.float32(math.ldexp(np.float64(shown[a]), power))
         for j in range(start[a] * UNIT, start[a] * UNIT + degree[a]):
             wgt[j] = np.float32(math.ldexp(np.float64(wgt[j]), power))
 
@@ -156,9 +159,10 @@ class Graph:
 
     start int32, size_class int8, degree int32, last_seen int64 (ms, NEVER for a slot that is no
     node), clicks int32 (how many of its clicks count), clicked float32 (decayed weight of the
-    node's clicks, on the scale of the arcs), changed uint8 (bits of `core.graph.slabs`) and evicted
-    uint8 (1 for a row that gave a neighbour's place away, so that others may hold arcs that it does
-    not hold) have one entry a slot; `nbr` int32 and `wgt` float32 are the pool, 8 bytes an arc.
+    node's clicks, on the scale of the arcs), shown float32 (that of its impressions), changed uint8
+    (bits of `core.graph.slabs`) and evicted uint8 (1 for a row that gave a neighbour's place away,
+    so that others may hold arcs that it does not hold) have one entry a slot; `nbr` int32 and `wgt`
+    float32 are the pool, 8 bytes an arc.
     `cut` int64 and `ahead` are empty but while evidence is folded again.
     """
 
@@ -171,6 +175,7 @@ class Graph:
         self.last_seen = np.zeros(0, np.int64)
         self.clicks = np.zeros(0, np.int32)
         self.clicked = np.zeros(0, np.float32)
+        self.shown = np.zeros(0, np.float32)
         self.changed = np.zeros(0, np.uint8)
         self.evicted = np.zeros(0, np.uint8)
         self.cut = np.zeros(0, np.int64)
@@ -204,8 +209,8 @@ class Graph:
         """What kernels take. It holds until the graph grows."""
         return Slabs(
             self.start, self.size_class, self.degree, self.last_seen, self.clicks, self.clicked,
-            self.changed, self.evicted, self.cut, self.nbr, self.wgt, self.wgt.view(np.int32),
-            self.heads,
+            self.shown, self.changed, self.evicted, self.cut, self.nbr, self.wgt,
+            self.wgt.view(np.int32), self.heads,
         )  # fmt: skip
 
     @property
@@ -287,12 +292,13 @@ class Graph:
             slots = np.flatnonzero(behind)
             self._scale(slots, np.full(len(slots), -half_lives))
             return
-        for scaled in (self.wgt, self.clicked):
+        for scaled in (self.wgt, self.clicked, self.shown):
             np.ldexp(scaled, -half_lives, out=scaled)
 
     def _scale(self, slots: NDArray[np.integer], powers: NDArray[np.int64]) -> None:
         slots = np.ascontiguousarray(slots, np.int32)
-        _scale(slots, powers, self.start, self.degree, self.wgt, self.clicked)
+        columns = self.start, self.degree, self.wgt, self.clicked, self.shown
+        _scale(slots, powers, *columns)
 
     def begin_again(self, cut: int) -> None:
         """From here on evidence is folded again: each row says as of which commit it is folded."""

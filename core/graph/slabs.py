@@ -26,7 +26,7 @@ UNWRITTEN = LOCAL | TOPIC
 
 
 class Slabs(NamedTuple):
-    """The arrays of a graph, the first nine by slot (see `core.graph.graph.Graph`)."""
+    """The arrays of a graph, the first ten by slot (see `core.graph.graph.Graph`)."""
 
     start: NDArray[np.int32]
     size_class: NDArray[np.int8]
@@ -34,6 +34,7 @@ class Slabs(NamedTuple):
     last_seen: NDArray[np.int64]
     clicks: NDArray[np.int32]
     clicked: NDArray[np.float32]
+    shown: NDArray[np.float32]
     changed: NDArray[np.uint8]
     evicted: NDArray[np.uint8]
     cut: NDArray[np.int64]

@@ -41,6 +41,8 @@ class Node(NamedTuple):
     """Whether the topic has this state."""
     clicks: int = 0
     """How many clicks of the item count."""
+    shown: float = 0.0
+    """The decayed weight of its impressions, as `clicked`."""
 
 
 class Scale(NamedTuple):
@@ -87,6 +89,7 @@ def nodes(
                     float(g.clicked[slot]), scale.landmark, scale.half_life, bool(g.evicted[slot]),
                     [encode(keys[b] or "") for b in nbr.tolist()], wgt.astype("<f4").tobytes(),
                     bit == TOPIC or not g.changed[slot] & TOPIC, int(g.clicks[slot]),
+                    float(g.shown[slot]),
                 ),
             )
         )  # fmt: skip
@@ -125,7 +128,9 @@ def load_nodes(
         g.put_rows(own, degree, others, weights)
         g.last_seen[own] = [node.seen for _, node in part]
         g.clicks[own] = [node.clicks for _, node in part]
-        g.clicked[own] = _times(np.array([node.clicked for _, node in part], np.float32), power)
+        for name in ("clicked", "shown"):
+            weights = np.array([getattr(node, name) for _, node in part], np.float32)
+            getattr(g, name)[own] = _times(weights, power)
         g.cut[own] = np.maximum(cut, begin)
         later = np.zeros(int(is_ahead.sum()), AHEAD)
         later["cut"], later["landmark"], later["slot"] = (

@@ -92,6 +92,15 @@ def query(
             help="Multiply scores by 2^(-W age / graph.half_life), age since the last click.",
         ),
     ] = 0.0,
+    ctr: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="W",
+            help="Multiply scores by the click-through rate as a multiple of the mean one, to this "
+            "power; for events.impressions.",
+        ),
+    ] = 0.0,
     as_json: AsJson = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -125,7 +134,7 @@ def query(
     from streamer.query import run as module
 
     try:
-        chosen = choice.Choice(choice.parsed(where or []), min_score, heat, freshness)
+        chosen = choice.Choice(choice.parsed(where or []), min_score, heat, freshness, ctr)
     except ValueError as error:
         raise typer.BadParameter(f"--where {error}") from None
     if bool(items) + (cluster is not None) + (user is not None) != 1:

@@ -114,7 +114,7 @@ class Decoder:
         self._events = events
         self._reader = Reader(self._paths, self._unit, events, clicks.max_weight)
         self._max_weight = clicks.max_weight
-        self._type_weights = TypeWeights(events.weights)
+        self._type_weights = TypeWeights(events.all_weights)
         self._encode: arrays.Encode | None = None
         self._registry: Registry | None = None
         self._layout: Layout | None = None
@@ -222,12 +222,13 @@ class Decoder:
         items, fit_items = as_ids(fields["item_id"])
         times = stamps if self._paths["ts"] == AT_TIMESTAMP else as_times(fields["ts"], self._unit)
         type_weights = self._type_weights.of(fields["event_type"])
-        weights = multiplied(type_weights, fields["weight"])
+        shown = type_weights < 0.0
+        weights = np.where(shown, type_weights, multiplied(type_weights, fields["weight"]))
         columns = Columns(records, users, items, times, weights, as_event_ids(fields["event_id"]))
         good = (times >= 0) & (times <= MAX_TIME)
         good &= (stamps < 0) | (times <= stamps + int(self._events.max_ahead))
-        good &= (weights >= MIN_WEIGHT) & (weights <= MAX_WEIGHT)
-        good &= at_most(fields["weight"], self._max_weight)
+        heavy = (weights >= MIN_WEIGHT) & (weights <= MAX_WEIGHT)
+        good &= shown | heavy & at_most(fields["weight"], self._max_weight)
         good &= fit_users
         good &= fit_items
         if good.all():

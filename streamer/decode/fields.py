@@ -177,7 +177,7 @@ class Reader:
         return ms
 
     def _type_weight(self, document: Document) -> float:
-        type_weights = self._events.weights
+        type_weights = self._events.all_weights
         event_type = self._optional(document, "event_type", (str,), "a string")
         event_type = DEFAULT_TYPE if event_type is None else event_type
         type_weight = type_weights.get(event_type, type_weights.get("*"))
@@ -188,6 +188,8 @@ class Reader:
         return type_weight
 
     def _weight(self, document: Document, type_weight: float) -> float:
+        if type_weight < 0.0:
+            return type_weight  # an impression is one, whatever it weighs
         given = self._optional(document, "weight", (int, float, Decimal), "a number")
         # An integer of any size times a float may overflow; cut, it is still too large.
         weight = 1.0 if given is None else float(min(given, 1e300))

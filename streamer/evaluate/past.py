@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from core.clicks import Clicks
 from core.engine import Engine
-from core.graph.fold import BEGINS, DUPLICATE, KEPT, Folded
+from core.graph.fold import BEGINS, DUPLICATE, KEPT, SHOWN, Folded
 from core.graph.graph import NEVER
 from core.ids.vocabulary import Vocabulary
 from core.settings import AdmissionSettings, Duration, Settings
@@ -189,7 +189,7 @@ class Past:
             folded.target.tolist(),
         )  # fmt: skip
         for k, (user, item, time, what, target) in enumerate(zip(*columns, strict=True)):
-            if what == DUPLICATE:
+            if what in (DUPLICATE, SHOWN):
                 continue
             session = self._open.pop(user, None) or self._still.pop(user, None)
             if session is None or target == BEGINS:

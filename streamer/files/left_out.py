@@ -21,7 +21,7 @@ class LeftOutTypes:
     def __init__(self, clicks: ClickSettings, events: EventSettings) -> None:
         paths = ClickSettings().fields | clicks.fields
         self._type, self._item = paths["event_type"], paths["item_id"]
-        self._weights = events.weights
+        self._weights = events.all_weights
         self._counts = Counter[str]()
 
     def add(self, records: Sequence[Record], decoded: Decoded) -> None:

@@ -11,14 +11,20 @@ from streamer.query.shelves import Scored, Shelf
 from streamer.state.store import Store
 from streamer.worker import checkpoint
 
+PRIOR = 20.0
+"""Impressions at the mean rate that each item has besides its own: one click at the second
+impression is no rate of a half."""
+
 
 @dataclass(frozen=True)
 class Choice:
-    """Items that pass the filters, by score * heat^w * freshness^w'.
+    """Items that pass the filters, by score * heat^w * freshness^w' * ctr^w".
 
     Heat is an item's decayed clicks, 1 more, as a share of the hottest one's found; freshness is
     2^(-age / graph.half_life), the age being the time since its last click, as of the newest click
-    of those found. Both are as of the folder's last sweep.
+    of those found. The click-through rate is (clicks + PRIOR m) / (impressions + PRIOR), both
+    decayed alike, as a multiple of m, the rate of all found that were shown; of an item that was
+    not, 1. All are as of the folder's last sweep.
     """
 
     where: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -27,6 +33,7 @@ class Choice:
     """Cosine, or share, from which on an item is shown, before heat and freshness."""
     heat: float = 0.0
     freshness: float = 0.0
+    ctr: float = 0.0
 
     @property
     def filters(self) -> bool:
@@ -39,7 +46,7 @@ class Choice:
         if self.min_score is not None:
             at = np.flatnonzero(score >= self.min_score)
             handles, score = [handles[i] for i in at.tolist()], score[at]
-        if self.heat or self.freshness:
+        if self.heat or self.freshness or self.ctr:
             weights = self._weights([shelf.details(handle)[0] for handle in handles], store)
             # What is cold is further down, below 0 too.
             score = np.where(score > 0.0, score * weights, score / weights).astype(np.float32)
@@ -72,7 +79,19 @@ class Choice:
         fresh = np.array(
             [1.0 if node is None else 2.0 ** ((node.seen - now) / node.half_life) for node in nodes]
         )
-        return np.asarray(heat**self.heat * fresh**self.freshness)
+        shown = np.array([checkpoint.shown_at(node, now) for node in nodes])
+        weights = heat**self.heat * fresh**self.freshness * rates(clicks, shown) ** self.ctr
+        return np.asarray(weights)
+
+
+def rates(clicks: NDArray[np.float64], shown: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Click-through rates of n items, smoothed, as multiples of the mean one: float64 [n]."""
+    there = shown > 0.0
+    if not clicks[there].any():
+        return np.ones(len(shown))
+    mean = clicks[there].sum() / shown[there].sum()
+    smooth = (clicks + PRIOR * mean) / (shown + PRIOR) / mean
+    return np.where(there, smooth, 1.0)
 
 
 ALL = Choice()

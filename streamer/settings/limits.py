@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from core.placing import quiet
 from core.settings import NEGATIVES, RULE_BYTES
-from streamer.decode.fields import AT_KEY, AT_TIMESTAMP
+from streamer.decode.fields import AT_KEY, AT_TIMESTAMP, DEFAULT_TYPE
 from streamer.decode.paths import alternatives
 from streamer.settings.secrets import has_credentials
 
@@ -164,6 +164,9 @@ def problems(config: "Config") -> Iterator[tuple[str, str]]:
         if weight != 0 and not 1e-6 <= weight <= 1e6:
             key, bounds = f"events.weights.{event_type}", "from 1e-6 to 1e6, or 0 to leave it out"
             yield key, f"is {weight}, and must be {bounds}"
+    if config.events.impressions in (DEFAULT_TYPE, "*"):
+        shown = config.events.impressions
+        yield "events.impressions", f"must not be {shown}: that is what clicks without a type are"
     alarm = config.dlq.alarm_ratio
     if 0 < config.dlq.stop_ratio < alarm:
         # The worker would stop without an alert before.

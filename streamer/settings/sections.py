@@ -92,6 +92,10 @@ class ClickSettings:
         return ClickSettings(max_weight=self.max_weight, max_ahead=self.max_ahead)
 
 
+IMPRESSION = -1.0
+"""In place of a weight."""
+
+
 @dataclass(frozen=True)
 class EventSettings:
     weights: dict[str, float] = field(
@@ -99,10 +103,20 @@ class EventSettings:
     )
     """Weight of each event type, added to the defaults; `"*"` is that of any other type. Clicks of
     a type that weighs 0 are left out; of a type without a weight, they are dead letters."""
+    impressions: str = ""
+    """The event type of records that say that an item was shown, whatever their weights: they are
+    no clicks, and count for `query --ctr` alone, where the item was clicked before. "": none is."""
     max_ahead: Duration = _DAY
     """A click dated further ahead of its record timestamp than this is a dead letter."""
     max_bytes: int = 1_000_000
     """A record longer than this is a dead letter."""
+
+    @property
+    def all_weights(self) -> dict[str, float]:
+        """Those of all event types, that of impressions among them: an impression weighs -1."""
+        if not self.impressions:
+            return self.weights
+        return self.weights | {self.impressions: IMPRESSION}
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,9 @@ from core.rounds import ANY_TIME, Evidence
 from streamer.errors import WalkstreamError
 
 VERSION = 1
+WITH_IMPRESSIONS = 2
+"""The version of a record with impressions, so that nobody takes them for clicks who knows of none:
+these have weights less than 0."""
 LEVEL = 1
 """zlib's: the next ones take twice as long and save a twentieth."""
 CLICKS = 8000
@@ -187,7 +190,8 @@ def _packed(commit: int, before: int, rounds: Sequence[Evidence]) -> bytes:
         none = (np.zeros(len(one.clicks), np.bool_) for one in rounds)
         held = [n if one.held is None else one.held for one, n in zip(rounds, none, strict=True)]
         packed = _Packed(*columns, np.packbits(np.concatenate(held)).tobytes())
-    return bytes([VERSION]) + zlib.compress(_encode(packed), LEVEL)
+    version = WITH_IMPRESSIONS if (weights < 0.0).any() else VERSION
+    return bytes([version]) + zlib.compress(_encode(packed), LEVEL)
 
 
 def _numbered(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
@@ -242,7 +246,7 @@ def heading(value: bytes) -> Heading:
 
 
 def _read(value: bytes, kind: type[_T]) -> _T:
-    if value[:1] != bytes([VERSION]):
+    if value[:1] not in (bytes([VERSION]), bytes([WITH_IMPRESSIONS])):
         raise WalkstreamError(
             f"evidence of version {value[:1].hex() or 'none'}, where {VERSION:02x} is expected: an "
             "older walkstream cannot read what a newer one wrote"

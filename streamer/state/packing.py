@@ -114,7 +114,8 @@ def unpack_fusion(value: bytes) -> tuple[Fusion, Settings]:
 
 
 def pack_node(node: Node) -> bytes:
-    return _to_msgpack(node)
+    # An item without impressions is written as before there were any.
+    return _to_msgpack(node if node.shown else node[:-1])
 
 
 def unpack_node(value: bytes) -> Node:

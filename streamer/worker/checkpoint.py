@@ -98,6 +98,13 @@ def clicks_at(node: Node | None, now: int) -> float:
     return float(node.clicked * 2.0 ** ((node.landmark - now) / node.half_life))
 
 
+def shown_at(node: Node | None, now: int) -> float:
+    """As `clicks_at`, of its impressions."""
+    if node is None:
+        return 0.0
+    return float(node.shown * 2.0 ** ((node.landmark - now) / node.half_life))
+
+
 def _sessions(store: Store, kind: bytes, at: Swept) -> Iterator[Opened]:
     numbers = range(at.parts - (at.counted or 0))
     return _parts(store, kind, at, numbers, packing.unpack_sessions)

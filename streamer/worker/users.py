@@ -79,7 +79,8 @@ class Users:
     # -- what comes ------------------------------------------------------------------------------
 
     def add(self, clicks: Clicks) -> None:
-        """Keep what came: good clicks, of users who are not forgotten."""
+        """Keep what came: good clicks, of users who are not forgotten. Impressions say nothing."""
+        clicks = clicks.at(np.flatnonzero(clicks.weights >= 0))
         n = len(clicks)
         event_ids = [0] * n if clicks.event_ids is None else clicks.event_ids.tolist()
         assert clicks.partitions is not None, "clicks of the log have their places"
@@ -97,6 +98,8 @@ class Users:
         room = self._share - len(self._clicked)
         if len(clicks) <= room:
             return n
+        are_clicks = np.flatnonzero(clicks.weights >= 0)
+        clicks, records = clicks.at(are_clicks), records[are_clicks]
         new = set[str]()
         for user, record in zip(clicks.users, records.tolist(), strict=True):
             if user not in self._clicked:

@@ -226,7 +226,7 @@ def test_a_replayed_folder_starts_a_worker_even_if_its_first_commit_is_killed(
     assert contents(counted.config).rows == rows
     # The model is in Kafka now: the folder is a cache like any other.
     wanted = contents(counted.config)
-    assert sum(len(row[2]) for row in wanted.graph.values()) > 500
+    assert sum(len(row[3]) for row in wanted.graph.values()) > 500
     shutil.rmtree(counted.state)
     counted.worker().running().stop()
     assert_same(contents(counted.config), wanted)

@@ -82,10 +82,12 @@ def click_lists(
     size: int = 60,
     late: int = 0,
     with_ids: bool = False,
+    shown: float = 0.0,
 ) -> list[Click]:
     """Clicks in the order of arrival; each may be up to `late` ms older than the ones before.
 
-    `with_ids` gives some of them event ids, of so few that many come again.
+    `with_ids` gives some of them event ids, of so few that many come again. The share `shown` are
+    impressions.
 
     They follow from a seed, so that long lists are as likely as short ones.
     """
@@ -98,6 +100,8 @@ def click_lists(
         user, item = rng.randrange(users), rng.randrange(items)
         weight = rng.choice([1.0, 1.0, 0.25, 3.7])
         event_id = rng.choice([0, 0, 1, 2, 3, 2**64 - 1]) if with_ids else 0
+        if shown and rng.random() < shown:
+            weight = -1.0
         out.append((f"u{user}", f"i{item}", now - lag, weight, event_id))
     return out
 

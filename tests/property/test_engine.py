@@ -83,7 +83,7 @@ class Node:
 def all_of(engine: Engine) -> Any:
     """Graph, sessions and clock, and of each item its count and its birth."""
     slots, g, c = engine.items, engine.graph, engine.model.columns
-    numbers = g.clicked[slots].tolist(), c.born_round[slots].tolist(), c.born_rank[slots].tolist()
+    numbers = (column[slots].tolist() for column in (g.clicked, g.shown, c.born_round, c.born_rank))
     return state_of(engine), list(zip(engine.vocabulary.names(slots), *numbers, strict=True))
 
 
@@ -116,7 +116,8 @@ def run(node: Node, rounds: list[Round]) -> list[Any]:
 @st.composite
 def histories(draw: st.DrawFn) -> list[Round]:
     late = draw(st.sampled_from([1000, 1000, 2 * HORIZON]))
-    rows = draw(click_lists(late=late, size=300, with_ids=draw(st.booleans())))
+    shown = draw(st.sampled_from([0.0, 0.0, 0.3]))
+    rows = draw(click_lists(late=late, size=300, with_ids=draw(st.booleans()), shown=shown))
     size = draw(st.integers(1, 30))
     item = st.integers(0, 10).map("i{}".format)
     tokens = st.lists(st.sampled_from(["c=a", "c=b", "c=c"]), max_size=3) | st.none()

@@ -242,3 +242,29 @@ def test_a_message_does_not_repeat_a_long_value() -> None:
 def test_a_message_survives_a_value_that_is_nested_deeply() -> None:
     value = click(user_id=7).replace(b"7", b"[" * 900 + b"]" * 900, 1)
     assert verdict(value)[0] in (Reason.BAD_FIELD, Reason.UNDECODABLE)
+
+
+SHOWN = Decoder(
+    ClickSettings(), EventSettings(weights={"click": 2.0}, impressions="shown", max_bytes=300_000)
+)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_an_impression_weighs_less_than_nothing_whatever_it_says_it_weighs(slow: bool) -> None:
+    values = [
+        click(), click(event_type="shown"), click(event_type="shown", weight=-3.0),
+        click(event_type="shown", weight=1e9), click(weight=0.5),
+    ]  # fmt: skip
+    # What has several clicks in a record is read one by one.
+    values = [b"[" + value + b"]" for value in values] if slow else values
+    decoded = SHOWN([None] * 5, values, [NOW] * 5)
+    assert decoded.bad == []
+    assert decoded.clicks.weights.tolist() == [2.0, -1.0, -1.0, -1.0, 1.0]
+    assert len(decoded.clicks.without_impressions) == 2
+
+
+def test_a_click_that_weighs_less_than_nothing_is_a_dead_letter_and_no_impression() -> None:
+    decoded = SHOWN([None], [click(weight=-1.0)], [NOW])
+    assert [bad.reason for bad in decoded.bad] == [Reason.BAD_WEIGHT]
+    unknown = DECODER([None], [click(event_type="shown")], [NOW])
+    assert [bad.reason for bad in unknown.bad] == [Reason.UNKNOWN_TYPE]

@@ -4,12 +4,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from core.graph.written import Node
 from streamer import counts
 from streamer.demo.shop import Shop
 from streamer.errors import WalkstreamError
 from streamer.files import replay
 from streamer.files.readers import Source
-from streamer.query.choice import Choice, parsed
+from streamer.query.choice import PRIOR, Choice, parsed, rates
 from streamer.query.cluster import hottest
 from streamer.query.index import Answer, Index, Mode
 from streamer.settings import load as config
@@ -106,6 +107,41 @@ def test_heat_and_freshness_multiply_scores(index: Index, mode: Mode) -> None:
     assert scores == sorted(scores, reverse=True)
     assert [one.item for one in found] != [one.item for one in plain]
     assert np.ptp(seen) > 0
+
+
+def test_rates_are_smoothed_towards_the_mean_one() -> None:
+    clicks, shown = np.array([10.0, 1.0, 0.0, 5.0, 3.0]), np.array([100.0, 2.0, 50.0, 48.0, 0.0])
+    mean = 16.0 / 200.0
+    wanted = [(c + PRIOR * mean) / (s + PRIOR) / mean for c, s in zip(clicks, shown, strict=True)]
+    assert rates(clicks, shown) == pytest.approx([*wanted[:4], 1.0])
+    assert rates(clicks, shown)[1] < 2.5, "a click at the second impression is no rate of a half"
+    assert rates(clicks, np.zeros(5)).tolist() == [1.0] * 5
+    assert rates(np.zeros(5), shown).tolist() == [1.0] * 5
+
+
+@MODES
+def test_a_click_through_rate_multiplies_scores(
+    index: Index, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = ask(index, mode, 400).neighbours
+    assert ask(index, mode, 400, Choice(ctr=1.0)).neighbours == plain, "nothing was shown"
+    shown = {one.item: 1.0 + 10.0 * (number % 7) for number, one in enumerate(plain)}
+    stored = checkpoint.node
+
+    def with_impressions(store: Store, item: bytes) -> Node | None:
+        found = stored(store, item)
+        scale = 0.0 if found is None else 2.0 ** ((now - found.landmark) / found.half_life)
+        return found and found._replace(shown=shown.get(item.decode(), 0.0) * scale)
+
+    nodes = {one.item: stored(index.store, one.item.encode()) for one in plain}
+    now = max(node.seen for node in nodes.values() if node is not None)
+    monkeypatch.setattr(checkpoint, "node", with_impressions)
+    got = {one.item: one.score for one in ask(index, mode, 400, Choice(ctr=2.0)).neighbours}
+    clicks = np.array([checkpoint.clicks_at(nodes[one.item], now) for one in plain])
+    by = rates(clicks, np.array([shown[one.item] for one in plain])) ** 2.0
+    for one, weight in zip(plain, by.tolist(), strict=True):
+        wanted = one.score * weight if one.score > 0 else one.score / weight
+        assert got[one.item] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_the_hottest_of_a_cluster_are_its_most_clicked_items(index: Index) -> None:

@@ -209,7 +209,17 @@ def test_bytes_that_are_no_evidence_are_refused(name: str) -> None:
         evidence.unpack(records_that_are_none()[name])
 
 
-@pytest.mark.parametrize(("value", "told"), [(b"\x02abc", "version 02"), (b"", "version none")])
+@pytest.mark.parametrize(("value", "told"), [(b"\x03abc", "version 03"), (b"", "version none")])
 def test_another_version_is_told_apart_from_garbage(value: bytes, told: str) -> None:
     with pytest.raises(WalkstreamError, match=f"evidence of {told}, where 01 is expected"):
         evidence.unpack(value)
+
+
+def test_a_record_with_impressions_is_of_a_version_that_who_knows_of_none_refuses() -> None:
+    some = Clicks(["u", "v"], ["a", "a"], np.array([1, 2]), np.array([1.0, -1.0], np.float32))
+    packed = list(evidence.pack(1, 0, [Evidence(1, {}, (), some, {})]))
+    assert packed[0][:1] == bytes([evidence.WITH_IMPRESSIONS])
+    (read,) = evidence.unpack(packed[0]).rounds
+    assert read.clicks.weights.tolist() == [1.0, -1.0]
+    (plain_one,) = evidence.pack(1, 0, [Evidence(1, {}, (), some.without_impressions, {})])
+    assert plain_one[:1] == bytes([evidence.VERSION])
