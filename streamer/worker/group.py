@@ -253,6 +253,8 @@ class Group:
             checked(message)
         if self.ended is not None:
             raise self.ended
+        if self.joined:
+            self.note()
 
     def look(self) -> None:
         """Let the group share out anew where nobody has some of the partitions.

@@ -360,5 +360,4 @@ class Worker:
             self.rounds.recent = dict(pending.described)
             self._look()
             logs.context.update(round=self.engine.round_number, commit=self.commits)
-            self.group.note()
             self.behind.start(partial(self.committer.run, batch))
