@@ -233,7 +233,7 @@ def test_several_workers_count_each_click_once_and_have_all_users(
         team.finish()
         topic = last_of(app.read(app.config.topics.user_vectors))
         read = assert_histories(topic, histories(clicks, app.config.events.weights))
-        assert sum(len(one.vectors) > 1 for one in read.values()) > 20
+        assert sum(len(one.vectors) > 0 for one in read.values()) > 0.9 * len(read)
         team.start("c")
         team.running("c")
         team.stop("c")
