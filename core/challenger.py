@@ -61,7 +61,7 @@ class Challenger:
 
     def learn(
         self, starts: Starts, walks: NDArray[np.int32], history: NDArray[np.int32],
-        target: NDArray[np.int32], time: int, round_number: int,
+        target: NDArray[np.int32], time: int, round_number: int, centroids: NDArray[np.float32],
     ) -> None:  # fmt: skip
         """Learn a round: as `Learner.learn`, from the champion's walks where the settings of walks
         are the same, and else from its own."""
@@ -71,7 +71,7 @@ class Challenger:
             s = self.settings
             begins = starts.spread(s.walks, s.model.seed, round_number, learner.corpus.has_walks)
             walks = learner.walks(begins, round_number)
-        learner.learn(walks, history, target, time, round_number)
+        learner.learn(walks, history, target, time, round_number, centroids)
 
     def take_over(self, round_number: int) -> Promotion | None:
         """Put its rows into the place of the champion's, if it is to and their vectors agree.

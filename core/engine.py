@@ -154,10 +154,11 @@ class Engine:
                 )  # fmt: skip
                 walks = self.learner.walks(starts, self.round_number)
             with self.timed("learn"):
-                self.learner.learn(walks, history, target, self.clock.time, self.round_number)
+                centroids = self.placement.centroids
+                at = self.clock.time, self.round_number, centroids
+                self.learner.learn(walks, history, target, *at)
             if self.challenger is not None:
                 with self.timed("challenger"):
-                    at = self.clock.time, self.round_number
                     self.challenger.learn(self.starts, walks, history, target, *at)
         catalogue.drop_unused(inputs.room // SHARE_OF_GONE - RECORDS_OF_GONE * len(catalogue.gone))
         counts = folded.fate != graphs.DUPLICATE
@@ -242,7 +243,8 @@ class Engine:
             drift=placed.drift,
             gone=gone,
             versions={p: self.versions[p] for p in touched},
-            placement=self.placement if self._placement_changed else None,
+            placement=self.placement if self._placement_changed and self.model.owns[0] else None,
+            centroids=self.placement.centroids,
             time=self.clock.time,
             cluster_moves=placed.cluster_moves,
             bucket_moves=placed.bucket_moves,
@@ -252,7 +254,7 @@ class Engine:
             promotion=promotion,
             rules=self.placement.rules,
         )
-        self._placement_changed = False
+        self._placement_changed &= not self.model.owns[0]
         if len(self.vocabulary) > 2 * self.vocabulary.known + 1024:
             self._relabel(np.flatnonzero(c.alive[: len(self.vocabulary)]))
         return changes
@@ -408,8 +410,8 @@ class Engine:
         bit, if `publish.min_drift` is 0.
         """
         self.catalogue.attributes = attributes
-        g = self.graph
-        half_life = int(self.settings.graph.half_life)
+        g, s = self.graph, self.settings
+        half_life = int(s.graph.half_life)
         self.clock.landmark = g.end_again(self.clock.landmark, half_life)
         self.model.age(self.clock.time)
         self._relabel(take_rows(self.catalogue, parts))
@@ -418,6 +420,8 @@ class Engine:
             unseen = g.last_seen[self.items] == NEVER
             g.last_seen[self.items[unseen]] = self.clock.time
         self.catalogue.count_by(self.settings.admission_ms)
+        # Whoever reads residuals has to have the centroids, and may have had full vectors.
+        self._placement_changed |= s.publish.form == "residual" and self.placement.epoch > 0
         self.catalogue.recall_all()
         self.ownership.drop_again()
         self.ownership.find_what_waits(self.items, self.placement.epoch, self.publish_from)

@@ -5,12 +5,14 @@ from numpy.typing import NDArray
 
 from core.catalogue import Catalogue
 from core.graph.walks import walk
-from core.learning import context, skipgram
+from core.learning import context, residual, skipgram
 from core.learning.corpus import Corpus
 from core.learning.negatives import Pools
 from core.model import Model
 from core.placing.placement import SETTLED
 from core.settings import Settings
+
+NO_CENTROIDS = np.zeros((0, 0), np.float32)
 
 
 class Learner:
@@ -47,10 +49,11 @@ class Learner:
 
     def learn(
         self, walks: NDArray[np.int32], history: NDArray[np.int32], target: NDArray[np.int32],
-        time: int, round_number: int,
+        time: int, round_number: int, centroids: NDArray[np.float32] = NO_CENTROIDS,
     ) -> None:  # fmt: skip
         """Learn from walks int32 [n, length], and from sessions int32 [m, reach], newest item
-        first, with what came next, int32 [m], at this time, ms. All are slots, -1 past the end."""
+        first, with what came next, int32 [m], at this time, ms. All are slots, -1 past the end.
+        Residuals are those from `centroids` [c, d], if `residual.strength` shrinks them."""
         m, catalogue, model = self.settings.model, self.catalogue, self.model
         items = catalogue.clicked
         if len(items) == 0:
@@ -99,6 +102,11 @@ class Learner:
         context.follow(model.rows, seen)
         before = updates[seen]
         updates[seen] = before + times
+        if (strength := self.settings.residual.strength) > 0.0:
+            residual.pull(
+                model.rows, seen, times, updates[seen], columns.cluster[seen], centroids, strength,
+                m.rate,
+            )  # fmt: skip
         if model is catalogue.model:
             catalogue.settled += int(((before < SETTLED) & (before + times >= SETTLED)).sum())
 

@@ -115,6 +115,8 @@ class Changes:
     """The new version of each item partition that changed."""
     placement: Placement | None
     """Centroids and centre, if they changed."""
+    centroids: NDArray[np.float32]
+    """[c, dim] those by which the published were placed."""
     time: int
     """Greatest event time so far, ms."""
     cluster_moves: int

@@ -194,6 +194,13 @@ class ClusterSettings:
 
 
 @dataclass(frozen=True)
+class ResidualSettings:
+    strength: float = 0.0
+    """An item's vector is pulled to its cluster's centre, as by so many updates that say no more
+    than that; an item has some 30 of a click. 0: it is not."""
+
+
+@dataclass(frozen=True)
 class LshSettings:
     family: Literal["sign", "p-stable"] = "sign"
     """`sign` hashes angles, `p-stable` distances: floor((x.v + b) / width)."""
@@ -231,6 +238,9 @@ class PublishSettings:
     0: no bound."""
     format: Literal["json", "msgpack"] = "json"
     """`msgpack` carries the vectors as little-endian float32 bytes."""
+    form: Literal["full", "residual"] = "full"
+    """`residual` carries what is left of a vector besides its cluster's centroid, in a byte a
+    dimension; the centroids have records of their own."""
 
 
 @dataclass(frozen=True)
@@ -259,6 +269,7 @@ class Settings:
     negatives: NegativeSettings = field(default_factory=NegativeSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     clusters: ClusterSettings = field(default_factory=ClusterSettings)
+    residual: ResidualSettings = field(default_factory=ResidualSettings)
     lsh: LshSettings = field(default_factory=LshSettings)
     major: MajorSettings = field(default_factory=MajorSettings)
     publish: PublishSettings = field(default_factory=PublishSettings)

@@ -8,9 +8,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from core.placing.placement import Placement
+from core.placing.quantised import centres, quantised
 from core.rounds import Changes
 from streamer.errors import WalkstreamError
 from streamer.wording import counted
+
+Format = Literal["json", "msgpack"]
 
 _to_msgpack = msgspec.msgpack.Encoder().encode
 _to_json = msgspec.json.Encoder().encode
@@ -31,6 +35,48 @@ class _Vector(msgspec.Struct, omit_defaults=True):
     ts: int
     cluster_name: str | None = None
     """Where items are in clusters by rules."""
+
+
+class _Residual(msgspec.Struct):
+    """The same, where vectors come as what is left besides the centroid."""
+
+    item_id: str
+    version: int
+    space: str
+    epoch: int
+    residual: bytes
+    """int8, in base64 where the record is JSON, as below. The vector is this times the first of
+    `scales`, and the centroid of the cluster in this epoch, if it has one, added; to length 1."""
+    context_int8: bytes
+    scales: tuple[float, float]
+    norms: tuple[float, float]
+    cluster: int | None
+    buckets: list[str]
+    updates: int
+    ts: int
+
+
+CENTROIDS = b"\xffcentroids/"
+"""Beginning of the keys of centroids, which no item's can have; then comes the epoch. Those of all
+epochs stay: what was published last in one of them needs them."""
+
+
+class Centroids(msgspec.Struct):
+    """A record of `item-vectors` that is of no item."""
+
+    space: str
+    epoch: int
+    count: int
+    centroids: bytes
+    """[count, dim] little-endian float32, in base64 where the record is JSON."""
+
+
+def centroids(placement: Placement, space: str, fmt: Format) -> tuple[bytes, bytes]:
+    """Key and value of the record that residuals of this epoch are added to."""
+    rows = placement.centroids.astype("<f4")
+    encode = _to_json if fmt == "json" else _to_msgpack
+    record = Centroids(space, placement.epoch, len(rows), rows.tobytes())
+    return CENTROIDS + str(placement.epoch).encode(), encode(record)
 
 
 def json_rows(xs: NDArray[np.float32]) -> list[msgspec.Raw | bytes]:
@@ -62,13 +108,42 @@ def _check_finite(changes: Changes) -> None:
 
 
 def records(
-    changes: Changes, space: str, fmt: Literal["json", "msgpack"]
+    changes: Changes, space: str, fmt: Format, form: Literal["full", "residual"] = "full"
 ) -> Iterator[tuple[bytes, bytes | None]]:
     """Key and value of each record of `item-vectors`, tombstones last.
 
     WalkstreamError if one of them would be no vector.
     """
     _check_finite(changes)
+    yield from _full(changes, space, fmt) if form == "full" else _residuals(changes, space, fmt)
+    for gone in changes.gone:
+        if gone.was_published:
+            yield gone.key, None
+
+
+def _residuals(changes: Changes, space: str, fmt: Format) -> Iterator[tuple[bytes, bytes]]:
+    chosen = changes.rows[changes.published]
+    centre = centres(chosen["cluster"], changes.centroids, changes.vectors.shape[1])
+    residual, scale = quantised(changes.vectors - centre)
+    context, context_scale = quantised(changes.contexts)
+    encode = _to_json if fmt == "json" else _to_msgpack
+    columns = zip(
+        changes.published.tolist(), chosen["version"].tolist(), chosen["epoch"].tolist(),
+        residual, context, zip(scale.tolist(), context_scale.tolist(), strict=True),
+        changes.lengths.astype(np.float64).round(4).tolist(), chosen["cluster"].tolist(),
+        chosen["buckets"].tolist(), chosen["updates"].tolist(), strict=True,
+    )  # fmt: skip
+    for at, version, epoch, own, other, scales, norms, cluster, buckets, updates in columns:
+        key = changes.keys[at]
+        record = _Residual(
+            key.decode(), version, space, epoch, own.tobytes(), other.tobytes(), scales,
+            (norms[0], norms[1]), cluster if cluster >= 0 else None,
+            [f"{bucket:x}" for bucket in buckets], updates, max(changes.time, 0),
+        )  # fmt: skip
+        yield key, encode(record)
+
+
+def _full(changes: Changes, space: str, fmt: Format) -> Iterator[tuple[bytes, bytes]]:
     chosen = changes.rows[changes.published]
     if fmt == "json":
         encode = _to_json
@@ -108,6 +183,3 @@ def records(
                 )
             ),
         )
-    for gone in changes.gone:
-        if gone.was_published:
-            yield gone.key, None

@@ -86,6 +86,7 @@ class Catalogue:
             gone=[],
             versions={0: self.version},
             placement=self.placement if self.version == 1 else None,
+            centroids=self.placement.centroids,
             time=DAY_MS,
             cluster_moves=placed.cluster_moves,
             bucket_moves=placed.bucket_moves,

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
-from core.placing.clusters import NONE
+from core.placing.clusters import NONE, unit_rows
+from core.placing.quantised import restored
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients, rights
 from streamer.kafka.waiting import between
@@ -18,6 +19,9 @@ from streamer.settings.sections import Config
 from streamer.state import commits
 from streamer.state.folders import reading
 from streamer.state.records import is_item
+from streamer.vectors import CENTROIDS, Centroids
+
+_T = TypeVar("_T")
 
 
 class Published(NamedTuple):
@@ -46,11 +50,20 @@ class _Record(msgspec.Struct):
     item_id: str
     version: int
     space: str
-    vector: list[float] | bytes
-    context: list[float] | bytes
     norms: tuple[float, float]
     cluster: int | None
     updates: int
+    vector: list[float] | bytes | None = None
+    context: list[float] | bytes | None = None
+    epoch: int = 0
+    residual: bytes | None = None
+    context_int8: bytes | None = None
+    scales: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        full = self.vector is not None and self.context is not None
+        if not full and (self.residual is None or self.context_int8 is None):
+            raise ValueError("it has neither `vector` and `context` nor `residual`")
 
 
 def from_folder(path: Path, commit: int | None) -> Published:
@@ -89,6 +102,7 @@ def from_topic(
     topic, app = config.topics.item_vectors, config.app.name
     apps = set[str]()
     newest: dict[str, Message] = {}
+    centroids: dict[int, Message] = {}
     later = set[str]()
     last = 0
     with rights.allowed(config, "export") as admin:
@@ -107,6 +121,9 @@ def from_topic(
                 later.add(key)
                 continue
             last = max(last, mark.number)
+            if (message.key() or b"").startswith(CENTROIDS):
+                centroids[int((message.key() or b"").removeprefix(CENTROIDS))] = message
+                continue
             newest[key] = message
         consumer.close()
     if apps and app not in apps:
@@ -117,22 +134,40 @@ def from_topic(
     living = {key: message for key, message in newest.items() if message.value() is not None}
     if not living:
         raise WalkstreamError(f"{topic} has no vector" + _as_of(commit))
-    return _decoded(topic, living, last, len(later - newest.keys()))
+    of_epoch = {epoch: _centroids(topic, message) for epoch, message in centroids.items()}
+    return _decoded(topic, living, of_epoch, last, len(later - newest.keys()))
 
 
 def _as_of(commit: int | None) -> str:
     return "" if commit is None else f" as of commit {commit}: that is before all that is there"
 
 
-def _decoded(topic: str, living: Mapping[str, Message], commit: int, later: int) -> Published:
+def _decode(value: bytes, kind: type[_T]) -> _T:
+    if value[:1] == b"{":
+        return msgspec.json.decode(value, type=kind)
+    return msgspec.msgpack.decode(value, type=kind)
+
+
+def _centroids(topic: str, message: Message) -> NDArray[np.float32]:
+    try:
+        found = _decode(message.value() or b"", Centroids)
+        return np.frombuffer(found.centroids, "<f4").reshape(found.count, -1)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Refused(
+            f"{topic}: the record of {message.key()!r} is no centroids: {error}"
+        ) from None
+
+
+def _decoded(
+    topic: str, living: Mapping[str, Message], centroids: Mapping[int, NDArray[np.float32]],
+    commit: int, later: int,
+) -> Published:  # fmt: skip
     names = sorted(living)
-    decode_json = msgspec.json.Decoder(_Record).decode
-    decode_msgpack = msgspec.msgpack.Decoder(_Record).decode
     found: list[_Record] = []
     for name in names:
         value = living[name].value() or b""
         try:
-            found.append((decode_json if value[:1] == b"{" else decode_msgpack)(value))
+            found.append(_decode(value, _Record))
         except msgspec.MsgspecError as error:
             raise Refused(f"{topic}: the record of {name!r} is no vector: {error}") from None
     spaces = sorted({one.space for one in found})
@@ -144,14 +179,42 @@ def _decoded(topic: str, living: Mapping[str, Message], commit: int, later: int)
         )
     return Published(
         [one.item_id for one in found],
-        np.stack([_floats(one.vector) for one in found]),
-        np.stack([_floats(one.context) for one in found]),
+        np.stack([_vector(topic, one, centroids) for one in found]),
+        np.stack([_context(one) for one in found]),
         np.array([one.norms for one in found], np.float32),
         np.array([NONE if one.cluster is None else one.cluster for one in found], np.int32),
         np.array([one.updates for one in found], np.int64),
         np.array([one.version for one in found], np.int64),
         spaces[0], commit, later,
     )  # fmt: skip
+
+
+def _vector(
+    topic: str, one: _Record, centroids: Mapping[int, NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    if one.residual is None:
+        return _floats(one.vector or [])
+    own = _unpacked(one.residual, one.scales[0])
+    if one.cluster is None:
+        return unit_rows(own)[0]
+    known = centroids.get(one.epoch)
+    if known is None or one.cluster >= len(known):
+        raise Refused(
+            f"{topic}: the record of {one.item_id!r} is a residual of cluster {one.cluster} in "
+            f"epoch {one.epoch}, whose centroids are not there: start a worker, which writes them"
+        )
+    return unit_rows(known[one.cluster] + own)[0]
+
+
+def _context(one: _Record) -> NDArray[np.float32]:
+    if one.context_int8 is None:
+        return _floats(one.context or [])
+    return unit_rows(_unpacked(one.context_int8, one.scales[1]))[0]
+
+
+def _unpacked(entries: bytes, scale: float) -> NDArray[np.float32]:
+    """float32 [1, d]"""
+    return restored(np.frombuffer(entries, np.int8)[None, :], np.array([scale]))
 
 
 def _floats(vector: list[float] | bytes) -> NDArray[np.float32]:

@@ -73,6 +73,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "clusters.most": _FROM_1,
     "clusters.depth": _FROM_1,
     "clusters.min_size": _FROM_1,
+    "residual.strength": (0, 1e9),
     "lsh.tables": (1, 64),
     "lsh.width": _POSITIVE,
     "lsh.margin": _FROM_0,
@@ -203,6 +204,12 @@ def _cluster_problems(config: "Config") -> Iterator[tuple[str, str]]:
             "clusters.kind",
             "is rules, which go by the attributes that the model knows of an item: set "
             "model.attribute_slots above 0",
+        )
+    if config.publish.form == "residual" and (by_rules or clusters.spawn > 0):
+        yield (
+            "publish.form",
+            "residual needs centroids that stand for an epoch: clusters.kind vectors, and "
+            "clusters.spawn 0",
         )
     if by_rules and clusters.spawn > 0:
         yield "clusters.spawn", "must be 0 where clusters.kind is rules: no item founds a rule"

@@ -20,6 +20,7 @@ from core.settings import (
     NegativeSettings,
     PublishSettings,
     QualitySettings,
+    ResidualSettings,
     SessionSettings,
     Settings,
     WalkSettings,
@@ -256,6 +257,7 @@ class Config:
     negatives: NegativeSettings = field(default_factory=NegativeSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     clusters: ClusterSettings = field(default_factory=ClusterSettings)
+    residual: ResidualSettings = field(default_factory=ResidualSettings)
     lsh: LshSettings = field(default_factory=LshSettings)
     major: MajorSettings = field(default_factory=MajorSettings)
     publish: PublishSettings = field(default_factory=PublishSettings)

@@ -113,7 +113,11 @@ def records_of(config: Config, space: Space, batch: Batch) -> Iterator[Send]:
         yield Send(state, where % space.partitions, key, value, mark)
     for record in batch.evidence:
         yield Send(topics.transitions, 0, None, record, mark)
-    vectors = list(public.records(changes, space.name, config.publish.format))
+    published = config.publish
+    if published.form == "residual" and changes.placement is not None:
+        key, value = public.centroids(changes.placement, space.name, published.format)
+        yield Send(topics.item_vectors, 0, key, value, mark)
+    vectors = list(public.records(changes, space.name, published.format, published.form))
     places = _places(space, "item_vectors", [key for key, _ in vectors])
     for (key, vector), partition in zip(vectors, places, strict=True):
         yield Send(topics.item_vectors, partition, key, vector, mark)

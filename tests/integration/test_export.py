@@ -14,6 +14,7 @@ from streamer.errors import Refused, WalkstreamError
 from streamer.export import run
 from streamer.export.published import Published, from_folder, from_topic
 from streamer.state import commits
+from streamer.vectors import CENTROIDS
 from tests.support import START_MS, App, as_records
 
 CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 600))
@@ -56,6 +57,35 @@ def test_topic_and_folder_tell_the_same(
         assert f"as of commit {after.commit}" in capsys.readouterr().out
         arrays = np.load(tmp_path / "v.npz")
         assert arrays["items"].tolist() == after.items
+
+
+@pytest.mark.parametrize("fmt", ["json", "msgpack"])
+def test_residuals_are_read_back_as_vectors_also_beside_full_ones(
+    kafka: str, tmp_path: Path, fmt: str
+) -> None:
+    """Also where a worker writes residuals on top of what one wrote in full, and back."""
+    settings = {
+        "topics.partitions": 3, "commit.seconds": 0.2, "publish.format": fmt,
+        "clusters.count": 3, "clusters.min_items": 20, "session.gap": "5m", "major.every": "10m",
+        "residual.strength": 5,
+    }  # fmt: skip
+    with App(kafka, tmp_path, settings) as app:
+        for part, form in enumerate(["residual", "full", "residual"]):
+            app.publish(CLICKS[200 * part : 200 * part + 200])
+            # At first there are no clusters yet.
+            app.run_to_end(publish__form=form, clusters__min_items=20 if part else 1000)
+            topic, folder = from_topic(app.config, None), from_folder(app.state, None)
+            assert topic.items == folder.items
+            cosine = np.einsum("nd,nd->n", topic.vectors, folder.vectors)
+            assert (cosine > 0.999).all()
+            for name in ("contexts", "norms"):
+                a, b = getattr(topic, name), getattr(folder, name)
+                np.testing.assert_allclose(a, b, atol=0.01, err_msg=name)
+            np.testing.assert_array_equal(topic.clusters, folder.clusters)
+        assert (topic.clusters >= 0).any()
+        read = app.read(app.config.topics.item_vectors)
+        keys = {(m.key() or b"") for m in read if (m.key() or b"").startswith(CENTROIDS)}
+        assert CENTROIDS + b"1" in keys
 
 
 def test_what_is_no_vector_of_the_app_is_refused(kafka: str, tmp_path: Path) -> None:

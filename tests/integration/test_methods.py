@@ -27,6 +27,7 @@ METHODS: dict[str, dict[str, object]] = {
         "negatives.kind": "mix", "negatives.similar": 0.3, "negatives.popularity": 0.2,
         "negatives.scored": 0.5, "negatives.spare_neighbours": True,
     },
+    "residual": {"residual.strength": 30},
 }  # fmt: skip
 
 

@@ -421,6 +421,7 @@ def test_a_preset_that_there_is_not_is_told_with_those_that_there_are() -> None:
     ("given", "told"),
     [
         (["negatives.kind=mix"], "is a mix: give shares, of uniform, popularity, similar, scored"),
+        (["events.impressions=click"], "must not be click: that is what clicks without a type are"),
         (["negatives.similar=0.1"], "is scored, and shares are for a mix: set mix"),
         (["model.alpha=0.75"], "any more: negatives.alpha is it"),
         (["corpus.subsample=2"], "must be at least 0 and at most 1"),
