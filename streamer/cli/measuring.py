@@ -84,7 +84,10 @@ class Picture:
 
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Draw the hit rates over the stream."),
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw the hit rates over the stream; with --compare also by clicks before.",
+        ),
     ] = None
     force: Force = False
 
