@@ -2,11 +2,12 @@
 
     .venv/bin/python ops/bench/admission.py [--ids 100000] [--items 10000]
 
-A warm model of the shop takes rounds of 2,000 clicks, one a commit; then the same with as many
-clicks on random ids in each round, with admission off, and on. What is more than without them is
-told by id: memory, records and bytes of each topic before compression, vectors. Each runs in a
-process of its own, without a broker: a commit is encoded record by record, and applied to a state
-folder. Prints a table for a result file.
+A warm model takes rounds of 2,000 clicks of a shop and as many on random ids, one a commit, and
+then as many rounds of the shop alone, with admission off, and on. Told is what each random id took:
+memory, which is what there is more than without them; and bytes before compression, of records that
+are about such ids, or have the table of them, and of evidence. Each runs in a process of its own,
+without a broker: a commit is encoded record by record, and applied to a state folder. Prints a
+table for a result file.
 """
 
 import argparse
@@ -21,7 +22,11 @@ from typing import NamedTuple
 import numpy as np
 
 from core.clicks import Clicks
+from core.settings import AdmissionSettings
+from streamer import vectors as public
 from streamer.bench.scale import Shop, World
+from streamer.state import packing
+from streamer.worker.batch import Batch
 
 IN_ROUND = 2000
 OFF: list[str] = []
@@ -29,7 +34,6 @@ VARIANTS = {
     "off": OFF,
     "`min_events = 2`": ["admission.min_events=2"],
     "`min_events = 2`, `min_users = 2`": ["admission.min_events=2", "admission.min_users=2"],
-    "`min_events = 3`, `min_users = 2`": ["admission.min_events=3", "admission.min_users=2"],
 }
 
 
@@ -39,18 +43,42 @@ class Spent(NamedTuple):
     resident: int
     """Bytes of memory of the process."""
     tables: int
-    topics: dict[str, int]
-    """Bytes of each."""
+    bytes: dict[str, int]
+    """Of records, by what they are."""
     vectors: int
+    """Of random ids, each time that one is published."""
     items: int
-    seconds: float
-    """CPU of the engine."""
+
+
+class Watched(World):
+    """A worker without a broker, of which is told what leaves of random ids."""
+
+    vectors = 0
+
+    def _apply(self, batch: Batch) -> None:
+        super()._apply(batch)
+        for key, row in zip(batch.changes.keys, batch.changes.values, strict=True):
+            self.bytes["rows"] += is_random(key) * (len(key) + len(row))
+        for key, vector in public.records(batch.changes, self.space.name, "json"):
+            self.bytes["vectors"] += is_random(key) * (len(key) + len(vector or b""))
+            self.vectors += is_random(key)
+        for key, node in batch.swept.graph.items():
+            self.bytes["graph"] += is_random(key) * (len(key) + len(node))
+        for value in batch.swept.sessions.values():
+            if value is not None and packing.is_counted(value):
+                self.bytes["table"] += len(value)
+        self.bytes["evidence"] += sum(map(len, batch.evidence))
+
+
+def is_random(key: bytes) -> bool:
+    return not key.startswith(b"item-")
 
 
 class Visited(Shop):
-    """A shop that bots come to: every other click is of a new user on an id nobody has."""
+    """A shop that bots come to: every other click is of a new user, or of the visitor before, on an
+    id nobody has."""
 
-    bots = False
+    bots = in_sessions = False
     strange = 0
 
     def clicks(self, k: int) -> Clicks:
@@ -59,8 +87,9 @@ class Visited(Shop):
             return own
         n = np.arange(self.strange, self.strange + k)
         self.strange += k
+        bots = [f"bot-{user:09d}" for user in n.tolist()]
         random = Clicks(
-            [f"bot-{user:09d}" for user in n.tolist()],
+            own.users if self.in_sessions else bots,
             [f"{id_:016x}" for id_ in self.rng.integers(1 << 62, size=k).tolist()],
             own.times, own.weights, None, own.partitions, own.offsets,
         )  # fmt: skip
@@ -72,26 +101,25 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def run(ids: int, items: int, bots: bool, changed: list[str]) -> Spent:
+def run(ids: int, items: int, bots: bool, in_sessions: bool, changed: list[str]) -> Spent:
     with tempfile.TemporaryDirectory() as folder:
-        world = World(items, Path(folder) / "state", changed)
+        world = Watched(items, Path(folder) / "state", changed)
         world.shop = shop = Visited(items, np.random.default_rng(1))
+        shop.in_sessions = in_sessions
+        catalogue = world.engine.catalogue
+        catalogue.count_by(AdmissionSettings())
         world.fill()
+        catalogue.count_by(world.config.engine_settings.admission_ms)  # what is there is admitted
         before, tables = resident(), sum(world.engine.table_bytes().values())
         world.forget()
-        shop.bots = bots
-        for _ in range(-(-ids // IN_ROUND)):
-            world.round(IN_ROUND, closes=True)
-        names = world.config.topics
-        return Spent(
-            resident() - before,
-            sum(world.engine.table_bytes().values()) - tables,
-            {name: world.bytes[name] for name in
-             (names.transitions, names.model_state, names.item_vectors)},
-            world.rows[names.item_vectors],
-            len(world.engine.items),
-            sum(world.spent.values()),
-        )  # fmt: skip
+        world.vectors = 0
+        for shop.bots in (bots, False):
+            for _ in range(-(-ids // IN_ROUND)):
+                world.round(IN_ROUND, closes=True)
+        tables = sum(world.engine.table_bytes().values()) - tables
+        names = world.engine.vocabulary.names(world.engine.items)
+        random = sum(is_random(name.encode()) for name in names)
+        return Spent(resident() - before, tables, dict(world.bytes), world.vectors, random)
 
 
 def alone(*given: object) -> Spent:
@@ -104,27 +132,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ids", type=int, default=100_000)
     parser.add_argument("--items", type=int, default=10_000, help="of the shop")
-    given = parser.parse_args()
-    run(2 * IN_ROUND, 1000, True, VARIANTS["`min_events = 2`"])  # compiles
-    without = alone(given.ids, given.items, False, OFF)
-    print(
-        "| `[admission]` | memory, resident | of it tables | `transitions` | `model-state` "
-        "| `item-vectors` | vectors | ids with a row | CPU, µs |"
+    parser.add_argument(
+        "--in-sessions", action="store_true", help="of the shop's visitors, and not of new users"
     )
+    given = parser.parse_args()
+    ids, items, within = given.ids, given.items, given.in_sessions
+    run(2 * IN_ROUND, 1000, True, within, VARIANTS["`min_events = 2`"])  # compiles
+    without = alone(ids, items, False, within, OFF)
+    told = ("rows", "vectors", "graph", "table")
+    print(f"| `[admission]` | memory | of it arrays | evidence | {' | '.join(told)} | published |")
     print("|---" * 9 + "|")
     for name, changed in VARIANTS.items():
-        spent = alone(given.ids, given.items, True, changed)
-        topics = [(spent.topics[t] - without.topics[t]) / given.ids for t in spent.topics]
+        spent = alone(ids, items, True, within, changed)
         cells = [
-            f"{(spent.resident - without.resident) / given.ids:,.0f} B",
-            f"{(spent.tables - without.tables) / given.ids:,.0f} B",
-            *(f"{size:,.0f} B" for size in topics),
-            f"{spent.vectors - without.vectors:,}",
-            f"{spent.items - without.items:,}",
-            f"{1e6 * (spent.seconds - without.seconds) / given.ids:,.0f}",
+            (spent.resident - without.resident) / ids,
+            (spent.tables - without.tables) / ids,
+            (spent.bytes["evidence"] - without.bytes["evidence"]) / ids,
+            *(spent.bytes.get(what, 0) / ids for what in told),
         ]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
-    print(f"\nBy id, of {given.ids:,} beside a shop of {given.items:,} items.", file=sys.stderr)
+        each = " | ".join(f"{cell:,.0f} B" for cell in cells)
+        print(f"| {name} | {each} | {spent.vectors:,} vectors of {spent.items:,} ids |", flush=True)
+    print(f"\nBy id, of {ids:,} beside a shop of {items:,} items.", file=sys.stderr)
 
 
 if __name__ == "__main__":

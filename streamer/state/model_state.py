@@ -138,10 +138,10 @@ def order(key: bytes, value: bytes) -> int:
     if key.startswith(records.GRAPH):
         packing.unpack_node(value)
     if key.startswith(records.SESSIONS):
-        try:
-            packing.unpack_sessions(value)
-        except msgspec.ValidationError:
+        if packing.is_counted(value):
             packing.unpack_counted(value)
+        else:
+            packing.unpack_sessions(value)
     return 0
 
 

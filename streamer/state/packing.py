@@ -162,6 +162,12 @@ def unpack_counted(value: bytes) -> tuple[int, Entries]:
     )  # fmt: skip
 
 
+def is_counted(value: bytes) -> bool:
+    """Whether this is from `pack_counted`, of what that and `pack_sessions` make."""
+    fields = msgspec.msgpack.decode(zlib.decompress(value), type=list[msgspec.Raw])
+    return len(fields) == len(_Counted.__struct_fields__)
+
+
 def pack_placement(placement: Placement) -> bytes:
     return _to_msgpack(
         _Placement(

@@ -31,7 +31,9 @@ def catalogue_of(seed: int, size: int = 6) -> list[tuple[str, list[str] | None]]
 
 def run(seed: int, faults: list[str] | None = None, **chosen: Any) -> Cluster:
     workers, min_drift = 1 + seed % 4, 0.01 if seed % 5 == 4 else 0.0
-    admission = AdmissionSettings(1 + seed % 3, 1 + seed // 3 % 2, most=8 if seed % 7 else 1000)
+    admission = AdmissionSettings()
+    if seed % 2 and faults is None:
+        admission = AdmissionSettings(1 + seed % 3, 2 - seed % 3 % 2, most=8 if seed % 7 else 1000)
     settings = small_settings(
         **{"min_drift": min_drift, "attribute_slots": seed % 3, "admission": admission} | chosen
     )
