@@ -132,11 +132,11 @@ class Recorder(Learner):
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         super().__init__(settings, engine.catalogue)
-        self.walks: list[NDArray[np.int32]] = []
+        self.learned: list[NDArray[np.int32]] = []
         self.seconds = 0.0
 
     def learn(self, walks: NDArray[np.int32], *session: Any) -> None:
-        self.walks.append(walks)
+        self.learned.append(walks)
         begin = time.process_time()
         super().learn(walks, *session)
         self.seconds += time.process_time() - begin
@@ -270,7 +270,7 @@ def main() -> None:
     begin = time.process_time()
     engine, recorder = stream(edges, asked.rounds, asked.p, asked.q, model, negatives)
     seconds = {"all": time.process_time() - begin, "ours": recorder.seconds}
-    walks, items = np.concatenate(recorder.walks), engine.items
+    walks, items = np.concatenate(recorder.learned), engine.items
     vectors = {"ours": scaled(engine.model.rows.v[items])}
     if not asked.alone:
         sentences = [[str(slot) for slot in walk if slot >= 0] for walk in walks.tolist()]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.engine import Engine
+from core.learning.skipgram import Rows
 from core.placing.clusters import unit_rows
 from core.placing.quantised import centres, quantised, restored
 from core.rounds import Changes, Inputs
@@ -34,8 +35,10 @@ DEPTH = 20
 class Bytes(Model):
     """The ranker of those who read residuals."""
 
-    def vectors(self, asked: Asked) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        v, u = super().vectors(asked)
+    def vectors(
+        self, asked: Asked, rows: Rows | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        v, u = super().vectors(asked, rows)
         engine = asked.engine
         columns, centroids = engine.model.columns, engine.placement.centroids
         cluster = columns.cluster[engine.items]
@@ -50,7 +53,7 @@ def record_bytes(changes: Changes) -> dict[str, float]:
     out = {}
     for fmt in ("json", "msgpack"):
         for form in ("full", "residual"):
-            values = [v for _, v in vectors.records(changes, "space", fmt, form) if v is not None]  # type: ignore[arg-type]
+            values = [v for _, v in vectors.records(changes, "space", fmt, form) if v is not None]
             out[f"{fmt} {form}"] = float(np.mean([len(value) for value in values]))
     return out
 

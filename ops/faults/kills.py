@@ -250,7 +250,7 @@ def differ(app: App, folder: Path, config: Config) -> list[str]:
 def _arcs(config: Config) -> Counter[tuple[str, str]]:
     """The weight of each arc, which is the number of steps that it stands for."""
     arcs = Counter[tuple[str, str]]()
-    for item, (_, _, neighbours, weights) in contents(config).graph.items():
+    for item, (_, _, _, neighbours, weights) in contents(config).graph.items():
         for neighbour, weight in zip(neighbours, np.frombuffer(weights, np.float32), strict=True):
             # A step that has aged by the days of this log weighs a little less than 1.
             arcs[item, neighbour] = round(float(weight))

@@ -34,8 +34,9 @@ def promotions(app: App) -> list[tuple[int, Promoted]]:
     out = []
     for message in app.read(app.config.topics.model_state):
         if message.key() == records.PROMOTED:
-            mark = dict(message.headers() or [])[records.COMMIT_HEADER].decode()
-            number = re.match(r".*?/(\d+)@", mark)
+            value = dict(message.headers() or [])[records.COMMIT_HEADER]
+            assert isinstance(value, bytes)
+            number = re.match(r".*?/(\d+)@", value.decode())
             assert number is not None
             value = message.value() or b""
             out.append((int(number[1]), msgspec.msgpack.decode(value, type=Promoted)))

@@ -26,7 +26,7 @@ def arcs(app: App) -> dict[tuple[str, str], float]:
     scale = 2.0 ** ((state.clock[0] - state.clock[1]) / int(app.config.graph.half_life))
     return {
         (node, neighbour): float(weight) / scale
-        for node, (_, _, neighbours, weights) in state.graph.items()
+        for node, (_, _, _, neighbours, weights) in state.graph.items()
         for neighbour, weight in zip(neighbours, np.frombuffer(weights, "<f4"), strict=True)
     }
 

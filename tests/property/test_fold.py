@@ -90,7 +90,7 @@ def check_pool(graph: Graph) -> None:
 @given(click_lists(late=3000, with_ids=True), st.data(), degrees, horizons, limits, admissions)
 @settings(max_examples=300, deadline=None)
 def test_folding_in_two_parts_is_bitwise_folding_at_once(
-    rows: list[Click], data: st.DataObject, degree: int, horizon: int, limit: dict[str, int],
+    rows: list[Click], data: st.DataObject, degree: int, horizon: int, limit: dict[str, Any],
     admission: AdmissionSettings,
 ) -> None:  # fmt: skip
     cut = data.draw(st.integers(0, len(rows)))
@@ -224,7 +224,7 @@ def test_duplicates_change_nothing_at_all(rows: list[Click], degree: int, horizo
 @given(st.lists(click_lists(items=40, with_ids=True), min_size=1, max_size=3), limits)
 @settings(max_examples=200, deadline=None)
 def test_items_get_slots_in_the_order_of_their_first_clicks_that_count(
-    batches: list[list[Click]], limit: dict[str, int]
+    batches: list[list[Click]], limit: dict[str, Any]
 ) -> None:
     engine, expected = Engine(small_settings(**limit)), dict[str, None]()
     for rows in batches:

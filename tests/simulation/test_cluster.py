@@ -34,9 +34,8 @@ def run(seed: int, faults: list[str] | None = None, **chosen: Any) -> Cluster:
     admission = AdmissionSettings()
     if seed % 2 and faults is None:
         admission = AdmissionSettings(1 + seed % 3, 2 - seed % 3 % 2, most=8 if seed % 7 else 1000)
-    settings = small_settings(
-        **{"min_drift": min_drift, "attribute_slots": seed % 3, "admission": admission} | chosen
-    )
+    given: dict[str, Any] = {"min_drift": min_drift, "attribute_slots": seed % 3}
+    settings = small_settings(**given | {"admission": admission} | chosen)
     cluster = Cluster(
         settings, workers, log_of(seed), catalogue_of(seed), seed, faults=faults or []
     )
@@ -63,7 +62,7 @@ def test_a_cluster_keeps_what_it_promises(first: int) -> None:
     ],
 )
 def test_so_does_one_whose_clusters_are_made_otherwise(clusters: dict[str, Any]) -> None:
-    slots = {"attribute_slots": 2} if "kind" in clusters else {}
+    slots: dict[str, Any] = {"attribute_slots": 2} if "kind" in clusters else {}
     found = [run(seed, clusters=clusters, bits=0, **slots) for seed in range(8)]
     placed = [worker.engine.placement for one in found for worker in one.workers.values()]
     assert any(one.epoch for one in placed)

@@ -53,7 +53,9 @@ def stream(engine: Engine, rounds: range, groups: int = 3) -> list[Changes]:
     for i in rounds:
         rows = visits(i, at=4000 * i, groups=groups)
         rows += [("w", f"new{i}", 4000 * i), ("w", "i1", 4000 * i)]
-        described = [(f"i{j}", [f"tag{j % 4 + i % 2}"]) for j in range(i, i + 5)]
+        described: list[tuple[str, list[str] | None]] = [
+            (f"i{j}", [f"tag{j % 4 + i % 2}"]) for j in range(i, i + 5)
+        ]
         described += [(f"new{i - 3}", None)]
         out.append(step(engine, rows, described))
     return out
@@ -155,7 +157,9 @@ def apart(terms: Terms, rounds: int = 12) -> tuple[Engine, Challenger]:
     engine = Engine(chosen, partitions=2)
     challenger = engine.challenge(replace(chosen, **OTHER), terms)
     for i in range(rounds):
-        described = [(f"i{j}", [f"tag{j % 4}"]) for j in range(50)] if i == 0 else []
+        described: list[tuple[str, list[str] | None]] = (
+            [(f"i{j}", [f"tag{j % 4}"]) for j in range(50)] if i == 0 else []
+        )
         step(engine, visits(i, at=100 * i, groups=5), described)
     engine.step(Inputs(clicks(visits(99, at=100 * rounds, groups=5)), closes_commit=False))
     return engine, challenger

@@ -21,10 +21,10 @@ def test_each_update_takes_its_share_of_what_is_left(
 ) -> None:
     rows = random_rows(10)
     wanted = rows.v.copy()
-    for item, (times, before, cluster) in enumerate(items):
-        for _ in range(times if 0 <= cluster < 3 else 0):
-            share = min(rate * strength / (before + times), 1.0)
-            centre = CENTROIDS[cluster] * np.linalg.norm(rows.v[item])
+    for item, (n_times, n_before, label) in enumerate(items):
+        for _ in range(n_times if 0 <= label < 3 else 0):
+            share = min(rate * strength / (n_before + n_times), 1.0)
+            centre = CENTROIDS[label] * np.linalg.norm(rows.v[item])
             wanted[item] += share * (centre - wanted[item])
     n = len(items)
     times, before, cluster = (ints([one[k] for one in items]) for k in range(3))

@@ -346,6 +346,6 @@ def test_where_nothing_was_counted_what_the_graph_has_counts_as_admitted(store: 
     loaded.load_rows([])
     # And the folder gets it at once, though all else is there already.
     assert checkpoint.save(store, loaded, 1, 0) > 0
-    at = checkpoint.newest(store)
-    assert at is not None
-    assert at[1].counted == 1
+    newest = checkpoint.newest(store)
+    assert newest is not None
+    assert newest[1].counted == 1

@@ -1,6 +1,7 @@
 """Which evidence counts at a start, and what is refused where some of it is missing."""
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from core.engine import Engine
 from core.rounds import Evidence, Inputs
 from core.settings import AdmissionSettings
 from streamer.errors import Refused
+from streamer.kafka import clients
 from streamer.settings import load as configs
 from streamer.state import evidence, records
 from streamer.state import store as stores
@@ -143,9 +145,9 @@ def test_what_ids_were_counted_by_must_be_known(store: Store) -> None:
         again = Engine(counted, 1)
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(refold, "_read", lambda *_: iter(found))
-            patched.setattr(refold.clients, "begins", lambda _, where: dict.fromkeys(where, 0))
-            patched.setattr(refold.clients, "ends", lambda _, where: dict.fromkeys(where, 1))
-            told_of = [CONFIG, store, again, nobody(), accepts, lambda share: None]
+            patched.setattr(clients, "begins", lambda _, where: dict.fromkeys(where, 0))
+            patched.setattr(clients, "ends", lambda _, where: dict.fromkeys(where, 1))
+            told_of: Any = [CONFIG, store, again, nobody(), accepts, lambda share: None]
             if accepts:
                 assert refold.restore(*told_of).last == 5
                 again.load_rows([])
