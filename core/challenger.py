@@ -77,9 +77,12 @@ class Challenger:
         """Put its rows into the place of the champion's, if it is to and their vectors agree.
 
         It costs a pass over all rows. Where too few items are settled to tell whether they agree,
-        it waits; where they agree too little, it is refused for good.
+        it waits; where they agree too little, it is refused for good. One that was better, and has
+        lost all that it had won before it could take over, waits until it has won that again.
         """
-        if not self.terms.promote or not self.test.is_better or self.is_refused:
+        if not self.terms.promote or self.is_refused:
+            return None
+        if not self.test.is_better or self.test.log_evidence < 0.0:
             return None
         if self.catalogue.settled < 2 * self.settings.model.dim or (turn := self._turn()) is None:
             return None

@@ -132,7 +132,8 @@ class Engine:
                     learns=bool(self.model.owns[0]),
                 )  # fmt: skip
                 if self.challenger is not None:
-                    self.challenger.test.add(quality.duel.wins, quality.duel.losses)
+                    duel = quality.duel
+                    self.challenger.test.add(duel.trials, duel.wins, duel.losses)
         with self.timed("fold"):
             admitted = -catalogue.admission.admitted
             folded = self.fold(inputs.clicks)

@@ -1,17 +1,21 @@
 """Whether one ranker finds the next item more often than another: told at any time, with one error.
 
-Both rank the same trials. A trial that only one of them hits says which is better, and one that
-both hit, or both miss, says nothing. Of the trials of a round that say something, let x be the
-share that the challenger wins less the share that it loses. If it is no better, the mean of x given
-all earlier rounds is 0 or less. So a purse that stakes a part of itself on each round, and has
-1 + stake x of every 1 after it, is a supermartingale, and so is the mean of many such purses, which
-is the evidence E. It begins at 1, and by Ville's inequality it ever comes to 1 / error with a
-probability of at most `error`, however often and whenever one looks, and however long it goes on.
+Both rank the same trials. One that the challenger alone hits it wins, one that the champion alone
+hits it loses. Let x be what it wins in a round less what it loses, over all trials that were ranked
+in it. They are known before anybody ranks them; how many of them somebody wins is not, and to
+divide by that would let a challenger win that loses more than it wins, if it wins where little is
+told and loses where much is. If it is no better, the mean of x, given the trials and all earlier
+rounds, is 0 or less. So a purse that stakes a part of itself on each round, and has 1 + stake x of
+every 1 after it, is a supermartingale, and so is the mean of many such purses, which is the
+evidence E. It begins at 1, and by Ville's inequality it ever comes to 1 / error with a probability
+of at most `error`, however often and whenever one looks, and however long it goes on.
 
 One bet a round, and not one a trial, because trials of a round are not independent: both models
 rank them as they stood before it, and a session may be in several. Of x only the mean is needed.
-With one trial a round E is Robbins' mixture, the integral of (2 p)^wins (2 (1 - p))^losses over p
-from 1/2 to 1, as stake = 2 p - 1.
+As x is never below -1, no stake is above 1, and a lead of two points wins a purse 2% a round at
+most: so many trials in a round make it surer, and not much sooner.
+With one trial a round E is a mixture like Robbins', of (2 p)^wins (2 (1 - p))^losses over p from
+1/2 to 1, as stake = 2 p - 1.
 
 Sources: H. Robbins, "Statistical methods related to the law of the iterated logarithm", Annals of
 Mathematical Statistics 41 (1970); I. Waudby-Smith and A. Ramdas, "Estimating means of bounded
@@ -24,9 +28,10 @@ import math
 import numpy as np
 
 PURSES = 64
-STAKES = (np.arange(PURSES) + 0.5) / PURSES
-"""float64 [PURSES]: the stakes that are tried side by side, evenly from 0 to 1. A mean over them is
-a supermartingale whatever they are; these are good against any lead, without knowing it."""
+STAKES = 1.0 - (1.0 - (np.arange(PURSES) + 0.5) / PURSES) ** 2
+"""float64 [PURSES]: the stakes that are tried side by side, from 0 to 1, and closer together near
+1. A mean over them is a supermartingale whatever they are. The best stake is the mean of x over its
+variance: with a trial or two a round a small one, and with more than a dozen 1, for most leads."""
 
 
 class SequentialTest:
@@ -38,23 +43,31 @@ class SequentialTest:
         """Trials that the challenger alone, and that the champion alone has hit."""
         self.logs = np.zeros(PURSES)
         """float64 [PURSES]: logarithms of the purses."""
-        self.is_better = False
-        """Whether the evidence has ever come to 1 / error."""
+        self.greatest = 0.0
+        """The logarithm of the greatest evidence so far."""
 
-    def add(self, wins: int, losses: int) -> None:
-        """Take a round's trials in."""
-        told = wins + losses
-        if told == 0:
-            return
+    def add(self, trials: int, wins: int, losses: int) -> None:
+        """Take a round in, of so many trials that were ranked."""
+        assert wins + losses <= trials, "a trial is won or lost once"
         self.wins, self.losses = self.wins + wins, self.losses + losses
-        self.logs += np.log1p(STAKES * ((wins - losses) / told))
-        # A mean is no more than the greatest, which is looked at sooner.
-        if self.logs.max() >= -math.log(self.error):
-            self.is_better |= self.evidence >= 1.0 / self.error
+        if wins == losses:
+            return  # or x might be 0 / 0
+        self.logs += np.log1p(STAKES * ((wins - losses) / trials))
+        self.greatest = max(self.greatest, self.log_evidence)
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the evidence has ever come to 1 / error, of the error as it is now."""
+        return self.greatest >= -math.log(self.error)
+
+    @property
+    def log_evidence(self) -> float:
+        """The natural logarithm of E."""
+        top = float(self.logs.max())
+        return top + float(np.log(np.exp(self.logs - top).mean()))
 
     @property
     def evidence(self) -> float:
         """E, infinite where it is past all numbers."""
-        top = float(self.logs.max())
-        log = top + float(np.log(np.exp(self.logs - top).mean()))
-        return float(np.exp(log)) if log < 700.0 else np.inf
+        log = self.log_evidence
+        return math.exp(log) if log < 700.0 else math.inf

@@ -89,7 +89,7 @@ class _Head(msgspec.Struct, frozen=True):
     wins: int
     losses: int
     logs: bytes
-    is_better: bool
+    greatest: float
     rows: int
 
 
@@ -189,7 +189,7 @@ def packed(
         yield KEY + b"/%d" % number, msgspec.msgpack.encode(part)
     head = _Head(
         commit, digest(champion), digest(one.settings), one.settings.accumulator_half_life,
-        model.landmark, model.time, test.wins, test.losses, test.logs.tobytes(), test.is_better,
+        model.landmark, model.time, test.wins, test.losses, test.logs.tobytes(), test.greatest,
         len(slots),
     )  # fmt: skip
     yield KEY, msgspec.msgpack.encode(head)
@@ -222,6 +222,6 @@ def restore(store: Store, one: Challenger, champion: Settings, commit: int) -> b
         model.columns.updates[at] = np.frombuffer(part.updates, np.int64)
         restored += int(catalogue.model.columns.alive[at].sum())
     model.landmark, model.time = head.landmark, head.time
-    one.test.wins, one.test.losses, one.test.is_better = head.wins, head.losses, head.is_better
+    one.test.wins, one.test.losses, one.test.greatest = head.wins, head.losses, head.greatest
     one.test.logs = np.frombuffer(head.logs).copy()
     return restored == int(catalogue.model.columns.alive.sum())

@@ -134,9 +134,9 @@ def test_a_trial_counts_for_who_alone_has_hit() -> None:
 
 def test_both_rank_the_same_trials_before_either_learns_them() -> None:
     engine = Engine(settings(rate=1e-6, session_rate=1e-6), partitions=2)
-    challenger = engine.challenge(settings(), Terms())
+    challenger = engine.challenge(settings(), Terms(error=0.3))
     duels = []
-    for i in range(12):
+    for i in range(20):
         outputs = engine.step(Inputs(clicks(visits(i, at=100 * i, groups=8))))
         quality = outputs.quality
         assert quality.duel.trials == quality.trials
@@ -165,6 +165,11 @@ def apart(terms: Terms, rounds: int = 12) -> tuple[Engine, Challenger]:
     return engine, challenger
 
 
+def win(challenger: Challenger) -> None:
+    """Let it be better, and stay so."""
+    challenger.test.logs[:] = challenger.test.greatest = 1000.0
+
+
 def close(engine: Engine) -> Changes:
     changes = engine.step(Inputs(Clicks.empty())).changes
     assert changes is not None
@@ -183,7 +188,7 @@ def test_it_takes_over_with_all_its_inner_products_and_leaves_clusters_as_they_a
     labels, epoch = cluster[items].copy(), engine.placement.epoch
     assert epoch > 0
     assert close(engine).promotion is None
-    challenger.test.is_better = True
+    win(challenger)
     wanted = products(challenger.model, items)
     changes = close(engine)
     assert changes.promotion is not None
@@ -205,7 +210,7 @@ def test_it_learns_on_as_it_would_have_learned_by_itself() -> None:
     """But for the rotation, by which no inner product is another one."""
     engine, challenger = apart(Terms(promote=True, min_agreement=0.0))
     other, beside = apart(Terms())
-    challenger.test.is_better = True
+    win(challenger)
     assert close(engine).promotion is not None
     close(other)
     for i in range(20, 23):
@@ -227,7 +232,7 @@ def test_one_that_is_the_champion_turned_becomes_the_champion_again() -> None:
     turn = np.linalg.qr(np.random.default_rng(1).standard_normal((16, 16)))[0].astype(np.float32)
     rows.v, rows.u = rows.v @ turn, rows.u @ turn
     v, u = theirs.v.copy(), theirs.u.copy()
-    challenger.test.is_better = True
+    win(challenger)
     changes = close(engine)
     assert changes.promotion is not None
     assert engine.model.rows.v == pytest.approx(v, abs=1e-4)
@@ -242,7 +247,7 @@ def test_one_that_agrees_too_little_is_refused_and_changes_nothing() -> None:
     challenger.model.rows.v[:] = np.random.default_rng(1).standard_normal(
         challenger.model.rows.v.shape
     )
-    challenger.test.is_better = True
+    win(challenger)
     before = engine.model.rows.v.copy()
     assert close(engine).promotion is None
     assert challenger.is_refused
@@ -251,10 +256,22 @@ def test_one_that_agrees_too_little_is_refused_and_changes_nothing() -> None:
     assert engine.challenger is challenger
 
 
+def test_one_that_lost_all_that_it_had_won_waits() -> None:
+    """It was better before enough items were settled, and has fallen behind since then."""
+    engine, challenger = apart(Terms(promote=True, min_agreement=0.0))
+    for wins, losses in [(8, 0)] * 12 + [(0, 8)] * 40:
+        challenger.test.add(16, wins, losses)
+    assert challenger.test.is_better
+    assert challenger.test.evidence < 1.0
+    assert close(engine).promotion is None
+    challenger.test.logs[:] = 1.0
+    assert close(engine).promotion is not None
+
+
 def test_while_too_few_items_are_settled_it_waits() -> None:
     engine, challenger = apart(Terms(promote=True, min_agreement=0.0), rounds=1)
     challenger.model.columns.updates[engine.items[:30]] = 0
-    challenger.test.is_better = True
+    win(challenger)
     assert close(engine).promotion is None
     assert not challenger.is_refused
     for i in range(2, 12):
@@ -265,9 +282,10 @@ def test_while_too_few_items_are_settled_it_waits() -> None:
 def test_of_a_stream_that_it_serves_better_it_takes_over_by_itself() -> None:
     poor = settings(rate=1e-6, session_rate=1e-6)
     engine = Engine(poor, partitions=2)
-    engine.challenge(replace(poor, model=settings().model), Terms(promote=True, min_agreement=-1.0))
+    terms = Terms(promote=True, error=0.2, min_agreement=-1.0)
+    engine.challenge(replace(poor, model=settings().model), terms)
     hits = []
-    for i in range(16):
+    for i in range(30):
         outputs = engine.step(Inputs(clicks(visits(i, at=100 * i, groups=8))))
         hits.append(outputs.quality.hits["next"] / max(outputs.quality.trials, 1))
     assert engine.challenger is None

@@ -50,7 +50,7 @@ def test_after_a_clean_stop_it_goes_on_to_the_bit(
     engine = beside()
     was = engine.challenger
     assert was is not None
-    was.test.add(9, 2)
+    was.test.add(16, 9, 2)
     store.write_entries({"meta": challenging.packed(was, engine.settings, 40)})
     again = Engine(settings(attribute_slots=2), partitions=2)
     for i in range(6):
@@ -190,7 +190,7 @@ def test_that_it_took_over_leaves_with_its_first_rows_and_whenever_all_is_writte
 
     assert records.PROMOTED not in progress(leave(1, Inputs(first)))
     for _ in range(10):
-        challenger_.test.add(3, 0)
+        challenger_.test.add(3, 3, 0)
     batch = leave(2, Inputs(second))
     value = progress(batch)[records.PROMOTED]
     found = msgspec.msgpack.decode(value, type=Promoted)
