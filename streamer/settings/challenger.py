@@ -56,6 +56,12 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
         yield key, "is what the settings say already: let it be something else, or leave it out"
     if config.quality.sample == 0:
         yield key, "needs trials to be compared by: let quality.sample be above 0"
+    if c.promote and config.publish.min_drift == 0:
+        yield (
+            "challenger.promote",
+            "must be false where publish.min_drift is 0: all rows move when it takes over, and "
+            "they would all have to leave with one commit",
+        )
     if c.promote and config.round.max_seconds == 0:
         yield (
             "challenger.promote",

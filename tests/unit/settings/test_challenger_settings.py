@@ -67,6 +67,10 @@ def test_a_preset_is_the_method_itself_in_the_same_space(name: str) -> None:
             ["challenger.preset=deepwalk", "challenger.promote=true", "round.max_seconds=0"],
             r"challenger\.promote: must be false where rounds go by count",
         ),
+        (
+            ["challenger.preset=deepwalk", "challenger.promote=true", "publish.min_drift=0"],
+            r"challenger\.promote: must be false where publish\.min_drift is 0",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_a_challenger_is_a_clear_error(overrides: list[Any], told: str) -> None:
