@@ -1,5 +1,7 @@
 """A challenger that learns beside the model of an evaluation, as `[challenger]` says."""
 
+import math
+
 import msgspec
 
 from core.challenger import Promotion
@@ -22,8 +24,8 @@ class Contest(msgspec.Struct, frozen=True):
     """Trials that the challenger alone has hit."""
     losses: int
     """Trials that the champion alone has hit."""
-    evidence: float
-    """That it is better: enough at 1 / challenger.error."""
+    log_evidence: float
+    """The natural logarithm of the evidence that it is better: enough at -log(challenger.error)."""
     took_over: int | None
     """After which click."""
     agreement: float | None
@@ -39,7 +41,8 @@ class Contest(msgspec.Struct, frozen=True):
         refused = (
             "" if self.agreement is None else f"; agreement {self.agreement:.2f} is too little"
         )
-        return f"{alone}; evidence {self.evidence:.3g}{refused}"
+        shown = f"{math.exp(self.log_evidence):.3g}" if self.log_evidence < 700 else "beyond 1e304"
+        return f"{alone}; evidence {shown}{refused}"
 
 
 class Contender:
@@ -64,7 +67,7 @@ class Contender:
             return None
         looked = one.is_refused or self.promotion is not None
         return Contest(
-            self.trials, one.test.wins, one.test.losses, one.test.evidence, self.took_over,
+            self.trials, one.test.wins, one.test.losses, one.test.log_evidence, self.took_over,
             one.agreement if looked else None,
         )  # fmt: skip
 

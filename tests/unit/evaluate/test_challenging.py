@@ -8,6 +8,7 @@ import pytest
 
 from streamer.demo.shop import Shop
 from streamer.evaluate import compare, picture, report
+from streamer.evaluate.challenging import Contest
 from streamer.evaluate.run import Evaluation, Options
 from streamer.files.readers import Source
 from streamer.settings.load import load
@@ -78,6 +79,12 @@ def test_a_comparison_shows_what_a_challenger_is_worth(
     assert champion + 0.05 < challenged
     assert challenged > good - 0.05
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evidence_past_all_numbers_is_told_and_reported() -> None:
+    contest = Contest(9000, 5000, 0, 2000.0, None, None)
+    assert "evidence beyond 1e304" in contest.told()
+    assert msgspec.json.decode(msgspec.json.encode(contest))["log_evidence"] == 2000.0
 
 
 def test_a_picture_says_where_it_took_over(log: Path) -> None:
