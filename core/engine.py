@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from core import restoring
 from core.catalogue import Catalogue
 from core.challenger import Challenger, Promotion
 from core.clicks import Clicks
@@ -34,7 +35,6 @@ from core.placing.leaving import AT_ONCE, Leaving, ready
 from core.placing.placement import Placement, Placer
 from core.quality import NOTHING_RANKED, measure
 from core.ranking.fusion import Fusion
-from core.restoring import take_rows
 from core.rounds import ANY_TIME, Changes, Evidence, Inputs, Outputs
 from core.rows import Packed
 from core.settings import Settings
@@ -52,7 +52,7 @@ class Engine:
     """The state of one worker and the steps on it.
 
     `partitions` is how many partitions items are spread over (those of `model-state`). `timed` is
-    entered around each stage with its name: rank, fold, walk, learn, place.
+    entered around each stage with its name: rank, fold, walk, learn, challenger, place.
     """
 
     settings: Settings
@@ -65,6 +65,9 @@ class Engine:
     fusion: Fusion = field(default_factory=Fusion.new)
     publish_from: int = 0
     """Rows with a version below it are to be written again."""
+    outdated: dict[int, int] = field(default_factory=dict)
+    """By item partition: rows that were written up to this version are those of a model from which
+    a challenger took over. Whoever reads one learns and writes it again."""
     sweeps: list[Sweep] = field(default_factory=list)
     """Sweeps of the graph that are under way, which follow when slots are numbered anew."""
 
@@ -311,6 +314,7 @@ class Engine:
             return None
         self.settings = self.starts.settings = self.intake.settings = one.settings
         self.learner = Learner(one.settings, self.catalogue)
+        self.outdated = {p: self.versions.get(p, 0) for p in range(self.partitions)}
         self.rest()
         return promotion
 
@@ -321,7 +325,9 @@ class Engine:
     ) -> None:  # fmt: skip
         """Change the rows of these item partitions alone from now on (`core.ownership`)."""
         gained = self.ownership.change(partitions, written)
-        self.ownership.find_what_waits(gained, self.placement.epoch, self.publish_from)
+        self.ownership.find_what_waits(
+            gained, self.placement.epoch, self.publish_from, self.outdated
+        )
 
     def take_placement(self, placement: Placement) -> None:
         """Go by the centroids of another worker."""
@@ -332,6 +338,13 @@ class Engine:
             self.ownership.mark_stale(items[self.model.columns.published[items] > 0])
         elif placement.epoch == here.epoch and placement.founded > here.founded:
             self.placement = placement
+
+    def tell_centroids(self) -> None:
+        """Let the placement leave once more where residuals are published: who reads them has to
+        have the centroids, and may have had full vectors."""
+        self._placement_changed |= (
+            self.settings.publish.form == "residual" and self.placement.epoch > 0
+        )
 
     def has_work(self, now: int, decides: bool = True) -> bool:
         """Whether rounds without clicks have something to do: rows wait to leave, or items to be
@@ -370,59 +383,11 @@ class Engine:
     # -- restore ---------------------------------------------------------------------------------
 
     def fold_again(self, evidence: Evidence, commit: int) -> None:
-        """Fold what a round of this commit did, into the rows of the graph that do not have it.
-
-        Between `core.graph.written.load_nodes` and `load_rows`, in the order of the rounds.
-        `Catalogue.count_by` says by which settings ids were counted then.
-        """
-        g = self.graph
-        g.catch_up(commit, self.clock.landmark, int(self.settings.graph.half_life))
-        self.round_number = max(self.round_number, evidence.round_number)
-        self.sessions.forget(evidence.forgotten)
-        self.ownership.dropped |= dict.fromkeys(evidence.gone, evidence.round_number)
-        if evidence.gone:
-            slots = self.vocabulary.intern(list(evidence.gone))
-            self.catalogue.reserve()
-            # A row of a later commit does not say when it was clicked before this one.
-            since = np.array(list(evidence.gone.values()), np.int64)
-            slots = slots[(g.cut[slots] >= commit) | (g.last_seen[slots] < since)]
-            # What comes back as it is described, its row alone knows the birth of.
-            self.model.columns.born_round[slots[g.cut[slots] < commit]] = 0
-            dead = np.zeros(len(g.degree), np.bool_)
-            dead[slots] = True
-            self.sessions.end_with(dead)
-            g.drop(slots, commit)
-            self.catalogue.admission.leave(evidence.gone)
-        self.intake.fold(evidence.clicks, commit)
-        c = self.model.columns
-        for name, rank in evidence.births.items():
-            slot = self.vocabulary.get(name)
-            if slot is not None and g.cut[slot] < commit:
-                c.born_round[slot], c.born_rank[slot] = evidence.round_number, rank
+        """As `core.restoring.fold_again`."""
+        restoring.fold_again(self, evidence, commit)
 
     def load_rows(
         self, parts: Iterable[Packed], attributes: Callable[[str], Sequence[str]] = lambda item: (),
     ) -> None:  # fmt: skip
-        """Take all packed rows into an engine whose graph and sessions are already restored.
-
-        `attributes` gives the tokens of an item; it is asked now, and again when an item that left
-        is clicked once more. A node without a row gets its first one. Afterwards slots are in the
-        order of birth, and the engine goes on as the one that packed the rows would have: bit for
-        bit, if `publish.min_drift` is 0.
-        """
-        self.catalogue.attributes = attributes
-        g, s = self.graph, self.settings
-        half_life = int(s.graph.half_life)
-        self.clock.landmark = g.end_again(self.clock.landmark, half_life)
-        self.model.age(self.clock.time)
-        self._relabel(take_rows(self.catalogue, parts))
-        if self.clock.time != NEVER:
-            # Items that came with attributes before any click have aged since the first one.
-            unseen = g.last_seen[self.items] == NEVER
-            g.last_seen[self.items[unseen]] = self.clock.time
-        self.catalogue.count_by(self.settings.admission_ms)
-        # Whoever reads residuals has to have the centroids, and may have had full vectors.
-        self._placement_changed |= s.publish.form == "residual" and self.placement.epoch > 0
-        self.catalogue.recall_all()
-        self.ownership.drop_again()
-        self.ownership.find_what_waits(self.items, self.placement.epoch, self.publish_from)
+        """As `core.restoring.load_rows`."""
+        restoring.load_rows(self, parts, attributes)

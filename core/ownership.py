@@ -6,7 +6,7 @@ from the rows and the graph: items that were clicked after their rows were writt
 more.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,9 +155,12 @@ class Ownership:
         model.columns.stale[slots] = True
         self.leaving.any_stale = self.leaving.any_stale or len(slots) > 0
 
-    def find_what_waits(self, items: NDArray[np.int32], epoch: int, publish_from: int) -> None:
+    def find_what_waits(
+        self, items: NDArray[np.int32], epoch: int, publish_from: int, outdated: Mapping[int, int],
+    ) -> None:  # fmt: skip
         """What was to be written, and was not, by whoever owned these items before: it follows from
-        their rows. `epoch` is that of the centroids, `publish_from` as of the engine."""
+        their rows. `epoch` is that of the centroids, `publish_from` and `outdated` as of the
+        engine."""
         model, graph = self.catalogue.model, self.catalogue.graph
         c, owned = model.columns, model.rows.owned
         items = items[owned[items]]
@@ -166,6 +169,13 @@ class Ownership:
         known, is_old = c.published[items] > 0, c.epoch[items] != epoch
         c.stale[items] |= ready(model, items) & (is_old | ~known)
         c.stale[alive] |= c.version[alive] < publish_from
+        if outdated:
+            until = np.full(len(model.owns), 0, np.int64)
+            until[list(outdated)] = list(outdated.values())
+            old = items[(c.version[items] > 0) & (c.version[items] <= until[c.partition[items]])]
+            # They know of nothing until walks start from them: one that is written before that has
+            # a new version, and a restart still finds it behind.
+            c.stale[old], c.heard[old] = True, 0
         self.leaving.any_stale = bool(c.stale.any())
         clicks = graph.clicks[items]
         behind = items[(clicks != c.heard[items]) & (clicks > 0)]

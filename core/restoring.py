@@ -1,6 +1,7 @@
-"""Packed rows are taken into a catalogue whose graph and sessions are restored already."""
+"""How an engine comes back: evidence is folded into its graph, and then rows are taken in."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,73 @@ from core.catalogue import Catalogue
 from core.graph.graph import NEVER
 from core.ids.hashing import hash_keys
 from core.ids.vocabulary import decode, encode, is_attribute
+from core.rounds import Evidence
 from core.rows import Packed
+
+if TYPE_CHECKING:
+    from core.engine import Engine
+
+
+def fold_again(engine: "Engine", evidence: Evidence, commit: int) -> None:
+    """Fold what a round of this commit did, into the rows of the graph that do not have it.
+
+    Between `core.graph.written.load_nodes` and `load_rows`, in the order of the rounds.
+    `Catalogue.count_by` says by which settings ids were counted then.
+    """
+    g = engine.graph
+    g.catch_up(commit, engine.clock.landmark, int(engine.settings.graph.half_life))
+    engine.round_number = max(engine.round_number, evidence.round_number)
+    engine.sessions.forget(evidence.forgotten)
+    engine.ownership.dropped |= dict.fromkeys(evidence.gone, evidence.round_number)
+    if evidence.gone:
+        slots = engine.vocabulary.intern(list(evidence.gone))
+        engine.catalogue.reserve()
+        # A row of a later commit does not say when it was clicked before this one.
+        since = np.array(list(evidence.gone.values()), np.int64)
+        slots = slots[(g.cut[slots] >= commit) | (g.last_seen[slots] < since)]
+        # What comes back as it is described, its row alone knows the birth of.
+        engine.model.columns.born_round[slots[g.cut[slots] < commit]] = 0
+        dead = np.zeros(len(g.degree), np.bool_)
+        dead[slots] = True
+        engine.sessions.end_with(dead)
+        g.drop(slots, commit)
+        engine.catalogue.admission.leave(evidence.gone)
+    engine.intake.fold(evidence.clicks, commit)
+    c = engine.model.columns
+    for name, rank in evidence.births.items():
+        slot = engine.vocabulary.get(name)
+        if slot is not None and g.cut[slot] < commit:
+            c.born_round[slot], c.born_rank[slot] = evidence.round_number, rank
+
+
+def load_rows(
+    engine: "Engine", parts: Iterable[Packed],
+    attributes: Callable[[str], Sequence[str]] = lambda item: (),
+) -> None:  # fmt: skip
+    """Take all packed rows into an engine whose graph and sessions are already restored.
+
+    `attributes` gives the tokens of an item; it is asked now, and again when an item that left
+    is clicked once more. A node without a row gets its first one. Afterwards slots are in the
+    order of birth, and the engine goes on as the one that packed the rows would have: bit for
+    bit, if `publish.min_drift` is 0.
+    """
+    engine.catalogue.attributes = attributes
+    g = engine.graph
+    half_life = int(engine.settings.graph.half_life)
+    engine.clock.landmark = g.end_again(engine.clock.landmark, half_life)
+    engine.model.age(engine.clock.time)
+    engine._relabel(take_rows(engine.catalogue, parts))
+    if engine.clock.time != NEVER:
+        # Items that came with attributes before any click have aged since the first one.
+        unseen = g.last_seen[engine.items] == NEVER
+        g.last_seen[engine.items[unseen]] = engine.clock.time
+    engine.catalogue.count_by(engine.settings.admission_ms)
+    engine.tell_centroids()
+    engine.catalogue.recall_all()
+    engine.ownership.drop_again()
+    engine.ownership.find_what_waits(
+        engine.items, engine.placement.epoch, engine.publish_from, engine.outdated
+    )
 
 
 def take_rows(catalogue: Catalogue, parts: Iterable[Packed]) -> NDArray[np.int64]:

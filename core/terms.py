@@ -17,7 +17,7 @@ class Terms:
     promote: bool = False
     """Whether it does so at all."""
     error: float = 0.05
-    """How likely one that is no better may ever do so."""
+    """How likely one that is no better may ever do so, in each life of its test."""
     min_agreement: float = 0.5
     """The mean cosine of its turned vectors with the champion's that it needs."""
 

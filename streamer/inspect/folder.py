@@ -95,6 +95,7 @@ def contents(store: Store) -> Contents:
     nodes, arcs = checkpoint.size(store)
     origin, saved = store.meta(stores.ORIGIN), checkpoint.newest(store)
     promoted = store.meta(records.PROMOTED)
+    one = msgspec.msgpack.decode(promoted, type=records.Promoted) if promoted else None
     progress = {f"{t}/{p}": done for (t, p), done in sorted(store.progress().items())}
     return Contents(
         space=space.name,
@@ -118,7 +119,7 @@ def contents(store: Store) -> Contents:
         swept=None if saved is None else saved[1].commit,
         commits=max((done.commit for done in progress.values()), default=0),
         rounds=max((done.round for done in progress.values()), default=0),
-        promoted=msgspec.msgpack.decode(promoted, type=records.Promoted) if promoted else None,
+        promoted=None if one is None or one.champion == one.challenger else one,
         age_seconds=round(store.age(), 1),
         bytes=_size(store.path),
     )

@@ -205,7 +205,8 @@ class ChallengerSettings:
     promote: bool = False
     """It takes over once it is better by a sequential test of `quality.sample` trials a round."""
     error: float = 0.05
-    """How likely one that is no better may ever take over, in however many rounds."""
+    """How likely one that is no better may ever take over, in however many rounds of one life: a
+    crash begins another."""
     min_agreement: float = 0.5
     """The mean cosine with these settings' vectors that its own, turned onto them, must have to
     take over: with less, vectors before and after could not be compared."""

@@ -252,7 +252,7 @@ def folds_by(settings: Settings, by_count: bool) -> dict[str, int]:
 
 class Promoted(msgspec.Struct, frozen=True):
     """A challenger took over with this commit. It holds as long as the configuration names these
-    two (`streamer.worker.challenging.digest`)."""
+    two (`streamer.worker.challenging.digest`). Where both are the same, an earlier one is void."""
 
     commit: int
     champion: str
@@ -263,6 +263,9 @@ class Promoted(msgspec.Struct, frozen=True):
     """Trials that the challenger alone, and that the champion alone had hit."""
     losses: int
     agreement: float
+    versions: dict[int, int] = {}
+    """By item partition the last version before it: rows that have none since then are still the
+    champion's."""
     """Mean cosine of its vectors, turned, with the champion's."""
 
 

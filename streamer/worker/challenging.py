@@ -1,10 +1,14 @@
 """The challenger of a worker: when it begins and rests, how it comes back, and that it took over.
 
 It learns where one worker has everything, and is in the memory of that worker. Only a clean stop
-writes it to the state folder; after anything else it begins anew as the champion is by then, and so
-does its test, which may be begun at any time. That it took over is a record of `model-state`, which
-leaves with the commit of its first rows: a restart goes on by its settings, as long as the
-configuration names the two that were compared.
+writes it to the state folder; after anything else it begins anew as the champion is by then. Its
+test goes on where what it has found is known: after a clean stop, and after a rest beside other
+workers in the same process. Else it begins anew, too, with an error of its own: it is that of each
+life of a challenger, and not of all of them.
+
+That it took over is a record of `model-state`, which leaves with the commit of its first rows: a
+restart goes on by its settings, as long as the configuration names the two that were compared. Rows
+that had not left by then are read as the champion's, and are learned again (`Engine.outdated`).
 """
 
 import logging
@@ -18,6 +22,7 @@ from core.challenger import Challenger
 from core.engine import Engine
 from core.ids.vocabulary import decode, encode
 from core.rounds import Changes
+from core.sequential import SequentialTest
 from core.settings import Settings
 from core.terms import MAY_DIFFER
 from streamer.settings import challenger
@@ -48,6 +53,8 @@ def in_force(config: Config, value: bytes | None) -> Settings:
     if value is None:
         return champion
     found = msgspec.msgpack.decode(value, type=Promoted)
+    if found.champion == found.challenger:
+        return champion
     if own is not None and (found.champion, found.challenger) == (digest(champion), digest(own)):
         log.info(
             "the challenger took over with commit %d, and its settings are those of the model. To "
@@ -63,17 +70,57 @@ def in_force(config: Config, value: bytes | None) -> Settings:
     return champion
 
 
-def record(config: Config, engine: Engine, number: int, changes: Changes) -> bytes | None:
-    """What a commit of this number says if the challenger took over with it."""
-    told = changes.promotion
-    if told is None:
+def outdated(settings: Settings, value: bytes | None) -> dict[int, int]:
+    """`Engine.outdated` of one that learns by these settings, which may be the main ones by now.
+    `value` is the record."""
+    if value is None:
+        return {}
+    found = msgspec.msgpack.decode(value, type=Promoted)
+    return found.versions if found.challenger == digest(settings) else {}
+
+
+def is_void(settings: Settings, value: bytes | None) -> bool:
+    """Whether the record says that others are the settings of the model than these."""
+    if value is None:
+        return False
+    found = msgspec.msgpack.decode(value, type=Promoted)
+    return found.champion != found.challenger != digest(settings)
+
+
+def unlike(config: Config, value: bytes | None) -> str:
+    """Why a worker of this configuration may not learn beside those that run, which go by the
+    record `value`; nothing if it may."""
+    if value is None:
+        return ""
+    found = msgspec.msgpack.decode(value, type=Promoted)
+    own = challenger.settings(config)
+    names = digest(config.engine_settings), None if own is None else digest(own)
+    both = found.champion, found.challenger
+    if found.champion == found.challenger or names == both or names[0] == found.challenger:
+        return ""
+    return (
+        f"the workers that run learn by the settings of a challenger that took over with commit "
+        f"{found.commit}, and this one would learn by others. Let it have their settings and their "
+        "[challenger], or make those settings the main ones of all"
+    )
+
+
+def record(
+    config: Config, engine: Engine, number: int, changes: Changes, voids: bool
+) -> bytes | None:
+    """What a commit of this number says if the challenger took over with it, or if it `voids` what
+    an earlier one said: then a worker that joins is not held to that."""
+    champion, own, told = digest(config.engine_settings), digest(engine.settings), changes.promotion
+    if told is not None:
+        found = Promoted(
+            number, champion, own, changes.time, told.wins, told.losses, told.agreement,
+            engine.outdated,
+        )  # fmt: skip
+    elif voids:
+        found = Promoted(number, own, own, changes.time, 0, 0, 1.0)
+    else:
         return None
-    return msgspec.msgpack.encode(
-        Promoted(
-            number, digest(config.engine_settings), digest(engine.settings), changes.time,
-            told.wins, told.losses, told.agreement,
-        )
-    )  # fmt: skip
+    return msgspec.msgpack.encode(found)
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -108,8 +155,10 @@ class Contest:
         self.store, self.engine, self.metrics = store, engine, metrics
         self.champion, self.settings = config.engine_settings, challenger.settings(config)
         self.terms = challenger.terms(config)
-        self._is_told = False
-        """Whether it was said that the challenger rests, or is refused."""
+        self._test: SequentialTest | None = None
+        """That of the challenger that rests."""
+        self._told_rest = self._told_refused = False
+        """Whether it was said that the challenger rests, and that it is refused."""
         self._show("off")
 
     @property
@@ -122,14 +171,17 @@ class Contest:
         engine, settings = self.engine, self.settings
         if settings is None or self.is_over:
             self._show("off" if settings is None else "promoted")
+            forget(self.store)
         elif not is_alone:
+            if engine.challenger is not None:
+                self._test = engine.challenger.test
             engine.rest()
             self._show("resting")
-            if not self._is_told:
-                self._is_told = True
+            if not self._told_rest:
+                self._told_rest = True
                 log.warning(
                     "the challenger rests beside other workers: it learns where one worker has "
-                    "everything, and begins anew then"
+                    "everything, and begins as the champion is then"
                 )
         elif engine.challenger is None:
             one = engine.challenge(settings, self.terms)
@@ -137,7 +189,9 @@ class Contest:
                 told = f"goes on with {one.test.wins:,} trials won and {one.test.losses:,} lost"
             else:
                 one = engine.challenge(settings, self.terms)
+                one.test, self._test = self._test or one.test, None
                 told = "begins as the champion is"
+            forget(self.store)
             log.info("a challenger learns beside the model: it %s", told)
             self._show("learning")
 
@@ -155,8 +209,8 @@ class Contest:
             return
         self.metrics.challenger_evidence.set(one.test.evidence)
         self._show("refused" if one.is_refused else "better" if one.test.is_better else "learning")
-        if one.is_refused and not self._is_told:
-            self._is_told = True
+        if one.is_refused and not self._told_refused:
+            self._told_refused = True
             log.warning(
                 "the challenger is better, and may not take over: turned onto the champion's, its "
                 "vectors have a mean cosine of %.2f with them, less than challenger.min_agreement "
@@ -166,19 +220,28 @@ class Contest:
             )  # fmt: skip
 
     def save(self, commit: int) -> None:
-        """Write the challenger to the folder, as it is after this commit."""
+        """Write the challenger to the folder, as it is after this commit: part by part, and what
+        says that they are all there behind them."""
         if (one := self.engine.challenger) is not None:
-            self.store.write_entries({"meta": packed(one, self.champion, commit)})
+            forget(self.store)
+            for entry in packed(one, self.champion, commit):
+                self.store.write_entries({"meta": [entry]})
 
     def _show(self, state: str) -> None:
         for each in CONTEST:
             self.metrics.challenger_state.labels(each).set(each == state)
 
 
+def forget(store: Store) -> None:
+    """Delete what the folder has of a challenger."""
+    if there := [key for key, _ in store.scan("meta", KEY)]:
+        store.write_entries({"meta": [(key, None) for key in there]})
+
+
 def packed(
     one: Challenger, champion: Settings, commit: int
 ) -> Iterator[tuple[bytes, bytes | None]]:
-    """The entries of a folder that a challenger comes back from."""
+    """The entries of a folder that a challenger comes back from, the head last."""
     model, test, vocabulary = one.model, one.test, one.catalogue.vocabulary
     slots = np.flatnonzero(one.catalogue.model.columns.alive[: len(vocabulary)])
     for number, begin in enumerate(range(0, len(slots), PART)):

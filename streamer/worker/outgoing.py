@@ -78,6 +78,8 @@ class Outgoing:
         """Those that left since the last commit."""
         self._promoted: bytes | None = None
         """That a challenger took over, where the next commit is to say so once more."""
+        self._voids = challenging.is_void(engine.settings, store.meta(records.PROMOTED))
+        """Whether the next commit is to say that it does not count that one took over before."""
         self._trials = 0
         """What the ranker had learned from with the last commit that said so."""
         self._clicked = time.monotonic()
@@ -93,6 +95,8 @@ class Outgoing:
     def has_work(self) -> bool:
         """Whether commits are to be made without clicks: tombstones, or a sweep that is idle."""
         if self.dead or (self.needs_folder and self.topic.is_under_way) or self._is_new:
+            return True
+        if self._voids and self.leads:
             return True
         is_idle = time.monotonic() - self._clicked > IDLE_SECONDS
         return is_idle and (
@@ -173,8 +177,9 @@ class Outgoing:
             fusion = packing.pack_fusion(self.engine.fusion, self.engine.settings)
         self._trials = trials
         self._is_new = False
-        promoted = challenging.record(self.config, self.engine, number, changes) or self._promoted
-        self._promoted = None
+        voids, self._voids = self._voids and self.leads, self._voids and not self.leads
+        promoted = challenging.record(self.config, self.engine, number, changes, voids)
+        promoted, self._promoted = promoted or self._promoted, None
         left, unwritten = self._dead(changes)
         return Batch(
             number, cut, changes, dict(offsets), self.engine.round_number,

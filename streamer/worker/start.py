@@ -180,8 +180,10 @@ class Start:
         """Make the engine from folder and log. `owned` are its item partitions, None for all."""
         config, store, admin = self.config, self.store, self.admin
         member = None if owned is not None else self.group
-        settings = challenging.in_force(config, store.meta(records.PROMOTED))
+        promoted = store.meta(records.PROMOTED)
+        settings = challenging.in_force(config, promoted)
         self.engine = Engine(settings, self.space.partitions, self.metrics.timed)
+        self.engine.outdated = challenging.outdated(settings, promoted)
         if owned is not None:
             self.engine.own(owned, self.tail.later.written)
         self.found: Refolded = refold.restore(
@@ -259,6 +261,8 @@ class Start:
                 f"the workers that run fold clicks otherwise than this one would: {others[0]} "
                 "differs. Of what decides that all must have the same"
             )
+        if why := challenging.unlike(config, self.store.meta(records.PROMOTED)):
+            return why
         if self.store.marks.needs_folder:
             return "another worker is still publishing everything again"
         if not self.store.progress():

@@ -7,7 +7,8 @@ import pytest
 
 from core.engine import Engine
 from core.graph.written import load_nodes, nodes
-from core.rounds import Inputs
+from core.rounds import Changes, Inputs
+from core.terms import Terms
 from tests.unit.core.groups import GROUP, clicks, group, settings, step, trained, visits
 
 
@@ -71,3 +72,62 @@ def test_what_came_back_and_is_not_learned_yet_does_not_leave_with_new_centroids
     assert len(changes.keys) == 3 * GROUP
     assert same.keys == moved.keys
     assert set(moved.keys) == set(changes.keys) - {b"i0"}
+
+
+def test_what_had_not_left_when_a_challenger_took_over_is_learned_and_written_again() -> None:
+    """However often the process ends before that, and no longer than until then."""
+    engine = Engine(settings(), 2)
+    for i in range(12):
+        step(engine, visits(i, at=100 * i, groups=5))
+    engine.publish_all()
+    full = step(engine, [])
+    rows = dict(zip(full.keys, full.rows, strict=True))
+
+    def close(one: Engine, room: int) -> Changes:
+        changes = one.step(Inputs(clicks([]), room=room)).changes
+        assert changes is not None
+        rows.update(zip(changes.keys, changes.rows, strict=True))
+        return changes
+
+    other = replace(settings(), model=replace(settings().model, rate=0.3))
+    test = engine.challenge(other, Terms(promote=True, min_agreement=-1.0)).test
+    for i in range(20, 26):
+        engine.step(Inputs(clicks(visits(i, at=100 * i, groups=5)), closes_commit=False))
+    test.logs[:] = test.greatest = 1000.0
+    kept = nodes(engine.catalogue, engine.items, 1, engine.scale)
+    first = close(engine, room=8)
+    assert first.promotion is not None
+    left = set(first.keys)
+    assert 0 < len(left) < len(rows)
+
+    def restarted(outdated: dict[int, int]) -> Engine:
+        again = Engine(engine.settings, 2, outdated=outdated)
+        vars(again.clock).update(vars(engine.clock))
+        load_nodes(again.catalogue, kept, 1, engine.scale)
+        again.placement, again.versions = engine.placement, dict(engine.versions)
+        # All clicks are known to the rows, which are nothing to learn again for by themselves.
+        at = [engine.vocabulary.get(key.decode()) for key in rows]
+        packed = np.array(list(rows.values()), engine.model.dtype)
+        packed["heard"] = np.where(packed["heard"] > 0, engine.graph.clicks[at], 0)
+        again.load_rows([(list(rows), packed)])
+        return again
+
+    def behind(one: Engine) -> set[bytes]:
+        return {str(one.vocabulary.keys[slot]).encode() for slot in one.starts.behind}
+
+    assert behind(restarted({})) == set()
+    again = restarted(engine.outdated)
+    assert behind(again) == set(rows) - left
+    # Written before walks came by: the version is new, and it is still behind.
+    changes = again._close(Inputs(clicks([]), room=1000))
+    assert set(changes.keys) >= set(rows) - left
+    rows.update(zip(changes.keys, changes.rows, strict=True))
+    engine.versions = dict(again.versions)
+    last = restarted(engine.outdated)
+    assert behind(last) == behind(again)
+    close(last, room=1000)  # walks start from them
+    assert len(last.starts.behind) == 0
+    last.publish_all()
+    close(last, room=1000)
+    engine.versions = dict(last.versions)
+    assert behind(restarted(engine.outdated)) == set()

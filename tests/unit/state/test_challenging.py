@@ -114,12 +114,59 @@ def test_other_settings_make_the_record_void_and_say_so(
     assert "learning goes on by the settings as they are" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("overrides", "fits"),
+    [
+        (["preset=deepwalk", "challenger.preset=walkstream"], True),
+        (["preset=walkstream"], True),
+        (["preset=deepwalk"], False),
+        (["preset=deepwalk", "challenger.preset=word2vec"], False),
+        (["preset=node2vec", "challenger.preset=walkstream"], False),
+    ],
+)
+def test_beside_workers_of_its_settings_none_learns_by_others(
+    overrides: list[str], fits: bool
+) -> None:
+    config = load(None, [*overrides, *SMALL], {})
+    assert challenging.unlike(config, None) == ""
+    told = challenging.unlike(config, promoted())
+    assert (told == "") == fits
+    assert fits or "took over with commit 7, and this one would learn by others" in told
+    settings = challenging.in_force(config, promoted())
+    assert challenging.is_void(settings, promoted()) != fits
+    assert challenging.unlike(config, promoted(CHAMPION, CHAMPION)) == ""  # that is void
+
+
+def test_a_void_record_is_replaced_with_the_first_commit_of_who_leads(store: Store) -> None:
+    engine = Engine(CHAMPION)
+    config = load(None, ["preset=deepwalk", *SMALL], {})
+    store.set_meta({records.PROMOTED: promoted()})
+    outgoing = Outgoing(config, store, engine, lambda: 7, 0, {})
+    values = []
+    for number, leads in enumerate([False, True, True], 8):
+        outgoing.lead(leads)
+        assert outgoing.has_work == (number == 9)
+        values.append(outgoing.batch(number, step(engine, []), Pending(), {}, {}).promoted)
+    assert values[0] is values[2] is None
+    assert values[1] is not None
+    found = msgspec.msgpack.decode(values[1], type=Promoted)
+    assert (found.commit, found.champion, found.challenger) == (
+        9, challenging.digest(CHAMPION), challenging.digest(CHAMPION),
+    )  # fmt: skip
+    assert challenging.in_force(CONFIG, values[1]) == CHAMPION
+    assert not challenging.is_void(CHAMPION, values[1])
+
+
 def test_once_its_settings_are_the_main_ones_nothing_is_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     config = load(None, ["preset=walkstream", *SMALL], {})
     assert challenging.in_force(config, promoted()) == OWN
     assert caplog.text == ""
+    record = msgspec.msgpack.decode(promoted(), type=Promoted)
+    value = msgspec.msgpack.encode(msgspec.structs.replace(record, versions={0: 5}))
+    assert challenging.outdated(config.engine_settings, value) == {0: 5}
+    assert challenging.outdated(CHAMPION, value) == {}
 
 
 def test_the_record_is_known_as_one_of_ours() -> None:
@@ -152,12 +199,56 @@ def test_it_learns_where_one_worker_has_everything_and_rests_beside_others(
     assert engine.challenger is began
 
 
+def test_its_test_goes_on_after_a_rest(store: Store) -> None:
+    engine = Engine(CHAMPION)
+    contest = Contest(CONFIG, store, engine, Metrics(CollectorRegistry()))
+    contest.follow(True, 0)
+    assert engine.challenger is not None
+    test = engine.challenger.test
+    test.add(16, 9, 2)
+    contest.follow(False, 0)
+    contest.follow(False, 0)
+    assert engine.challenger is None
+    contest.follow(True, 0)
+    assert engine.challenger is not None
+    assert engine.challenger.test is test
+
+
+def kept(store: Store) -> list[bytes]:
+    return [key for key, _ in store.scan("meta", challenging.KEY)]
+
+
+def test_the_folder_has_one_as_long_as_it_may_come_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(challenging, "PART", 7)
+    engine = Engine(CHAMPION)
+    contest = Contest(CONFIG, store, engine, Metrics(CollectorRegistry()))
+    contest.follow(True, 0)
+    step(engine, visits(1, at=0))
+    contest.save(40)
+    assert len(kept(store)) == 1 + -(-len(engine.items) // 7)
+    monkeypatch.setattr(challenging, "PART", 1000)
+    contest.save(41)
+    assert kept(store) == [challenging.KEY, challenging.KEY + b"/0"]
+    engine.rest()
+    contest.follow(True, 41)
+    assert kept(store) == []
+    contest.save(42)
+    Contest(load(None, SMALL, {}), store, Engine(CHAMPION), Metrics(CollectorRegistry())).follow(
+        True, 42
+    )
+    assert kept(store) == []
+
+
 def test_one_that_is_refused_is_told_once(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     metrics, engine = Metrics(CollectorRegistry()), Engine(CHAMPION)
     contest = Contest(CONFIG, store, engine, metrics)
     contest.follow(True, 0)
     assert engine.challenger is not None
     changes = step(engine, visits(1, at=0))
+    contest.follow(False, 0)  # that it rests is another thing to be told
+    contest.follow(True, 0)
     engine.challenger.is_refused, engine.challenger.agreement = True, 0.21
     contest.closing(changes)
     contest.closing(changes)
@@ -196,6 +287,7 @@ def test_that_it_took_over_leaves_with_its_first_rows_and_whenever_all_is_writte
     found = msgspec.msgpack.decode(value, type=Promoted)
     assert found.commit == 2
     assert found.wins >= 30
+    assert found.versions == {0: 1}
     assert batch.changes.promotion is not None
     assert len(batch.changes.keys) > 0
     assert challenging.in_force(CONFIG, value) == OWN == engine.settings
