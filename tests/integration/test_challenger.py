@@ -50,7 +50,8 @@ def until_level(app: App, worker: Process) -> None:
 def test_a_better_one_takes_over_within_its_space_and_a_restart_goes_on_by_it(
     kafka: str, tmp_path: Path
 ) -> None:
-    settings = SETTINGS | POOR | {"challenger.promote": "true", "challenger.min_agreement": -1}
+    terms = {"challenger.promote": "true", "challenger.error": 0.2, "challenger.min_agreement": -1}
+    settings = SETTINGS | POOR | terms
     with App(kafka, tmp_path, settings) as app:
         port = free_port()
         worker = app.worker(metrics__port=port).running()
