@@ -170,8 +170,7 @@ class Ownership:
         c.stale[items] |= ready(model, items) & (is_old | ~known)
         c.stale[alive] |= c.version[alive] < publish_from
         if outdated:
-            until = np.full(len(model.owns), 0, np.int64)
-            until[list(outdated)] = list(outdated.values())
+            until = np.array([outdated.get(p, 0) for p in range(len(model.owns))], np.int64)
             old = items[(c.version[items] > 0) & (c.version[items] <= until[c.partition[items]])]
             # They know of nothing until walks start from them: one that is written before that has
             # a new version, and a restart still finds it behind.

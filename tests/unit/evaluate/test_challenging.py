@@ -13,9 +13,9 @@ from streamer.evaluate.run import Evaluation, Options
 from streamer.files.readers import Source
 from streamer.settings.load import load
 
-SMALL = ["model.dim=16", "round.max_events=200", "commit.rounds=2", "quality.sample=64"]
+SMALL = ["model.dim=16", "round.max_events=100", "commit.rounds=4", "quality.sample=64"]
 POOR = ["model.rate=1e-6", "model.session_rate=1e-6"]
-BESIDE = ["challenger.preset=walkstream", "challenger.min_agreement=-1"]
+BESIDE = ["challenger.preset=walkstream", "challenger.error=0.3", "challenger.min_agreement=-1"]
 OPTIONS = Options("next", None, False, False, 60, 0.7, True, None)
 
 
