@@ -120,22 +120,40 @@ def _ward(cosine):  # type: ignore[no-untyped-def]
     """
     n = len(cosine)
     cost, size, label = 1.0 - cosine, np.ones(n), np.arange(n)
+    near = np.full(n, -1)  # of each cluster the nearest of those behind it, the first of equal ones
+    for a in range(n):
+        near[a] = _nearest(cost, size, a)
     while True:
-        least, i, j = np.inf, -1, -1
+        least, i = np.inf, -1
         for a in range(n):
-            if size[a] > 0.0:
-                for b in range(a + 1, n):
-                    if size[b] > 0.0 and cost[a, b] < least:
-                        least, i, j = cost[a, b], a, b
+            if near[a] >= 0 and cost[a, near[a]] < least:
+                least, i = cost[a, near[a]], a
         if least > SPREAD:
             return label
+        j = near[i]
         for k in range(n):
             if size[k] > 0.0 and k != i and k != j:
                 joined = (size[i] + size[k]) * cost[i, k] + (size[j] + size[k]) * cost[j, k]
                 joined = (joined - size[k] * least) / (size[i] + size[j] + size[k])
                 cost[i, k] = cost[k, i] = joined
         size[i] += size[j]
-        size[j] = 0.0
+        size[j], near[j] = 0.0, -1
         for a in range(n):
             if label[a] == j:
                 label[a] = i
+            if near[a] == i or near[a] == j or a == i:
+                near[a] = _nearest(cost, size, a)
+            elif a < i and near[a] >= 0:
+                other = near[a]
+                if cost[a, i] < cost[a, other] or (cost[a, i] == cost[a, other] and i < other):
+                    near[a] = i
+
+
+@nb.njit(cache=True, nogil=True)
+def _nearest(cost, size, a):  # type: ignore[no-untyped-def]
+    """The first of the clusters behind a that are nearest to it, -1 if there is none."""
+    least, nearest = np.inf, -1
+    for b in range(a + 1, len(cost)):
+        if size[b] > 0.0 and cost[a, b] < least:
+            least, nearest = cost[a, b], b
+    return nearest

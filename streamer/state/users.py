@@ -6,9 +6,10 @@ and under SEEN, the time of the user's newest click and the id stands nothing, s
 for longest is first.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,6 +21,8 @@ from streamer.vectors import json_rows
 
 FAMILY = "users"
 RECORD, SEEN = b"u", b"s"
+LOOKED = b"looked-through"
+"""Meta: by which list of the forgotten all users were looked through, and of which partitions."""
 
 
 class Clicked(msgspec.Struct, array_like=True):
@@ -44,6 +47,14 @@ class Known(msgspec.Struct):
     """The newest last, by the order in which clicks came."""
     event_ids: list[str] = []
     """Hashes of the last event ids, in hex, the newest last."""
+
+
+class Looked(NamedTuple):
+    """What stands under LOOKED."""
+
+    digest: bytes
+    """Of the list."""
+    partitions: list[tuple[str, int]]
 
 
 class Interest(msgspec.Struct):
@@ -131,6 +142,21 @@ def packed(
         encode(_Record(**msgspec.structs.asdict(one), space=space, vectors=part))
         for one, part in zip(users, parts, strict=True)
     ]
+
+
+def digest(forgotten: Iterable[bytes]) -> bytes:
+    """Tells lists of keys of forgotten users apart."""
+    return hashlib.blake2b(b"\n".join(sorted(forgotten)), digest_size=16).digest()
+
+
+def looked(store: Store) -> Looked | None:
+    """For whom all users of a folder were looked through last."""
+    value = store.meta(LOOKED)
+    return None if value is None else msgspec.msgpack.decode(value, type=Looked)
+
+
+def looked_of(forgotten: Iterable[bytes], partitions: Iterable[tuple[str, int]]) -> bytes:
+    return msgspec.msgpack.encode(Looked(digest(forgotten), sorted(partitions)))
 
 
 def seen_key(ts: int, user: bytes) -> bytes:

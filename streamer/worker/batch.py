@@ -58,6 +58,8 @@ class Batch:
     """What `hybrid` ranks by, where it has learned."""
     users: dict[bytes, bytes | None] = field(default_factory=dict)
     """Records of `user-vectors`, by user."""
+    looked: bytes | None = None
+    """For whom all users are looked through with them, if they are."""
     promoted: bytes | None = None
     """That a challenger took over, where it did, or where all is written once more."""
     told: Callable[[], None] = lambda: None

@@ -192,6 +192,8 @@ class Committer:
             meta[stores.EVIDENCE] = msgspec.msgpack.encode(batch.evidence)
         meta |= {stores.TAIL + f"{t}/{p}".encode(): msgspec.msgpack.encode(o)
                  for (t, p), o in batch.items.items()}  # fmt: skip
+        if batch.looked is not None:
+            meta[users.LOOKED] = batch.looked
         families = defaultdict[str, list[stores.Entry]](list)
         families["attributes"] += batch.described.items()
         families[users.FAMILY] += users.entries(self.store, batch.users)

@@ -1,6 +1,6 @@
 """What a state folder keeps of the records of `model-state`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -44,15 +44,14 @@ def is_newer(store: Store, commits: Commits, message: Message, family: str, own:
     return packing.unpack_node(stored).cut < cut
 
 
-def is_of_user(store: Store, app: str, commits: Commits, message: Message) -> bool:
+def is_of_user(apps: Collection[str], commits: Commits, message: Message) -> bool:
     """Whether the folder takes in what `user-vectors` has: a record, or a deletion, of a commit of
-    this app's that it lacks. What is none is told by who reads commits back."""
+    this app's that it lacks. `apps` are the names that it has and had. What is none is told by who
+    reads commits back."""
     mark, value = mark_of(message), message.value()
     if mark is None or commits.has_applied(mark) or commits.is_doubtful(mark):
         return False
-    if mark.app != app and (store.space is None or mark.app not in store.space.former):
-        return False
-    return value is None or users.is_record(value)
+    return mark.app in apps and (value is None or users.is_record(value))
 
 
 def own_key(key: bytes) -> tuple[str, bytes]:

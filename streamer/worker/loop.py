@@ -31,7 +31,7 @@ from streamer.worker.report import Report
 from streamer.worker.rounds import Rounds
 from streamer.worker.start import Start
 from streamer.worker.stop import Stop
-from streamer.worker.users import Users
+from streamer.worker.users import Leaving, Users
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,12 @@ class Worker:
             self.report, self.admin, self._join,
         )  # fmt: skip
         if config.has_users:
-            self.rounds.users = Users(config, self.store, self.engine, self.tail, self.offsets.keys)
+            count = self.identity.topics["clicks"].partitions
+            users = self.rounds.users = Users(
+                config, self.store, self.engine, self.tail, self.offsets.keys, count,
+                self.health.beat,
+            )  # fmt: skip
+            self.outgoing.publishes_users = lambda: users.publishes_all
         self.contest = Contest(config, self.store, self.engine, self.metrics)
         self._follow_shares()
         self.repairs = start.accepted.repair
@@ -347,10 +352,12 @@ class Worker:
         # Greater than that of every commit that this one may build on.
         self.commits = max(self.commits, self.tail.commits.seen, self.outgoing.evidence) + 1
         with self.metrics.timed("commit"):
+            users = Leaving({}, None)
+            if self.users is not None:  # first: the marks say whether all have left
+                users = self.users.leave(changes.time, not self.behind.is_busy)
             batch = self.outgoing.batch(self.commits, changes, pending, self.offsets,
                                         self.rounds.decoder.windows)  # fmt: skip
-            if self.users is not None:
-                batch.users = self.users.leave(changes.time, not self.behind.is_busy)
+            batch.users, batch.looked = users
             retired = sum(pending.described.get(gone.key, b"") is None for gone in changes.gone)
             is_told = not self.shares.is_alone
             batch.told = self.report.closing(self.commits, pending.events, batch, retired, is_told)

@@ -63,6 +63,8 @@ class Outgoing:
         self.again: list[tuple[int, list[Evidence]]] = []
         """Evidence of commits before, with their numbers, that leaves with the next one."""
         self.needs_folder = store.marks.needs_folder
+        self.publishes_users: Callable[[], bool] = lambda: False
+        """Whether users have not left that are published once more."""
         self.topic = checkpoint.of(store, engine, records.SWEPT)
         self.folder = checkpoint.of(store, engine, stores.POINTER)
         if self.needs_folder:
@@ -169,7 +171,7 @@ class Outgoing:
         major = self.engine.starts.major
         marks = Marks(
             number, self.engine.publish_from, None if major is None else (major[0], major[1]),
-            cut, self.needs_folder, self._folds_by,
+            cut, self.needs_folder or self.publishes_users(), self._folds_by,
         )  # fmt: skip
         trials = self.engine.fusion.trials
         fusion = None

@@ -119,9 +119,11 @@ class Tail:
         what commits have taken in, unless that is not sure yet. What lies behind that is for
         `take`."""
         ends = clients.ends(admin, self.of_workers)
-        # Rows of any partition are readable only once the header, in partition 0, was read.
-        if not self.store.space:
-            self._read_to({p: end for p, end in ends.items() if p[1] == 0}, lambda share: None)
+        # Rows of any partition are readable only once the header, in partition 0, was read; and
+        # only the header says that records of users under a former name of the app are its own.
+        space, first = self.store.space, (self.config.topics.model_state, 0)
+        if space is None or space.app != self.config.app.name:
+            self._read_to({first: ends[first]}, lambda share: None)
         self._read_to(ends, on_progress)
         if items:
             self._read_to(self._taken(admin), lambda share: None)
@@ -219,6 +221,7 @@ class Tail:
         rows: dict[bytes, Message] = {}
         gone: dict[bytes, int] = {}
         of_users: dict[bytes, bytes | None] = {}
+        apps = {self.config.app.name, *self._former}
         more: dict[str, dict[bytes, bytes | None]] = {"meta": {}, "graph": {}, "sessions": {}}
         meta = more["meta"]
         self._pause()
@@ -240,7 +243,7 @@ class Tail:
             if key is None:
                 continue
             elif partition[0] == self.config.topics.user_vectors:
-                if is_of_user(self.store, self.config.app.name, self.commits, message):
+                if is_of_user(apps, self.commits, message):
                     of_users[key] = value
             elif records.is_row(key):
                 if self.commits.has_applied(mark):
@@ -335,6 +338,11 @@ class Tail:
             which = [TopicPartition(*p) for p in self._of_items if p in assigned]
             (self.consumer.pause if full else self.consumer.resume)(which)
             self._paused = full
+
+    @property
+    def _former(self) -> list[str]:
+        """Names that the app had before, as the header has them."""
+        return [] if self.store.space is None else self.store.space.former
 
     def _at_the_ends(self) -> bool:
         """Whether all that was there is in the folder, as of the last word of the brokers."""

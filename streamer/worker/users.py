@@ -7,7 +7,8 @@ beside them. What it costs follows from who clicked, and never from how many use
 
 Nobody who clicked waits: a commit closes when they fill a part of it, records of the log that would
 have more of them are put back unread, and rows of items wait instead. (A single record may have
-10,000 clicks, each of another user where the log is not keyed by user: that is half of a commit.)
+10,000 clicks, each of another user where the log is not keyed by user: `commit.max_records` is
+twice that at least.)
 Those who are idle, or forgotten, or published once more after a repair, follow from the folder,
 some with each commit, and are found again by a start.
 """
@@ -38,6 +39,8 @@ SHARE_OF_OTHERS = 16
 """So much of it is for the tombstones of idle users, and as much for what is looked through."""
 LOOKED = 1000
 """Users that are looked at in a commit, where all are looked through, or the idle ones."""
+CHUNK = 100
+"""Users whose vectors are made at a time: two seconds, where all is as large as it may be."""
 
 
 class Click(NamedTuple):
@@ -48,16 +51,26 @@ class Click(NamedTuple):
     partition: int
 
 
+class Leaving(NamedTuple):
+    """What leaves with a commit."""
+
+    records: dict[bytes, bytes | None]
+    """By user; None for one that is deleted."""
+    looked: bytes | None
+    """Where all are looked through with this commit: for whom."""
+
+
 class Users:
     """The users of the clicks partitions that one worker holds."""
 
     def __init__(
         self, config: Config, store: Store, engine: Engine, tail: Tail,
-        held: Callable[[], Collection[tuple[str, int]]],
+        held: Callable[[], Collection[tuple[str, int]]], count: int,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        """`held` tells the partitions of the clicks that this worker has."""
+        """`held` tells the partitions of the clicks that this worker has, of `count`."""
         self.config, self.store, self.engine, self.tail = config, store, engine, tail
-        self.held = held
+        self.held, self.count, self.beat = held, count, beat
         most = config.commit.max_records
         self._share, self._others = most // SHARE_OF_USERS, most // SHARE_OF_OTHERS
         self._clicked: dict[str, list[Click]] = {}
@@ -66,8 +79,12 @@ class Users:
         """Whether records were put back that have more users than there is room for."""
         self._last: dict[bytes, bytes | None] = {}
         """What left with the last commit, until the folder has it."""
-        self._forgotten: set[bytes] = set()
+        looked = users.looked(store)
+        is_same = looked is not None and looked.digest == users.digest(tail.forgotten)
+        self._forgotten = set(tail.forgotten) if is_same else set[bytes]()
         """The list by which users were looked through."""
+        self._looked_of = set(looked.partitions) if looked is not None and is_same else set()
+        """The partitions whose users that were."""
         self._at: bytes | None = None
         """The key from which they are looked through on, if they are."""
         self._again = False
@@ -131,7 +148,15 @@ class Users:
     @property
     def is_looking(self) -> bool:
         """Whether all users are looked through."""
-        return self._at is not None or self._forgotten != self.tail.forgotten
+        return self._at is not None or self._is_outdated
+
+    @property
+    def _is_outdated(self) -> bool:
+        """Whether some may be forgotten who were not looked at by this list: where it is another,
+        or these partitions were somebody else's."""
+        if not self.tail.forgotten:
+            return False
+        return self._forgotten != self.tail.forgotten or not self._looked_of.issuperset(self.held())
 
     @property
     def has_work(self) -> bool:
@@ -140,25 +165,30 @@ class Users:
 
     # -- what leaves -----------------------------------------------------------------------------
 
-    def leave(self, now: int, is_applied: bool) -> dict[bytes, bytes | None]:
-        """The records of a commit, by user; None for one that is deleted. `now` is event time, ms,
-        and the engine is as it was after the commit's last round. `is_applied` tells whether the
-        folder has all of the commit before."""
+    def leave(self, now: int, is_applied: bool) -> Leaving:
+        """The records of a commit. `now` is event time, ms, and the engine is as it was after the
+        commit's last round. `is_applied` tells whether the folder has all of the commit before."""
         if is_applied:  # others may have written to these users since
             self._last = {}
         clicked, self._clicked, self._is_full = self._clicked, {}, False
         for user in self._forgotten_of(clicked):
             del clicked[user]
         new = [self._followed(user, clicks) for user, clicks in clicked.items()]
-        out: dict[bytes, bytes | None] = {
-            one.user_id.encode(): value for one, value in zip(new, self._packed(new), strict=True)
-        }
+        out: dict[bytes, bytes | None] = {}
+        for first in range(0, len(new), CHUNK):
+            self.beat()
+            some = new[first : first + CHUNK]
+            packed = self._packed(some)
+            out |= {one.user_id.encode(): value for one, value in zip(some, packed, strict=True)}
+        was_looking = self.is_looking
         for one in new:
             self._idle_from = min(self._idle_from, one.ts + int(self.config.user_vectors.idle))
         for more in (self._looked_through(), self._idle(now)):
             out |= {user: value for user, value in more.items() if user not in out}
         self._last = out
-        return out
+        if was_looking and not self.is_looking:
+            return Leaving(out, users.looked_of(self._forgotten, self._looked_of))
+        return Leaving(out, None)
 
     def _stored(self, user: bytes) -> bytes | None:
         return self._last[user] if user in self._last else self.store.entry(FAMILY, RECORD + user)
@@ -216,7 +246,9 @@ class Users:
     # -- who did not click -----------------------------------------------------------------------
 
     def _is_mine(self, one: Known) -> bool:
-        return (self.config.topics.clicks, one.partition) in self.held()
+        """Those of a partition that is no more are with those of the first."""
+        partition = one.partition if one.partition < self.count else 0
+        return (self.config.topics.clicks, partition) in self.held()
 
     def _idle(self, now: int) -> dict[bytes, bytes | None]:
         """Tombstones of users who are idle, those who are so for longest first."""
@@ -248,22 +280,25 @@ class Users:
         once more, the others."""
         out: dict[bytes, bytes | None] = {}
         looked: list[bytes] = []
-        if self._forgotten != self.tail.forgotten:
-            self._forgotten, self._at = set(self.tail.forgotten), RECORD
+        if self._is_outdated:
+            self._looked_of, self._at = {*self.held()}, RECORD
             looked += self._last  # the folder may not have them yet
+        self._forgotten = set(self.tail.forgotten)
+        self._looked_of.intersection_update(self.held())
         if self._at is None:
             return out
         most = min(LOOKED, self._others)
         found = [key for key, _ in islice(self.store.scan(FAMILY, RECORD, self._at), most)]
         self._at = found[-1] + b"\0" if len(found) == most else None
-        looked += [key.removeprefix(RECORD) for key in found]
+        again = [key.removeprefix(RECORD) for key in found]
         mine = {
             user: value
-            for user in looked
+            for user in [*looked, *again]
             if (value := self._stored(user)) is not None and self._is_mine(users.known(value))
         }
         if self._again:
-            out |= mine
+            # What left with the last commit need not leave with this one as well.
+            out |= {user: mine[user] for user in again if user in mine and user not in self._last}
             self._again = self._at is not None
         gone = self._forgotten_of(user.decode() for user in mine)
         return out | {user.encode(): None for user in gone}
