@@ -82,7 +82,8 @@ def run(config: Config, users: Collection[str], undo: bool) -> None:
         "them when they compact\n"
         f"  their vectors and history, where user_vectors.kind is set, in {topics.user_vectors} "
         "until a worker has looked through all users, which takes a minute for each 60,000, and "
-        "Kafka compacts\n"
+        "Kafka compacts; where it was set once and is off by now, until it is set again, or the "
+        "topic is deleted\n"
         "  their share in the item graph, which names no user and fades with graph.half_life "
         f"({half_life}), and in the vectors, which fades as other clicks are learned; both are "
         "without it if all is learned anew (walkstream reset --topics)"
@@ -90,15 +91,20 @@ def run(config: Config, users: Collection[str], undo: bool) -> None:
 
 
 def listed(config: Config, admin: AdminClient) -> set[bytes]:
-    """The list that `model-state` has; all of it is in partition 0."""
+    """The list that `model-state` has."""
+    return {key for key in reserved_of(config, admin) if key.startswith(records.FORGOTTEN)}
+
+
+def reserved_of(config: Config, admin: AdminClient) -> dict[bytes, bytes]:
+    """What partition 0 of `model-state` has under reserved keys, where there is such a topic: all
+    of the list is there, and the header."""
     topic = config.topics.model_state
     if topic not in admin.list_topics(timeout=CALL_SECONDS).topics:
-        return set()
+        return {}
     where = [(topic, 0)]
     with closing(clients.tail_consumer(config)) as consumer:
         begins, ends = clients.begins(admin, where), clients.ends(admin, where)
-        found = reserved(consumer, begins, ends, skips_strange=True)
-    return {key for key in found if key.startswith(records.FORGOTTEN)}
+        return reserved(consumer, begins, ends, skips_strange=True)
 
 
 def write(config: Config, keys: Collection[bytes], undo: bool = False) -> None:

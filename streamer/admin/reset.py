@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from rich.prompt import Confirm
@@ -23,6 +24,7 @@ from streamer.kafka import clients, rights
 from streamer.kafka import topics as all_topics
 from streamer.kafka.clients import CALL_SECONDS
 from streamer.kafka.failures import failure
+from streamer.kafka.identity import USERS
 from streamer.kafka.members import other_members
 from streamer.settings.sections import Config
 from streamer.state import folders, records
@@ -60,7 +62,8 @@ def _run(
     if not there and not topics:
         print(f"{path}: there is no state folder, nothing to delete")
         return
-    say("\n".join(_plan(config, there, origin, topics)))
+    model = [] if admin is None else _model_topics(config, admin)
+    say("\n".join(_plan(config, there, origin, [spec.name for spec in model])))
     if dry_run:
         print("nothing was changed: leave out --dry-run to do it")
         return
@@ -81,20 +84,38 @@ def _run(
         _delete_folder(path)
     if admin is not None:
         _delete_group(config, admin)
-        all_topics.recreate(admin, _model_topics(config))
+        all_topics.recreate(admin, model)
         forget.write(config, forgotten)
         forget.remove_aside(path)
     print("done")
 
 
-def _model_topics(config: Config) -> list[all_topics.TopicSpec]:
+def _model_topics(config: Config, admin: AdminClient) -> list[all_topics.TopicSpec]:
     """All topics but those that others write: clicks and items."""
     kept = config.topics.clicks, config.topics.items
-    specs = all_topics.specs(config.topics, int(config.session.gap), config.has_users)
+    has_users = config.has_users or _had_users(config, admin)
+    specs = all_topics.specs(config.topics, int(config.session.gap), has_users)
     return [spec for spec in specs if spec.name not in kept]
 
 
-def _plan(config: Config, path: Path | None, origin: bytes | None, topics: bool) -> list[str]:
+def _had_users(config: Config, admin: AdminClient) -> bool:
+    """Whether this model has vectors of users, though it publishes none by now: once it does again,
+    those of before would count. By the name of the topic alone it may be that of another app.
+    Refused if it may not be deleted."""
+    header, name = forget.reserved_of(config, admin).get(records.SPACE), config.topics.user_vectors
+    if header is None or name not in admin.list_topics(timeout=CALL_SECONDS).topics:
+        return False
+    space = msgspec.msgpack.decode(header, type=records.Space)
+    was = (space.unused | space.topics).get(USERS)
+    there = all_topics.describe(admin, [name]).get(name)
+    if was is None or there is None or was.id not in ("", str(there.topic_id)):
+        return False
+    needed = (rights.Right(what, rights.TOPIC, name) for what in ("Delete", "Create"))
+    rights.require(admin, "reset --topics", [*needed])
+    return True
+
+
+def _plan(config: Config, path: Path | None, origin: bytes | None, topics: list[str]) -> list[str]:
     lines = []
     if path is not None:
         fate = "the next start rebuilds it from Kafka"
@@ -113,10 +134,9 @@ def _plan(config: Config, path: Path | None, origin: bytes | None, topics: bool)
                 fate += ", and what `walkstream replay` learned from clicks that are not in Kafka"
         lines.append(f"delete the state folder {path}: {fate}")
     if topics:
-        names = ", ".join(spec.name for spec in _model_topics(config))
         lines += [
             f"delete the offsets of group {config.app.name}",
-            f"delete and create again, empty: {names}",
+            f"delete and create again, empty: {', '.join(topics)}",
             "  vectors and dead letters go with them; readers of vectors have to begin anew",
             f"keep {config.topics.clicks}, {config.topics.items} and the list of forgotten users",
             f"  the next start learns from the clicks again (start.position = "

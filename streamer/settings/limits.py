@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from core.placing import quiet
 from core.settings import NEGATIVES, RULE_BYTES
 from streamer.decode.fields import AT_KEY, AT_TIMESTAMP, DEFAULT_TYPE
+from streamer.decode.formats import MAX_ID_BYTES, MAX_PARTS
 from streamer.decode.paths import alternatives
 from streamer.settings.secrets import has_credentials
 
@@ -82,7 +83,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "publish.min_interval": _FROM_0,
     "publish.budget": _FROM_0,
     "engine.threads": _FROM_1,
-    "user_vectors.items": (1, 1000),
+    "user_vectors.items": (1, 200),
     "user_vectors.interests": (1, 100),
     "user_vectors.half_life": _POSITIVE,
     "user_vectors.idle": _POSITIVE,
@@ -95,8 +96,13 @@ _RANGES: dict[str, tuple[float, float]] = {
     "metrics.port": (0, 65535),
 }
 
-MOST_CENTROID_BYTES = 900_000
+MOST_CENTROID_BYTES = MOST_USER_BYTES = 900_000
 """Brokers take records of a million bytes by default."""
+NUMBER_BYTES, ENTRY_BYTES = 10, 6 * MAX_ID_BYTES + 128
+"""What an entry of a vector takes in JSON at most, as "-0.123456,", and an item of a history: its
+id, each byte of it escaped, weight and time."""
+LEAST_RECORDS_OF_USERS = 2 * MAX_PARTS
+"""A record of clicks is not divided, and each may be of another user."""
 
 _FOR_US = "exactly-once needs a value that Walkstream sets itself: take the line out"
 _FOR_NAME = "follows from app.name and app.instance: set those, and take the line out"
@@ -146,6 +152,7 @@ def problems(config: "Config") -> Iterator[tuple[str, str]]:
             problem += ", or 0 for as many as the catalogue asks for"
         yield "lsh.bits", problem
     yield from _cluster_problems(config)
+    yield from _user_problems(config)
     try:
         quiet.parsed(config.major.window)
     except ValueError as error:
@@ -219,6 +226,23 @@ def _cluster_problems(config: "Config") -> Iterator[tuple[str, str]]:
         yield (
             "clusters.spawn",
             "must be less than 1 - clusters.margin, or what founds a cluster would stay in its old",
+        )
+
+
+def _user_problems(config: "Config") -> Iterator[tuple[str, str]]:
+    settings, dim = config.user_vectors, config.model.dim
+    if not config.has_users:
+        return
+    room = MOST_USER_BYTES - ENTRY_BYTES * settings.items
+    a_vector = 2 * NUMBER_BYTES * dim + ENTRY_BYTES
+    if settings.kind == "interests" and settings.interests * a_vector > room:
+        problem = f"must be at most {room // a_vector} with model.dim {dim} and user_vectors.items "
+        yield "user_vectors.interests", f"{problem}{settings.items}: one record holds all of a user"
+    if config.commit.max_records < LEAST_RECORDS_OF_USERS:
+        yield (
+            "commit.max_records",
+            f"must be at least {LEAST_RECORDS_OF_USERS} with user_vectors.kind: a record of the "
+            f"log may have {MAX_PARTS} clicks, each of another user, and leaves with one commit",
         )
 
 

@@ -142,7 +142,7 @@ class UserVectorSettings:
     """What a user is known by: the decayed mean of the vectors of the last items, or some of these
     items, each the medoid of a cluster of them (PinnerSage). `off`: there is no such topic."""
     items: int = 50
-    """So many of a user's newest items are remembered."""
+    """So many of a user's newest items are remembered, 200 at most."""
     interests: int = 3
     """Of `interests`: so many at most, those that weigh most."""
     half_life: Duration = Duration(7 * DAY_MS)
@@ -167,7 +167,8 @@ class CommitSettings:
     """A commit closes after this many rounds; 0 leaves it to `seconds`."""
     max_records: int = 20_000
     """A commit has at most so many; what waits leaves with the next ones. With
-    `publish.min_drift = 0` all that changed leaves, however much it is."""
+    `publish.min_drift = 0` all that changed leaves, however much it is. With `user_vectors.kind`
+    at least 20,000."""
     read_back: bool = True
     """Each commit is read back and compared with its manifest. Only a broker that shows records
     before they are committed, as the embedded one of the demo does, needs false."""

@@ -139,6 +139,9 @@ class Space(msgspec.Struct, frozen=True):
     """By their roles, as in `TopicSettings`. Empty in headers of older versions."""
     former: list[str] = []
     """The apps that handed this model over: their records are of this model too."""
+    unused: dict[str, Layout] = {}
+    """Of topics that were written, and are not by the settings as they are: where their keys lie,
+    and which topics they are, counts again once they are."""
 
     @classmethod
     def of(cls, settings: Settings, partitions: int) -> Self:

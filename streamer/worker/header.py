@@ -85,14 +85,15 @@ def differences(
             change = f"its id was {was[role]} and is {now.ids[role]}"
             harmless = role == "dead_letters"
             yield Difference(role, accepted_by, f"{name}: {change}. {means}", harmless)
+    layouts = header.unused | header.topics
     for role in "model_state", "item_vectors", USERS:
-        count = header.topics[role].partitions if role in header.topics else 0
+        count = layouts[role].partitions if role in layouts else 0
         there = now.topics[role].partitions if role in now.topics else count
         if there < count and was.get(role, "") in ("", now.ids.get(role, was.get(role, ""))):
             has = counted(there, "partition")
             text = _SHRUNK.format(name=getattr(topics, role), there=has, count=count)
             yield Difference(role, NEVER, text)
-    for role, layout in header.topics.items():
+    for role, layout in layouts.items():
         if role in now.topics and now.topics[role].partitions > layout.partitions:
             has = counted(now.topics[role].partitions, "partition")
             counts = f"{has} instead of {layout.partitions}"
@@ -127,8 +128,9 @@ _RENEWED = {
     ),
     USERS: (
         TOLD,
-        f"{_AGAIN}: it lacks every user that was published before. The worker publishes all of "
-        "them again when it starts",
+        f"{_AGAIN}: it lacks every user that was published before. The worker publishes those of "
+        "its state folder again when it starts: of a folder that is gone too, users are known from "
+        "their next clicks on",
     ),
     "model_state": (
         REPAIR,
@@ -164,7 +166,7 @@ _GROWN = {
 
 def ids(header: Space) -> dict[str, str]:
     """The ids that a header knows: of the topics by role, and of the `cluster`."""
-    return Identity(header.cluster, header.topics).ids
+    return Identity(header.cluster, header.unused | header.topics).ids
 
 
 def settle(
@@ -196,8 +198,7 @@ def settle(
         raise Refused(told)
     if accepted.repair:
         repair.ask(store)
-    # What is not used any more is not in the new header.
-    before = header.topics if header is not None and not is_new else {}
+    before = header.unused | header.topics if header is not None and not is_new else {}
     old = {role: layout for role, layout in before.items() if role in now.topics}
     layouts = {
         role: Layout(there.id or old[role].id, there.partitions) if role in old else there
@@ -216,6 +217,7 @@ def settle(
     space = msgspec.structs.replace(
         wanted, partitions=partitions, app=config.app.name, topics=layouts,
         former=header.former if header is not None else [],
+        unused={role: layout for role, layout in before.items() if role not in now.topics},
         cluster=now.cluster or (header.cluster if header is not None else ""),
     )  # fmt: skip
     changes = _progress(config, store, first) | _reset(config, store, admin, reset)
@@ -364,7 +366,8 @@ def _from_begin(swept: records.Swept) -> records.Swept:
 
 def _renew_folder(store: Store, now: Identity) -> None:
     if now.ids:
-        store.set_meta({stores.IDENTITY: msgspec.msgpack.encode(now.ids)})
+        # What is not used now may have been made anew when it is used again.
+        store.set_meta({stores.IDENTITY: msgspec.msgpack.encode(folder_ids(store) | now.ids)})
 
 
 def _reset(

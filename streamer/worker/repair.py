@@ -1,6 +1,8 @@
 """`walkstream worker --repair`: everything is published once more, as the state folder has it.
 
-It mends a torn commit, and `item-vectors` or `model-state` that were made anew. Until it is done a
+It mends a torn commit, and `item-vectors`, `user-vectors` or `model-state` that were made anew:
+items, and where vectors of users are published, users. What Kafka has of a user and the folder has
+not stays as it is: nothing tells whether its commit was torn. Until it is done a
 mark in the folder stays, so that a restart does it again.
 """
 
@@ -119,4 +121,5 @@ def finish(config: Config, store: Store, tail: Tail, commit: int) -> None:
         forget.write(config, tail.forgotten)
     tail.strangers.end_repair()
     store.write_entries({"meta": [(stores.REPAIR, None)]})
-    log.info("repaired: all rows and vectors were published again by commit %d", commit)
+    users = " of items and users" if config.has_users else ""
+    log.info("repaired: all rows and vectors%s were published again by commit %d", users, commit)
