@@ -22,7 +22,7 @@ from streamer.demo.shop import Shop
 from streamer.state import commits, users
 from streamer.state.store import Store
 from streamer.state.users import FAMILY, RECORD, SEEN, Read
-from tests.integration.models import recreate
+from tests.integration.models import grow, hand_over, header_of, recreate, repair
 from tests.support import DETERMINISTIC, ROOT, START_MS, App, as_records, wait_until
 
 SHOP = Shop(5, products=60, users=40)
@@ -297,15 +297,53 @@ def test_vectors_of_users_may_begin_and_end_at_any_start(kafka: str, tmp_path: P
         assert of_folder(app.state) == found
 
 
+def test_users_stay_known_under_another_name_of_the_app_with_a_new_folder(
+    kafka: str, tmp_path: Path
+) -> None:
+    settings = {"topics.partitions": 1, "commit.seconds": 0.2, "user_vectors.kind": "mean"}
+    with App(kafka, tmp_path, settings) as app:
+        app.publish(CLICKS[:600])
+        app.run_to_end()
+        before = of_folder(app.state)
+        changed: dict[str, Any] = {"app__name": f"{app.name}-b", "state__dir": tmp_path / "b"}
+        hand_over(app, app.name, **changed)
+        app.worker(**changed).running().stop()
+        assert of_folder(tmp_path / "b") == before
+
+
+def test_users_are_emptied_with_the_model_also_where_there_are_none_by_now(
+    kafka: str, tmp_path: Path
+) -> None:
+    settings = {"topics.partitions": 2, "commit.seconds": 0.2}
+    with App(kafka, tmp_path, {**settings, "user_vectors.kind": "mean"}) as app:
+        app.publish(CLICKS[:300])
+        app.run_to_end()
+        users_of = app.config.topics.user_vectors
+        layout = header_of(app).topics["user_vectors"]
+        grow(app, users_of, 3)
+        app.settings = {**app.settings, "user_vectors.kind": "off"}
+        app.publish(CLICKS[300:600])
+        app.run_to_end()
+        header = header_of(app)
+        assert "user_vectors" not in header.topics
+        assert header.unused == {"user_vectors": layout}, "keys stay where they are"
+        repair(app)
+        assert header_of(app).unused == {"user_vectors": layout}
+        done = app.command("reset", "--topics", "--yes")
+        assert done.wait() == 0, done.output
+        assert users_of in done.output
+        assert not app.read(users_of)
+
+
 def test_no_commit_has_more_users_than_it_has_room_for(kafka: str, tmp_path: Path) -> None:
-    """Of records that carry clicks of twenty users each, some 600 in a round."""
-    settings = {"topics.partitions": 1, "commit.max_records": 4000, "user_vectors.kind": "mean"}
+    """Of records that carry clicks of a hundred users each, some 120 in a round."""
+    settings = {"topics.partitions": 1, "user_vectors.kind": "mean"}
     clicks = [
         {"user_id": f"u{n // 2}", "item_id": f"i{n % 50}", "ts": START_MS + 10 * n}
-        for n in range(12_000)
+        for n in range(24_000)
     ]
     lines = [msgspec.json.encode(click) for click in clicks]
-    records = [(b"k", b"\n".join(lines[at : at + 40])) for at in range(0, len(lines), 40)]
+    records = [(b"k", b"\n".join(lines[at : at + 200])) for at in range(0, len(lines), 200)]
     with App(kafka, tmp_path, settings) as app:
         app.publish(records)
         app.run_to_end()
@@ -314,8 +352,8 @@ def test_no_commit_has_more_users_than_it_has_room_for(kafka: str, tmp_path: Pat
         sizes = Counter(users_of)
         for topic in (topics.item_vectors, topics.model_state, topics.transitions):
             sizes += Counter(number for _, _, number in told(app.read(topic)))
-        assert users_of.total() < 6500
-        assert 980 <= max(users_of.values()) <= 1000
-        assert max(sizes.values()) <= 4000
+        assert users_of.total() < 13_000
+        assert 4900 <= max(users_of.values()) <= 5000
+        assert max(sizes.values()) <= 20_000
         found = last_of(app.read(topics.user_vectors))
         assert_histories(found, histories(clicks, app.config.events.weights))
