@@ -352,8 +352,11 @@ class Engine:
         `publish.min_interval` goes by."""
         waits = self.leaving.any_stale or self.leaving.due_at <= now
         waits |= bool(self.catalogue.waiting or self.catalogue.heard)
-        waits |= self.starts.major is not None
-        waits |= self.starts.is_asked(self.placement) and bool(self.model.owns.any())
+        if (owns := self.model.owns).any():
+            waits |= self.starts.is_asked(self.placement)
+            # Who has come by every item waits for the centroids of the one who leads.
+            walks = bool(owns[0]) or not self.starts.is_major_over
+            waits |= self.starts.major is not None and walks
         expires = decides and self.clock.time != NEVER and self.expiry.is_behind
         return waits or expires or len(self.starts.behind) > 0
 

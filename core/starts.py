@@ -82,7 +82,8 @@ class Starts:
         the next commit moves the centroids."""
         c, settled = self.catalogue.model.columns, self.catalogue.settled
         if self.major is None:
-            if not self.placer.due(placement, settled, now, self.asked):
+            leads = bool(self.catalogue.model.owns[0])
+            if not self.placer.due(placement, settled, now, self.asked, leads):
                 return np.zeros(0, np.int32)
             self.major = Birth(NEVER, 0)
         begin = self.since(self.major)

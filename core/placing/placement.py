@@ -90,23 +90,30 @@ class Placer:
             self._hashing[bits] = Lsh.create(replace(s.lsh, bits=bits), s.model.dim, s.model.seed)
         return self._hashing[bits]
 
-    def due(self, placement: Placement, settled: int, now: int, asked: int) -> bool:
+    def due(
+        self, placement: Placement, settled: int, now: int, asked: int, leads: bool
+    ) -> bool:  # fmt: skip
         """Whether a major update is: as the epoch `asked` is to be the last no longer, or in quiet
         hours by event time, or because `clusters.count` or `clusters.kind` is another now and there
-        are enough settled items for it."""
+        are enough settled items for it. The latter is for the one who `leads`, by whose settings
+        centroids are made: by those of others they might never be as they are to be."""
         if placement.epoch == 0:
             return False
         if placement.epoch == asked:
             return True
         if not self.quiet.holds(now):
             return False
-        every, by_rules = int(self.settings.major.every), placement.rules is not None
-        count = self._count(placement)
-        if by_rules != self._by_rules and (self._by_rules or settled >= count):
-            return True
-        if not by_rules and len(placement.centroids) != count and settled >= count:
+        every = int(self.settings.major.every)
+        if leads and self._is_other_than_set(placement, settled):
             return True
         return every > 0 and now - placement.fitted_at >= every
+
+    def _is_other_than_set(self, placement: Placement, settled: int) -> bool:
+        """Whether this many settled items make clusters of another count or kind now."""
+        by_rules, count = placement.rules is not None, self._count(placement)
+        if by_rules != self._by_rules:
+            return self._by_rules or settled >= count
+        return not by_rules and len(placement.centroids) != count and settled >= count
 
     def is_first_due(self, placement: Placement, settled: int) -> bool:
         """Whether there are enough settled items for the first clusters of all."""

@@ -1,10 +1,13 @@
 """When a major update begins: as it is due, in quiet hours, or as somebody asked."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from core.engine import Engine
+from core.rows import Packed
 from core.settings import Settings
 from tests.unit.core.groups import START, settings, step, trained, visits
 
@@ -18,6 +21,11 @@ def quiet(begin: int, end: int, every: int = 2000) -> Settings:
     chosen = settings(major=every)
     window = "-".join(f"{time // 60:02}:{time % 60:02}" for time in times)
     return replace(chosen, major=replace(chosen.major, window=window))
+
+
+def unwritten(engine: Engine) -> Callable[[Sequence[bytes]], Packed]:
+    """What a worker finds of rows that others own, where they wrote none."""
+    return lambda keys: ([], engine.model.pack(engine.items[:0], engine.graph.last_seen))
 
 
 def test_one_that_is_due_begins_in_quiet_hours_only() -> None:
@@ -44,7 +52,7 @@ def test_what_is_asked_for_begins_at_once_and_is_done_once() -> None:
 
 def test_a_worker_that_owns_nothing_does_not_wait_for_what_others_were_asked() -> None:
     engine = trained(settings())
-    engine.own([], lambda keys: ([], engine.model.pack(engine.items[:0], engine.graph.last_seen)))
+    engine.own([], unwritten(engine))
     step(engine, [])
     engine.starts.asked = 1
     assert not engine.starts.is_major_over
@@ -64,3 +72,36 @@ def test_before_there_are_clusters_nothing_is_asked_for() -> None:
     engine.starts.asked = 0
     assert step(engine, [("u", "a", 0)]).placement is None
     assert engine.starts.major is None
+
+
+@pytest.mark.parametrize("theirs", [{"spawn": 0.2}, {"count": 2}, {"kind": "rules"}])
+def test_only_the_leader_minds_that_clusters_are_others_than_its_settings_ask_for(
+    theirs: dict[str, Any],
+) -> None:
+    engine = trained(settings(attribute_slots=1))
+    chosen = replace(engine.settings.clusters, **theirs)
+    engine.settings = engine.placer.settings = replace(engine.settings, clusters=chosen)
+    engine.placement = replace(engine.placement, founded=1)
+    engine.own([1], unwritten(engine))
+    for i in range(3):
+        step(engine, visits(20 + i, at=1300 + i))
+        assert engine.starts.major is None
+    engine.own([0, 1], unwritten(engine))
+    step(engine, visits(30, at=1400))
+    assert engine.placement.epoch == 2
+
+
+def test_who_does_not_lead_waits_for_the_centroids_once_it_has_come_by_every_item() -> None:
+    engine = trained(settings())
+    engine.own([1], unwritten(engine))
+    engine.starts.asked = 1
+    assert engine.has_work(START), "it has the walks to do"
+    for _ in range(5):
+        step(engine, [])
+    assert engine.placement.epoch == 1
+    assert engine.starts.major is not None
+    assert not engine.has_work(START)
+    engine.own([0, 1], unwritten(engine))
+    assert engine.has_work(START), "it is the one to make them now"
+    step(engine, [])
+    assert engine.placement.epoch == 2
