@@ -23,7 +23,7 @@ from core.learner import Learner
 from core.learning.skipgram import hidden
 from core.model import Model
 from core.placing.clusters import unit_rows
-from core.placing.placement import SETTLED
+from core.placing.placement import SETTLED, Placement
 from core.placing.procrustes import agreement, rotation
 from core.sequential import SequentialTest
 from core.settings import Settings, WalkSettings
@@ -61,7 +61,7 @@ class Challenger:
 
     def learn(
         self, starts: Starts, walks: NDArray[np.int32], history: NDArray[np.int32],
-        target: NDArray[np.int32], time: int, round_number: int, centroids: NDArray[np.float32],
+        target: NDArray[np.int32], time: int, round_number: int, placement: Placement,
     ) -> None:  # fmt: skip
         """Learn a round: as `Learner.learn`, from the champion's walks where the settings of walks
         are the same, and else from its own."""
@@ -71,7 +71,7 @@ class Challenger:
             s = self.settings
             begins = starts.spread(s.walks, s.model.seed, round_number, learner.corpus.has_walks)
             walks = learner.walks(begins, round_number)
-        learner.learn(walks, history, target, time, round_number, centroids)
+        learner.learn(walks, history, target, time, round_number, placement)
 
     def take_over(self, round_number: int) -> Promotion | None:
         """Put its rows into the place of the champion's, if it is to and their vectors agree.

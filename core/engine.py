@@ -158,8 +158,7 @@ class Engine:
                 )  # fmt: skip
                 walks = self.learner.walks(starts, self.round_number)
             with self.timed("learn"):
-                centroids = self.placement.centroids
-                at = self.clock.time, self.round_number, centroids
+                at = self.clock.time, self.round_number, self.placement
                 self.learner.learn(walks, history, target, *at)
             if self.challenger is not None:
                 with self.timed("challenger"):

@@ -9,10 +9,8 @@ from core.learning import context, residual, skipgram
 from core.learning.corpus import Corpus
 from core.learning.negatives import Pools
 from core.model import Model
-from core.placing.placement import SETTLED
+from core.placing.placement import SETTLED, Placement
 from core.settings import Settings
-
-NO_CENTROIDS = np.zeros((0, 0), np.float32)
 
 
 class Learner:
@@ -49,11 +47,11 @@ class Learner:
 
     def learn(
         self, walks: NDArray[np.int32], history: NDArray[np.int32], target: NDArray[np.int32],
-        time: int, round_number: int, centroids: NDArray[np.float32] = NO_CENTROIDS,
+        time: int, round_number: int, placement: Placement,
     ) -> None:  # fmt: skip
         """Learn from walks int32 [n, length], and from sessions int32 [m, reach], newest item
         first, with what came next, int32 [m], at this time, ms. All are slots, -1 past the end.
-        Residuals are those from `centroids` [c, d], if `residual.strength` shrinks them."""
+        Items are similar, and residuals shrink (`residual.strength`), by `placement`."""
         m, catalogue, model = self.settings.model, self.catalogue, self.model
         items = catalogue.clicked
         if len(items) == 0:
@@ -65,6 +63,8 @@ class Learner:
             columns.cluster,
             columns.buckets[:, 0],
             columns.published,
+            columns.epoch,
+            placement.hashed_since,
         )
         pace = model.pace(time, m.rate)
         corpus, clicked = self.corpus, catalogue.graph.clicked
@@ -104,7 +104,7 @@ class Learner:
         updates[seen] = before + times
         if (strength := self.settings.residual.strength) > 0.0:
             residual.pull(
-                model.rows, seen, times, updates[seen], columns.cluster[seen], centroids, strength,
+                model.rows, seen, times, updates[seen], columns.cluster[seen], placement.centroids, strength,
                 m.rate,
             )  # fmt: skip
         if model is catalogue.model:

@@ -80,10 +80,12 @@ class Pools:
 
     def of(
         self, items: NDArray[np.int32], graph: Graph, cluster: NDArray[np.int32],
-        bucket: NDArray[np.uint64], published: NDArray[np.int64],
+        bucket: NDArray[np.uint64], published: NDArray[np.int64], epoch: NDArray[np.int32],
+        hashed_since: int,
     ) -> Pool:  # fmt: skip
         """A pool of `items`. Of all slots: cluster int32, -1 for none; bucket uint64, of those that
-        were `published`, int64 versions, 0 for never."""
+        were `published`, int64 versions, 0 for never. Of buckets only those count whose `epoch` is
+        at least `hashed_since`: keys of other hashes are equal by chance."""
         settings, shares = self.settings, self.shares
         out = self.uniform(items)
         by_clicks = settings.scored_from == "popularity" and shares["scored"] > 0.0
@@ -93,7 +95,8 @@ class Pools:
             if settings.similar_by == "cluster":
                 found = self._grouped(items[cluster[items] >= 0], cluster)
             else:
-                found = self._grouped(items[published[items] > 0], bucket)
+                is_hashed = (published[items] > 0) & (epoch[items] >= hashed_since)
+                found = self._grouped(items[is_hashed], bucket)
             out = out._replace(group=found[0], begin=found[1], member=found[2])
         if settings.spare_neighbours:
             slabs = graph.slabs()

@@ -48,6 +48,12 @@ class Placement:
     bits_since: int = 0
     """The first epoch whose keys have so many."""
 
+    @property
+    def hashed_since(self) -> int:
+        """The first epoch whose keys are of the hashes of this one: of as many bits, and around the
+        same centre. Others say nothing of these."""
+        return max(self.bits_since, min(self.epoch, 1))
+
     @classmethod
     def empty(cls) -> "Placement":
         return cls(0, 0, np.zeros(0, np.float32), np.zeros((0, 0), np.float32))
@@ -217,7 +223,6 @@ class Placer:
         x = features(vectors, contexts)
         if placement.epoch > 0:
             x = x - placement.centre
-        rehash = known & (c.epoch[rows] > 0) | known & (placement.epoch == 0)
-        rehash &= c.epoch[rows] >= placement.bits_since  # or the codes are of other hashes
+        rehash = known & (c.epoch[rows] >= placement.hashed_since)
         keys = self.hashing(placement).keys(x, c.buckets[rows], rehash)
         return Placed(vectors, contexts, cluster, keys)

@@ -190,7 +190,7 @@ def batch(engine: Engine, past: Past) -> Vectors:
     model.rows.attrs[slots] = engine.model.rows.attrs[slots]
     pools = negatives.Pools(s.negatives)
     pool = pools.of(items, engine.graph, columns.cluster, columns.buckets[:, 0],
-                    columns.published)  # fmt: skip
+                    columns.published, columns.epoch, engine.placement.hashed_since)  # fmt: skip
     starts = np.tile(items, s.walks.per_node)
     passes = _passes(engine, s.walks.length * len(starts))
     pace = Pace.of(m.rate, m.initial_accumulator)

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from core.engine import Engine
+from core.learner import Learner
 from core.learning.skipgram import hidden
 from core.placing import lsh
 from core.placing.clusters import unit_rows
 from core.placing.lsh import Lsh, bits_for
 from core.placing.placement import features
 from core.rounds import Changes
-from core.settings import LshSettings
+from core.settings import LshSettings, NegativeSettings
 from streamer.state import packing
 from tests.unit.core.groups import settings, step, visits
 
@@ -92,6 +93,19 @@ def test_all_items_get_other_buckets_when_a_major_update_finds_that_they_are_mor
     again.placement = packing.unpack_placement(packing.pack_placement(small.placement), 16)
     again.load_rows([(changes.keys, changes.rows)])
     assert np.array_equal(written(again).rows["buckets"], changes.rows["buckets"])
+
+
+def test_items_are_similar_by_their_bucket_only_where_their_keys_have_the_new_bits(
+    small: Engine,
+) -> None:
+    chosen = NegativeSettings("similar", similar_by="bucket")
+    small.learner = Learner(replace(small.settings, negatives=chosen), small.catalogue)
+    small.placement = replace(small.placement, bits=6, bits_since=2, epoch=2)
+    moved = small.items[: len(small.items) // 2]
+    small.model.columns.epoch[moved] = 2
+    step(small, visits(30, at=1300, groups=2))
+    grouped = small.learner._pools._labelled
+    assert set(grouped.tolist()) == set(moved.tolist())
 
 
 def test_keys_of_fewer_bits_are_no_codes_to_keep(small: Engine) -> None:

@@ -2,7 +2,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -50,7 +50,10 @@ def made(
     rows: dict[int, dict[int, float]] | None = None, **chosen: object,
 ) -> Pool:  # fmt: skip
     settings = NegativeSettings(**chosen)  # type: ignore[arg-type]
-    return Pools(settings).of(ITEMS, graph(rows), clusters, buckets, buckets.astype(np.int64))
+    published = buckets.astype(np.int64)
+    return Pools(settings).of(
+        ITEMS, graph(rows), clusters, buckets, published, np.zeros(20, np.int32), 0
+    )
 
 
 def shares(slots: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -168,8 +171,9 @@ def test_what_learning_spares_is_what_the_graph_knows() -> None:
     ) -> NDArray[np.float32]:
         settings = NegativeSettings("uniform", spare_neighbours=spares)
         found = Pools(settings).of(
-            only, graph(known), NO_CLUSTERS, NO_BUCKETS, NO_BUCKETS.astype(np.int64)
-        )
+            only, graph(known), NO_CLUSTERS, NO_BUCKETS, NO_BUCKETS.astype(np.int64),
+            NO_CLUSTERS, 0,
+        )  # fmt: skip
         after = random_rows(20)
         chosen = WALKS | {"negatives": negatives, "hardest_of": 1}
         learn_walks(after, ints([[0, 1, 2]]), found, **chosen)
@@ -184,30 +188,66 @@ def test_what_learning_spares_is_what_the_graph_knows() -> None:
     assert not np.array_equal(some, learned(False, rows, 5))
 
 
-STEPS = st.lists(st.tuples(st.integers(0, 19), st.integers(-1, 3)), max_size=4)
+SLOTS = st.integers(0, 19)
+STEPS = st.one_of(
+    st.just(("nothing",)),
+    st.tuples(st.just("label"), SLOTS, st.integers(-1, 3)),
+    st.tuples(st.just("swap"), SLOTS, SLOTS),
+    st.tuples(st.just("items"), st.integers(10, 20)),
+    st.just(("grow",)),
+)
 
 
-@given(steps=st.lists(STEPS, min_size=1, max_size=5), by=st.sampled_from(["cluster", "bucket"]))
+@given(steps=st.lists(STEPS, min_size=1, max_size=12), by=st.sampled_from(["cluster", "bucket"]))
+@example([("label", 1, 0), ("label", 2, 1), ("swap", 1, 2)], "cluster")
+@example([("label", 1, 0), ("label", 2, 1), ("swap", 1, 2), ("nothing",)], "bucket")
+@example([("label", 1, 0), ("swap", 1, 2), ("items", 19), ("grow",)], "cluster")
 def test_groups_follow_labels_and_items(
-    steps: list[list[tuple[int, int]]], by: Literal["cluster", "bucket"]
+    steps: list[tuple[Any, ...]], by: Literal["cluster", "bucket"]
 ) -> None:
     pools = Pools(NegativeSettings("similar", similar_by=by))
-    label = np.full(20, -1, np.int32)
-    for number, step in enumerate(steps, 1):
-        for slot, now in step:
-            label[slot] = now
-        items = np.arange(20 if number % 2 else 15, dtype=np.int32)
-        # More memory, as tables have that grow.
-        wide = np.concatenate([label, np.full(number, -1, np.int32)])
-        found = pools.of(items, graph(), wide, wide.astype(np.uint64), wide.astype(np.int64) + 1)
-        assert len(found.group) >= len(wide)
+    label, many = np.full(20, -1, np.int32), 20
+
+    def of() -> Pool:
+        return pools.of(
+            np.arange(many, dtype=np.int32), graph(), label, label.astype(np.uint64),
+            label.astype(np.int64) + 1, np.zeros(len(label), np.int32), 0,
+        )  # fmt: skip
+
+    before = of()
+    for kind, *given_ in steps:
+        if kind == "label":
+            label[given_[0]] = given_[1]
+        elif kind == "swap":
+            label[given_] = label[given_[::-1]]
+        elif kind == "items":
+            many = given_[0]
+        elif kind == "grow":  # as tables do
+            label = np.concatenate([label, np.full(7, -1, np.int32)])
+        found = of()
+        if kind == "nothing":
+            assert found.group is before.group, "groups are not made anew"
+            assert found.begin is before.begin
+            assert found.member is before.member
+        before = found
+        assert len(found.group) >= len(label)
         for slot in range(20):
-            there = label[slot] >= 0 and slot in items
+            there = label[slot] >= 0 and slot < many
             assert (found.group[slot] >= 0) == there
             if there:
                 begin, end = found.begin[found.group[slot] : found.group[slot] + 2]
-                same = [i for i in items.tolist() if label[i] == label[slot]]
+                same = [i for i in range(many) if label[i] == label[slot]]
                 assert found.member[begin:end].tolist() == same
+
+
+def test_keys_of_other_hashes_are_of_no_group() -> None:
+    pools = Pools(NegativeSettings("similar", similar_by="bucket"))
+    bucket, epoch = np.full(20, 5, np.uint64), ints([3] * 4 + [2] * 4 + [4] * 4 + [0] * 8)
+    published = np.ones(20, np.int64)
+    published[11] = 0
+    for since, there in ((3, [0, 1, 2, 3, 8, 9, 10]), (0, [*range(11), *range(12, 20)])):
+        found = pools.of(ITEMS, graph(), NO_CLUSTERS, bucket, published, epoch, since)
+        assert np.flatnonzero(found.group >= 0).tolist() == there == found.member.tolist()
 
 
 def test_no_items_give_an_empty_pool() -> None:
