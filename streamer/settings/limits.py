@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from core.placing import quiet
+from core.placing import matching, quiet
 from core.settings import NEGATIVES, RULE_BYTES
 from streamer.decode.fields import AT_KEY, AT_TIMESTAMP, DEFAULT_TYPE
 from streamer.decode.formats import MAX_ID_BYTES, MAX_PARTS
@@ -200,12 +200,16 @@ def _cluster_problems(config: "Config") -> Iterator[tuple[str, str]]:
     by_rules = clusters.kind == "rules"
     if clusters.min_items < clusters.count and not by_rules:
         yield "clusters.min_items", "must be at least clusters.count"
+    are_matched = clusters.update == "anew" and not by_rules
     room = MOST_CENTROID_BYTES - (RULE_BYTES if by_rules else 0)
     for name, counts in (("count", not by_rules), ("most", by_rules or clusters.spawn > 0)):
         if counts and 4 * dim * getattr(clusters, name) > room:
             most = room // (4 * dim)
             problem = f"must be at most {most} with model.dim {dim}: one record holds all"
             yield f"clusters.{name}", problem
+        elif counts and are_matched and getattr(clusters, name) > matching.MOST:
+            problem = f"must be at most {matching.MOST} where clusters.update is anew: a commit"
+            yield f"clusters.{name}", f"{problem} matches all old clusters with all new ones"
     if by_rules and config.model.attribute_slots == 0:
         yield (
             "clusters.kind",
