@@ -154,13 +154,15 @@ class Placer:
             bits = bits_for(len(items), placement.bits)
             since = placement.bits_since if bits == placement.bits else new.epoch
             new = replace(new, bits=bits, bits_since=since)
-        has_rules = placement.rules is not None
-        if self._by_rules or (has_rules and len(settled) < self._count(placement)):
-            attrs = model.rows.attrs
-            made = rules.fit(attrs[items], self.names, s.clusters, placement.rules)
-            label = made.clusters(attrs[settled], self.names)
-            means = clusters.centroids_of(vectors, label, len(made.names))
-            return replace(new, centroids=means, founded=0, rules=made)
+        attrs, goes_by = model.rows.attrs, placement.rules
+        if self._by_rules:
+            goes_by = rules.fit(attrs[items], self.names, s.clusters, goes_by)
+        elif len(settled) >= self._count(placement):
+            goes_by = None  # else the rules that there were stay, until there are items for others
+        if goes_by is not None:
+            label = goes_by.clusters(attrs[settled], self.names)
+            means = clusters.centroids_of(vectors, label, len(goes_by.names))
+            return replace(new, centroids=means, founded=0, rules=goes_by)
         old = model.columns.cluster[settled]
         return self._with_founded(
             replace(

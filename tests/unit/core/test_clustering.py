@@ -136,7 +136,7 @@ def test_founded_clusters_are_taken_up_by_other_workers_and_after_a_restart() ->
 
 
 def test_who_does_not_lead_founds_none_until_the_one_who_does_makes_a_major_update() -> None:
-    engine, other = with_a_new_group()[0], Engine(settings(), 2)
+    engine, _ = with_a_new_group()
     follower = Engine(engine.settings, 2)
     nothing = (list[bytes](), engine.model.pack(engine.items[:0], engine.graph.last_seen))
     follower.placement = replace(
@@ -151,7 +151,6 @@ def test_who_does_not_lead_founds_none_until_the_one_who_does_makes_a_major_upda
     step(follower, [])
     assert follower.placement.founded > 0
     assert follower.placement.epoch == 2
-    assert other.placement.epoch == 0
 
 
 def test_a_major_update_keeps_what_was_founded_and_without_spawn_it_goes() -> None:
@@ -236,6 +235,23 @@ def test_numbers_stay_over_major_updates_and_restarts() -> None:
     again.starts.asked = 2
     assert step(again, []).placement is not None
     assert labels(again, list(TOLD)) == list(before.values()), "what comes back has its number"
+
+
+def test_rules_stay_as_they_are_where_items_are_too_few_for_the_vectors_that_are_to_follow() -> (
+    None
+):
+    engine = ruled()
+    rules = engine.placement.rules
+    chosen = clustered(slots=2, count=31, min_size=4)
+    engine.settings = engine.placer.settings = chosen
+    step(engine, [], [(item, ["kind=new"]) for item in group(0)])
+    engine.starts.asked = 1
+    assert step(engine, []).placement is not None
+    assert engine.placement.epoch == 2
+    assert engine.placement.rules is rules, "no others are fitted"
+    assert len(engine.placement.centroids) == 4
+    written(engine)
+    assert named(engine, ["i0", "i10"]) == ["other", "kind=1"]
 
 
 @pytest.mark.parametrize("kinds", [("vectors", "rules"), ("rules", "vectors")])
