@@ -138,7 +138,7 @@ class Engine:
                     duel = quality.duel
                     self.challenger.test.add(duel.trials, duel.wins, duel.losses)
         with self.timed("fold"):
-            admitted = -catalogue.admission.admitted
+            before, admitted = self.clock.time, -catalogue.admission.admitted
             folded = self.fold(inputs.clicks)
             admitted += catalogue.admission.admitted
             slots, known = folded.slots[folded.fate == graphs.KEPT], len(self.items)
@@ -153,7 +153,7 @@ class Engine:
                 touched = np.unique(np.concatenate([slots, history[:, 0]]))
                 self.learner.first_vectors(touched)
                 starts = self.starts.of(
-                    touched, self.placement, self.round_number, self.clock.time,
+                    touched, self.placement, self.round_number, before, self.clock.time,
                     self.learner.corpus.has_walks,
                 )  # fmt: skip
                 walks = self.learner.walks(starts, self.round_number)

@@ -220,8 +220,9 @@ class MajorSettings:
     every: Duration = Duration(7 * DAY_MS)
     """Event time between major updates, which walk from all items and move centroids; 0: never."""
     window: str = ""
-    """Quiet hours, such as 02:00-05:00, in UTC and by event time: one that is due begins only then.
-    Empty: at any time. `walkstream major` asks for one now."""
+    """Quiet hours, such as 02:00-05:00, in UTC and by event time: one that is due begins only then,
+    or with the first clicks after them where none came. Empty: at any time. `walkstream major` asks
+    for one now."""
 
 
 @dataclass(frozen=True)

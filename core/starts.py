@@ -46,13 +46,16 @@ class Starts:
         """Of this round."""
 
     def of(
-        self, touched: NDArray[np.int32], placement: Placement, round_number: int, now: int,
-        has_walks: bool = True,
+        self, touched: NDArray[np.int32], placement: Placement, round_number: int, before: int,
+        now: int, has_walks: bool = True,
     ) -> NDArray[np.int32]:  # fmt: skip
         """Where walks start: the touched items, a slice of those that an update has to come by, and
         a share of replay so that none goes stale. A corpus without walks has those of items whose
-        rows are behind: their sessions do not come again."""
-        self.begun = Begun(touched, self._next_behind(), self._next_of_major(placement, now))
+        rows are behind: their sessions do not come again. Event time, ms, was `before` and is
+        `now`."""
+        self.begun = Begun(
+            touched, self._next_behind(), self._next_of_major(placement, before, now)
+        )
         s = self.settings
         return self.spread(s.walks, s.model.seed, round_number, has_walks)
 
@@ -77,13 +80,15 @@ class Starts:
         model.rows.dirty[here] = True
         return here
 
-    def _next_of_major(self, placement: Placement, now: int) -> NDArray[np.int32]:
+    def _next_of_major(
+        self, placement: Placement, before: int, now: int
+    ) -> NDArray[np.int32]:  # fmt: skip
         """The next items of a major update. It begins when one is due, and where it is at its end
         the next commit moves the centroids."""
         c, settled = self.catalogue.model.columns, self.catalogue.settled
         if self.major is None:
             leads = bool(self.catalogue.model.owns[0])
-            if not self.placer.due(placement, settled, now, self.asked, leads):
+            if not self.placer.due(placement, settled, before, now, self.asked, leads):
                 return np.zeros(0, np.int32)
             self.major = Birth(NEVER, 0)
         begin = self.since(self.major)

@@ -97,17 +97,18 @@ class Placer:
         return self._hashing[bits]
 
     def due(
-        self, placement: Placement, settled: int, now: int, asked: int, leads: bool
+        self, placement: Placement, settled: int, before: int, now: int, asked: int, leads: bool
     ) -> bool:  # fmt: skip
-        """Whether a major update is: as the epoch `asked` is to be the last no longer, or in quiet
-        hours by event time, or because `clusters.count` or `clusters.kind` is another now and there
-        are enough settled items for it. The latter is for the one who `leads`, by whose settings
+        """Whether a major update is, by a round that moves event time from `before` to `now`, ms:
+        as the epoch `asked` is to be the last no longer; or in quiet hours, or with the step over
+        them, as it is time, or because `clusters.count` or `clusters.kind` is another now and there
+        are enough settled items for it. The last is for the one who `leads`, by whose settings
         centroids are made: by those of others they might never be as they are to be."""
         if placement.epoch == 0:
             return False
         if placement.epoch == asked:
             return True
-        if not self.quiet.holds(now):
+        if not (self.quiet.holds(now) or self.quiet.lies_between(before, now)):
             return False
         every = int(self.settings.major.every)
         if leads and self._is_other_than_set(placement, settled):

@@ -1,4 +1,8 @@
-"""Quiet hours: the part of each day, in UTC, in which a major update may begin."""
+"""Quiet hours: the part of each day, in UTC, in which a major update may begin.
+
+By event time, which nobody moves where nobody clicks: it may step over all of a night. Then the
+first clicks after it begin what was to begin in it.
+"""
 
 import re
 from typing import NamedTuple
@@ -22,6 +26,11 @@ class Quiet(NamedTuple):
         if self.begin < self.end:
             return self.begin <= at < self.end
         return at >= self.begin or at < self.end
+
+    def lies_between(self, before: int, now: int) -> bool:
+        """Whether all of it, of some day, is between two times, ms since the epoch."""
+        begin = before + (self.begin - before) % DAY_MS
+        return begin + (self.end - self.begin) % DAY_MS <= now
 
 
 ALWAYS = Quiet(0, DAY_MS)

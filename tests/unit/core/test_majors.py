@@ -38,6 +38,21 @@ def test_one_that_is_due_begins_in_quiet_hours_only() -> None:
     assert epochs == {1: 1, 2: 2, 3: 3, 4: 3, 5: 3, 6: 3, 7: 3}
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_where_nobody_clicks_in_quiet_hours_the_first_clicks_after_them_begin_it(
+    changed: bool,
+) -> None:
+    engine = trained(quiet(3, 4, every=0 if changed else 2000))
+    if changed:
+        chosen = replace(engine.settings.clusters, count=2)
+        engine.settings = engine.placer.settings = replace(engine.settings, clusters=chosen)
+    epochs = {}
+    for minute in (1, 2, 5, 6):
+        step(engine, visits(minute, at=60_000 * minute))
+        epochs[minute] = engine.placement.epoch
+    assert epochs == {1: 1, 2: 1, 5: 2, 6: 2}
+
+
 def test_what_is_asked_for_begins_at_once_and_is_done_once() -> None:
     engine = trained(quiet(600, 700, every=0))
     assert engine.placement.epoch == 1

@@ -24,6 +24,23 @@ def test_the_hours_are_those_that_a_clock_passes_from_one_time_to_the_other(
     assert quiet.holds(day * DAY_MS + at) == ((at - begin * MINUTE) % DAY_MS < length)
 
 
+@given(
+    begin=MINUTES, end=MINUTES, day=st.integers(0, 30_000), at=st.integers(0, DAY_MS - 1),
+    later=st.integers(0, 3 * DAY_MS),
+)  # fmt: skip
+def test_a_step_is_over_them_where_all_of_a_day_are_in_it(
+    begin: int, end: int, day: int, at: int, later: int
+) -> None:
+    if begin == end:
+        return
+    before = day * DAY_MS + at
+    length = (end - begin) * MINUTE % DAY_MS
+    begins = [(day + n) * DAY_MS + begin * MINUTE for n in range(5)]
+    wanted = any(before <= one and one + length <= before + later for one in begins)
+    quiet = parsed(f"{spelled(begin)}-{spelled(end)}")
+    assert quiet.lies_between(before, before + later) == wanted
+
+
 def test_no_hours_are_all_hours() -> None:
     assert all(parsed("").holds(time) for time in (0, 1, DAY_MS - 1, 1_700_000_000_000))
 
