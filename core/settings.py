@@ -163,6 +163,9 @@ class ModelSettings:
 
 RULE_BYTES = 300_000
 """So long may be all that rules say: one record has it beside the centroids."""
+MOST_MATCHED = 2000
+"""So many clusters may be found anew: which is which of the old ones is told by a table of as many
+rows and columns, int64, and in up to the cube of it steps, for which a commit waits."""
 
 
 @dataclass(frozen=True)

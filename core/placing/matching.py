@@ -9,9 +9,6 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-MOST = 2000
-"""Clusters that may be matched: gains are in a table of 8 MOST^2 bytes, and a commit waits."""
-
 
 def labels_of(
     old: NDArray[np.int32], new: NDArray[np.int32], count: int

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from core.placing import matching, quiet
-from core.settings import NEGATIVES, RULE_BYTES
+from core.placing import quiet
+from core.settings import MOST_MATCHED, NEGATIVES, RULE_BYTES
 from streamer.decode.fields import AT_KEY, AT_TIMESTAMP, DEFAULT_TYPE
 from streamer.decode.formats import MAX_ID_BYTES, MAX_PARTS
 from streamer.decode.paths import alternatives
@@ -207,8 +207,8 @@ def _cluster_problems(config: "Config") -> Iterator[tuple[str, str]]:
             most = room // (4 * dim)
             problem = f"must be at most {most} with model.dim {dim}: one record holds all"
             yield f"clusters.{name}", problem
-        elif counts and are_matched and getattr(clusters, name) > matching.MOST:
-            problem = f"must be at most {matching.MOST} where clusters.update is anew: a commit"
+        elif counts and are_matched and getattr(clusters, name) > MOST_MATCHED:
+            problem = f"must be at most {MOST_MATCHED} where clusters.update is anew: a commit"
             yield f"clusters.{name}", f"{problem} matches all old clusters with all new ones"
     if by_rules and config.model.attribute_slots == 0:
         yield (
