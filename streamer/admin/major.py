@@ -14,6 +14,7 @@ import msgspec
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients, rights
 from streamer.kafka.clients import CALL_SECONDS
+from streamer.kafka.members import members
 from streamer.settings.sections import Config
 from streamer.state import packing, records
 from streamer.state.model_state import put, reserved
@@ -26,7 +27,7 @@ LOOK_SECONDS = 0.5
 
 def run(config: Config, wait: bool) -> None:
     """Ask for one, and return at once or when it is over. Refused if the model is another app's;
-    WalkstreamError if there is none, or Kafka did not take it."""
+    WalkstreamError if there is none, Kafka did not take it, or no worker is there to wait for."""
     topic = config.topics.model_state
     where = [(topic, 0)]
     with (
@@ -46,12 +47,24 @@ def run(config: Config, wait: bool) -> None:
         epoch = _epoch(found)
         put(config, [(0, records.MAJOR, msgspec.msgpack.encode(epoch))])
         say(_told(epoch, found))
-        while wait and _epoch(found) <= epoch:
+        nobody = (
+            f"no worker runs in group {config.app.name}. What was asked for stays so: start one, "
+            "and it begins with it"
+        )
+        if not wait:
+            if not members(admin, config):
+                say(nobody)
+            return
+        while _epoch(found) <= epoch:
+            if not members(admin, config):
+                raise WalkstreamError(nobody)
             time.sleep(LOOK_SECONDS)
             begins, ends = ends, clients.ends(admin, where)
             found = reserved(consumer, begins, ends, skips_strange=True)
-        if wait:
-            print(f"the clusters are those of epoch {_epoch(found)}; every item is published again")
+        print(
+            f"the clusters are those of epoch {_epoch(found)}: every item leaves with the next "
+            "commits"
+        )
 
 
 def _epoch(found: Mapping[bytes, bytes]) -> int:

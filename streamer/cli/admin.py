@@ -238,8 +238,9 @@ def major(
 ) -> None:
     """Ask the running workers for a major update now, outside of major.window too.
 
-    It walks from all items, moves the clusters, and publishes every item. Asked for twice before it
-    is over, it happens once; where no worker runs, the next start begins it.
+    It walks from all items, moves the clusters, and publishes every item, with the commits after
+    it. Asked for twice before it is over, it happens once; where no worker runs, the next start
+    begins it, and with --wait the command says so and ends with exit 1.
 
     **Examples**
 

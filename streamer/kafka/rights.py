@@ -97,7 +97,7 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
     "major": {
         "Read": ("topics.model_state",),
         "Write": ("topics.model_state",),
-        "Describe group": ("app.name-tail",),
+        "Describe group": ("app.name", "app.name-tail"),
     },
     "hand-over": {
         "Read": (

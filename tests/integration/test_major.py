@@ -71,6 +71,15 @@ def test_another_apps_model_is_left_alone(app: App) -> None:
     assert "is the model of app" in other.output
 
 
+def test_whoever_waits_is_told_that_no_worker_runs(app: App) -> None:
+    app.publish(CLICKS[:500])
+    app.run_to_end()
+    waits = app.command("major", "--wait")
+    assert waits.wait() == 1, "once the session of the one that was stopped is over"
+    assert "no worker runs in group" in waits.output
+    assert "no worker runs in group" in ask(app)
+
+
 def test_of_several_workers_one_moves_the_centroids_and_the_others_go_by_them(
     kafka: str, tmp_path: Path
 ) -> None:
