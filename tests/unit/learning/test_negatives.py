@@ -199,14 +199,13 @@ STEPS = st.one_of(
 
 
 @given(steps=st.lists(STEPS, min_size=1, max_size=12), by=st.sampled_from(["cluster", "bucket"]))
-@example([("label", 1, 0), ("label", 2, 1), ("swap", 1, 2)], "cluster")
-@example([("label", 1, 0), ("label", 2, 1), ("swap", 1, 2), ("nothing",)], "bucket")
-@example([("label", 1, 0), ("swap", 1, 2), ("items", 19), ("grow",)], "cluster")
+@example([("swap", 1, 2), ("nothing",)], "cluster")
+@example([("swap", 0, 1), ("grow",), ("nothing",)], "bucket")
 def test_groups_follow_labels_and_items(
     steps: list[tuple[Any, ...]], by: Literal["cluster", "bucket"]
 ) -> None:
     pools = Pools(NegativeSettings("similar", similar_by=by))
-    label, many = np.full(20, -1, np.int32), 20
+    label, many = np.arange(20, dtype=np.int32) % 4 - 1, 20
 
     def of() -> Pool:
         return pools.of(
