@@ -104,8 +104,8 @@ class Learner:
         updates[seen] = before + times
         if (strength := self.settings.residual.strength) > 0.0:
             residual.pull(
-                model.rows, seen, times, updates[seen], columns.cluster[seen], placement.centroids, strength,
-                m.rate,
+                model.rows, seen, times, updates[seen], columns.cluster[seen],
+                placement.centroids, strength, m.rate,
             )  # fmt: skip
         if model is catalogue.model:
             catalogue.settled += int(((before < SETTLED) & (before + times >= SETTLED)).sum())
