@@ -98,7 +98,8 @@ def measure(
     transition from an item that is not known is none: it has no vector to ask by. One to such an
     item is a miss.
     """
-    made = transitions(clicks, catalogue.sessions, catalogue.vocabulary, settings.session)
+    admitted = catalogue.admission.has(clicks.items) if catalogue.admission.is_on else None
+    made = transitions(clicks, catalogue.sessions, catalogue.vocabulary, settings.session, admitted)
     first, *further = samples(made.session, len(catalogue.items), settings, round_number)
     trials = _trials(made, first, catalogue, settings, round_number)
     quality = replace(NOTHING_RANKED, candidates=min(len(catalogue.items), CANDIDATES))

@@ -27,44 +27,50 @@ class Transitions(Sequence["tuple[list[str], str, int]"]):
     rows: NDArray[np.int64]
     """Rows of the open sessions, in the order of their last clicks."""
     order: NDArray[np.int64]
-    """The clicks by user, in their order."""
+    """The clicks by user that sessions go on from, in their order."""
     begin: NDArray[np.int64]
-    """By place in the order but the first: the place before it at which the session begins."""
+    """By place in the order: the place at which its session begins."""
     time: NDArray[np.int64]
-    """By place in the order, ms."""
+    """By click, ms."""
+    last: NDArray[np.int64]
+    """By number: the place in the order from which the transition goes."""
     ends: NDArray[np.int64]
-    """Places in the order to which the transitions go."""
+    """By number: the click to which it goes."""
 
     @property
     def session(self) -> NDArray[np.int64]:
         """By number: the place in the order at which the session of each begins."""
-        return self.begin[self.ends - 1]
+        return self.begin[self.last]
 
     def __len__(self) -> int:
         return len(self.ends)
 
     def __getitem__(self, number: int) -> tuple[list[str], str, int]:  # type: ignore[override]
-        end = int(self.ends[number])
-        begin = int(self.begin[end - 1])
+        end = int(self.last[number]) + 1
+        begin, goal = int(self.begin[end - 1]), int(self.ends[number])
         clicks = self.order[max(begin, end - LOOKED_BACK) : end][::-1].tolist()
         history = [self.items[click] for click in clicks]
         if self.order[begin] < len(self.rows):
             row = self.rows[self.order[begin]]
             had = self.sessions.items[row, 1 : self.sessions.size[row]]
             history += self.vocabulary.names(had)
-        return history, self.items[self.order[end]], int(self.time[end])
+        return history, self.items[goal], int(self.time[goal])
 
 
 def transitions(
-    clicks: Clicks, sessions: Sessions, vocabulary: Vocabulary, settings: SessionSettings
-) -> Transitions:
+    clicks: Clicks, sessions: Sessions, vocabulary: Vocabulary, settings: SessionSettings,
+    admitted: NDArray[np.bool_] | None = None,
+) -> Transitions:  # fmt: skip
     """The transitions of these clicks, from one item to another.
+
+    `admitted` says of each click whether its id is, before any of them; None: all are.
 
     A click that continues a session goes on from the click that its user made before it, among
     these clicks or in the session as it stands. Clicks that the fold will leave out make none:
     those past `max_events`, and repeats of an event id that the session holds or the click before
-    has. Those that will be held back are not known yet: an id that is not admitted is an item that
-    nobody knows, and who goes on to it could not have been told so.
+    has. Those that will be held back are not known yet: none goes on from an id that is not
+    admitted, as the graph learns of none, but from the click before it; one to it is a miss, as who
+    went there could not have been told so.
     """
     users = list(clicks.users)
     numbers = {user: n for n, user in enumerate(dict.fromkeys(users))}
@@ -87,11 +93,33 @@ def transitions(
         repeat = (event_id[:, None] == held[who]).any(axis=1)
         repeat[1:] |= (event_id[1:] == event_id[:-1]) & (who[1:] == who[:-1])
         order = order[~repeat | (event_id == 0)]
-    user, time = user[order], time[order]
-    goes_on = (user[1:] == user[:-1]) & (np.abs(np.diff(time)) <= int(settings.gap))
-    begin = np.maximum.accumulate(np.where(goes_on, 0, np.arange(1, 1 + len(goes_on))))
-    before = np.cumsum(count[order]) - count[order]
-    goes_on &= before[1:] - before[begin] < settings.max_events
-    ends = 1 + np.flatnonzero(goes_on)
-    differs = [items[order[end - 1]] != items[order[end]] for end in ends.tolist()]
-    return Transitions(items, sessions, vocabulary, row, order, begin, time, ends[differs])
+    counts_on = np.ones(len(order), np.bool_)
+    if admitted is not None:
+        counts_on = np.concatenate([np.ones(len(known), np.bool_), admitted])[order]
+    by_user, order = order, order[counts_on]
+    goes_on = _go_on(order[:-1], order[1:], user, time, settings)
+    starts = np.arange(len(order))
+    starts[1:][goes_on] = 0
+    begin: NDArray[np.int64] = np.maximum.accumulate(starts)
+    # Of each click by user, the last one before it that sessions go on from.
+    last: NDArray[np.int64] = np.cumsum(counts_on) - counts_on - 1
+    ends, last = by_user[last >= 0], last[last >= 0]
+    clicked = np.concatenate([[0], np.cumsum(count[order])])
+    so_far = clicked[last + 1] - clicked[begin[last]]
+    goes_on = _go_on(order[last], ends, user, time, settings) & (so_far < settings.max_events)
+    ends, last = ends[goes_on], last[goes_on]
+    pairs = zip(order[last].tolist(), ends.tolist(), strict=True)
+    differs = np.array([items[one] != items[other] for one, other in pairs], np.bool_)
+    return Transitions(
+        items, sessions, vocabulary, row, order, begin, time, last[differs], ends[differs]
+    )
+
+
+def _go_on(
+    before: NDArray[np.int64], clicks: NDArray[np.int64], user: NDArray[np.int64],
+    time: NDArray[np.int64], settings: SessionSettings,
+) -> NDArray[np.bool_]:  # fmt: skip
+    """Whether clicks are of the sessions of those before."""
+    return (user[before] == user[clicks]) & (
+        np.abs(time[clicks] - time[before]) <= int(settings.gap)
+    )

@@ -135,6 +135,25 @@ def test_a_transition_knows_its_session_so_far_the_newest_item_first() -> None:
     ]
 
 
+def test_no_transition_goes_on_from_what_is_held_back_but_from_what_came_before() -> None:
+    """As in the graph, which learns of none."""
+    engine = engine_with_sessions(chosen(max_events=4))
+    rows = [("u", "x", 1, 0), ("u", "c", 2, 0), ("u", "y", 3, 0), ("u", "y", 4, 0),
+            ("u", "a", 5, 0), ("u", "z", 6, 0), ("w", "x", 0, 0), ("w", "a", 0, 0)]  # fmt: skip
+    admitted = np.array([item in "abc" for _, item, _, _ in rows])
+    made = transitions(
+        clicks(rows), engine.sessions, engine.vocabulary, engine.settings.session, admitted
+    )
+    assert list(made) == [
+        (["b", "a"], "x", START + 1),
+        (["b", "a"], "c", START + 2),
+        (["c", "b", "a"], "y", START + 3),
+        (["c", "b", "a"], "y", START + 4),
+        (["c", "b", "a"], "a", START + 5),
+    ]
+    assert len(set(made.session.tolist())) == 1
+
+
 def test_clicks_of_a_session_that_has_too_many_are_no_transitions() -> None:
     engine = engine_with_sessions(chosen(max_events=3))
     rows = [("u", "c", 1, 0), ("u", "a", 1, 0), ("u", "b", 1, 0), ("v", "a", 1, 0)]
