@@ -76,8 +76,7 @@ class Intake:
             if why == graphs.FULL:
                 g.grow_pool()
             elif why == graphs.CROWDED:
-                admission.make_room()
-                counting = admission.of(clicks)
+                counting = admission.make_room(counting)
             elif why == graphs.MOVE:
                 moved = (int(clicks.times[at]) - clock.landmark) // half_life
                 g.shift(moved)

@@ -13,6 +13,8 @@ probing over 64-bit hashes of the ids; two ids that share one are counted as one
 ids happens to two with a probability of 3e-8. What is in it does not depend on where it stands.
 
 A click that is held back changes no session: the ones before and after it are neighbours in theirs.
+So no session remembers its event id, and the entry of its id does, also once that is admitted:
+producers send whole batches again, and then it comes behind others.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +36,12 @@ ADMITTED = -1
 FULLEST = 3, 4
 """A table is at most this full: longer runs of entries are slow to search."""
 STAY = 3, 4
-"""Of the ids that are counted, where they are `admission.most`, this part stays."""
+"""Of the ids that are counted, where they are as many as there may be, this part stays."""
+BESIDE = 8
+"""One in so many of those that are admitted may be counted, if that is more than `admission.most`:
+to find those that leave is to look at all entries, which takes no longer for each that comes."""
+EVENTS = 8
+"""Event ids that an entry remembers at most."""
 SMALLEST = 1024
 """Entries of the smallest table, a power of two."""
 
@@ -51,7 +58,8 @@ class Counting(NamedTuple):
     clicks: NDArray[np.int32]
     """How many were counted, or ADMITTED."""
     event: NDArray[np.uint32]
-    """Of the last one's event id, 0 for none: what is sent twice counts once."""
+    """[entries, events]: of the event ids of the last ones that had any and were counted, each with
+    its user, the newest first, 0 past the end: what is sent twice counts once."""
     users: NDArray[np.uint32]
     """[entries, width]: of the different users who clicked it, 0 past the end."""
     used: NDArray[np.int64]
@@ -62,6 +70,7 @@ class Counting(NamedTuple):
     min_events: int
     forget: int
     most: int
+    events: int
     width: int
     room: int
     """Entries that may be in use."""
@@ -72,7 +81,8 @@ class Counting(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """Some entries, n of them, as they are written. Shapes (n,), but users [n, width]."""
+    """Some entries, n of them, as they are written. Shapes (n,), but event [n, events] and users
+    [n, width]."""
 
     ids: NDArray[np.uint64]
     time: NDArray[np.int64]
@@ -115,42 +125,77 @@ def fetch(counting, size, click):  # type: ignore[no-untyped-def]
     prefetch(address(counting.clicks, k))
 
 
+def _limit(most: int, admitted: int) -> int:
+    """How many ids may be counted, beside so many that are admitted."""
+    return max(most, admitted // BESIDE)
+
+
+_limit_inlined = INLINED(_limit)
+
+
 @INLINED
 def is_crowded(counting):  # type: ignore[no-untyped-def]
     """Whether the table must grow, or some must leave it, before another id comes."""
     used, admitted = counting.used[0], counting.used[1]
-    return used >= counting.room or used - admitted >= counting.most
+    return used >= counting.room or used - admitted >= _limit_inlined(counting.most, admitted)
 
 
 @INLINED
-def admits(counting, size, click, event, time, now):  # type: ignore[no-untyped-def]
-    """Count a click, of this event id and time; whether its id is admitted, with it or before.
+def place_of(counting, size, click):  # type: ignore[no-untyped-def]
+    """The entry of a click's id, or the free one where it would be."""
+    return _place(counting, size, counting.items[click])
+
+
+@INLINED
+def event_of(counting, click, event_id):  # type: ignore[no-untyped-def]
+    """What an entry remembers of an event id: like a session, it has those of each user apart."""
+    if event_id == 0:
+        return np.uint32(0)
+    return np.uint32(mix(event_id ^ counting.by[click]) >> np.uint64(32)) | np.uint32(1)
+
+
+@INLINED
+def _is_forgotten(counting, k, now):  # type: ignore[no-untyped-def]
+    return counting.clicks[k] != ADMITTED and now - counting.time[k] > counting.forget
+
+
+@INLINED
+def was_counted(counting, k, event, now):  # type: ignore[no-untyped-def]
+    """Whether entry k remembers this event, as of the greatest time so far."""
+    if event == 0 or counting.ids[k] == 0 or _is_forgotten(counting, k, now):
+        return False
+    for j in range(k * counting.events, (k + 1) * counting.events):
+        if counting.event[j] == event:
+            return True
+    return False
+
+
+@INLINED
+def admits(counting, k, click, event, time, now):  # type: ignore[no-untyped-def]
+    """Count a click, whose entry is k, of this event and time; whether its id is admitted, with it
+    or before.
 
     `now` is the greatest time so far. What was admitted may be asked again: the answer stays.
     """
-    key = counting.items[click]
-    k = _place(counting, size, key)
-    width = counting.width
+    width, events = counting.width, counting.events
     if counting.ids[k] == 0:
-        counting.ids[k] = key
+        counting.ids[k] = counting.items[click]
         counting.used[0] += 1
         is_new = True
     elif counting.clicks[k] == ADMITTED:
         counting.time[k] = max(counting.time[k], time)
         return True
     else:
-        is_new = now - counting.time[k] > counting.forget
+        is_new = _is_forgotten(counting, k, now)
     if is_new:
         counting.time[k] = time
         counting.clicks[k] = 0
-        counting.event[k] = 0
+        for j in range(k * events, k * events + events):
+            counting.event[j] = 0
         for j in range(k * width, k * width + width):
             counting.users[j] = 0
-    elif event != 0 and counting.event[k] == event:
-        return False
     counting.time[k] = max(counting.time[k], time)
     counting.clicks[k] += 1
-    counting.event[k] = event
     user = np.uint32(counting.by[click] >> np.uint64(32)) | np.uint32(1)
     j, end = k * width, k * width + width
     while j < end and counting.users[j] != 0 and counting.users[j] != user:
@@ -158,26 +203,32 @@ def admits(counting, size, click, event, time, now):  # type: ignore[no-untyped-
     if j < end:
         counting.users[j] = user
     are_enough = width == 0 or counting.users[end - 1] != 0
-    if counting.clicks[k] < counting.min_events or not are_enough:
-        return False
-    counting.clicks[k] = ADMITTED
-    counting.time[k] = time
-    counting.used[1] += 1
-    return True
+    if counting.clicks[k] >= counting.min_events and are_enough:
+        counting.clicks[k] = ADMITTED
+        counting.time[k] = time
+        counting.used[1] += 1
+        return True  # and its session remembers the event
+    if event != 0:
+        for j in range(k * events + events - 1, k * events, -1):
+            counting.event[j] = counting.event[j - 1]
+        counting.event[k * events] = event
+    return False
 
 
 @nb.njit(cache=True, nogil=True)
 def _put(counting, entries, sources=SOURCES):  # type: ignore[no-untyped-def]
     """Put entries that are not there into a table that has room."""
-    size, n, other = len(counting.ids), len(entries.ids), entries.users.shape[1]
+    size, n = len(counting.ids), len(entries.ids)
+    others, other = entries.event.shape[1], entries.users.shape[1]
     counting, entries = pointers(counting), pointers(entries)
-    width = counting.width
+    events, width = counting.events, counting.width
     for i in range(n):
         k = _place(counting, size, entries.ids[i])
         counting.ids[k] = entries.ids[i]
         counting.time[k] = entries.time[i]
         counting.clicks[k] = entries.clicks[i]
-        counting.event[k] = entries.event[i]
+        for j in range(min(events, others)):
+            counting.event[k * events + j] = entries.event[i * others + j]
         for j in range(min(width, other)):
             counting.users[k * width + j] = entries.users[i * other + j]
         counting.used[0] += 1
@@ -201,6 +252,8 @@ def _admit(counting, keys, times, sources=SOURCES):  # type: ignore[no-untyped-d
         if counting.ids[k] == 0:
             counting.ids[k] = keys[i]
             counting.used[0] += 1
+        elif counting.clicks[k] == ADMITTED:
+            continue  # it is named twice
         counting.clicks[k] = ADMITTED
         counting.time[k] = times[i]
         counting.used[1] += 1
@@ -211,7 +264,7 @@ def _leave(counting, keys, since, sources=SOURCES):  # type: ignore[no-untyped-d
     """Take ids out of the table that were not clicked since then. What lies behind one moves up,
     so that no gap is left."""
     size, counting = len(counting.ids), pointers(counting)
-    width = counting.width
+    events, width = counting.events, counting.width
     for i in range(len(keys)):
         gap = _place(counting, size, keys[i])
         if counting.ids[gap] == 0 or counting.time[gap] >= since[i]:
@@ -225,12 +278,17 @@ def _leave(counting, keys, since, sources=SOURCES):  # type: ignore[no-untyped-d
                 counting.ids[gap] = counting.ids[k]
                 counting.time[gap] = counting.time[k]
                 counting.clicks[gap] = counting.clicks[k]
-                counting.event[gap] = counting.event[k]
+                for j in range(events):
+                    counting.event[gap * events + j] = counting.event[k * events + j]
                 for j in range(width):
                     counting.users[gap * width + j] = counting.users[k * width + j]
                 gap = k
             k = (k + 1) & (size - 1)
         counting.ids[gap] = 0
+        for j in range(gap * events, gap * events + events):
+            counting.event[j] = 0
+        for j in range(gap * width, gap * width + width):
+            counting.users[j] = 0
 
 
 class Admission:
@@ -246,12 +304,14 @@ class Admission:
     def _empty(self, size: int) -> None:
         s = self.settings
         width = s.min_users if s.min_users > 1 else 0
+        # As many as are counted of an id whose clicks are all of different users.
+        events = min(EVENTS, max(s.min_events - 1, width))
         none = np.zeros(0, np.uint64)
         self._table = Counting(
             np.zeros(size, np.uint64), np.zeros(size, np.int64), np.zeros(size, np.int32),
-            np.zeros(size, np.uint32), np.zeros((size, width), np.uint32), np.zeros(2, np.int64),
-            self._seed, s.min_events, int(s.forget), s.most, width, _share(size, FULLEST),
-            none, none,
+            np.zeros((size, events), np.uint32), np.zeros((size, width), np.uint32),
+            np.zeros(2, np.int64), self._seed, s.min_events, int(s.forget), s.most, events, width,
+            _share(size, FULLEST), none, none,
         )  # fmt: skip
 
     @property
@@ -276,19 +336,19 @@ class Admission:
         items, by = hash_texts(Texts.of(clicks.items)), hash_texts(Texts.of(clicks.users))
         return self._table._replace(items=_keys(items), by=by)
 
-    def make_room(self) -> None:
-        """Where it is crowded: as many ids as are to be counted at most are one quarter too many,
-        and else the table grows."""
-        entries = self.entries()
-        if self.counted < self.settings.most:
-            self._fill(entries, 2 * len(self._table.ids))
-            return
-        counted = np.flatnonzero(entries.clicks != ADMITTED)
+    def make_room(self, counting: Counting) -> Counting:
+        """Where it is crowded: as many ids as may be counted are one quarter too many, and else the
+        table grows. Returns what `fold` goes on with, of the same clicks."""
+        t, limit = self._table, _limit(self.settings.most, self.admitted)
+        if self.counted < limit:
+            self._fill(self.entries(), 2 * len(t.ids))
+            return self._table._replace(items=counting.items, by=counting.by)
+        counted = np.flatnonzero((t.ids != 0) & (t.clicks != ADMITTED))
         # By times, and among equal ones by ids, so that it does not matter where they stand.
-        order = np.lexsort((entries.ids[counted], entries.time[counted]))
-        stay = np.ones(len(entries.ids), np.bool_)
-        stay[counted[order[: len(order) - _share(self.settings.most, STAY)]]] = False
-        self._fill(entries.at(stay), len(self._table.ids))
+        order = counted[np.lexsort((t.ids[counted], t.time[counted]))]
+        gone = t.ids[order[: len(order) - _share(limit, STAY)]]
+        _leave(t, gone, np.full(len(gone), np.iinfo(np.int64).max))
+        return counting
 
     def leave(self, gone: Mapping[str, int]) -> None:
         """Items left, as `core.rounds.Evidence` says: they are counted anew if they come back."""
@@ -301,11 +361,19 @@ class Admission:
         if not self.is_on:
             return
         keys = _hashes(names)
-        there = np.zeros(len(keys), np.bool_)
-        _are_admitted(self._table, keys, there)
+        there = self._has(keys)
         if not there.all():
             self._reserve(int((~there).sum()))
             _admit(self._table, keys[~there], times[~there].astype(np.int64))
+
+    def has(self, names: Sequence[str]) -> NDArray[np.bool_]:
+        """Of each id, whether it is admitted."""
+        return self._has(_hashes(names)) if self.is_on else np.ones(len(names), np.bool_)
+
+    def _has(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        out = np.zeros(len(keys), np.bool_)
+        _are_admitted(self._table, keys, out)
+        return out
 
     def entries(self) -> Entries:
         """All entries, as copies, in no order that means anything."""

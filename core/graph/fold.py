@@ -7,7 +7,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.graph.admission import admits, fetch, is_crowded
+from core.graph.admission import admits, event_of, fetch, is_crowded, place_of, was_counted
 from core.graph.graph import LIVE, NEVER
 from core.graph.slabs import INLINED, LINE, UNIT, UNWRITTEN, add, fetch_row
 from core.kernels.lanes import SOURCES, address, pointers, prefetch
@@ -27,7 +27,8 @@ AHEAD = 8
 of the one twice as far ahead."""
 
 KEPT, DUPLICATE, TOO_LONG, HELD, SHOWN = range(5)
-"""What became of a click: it counts; its event id came before; its session has too many clicks; its
+"""What became of a click: it counts; its event id came before, in its session or among the clicks
+that its id was held back with; its session has too many clicks; its
 id is not admitted (`core.graph.admission`); it is none, but an impression."""
 
 BEGINS = -2
@@ -268,6 +269,14 @@ def fold(begin, clicks, sessions, graph, counting, out, times, rules, sources=SO
         if looks and is_open and _is_repeat(clicks.event_ids[k], sessions, u, width):
             _leave_out(DUPLICATE, out, k)
             continue
+        place, event = 0, np.uint32(0)
+        if counts:
+            place = place_of(counting, size, k)
+            if looks:
+                event = event_of(counting, k, clicks.event_ids[k])
+            if was_counted(counting, place, event, max(now, t)):
+                _leave_out(DUPLICATE, out, k)
+                continue
         if t >= end:
             return k, MOVE, now
         partition = clicks.partitions[k] if by_partition else np.int32(0)
@@ -278,14 +287,11 @@ def fold(begin, clicks, sessions, graph, counting, out, times, rules, sources=SO
                 is_open = sessions.size[u] > 0
             clicks.clocks[partition] = t
         continues = is_open and abs(t - sessions.time[u]) <= rules.gap
-        event = np.uint32(0)
-        if looks:
-            event = np.uint32(clicks.event_ids[k])
         if counts and is_crowded(counting):
             return k, CROWDED, now
         if continues and sessions.clicks[u] >= rules.max_events:
             _leave_out(TOO_LONG, out, k)
-        elif counts and not admits(counting, size, k, event, t, max(now, t)):
+        elif counts and not admits(counting, place, k, event, t, max(now, t)):
             _leave_out(HELD, out, k)  # and nothing of it is remembered here
             now = max(now, t)
             continue

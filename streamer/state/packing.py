@@ -155,10 +155,11 @@ def unpack_counted(value: bytes) -> tuple[int, Entries]:
     """The commit at which the ids were so, and these."""
     p = msgspec.msgpack.decode(zlib.decompress(value), type=_Counted)
     ids = np.frombuffer(p.ids, "<u8")
-    width = len(p.users) // (4 * len(ids)) if len(ids) else 0
+    event, users = np.frombuffer(p.event, "<u4"), np.frombuffer(p.users, "<u4")
+    events, width = (len(one) // max(1, len(ids)) for one in (event, users))
     return p.commit, Entries(
         ids, np.frombuffer(p.time, "<i8"), np.frombuffer(p.clicks, "<i4"),
-        np.frombuffer(p.event, "<u4"), np.frombuffer(p.users, "<u4").reshape(len(ids), width),
+        event.reshape(len(ids), events), users.reshape(len(ids), width),
     )  # fmt: skip
 
 

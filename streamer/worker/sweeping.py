@@ -22,8 +22,8 @@ from streamer.state.records import Swept
 
 SESSIONS = 500
 """Sessions of a record at most."""
-COUNTED = 8000
-"""Ids that are counted of a record at most, of 56 bytes each."""
+COUNTED = 5000
+"""Ids that are counted of a record at most, of up to 84 bytes each."""
 PART_BYTES = 500_000
 """Bytes of such a record at most: brokers and clients refuse one of 1 MB."""
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from core.engine import Engine
-from core.graph.fold import HELD, KEPT
+from core.graph.fold import DUPLICATE, HELD, KEPT, SHOWN
+from core.graph.written import Snapshot
 from core.rounds import Inputs
 from core.settings import AdmissionSettings, Duration
 from tests.unit.core.groups import START, clicks, settings, step, trained, visits
@@ -118,6 +119,65 @@ def test_other_settings_go_on_with_what_was_counted() -> None:
 def test_what_is_sent_twice_counts_once() -> None:
     engine = engine_of(TWICE)
     twice = replace(clicks([("u", "a", 0)] * 2), event_ids=np.array([7, 7], np.uint64))
-    assert engine.fold(twice).fate.tolist() == [HELD, HELD]
+    assert engine.fold(twice).fate.tolist() == [HELD, DUPLICATE]
     assert engine.fold(replace(twice, event_ids=None)).fate.tolist() == [KEPT, KEPT]
     assert engine.clock.time == START
+
+
+@pytest.mark.parametrize("events", [2, 3])
+def test_what_is_sent_again_behind_others_counts_once(events: int) -> None:
+    engine = engine_of(AdmissionSettings(events))
+    rows = [(f"u{n}", "a", n) for n in range(events)]
+    batch = replace(clicks(rows), event_ids=np.arange(1, events + 1, dtype=np.uint64))
+    few = batch.at(np.arange(events - 1))
+    assert engine.fold(few).fate.tolist() == [HELD] * (events - 1)
+    assert engine.fold(few).fate.tolist() == [DUPLICATE] * (events - 1)
+    assert engine.fold(batch).fate.tolist() == [DUPLICATE] * (events - 1) + [KEPT]
+    assert engine.fold(batch).fate.tolist() == [DUPLICATE] * events
+    assert engine.graph.clicks[:1].tolist() == [1]
+    # Event ids are of each user's own.
+    other = replace(clicks([("v", "a", 0)]), event_ids=np.ones(1, np.uint64))
+    assert engine.fold(other).fate.tolist() == [KEPT]
+
+
+def test_impressions_are_neither_counted_nor_held_back() -> None:
+    engine = engine_of(TWICE)
+    rows = [("u", "a", 0), ("v", "a", 1), ("v", "b", 2), ("v", "b", 3), ("w", "a", 4)]
+    weights = np.array([-1.0, 1.0, -1.0, -1.0, -1.0], np.float32)
+    out = engine.step(Inputs(replace(clicks(rows), weights=weights)))
+    assert (out.held, out.admitted, engine.catalogue.admission.counted) == (1, 0, 1)
+    assert out.evidence.held is not None
+    told = out.evidence
+    assert told.clicks.weights[told.held].tolist() == [1.0]
+    again = engine_of(TWICE)
+    again.fold(replace(clicks(rows), weights=weights))
+    (fate,) = again.fold(replace(clicks(rows[:1]), weights=weights[:1])).fate.tolist()
+    assert fate == SHOWN
+    assert again.fold(clicks([("w", "a", 5)])).fate.tolist() == [KEPT]
+
+
+def test_an_id_that_is_named_twice_is_admitted_once() -> None:
+    admission = engine_of(TWICE).catalogue.admission
+    admission.admit(["a", "b", "a"], np.array([1, 2, 3]))
+    assert (admission.admitted, admission.counted) == (2, 0)
+
+
+def test_a_snapshot_has_them_in_an_order_that_follows_from_the_log() -> None:
+    engines = [engine_of(TWICE) for _ in range(2)]
+    for engine in engines:
+        engine.fold(clicks([(f"u{n}", f"i{n % 500}", n) for n in range(600)]))
+    one, other = (Snapshot(engine.catalogue).counted for engine in engines)
+    assert one is not None
+    assert other is not None
+    for got, wanted in zip(one, other, strict=True):
+        assert got.tolist() == wanted.tolist()
+
+
+def test_of_many_that_are_admitted_an_eighth_may_be_counted() -> None:
+    """So that looking for those that leave takes no longer where more are admitted."""
+    engine = engine_of(replace(TWICE, most=8))
+    engine.catalogue.admission.admit([f"i{n}" for n in range(8000)], np.full(8000, START))
+    engine.fold(clicks([(f"u{n}", f"once-{n}", n) for n in range(1001)]))
+    assert engine.catalogue.admission.counted == 751
+    fate = engine.fold(clicks([("v", "once-250", 2000), ("v", "once-249", 2000)])).fate
+    assert fate.tolist() == [KEPT, HELD]
