@@ -102,7 +102,7 @@ def transitions(
     starts[1:][goes_on] = 0
     begin: NDArray[np.int64] = np.maximum.accumulate(starts)
     # Of each click by user, the last one before it that sessions go on from.
-    last: NDArray[np.int64] = np.cumsum(counts_on) - counts_on - 1
+    last = np.cumsum(counts_on, dtype=np.int64) - counts_on - 1
     ends, last = by_user[last >= 0], last[last >= 0]
     clicked = np.concatenate([[0], np.cumsum(count[order])])
     so_far = clicked[last + 1] - clicked[begin[last]]
