@@ -57,7 +57,7 @@ def uninterrupted(kafka: str, folder: Path) -> Iterator[tuple[App, Outcome]]:
         app.publish(log_of())
         worker = app.worker()
         where = (app.config.topics.clicks, 0)
-        worker.until(lambda: app.group_offsets()[where] == COMMIT * COMMITS, "all commits")
+        worker.until(lambda: app.group_offsets().get(where) == COMMIT * COMMITS, "all commits")
         worker.stop()
         yield app, outcome(app)
 
