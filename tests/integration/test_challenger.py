@@ -91,8 +91,8 @@ def test_a_better_one_takes_over_within_its_space_and_a_restart_goes_on_by_it(
         assert "a challenger learns beside the model" in void.output
         void.until(lambda: len(promotions(app)) == 2, "that the record is void")
         void.stop()
-        newest = promotions(app)[-1][1]
-        assert newest.champion == newest.challenger == told.champion
+        last = promotions(app)[-1][1]
+        assert last.champion == last.challenger == told.champion
 
 
 def test_a_clean_stop_keeps_it_and_a_crash_begins_it_anew(kafka: str, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_what_had_not_left_when_a_challenger_took_over_is_learned_and_written_ag
         load_nodes(again.catalogue, kept, 1, engine.scale)
         again.placement, again.versions = engine.placement, dict(engine.versions)
         # All clicks are known to the rows, which are nothing to learn again for by themselves.
-        at = [engine.vocabulary.get(key.decode()) for key in rows]
+        at = engine.vocabulary.intern([key.decode() for key in rows])
         packed = np.array(list(rows.values()), engine.model.dtype)
         packed["heard"] = np.where(packed["heard"] > 0, engine.graph.clicks[at], 0)
         again.load_rows([(list(rows), packed)])

@@ -170,7 +170,7 @@ def test_a_snapshot_has_them_in_an_order_that_follows_from_the_log() -> None:
     assert one is not None
     assert other is not None
     for got, wanted in zip(one, other, strict=True):
-        assert got.tolist() == wanted.tolist()
+        assert np.array_equal(got, wanted)
 
 
 def test_of_many_that_are_admitted_an_eighth_may_be_counted() -> None:

@@ -312,5 +312,7 @@ def test_a_folder_without_vectors_says_so(tmp_path: Path) -> None:
 def test_an_attribute_that_no_item_has_is_refused_with_those_that_there_are(
     learned: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="--by nosuch: no item has it; there are: category, name"):
+    with pytest.raises(
+        ConfigError, match="--by nosuch: no item has it; there are: category, kind, name"
+    ):
         plot.run(learned, tmp_path / "map.html", "nosuch", 5, "pca", 40)

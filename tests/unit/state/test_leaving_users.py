@@ -1,5 +1,6 @@
 """Which users are looked through, by which list, and what a folder remembers of that."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -129,7 +130,7 @@ def test_a_repair_lasts_for_others_until_all_users_have_left(store: Store) -> No
     assert changes is not None
     outgoing = Outgoing(CONFIG, store, engine, lambda: 7, 1, {})
     for publishes in True, False:
-        outgoing.publishes_users = lambda publishes=publishes: publishes
+        outgoing.publishes_users = partial(bool, publishes)
         marks = outgoing.batch(2, changes, Pending(), {}, {}).marks
         assert marks is not None
         assert marks.needs_folder == publishes
