@@ -169,8 +169,7 @@ def test_a_snapshot_has_them_in_an_order_that_follows_from_the_log() -> None:
     one, other = (Snapshot(engine.catalogue).counted for engine in engines)
     assert one is not None
     assert other is not None
-    for got, wanted in zip(one, other, strict=True):
-        assert np.array_equal(got, wanted)
+    assert all(map(np.array_equal, one, other))
 
 
 def test_of_many_that_are_admitted_an_eighth_may_be_counted() -> None:

@@ -313,6 +313,6 @@ def test_an_attribute_that_no_item_has_is_refused_with_those_that_there_are(
     learned: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        ConfigError, match="--by nosuch: no item has it; there are: category, kind, name"
+        ConfigError, match="nosuch: no item has it; there are: category, kind, name"
     ):
         plot.run(learned, tmp_path / "map.html", "nosuch", 5, "pca", 40)
