@@ -169,7 +169,7 @@ def test_a_snapshot_has_them_in_an_order_that_follows_from_the_log() -> None:
     one, other = (Snapshot(engine.catalogue).counted for engine in engines)
     assert one is not None
     assert other is not None
-    assert all(map(np.array_equal, one, other))
+    assert [np.asarray(a).tolist() for a in one] == [np.asarray(b).tolist() for b in other]
 
 
 def test_of_many_that_are_admitted_an_eighth_may_be_counted() -> None:
