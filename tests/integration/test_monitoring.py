@@ -45,8 +45,10 @@ def live(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]
     needed("prometheus", "prometheus")
     folder = tmp_path_factory.mktemp("monitoring")
     port = free_port()
+    # Without a challenger its panels are empty, as they say.
+    settings = {"metrics.port": port, "commit.seconds": 0.5, "challenger.set": ["walks.q=0.5"]}
     with (
-        App(kafka, folder, {"metrics.port": port, "commit.seconds": 0.5}) as app,
+        App(kafka, folder, settings) as app,
         Prometheus(folder / "prometheus", port) as prometheus,
     ):
         yield Live(app, app.worker().running(), prometheus)
