@@ -102,7 +102,9 @@ def placements(team: Team) -> list[Placement]:
 
 
 def test_several_workers_go_by_one_list_of_rules(kafka: str, tmp_path: Path) -> None:
-    with App(kafka, tmp_path, {**SETTINGS, **RULES, "topics.partitions": 4}) as app:
+    # A worker knows of others' items how settled they are as they were published.
+    few = {"topics.partitions": 4, "clusters.min_items": 8, "clusters.count": 4}
+    with App(kafka, tmp_path, {**SETTINGS, **RULES, **few}) as app:
         team = Team(app)
         for name in "ab":
             team.start(name)
@@ -119,7 +121,13 @@ def test_several_workers_go_by_one_list_of_rules(kafka: str, tmp_path: Path) -> 
 
 
 def test_founded_clusters_are_in_the_topic_and_in_every_folder(kafka: str, tmp_path: Path) -> None:
-    settings = {**SETTINGS, "major.every": 0, "clusters.count": 2, "clusters.spawn": 0.7}
+    settings = {
+        **SETTINGS,
+        "major.every": 0,
+        "clusters.count": 2,
+        "clusters.min_items": 8,
+        "clusters.spawn": 0.7,
+    }
     with App(kafka, tmp_path, settings) as app:
         team = Team(app)
         for name in "ab":
