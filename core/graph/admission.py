@@ -91,7 +91,7 @@ class Entries(NamedTuple):
     users: NDArray[np.uint32]
 
     def at(self, chosen: Any) -> "Entries":
-        """Those where `chosen`, bool [n], is true, or in a slice."""
+        """Those where `chosen`, bool [n], is true, or in a slice, or of these numbers."""
         return Entries(
             self.ids[chosen], self.time[chosen], self.clicks[chosen], self.event[chosen],
             self.users[chosen],
@@ -376,10 +376,10 @@ class Admission:
         return out
 
     def entries(self) -> Entries:
-        """All entries, as copies, in no order that means anything."""
-        held = self._table.ids != 0
-        t = self._table
-        return Entries(t.ids, t.time, t.clicks, t.event, t.users).at(held)
+        """All entries, as copies, by their hashes: where they stand is different in each run."""
+        t, held = self._table, np.flatnonzero(self._table.ids)
+        order = held[np.argsort(t.ids[held])]
+        return Entries(t.ids, t.time, t.clicks, t.event, t.users).at(order)
 
     def load(self, parts: Iterable[Entries]) -> None:
         """Take entries into a table that does not have them."""

@@ -189,12 +189,9 @@ class Snapshot:
         self._partition, self._event_ids = s.partition[rows], s.event_ids[rows]
         kept = np.arange(s.items.shape[1])[None, :] < s.size[rows, None]
         self._items = np.where(kept, s.items[rows], -1)
-        admission, self.counted = catalogue.admission, None
-        """By hashes; None where all are admitted."""
-        if admission.is_on:
-            entries = admission.entries()
-            # Where they stand in the table is different in each run.
-            self.counted = entries.at(np.argsort(entries.ids))
+        admission = catalogue.admission
+        self.counted = admission.entries() if admission.is_on else None
+        """By their hashes; None where all are admitted."""
 
     def __len__(self) -> int:
         return len(self._users)
