@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from numpy.typing import NDArray
 
 from core.placing.placement import NOBODY
-from core.rows import fits, from_values, is_packed
+from core.rows import fits, from_values
 from streamer.decode.deadletter import DeadLetter
 from streamer.errors import Refused
 from streamer.kafka import clients
@@ -28,12 +28,11 @@ from streamer.kafka.stalls import Stalls
 from streamer.kafka.unreadable import read_alone, verdict_on
 from streamer.kafka.waiting import OpenTransactions, Waiting
 from streamer.settings.sections import Config
-from streamer.state import records, users
+from streamer.state import records
 from streamer.state import store as stores
-from streamer.state.commits import Mark, mark_of
-from streamer.state.model_state import is_of_worker, order
 from streamer.state.store import Store
-from streamer.worker.kept import Read, is_newer, is_of_user, own_key, version_in
+from streamer.worker.arrived import Arrived
+from streamer.worker.kept import Read
 from streamer.worker.later import Later
 from streamer.worker.news import News, news_of, stamp
 from streamer.worker.sequence import Commits
@@ -218,18 +217,13 @@ class Tail:
 
     def poll(self, timeout: float = 0.0) -> None:
         """Apply what has arrived of `model-state`, and queue what has of `items`."""
-        rows: dict[bytes, Message] = {}
-        gone: dict[bytes, int] = {}
-        of_users: dict[bytes, bytes | None] = {}
-        apps = {self.config.app.name, *self._former}
-        more: dict[str, dict[bytes, bytes | None]] = {"meta": {}, "graph": {}, "sessions": {}}
-        meta = more["meta"]
         self._pause()
         messages = self.consumer.consume(10_000, timeout)
         lost = next((at for at, m in enumerate(messages) if self._is_lost(m)), len(messages))
-        # A version record lies behind all rows of its commit, so what it covers was applied. But
-        # for this, a row that has left would be back in the folder until its tombstone is read.
-        applied = self.later.versions() if messages else {}
+        if messages:
+            arrived = Arrived(
+                self.config, self.store, self.commits, self.strangers, self.later, self.forgotten
+            )
         for message in map(checked, messages[:lost]):
             partition, offset = partition_of(message), message.offset() or 0
             if message.error() is not None:
@@ -238,51 +232,8 @@ class Tail:
             self.offsets[partition] = offset + 1
             if partition[0] == self.config.topics.items:
                 self.queue.append(news_of(message, self.config.items.use))
-                continue
-            key, value, mark = message.key(), message.value(), mark_of(message)
-            if key is None:
-                continue
-            elif partition[0] == self.config.topics.user_vectors:
-                if is_of_user(apps, self.commits, message):
-                    of_users[key] = value
-            elif records.is_row(key):
-                if self.commits.has_applied(mark):
-                    self.strangers.settle(message)
-                elif not self.commits.is_doubtful(mark):
-                    self._take_row(message, key, mark, applied.get(partition[1], 0), rows, gone)
-            elif records.is_malformed(key):
-                self.strangers.settle(message)
-                if value is not None:
-                    self.strangers.add(message)
-                else:  # a folder of an older version may have it
-                    meta[key] = None
-            elif key.startswith(records.FORGOTTEN):
-                meta[key] = value
-                (self.forgotten.add if value is not None else self.forgotten.discard)(key)
-            elif self.commits.is_doubtful(mark):
-                continue
             else:
-                # There are very many rows of the graph, whose places are hashes.
-                is_in_place = value is not None and key.startswith(records.GRAPH)
-                is_in_place = is_in_place or self._is_in_place(key, partition[1])
-                if not is_of_worker(message) or (value is not None and not is_in_place):
-                    self.strangers.add(message)
-                    continue
-                self.strangers.settle(message)
-                if not is_in_place:
-                    continue  # a repair has deleted there what no worker wrote
-                if records.is_manifest(key) and value is not None:
-                    self.commits.follow(value)
-                if key.startswith((records.GRAPH, records.SESSIONS)):
-                    family, own = own_key(key)
-                    if is_newer(self.store, self.commits, message, family, own):
-                        more[family][own] = value
-                elif value is None and key.startswith((records.PROGRESS, records.ITEMS)):
-                    meta[key] = None
-                elif key.startswith(records.VERSION) and self.commits.has_applied(mark):
-                    continue
-                elif value is not None and not self._is_behind(key, value, meta):
-                    meta[key] = value
+                arrived.take(partition, message)
         for message in messages[lost : lost + 1]:
             self._get_past(message)
         if self.commits.is_level and len(messages) < 10_000:
@@ -291,8 +242,7 @@ class Tail:
             self._stalls.look({p: max(self.offsets[p], self.reached[p]) for p in looked})
             self._tell_what_waits()
         if messages:
-            more[users.FAMILY] = dict(users.entries(self.store, of_users))
-            self._apply(rows, gone, more)
+            self._apply(arrived)
             if self.commits.is_level:
                 self.strangers.judge()
         elif time.monotonic() - self.applied > IDLE_SECONDS and self._at_the_ends():
@@ -300,26 +250,6 @@ class Tail:
             self.store.write_entries({"meta": [stores.applied_now()]})
         if self.later.is_due:
             self.later.flush()
-
-    def _take_row(
-        self, message: Message, key: bytes, mark: Mark | None, applied: int,
-        rows: dict[bytes, Message], gone: dict[bytes, int],
-    ) -> None:  # fmt: skip
-        """Put a row into `rows`, or a deletion into `gone`, if it is newer than `applied`."""
-        value = message.value()
-        if mark is None or (value is not None and not is_packed(value)):
-            self.strangers.add(message)
-            return
-        self.strangers.settle(message)
-        version = version_in(message)
-        if version <= applied:
-            return
-        if value is None:
-            rows.pop(key, None)
-            gone[key] = version
-        else:
-            gone.pop(key, None)
-            rows[key] = message
 
     def _tell_what_waits(self) -> None:
         """Say of `items` which open transaction holds back what lies there."""
@@ -338,11 +268,6 @@ class Tail:
             which = [TopicPartition(*p) for p in self._of_items if p in assigned]
             (self.consumer.pause if full else self.consumer.resume)(which)
             self._paused = full
-
-    @property
-    def _former(self) -> list[str]:
-        """Names that the app had before, as the header has them."""
-        return [] if self.store.space is None else self.store.space.former
 
     def _at_the_ends(self) -> bool:
         """Whether all that was there is in the folder, as of the last word of the brokers."""
@@ -369,12 +294,9 @@ class Tail:
         self.consumer.assign([TopicPartition(*where, self.offsets[where]) for where in assigned])
         self._paused = False
 
-    def _apply(
-        self, rows: dict[bytes, Message], gone: dict[bytes, int],
-        more: dict[str, dict[bytes, bytes | None]],
-    ) -> None:  # fmt: skip
+    def _apply(self, arrived: Arrived) -> None:
         self.applied = time.monotonic()
-        meta = more["meta"]
+        rows, meta = arrived.rows, arrived.meta
         if records.SPACE in meta:
             header = meta.pop(records.SPACE) or b""
             topic = self.config.topics.model_state
@@ -390,10 +312,11 @@ class Tail:
         # What is refused now has to be met again, by the start that repairs it.
         at = [(where, self.offsets[where]) for where in self.of_workers]
         later |= [_offset_entry(p, self.strangers.first_of(p, offset)) for p, offset in at]
-        self.store.write_entries({family: entries.items() for family, entries in more.items()})
+        families = arrived.families()
+        self.store.write_entries({name: entries.items() for name, entries in families.items()})
         self.asked = self.store.asked() if records.MAJOR in meta else self.asked
-        self.later.add({k: m.value() or b"" for k, m in rows.items()}, gone, later)
-        self.on_read(Read(list(rows), packed, list(gone), meta))
+        self.later.add({k: m.value() or b"" for k, m in rows.items()}, arrived.gone, later)
+        self.on_read(Read(list(rows), packed, list(arrived.gone), meta))
 
     def _pack(self, rows: dict[bytes, Message]) -> NDArray[np.void]:
         """The rows that these records hold. Those that hold none are taken out, or refused."""
@@ -407,22 +330,6 @@ class Tail:
                 if not fits(message.value() or b"", dtype):
                     self.strangers.add(rows.pop(key))
         return from_values([message.value() or b"" for message in rows.values()], dtype)
-
-    def _is_in_place(self, key: bytes, partition: int) -> bool:
-        """Whether this is the partition where workers write a reserved key."""
-        space = self.store.space
-        return space is None or partition == records.place(key, space.partitions)
-
-    def _is_behind(self, key: bytes, value: bytes, meta: Mapping[bytes, bytes | None]) -> bool:
-        """Whether the folder already has a later commit's record under this reserved key.
-
-        `meta` is what goes to the folder next. Of headers, and of one commit's, the last counts.
-        """
-        if key == records.SPACE:
-            return False
-        read = meta if key in meta else self.later.meta
-        stored = read[key] if key in read else self.store.meta(key)
-        return stored is not None and order(key, value) < order(key, stored)
 
 
 def _offset_entry(partition: Partition, offset: int) -> stores.Entry:

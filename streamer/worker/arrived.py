@@ -1,0 +1,134 @@
+"""What came from the topics that workers write to, sorted by what a state folder does with it."""
+
+from collections.abc import Mapping
+
+from confluent_kafka import Message
+
+from core.rows import is_packed
+from streamer.kafka.clients import Partition
+from streamer.settings.sections import Config
+from streamer.state import records, users
+from streamer.state.commits import Mark, mark_of
+from streamer.state.model_state import is_of_worker, order
+from streamer.state.store import Store
+from streamer.worker.kept import is_newer, is_of_user, own_key, version_in
+from streamer.worker.later import Later
+from streamer.worker.sequence import Commits
+from streamer.worker.strangers import Strangers
+
+Entries = dict[bytes, bytes | None]
+
+
+class Arrived:
+    """The records of one look, each taken in the order in which it stands in its partition. What no
+    worker wrote goes to the `strangers`, and is nowhere else."""
+
+    def __init__(
+        self, config: Config, store: Store, commits: Commits, strangers: Strangers, later: Later,
+        forgotten: set[bytes],
+    ) -> None:  # fmt: skip
+        self.store, self.commits, self.strangers, self.later = store, commits, strangers, later
+        self.forgotten = forgotten
+        """Keys of the users whose clicks do not count; it follows the records."""
+        self.rows: dict[bytes, Message] = {}
+        self.gone: dict[bytes, int] = {}
+        """Keys of rows that are deleted, with the versions of that."""
+        self.meta: Entries = {}
+        self.graph: Entries = {}
+        self.sessions: Entries = {}
+        self._users: Entries = {}
+        self._of_users = config.topics.user_vectors if config.has_users else None
+        # Names that the app had before count too, as the header has them.
+        space = store.space if config.has_users else None
+        self._apps = {config.app.name, *(space.former if space is not None else ())}
+        # A version record lies behind all rows of its commit, so what it covers was applied. But
+        # for this, a row that has left would be back in the folder until its tombstone is read.
+        self._applied = later.versions()
+
+    def families(self) -> dict[str, Entries]:
+        """What goes to the folder at once, by column family."""
+        out = {"meta": self.meta, "graph": self.graph, "sessions": self.sessions}
+        if self._users:
+            out[users.FAMILY] = dict(users.entries(self.store, self._users))
+        return out
+
+    def take(self, where: Partition, message: Message) -> None:
+        key, value, mark = message.key(), message.value(), mark_of(message)
+        if key is None:
+            return
+        if where[0] == self._of_users:
+            if is_of_user(self._apps, self.commits, message):
+                self._users[key] = value
+        elif records.is_row(key):
+            if self.commits.has_applied(mark):
+                self.strangers.settle(message)
+            elif not self.commits.is_doubtful(mark):
+                self._take_row(message, key, mark, self._applied.get(where[1], 0))
+        elif records.is_malformed(key):
+            self.strangers.settle(message)
+            if value is not None:
+                self.strangers.add(message)
+            else:  # a folder of an older version may have it
+                self.meta[key] = None
+        elif key.startswith(records.FORGOTTEN):
+            self.meta[key] = value
+            (self.forgotten.add if value is not None else self.forgotten.discard)(key)
+        elif not self.commits.is_doubtful(mark):
+            self._take_reserved(where[1], message, key, mark)
+
+    def _take_row(self, message: Message, key: bytes, mark: Mark | None, applied: int) -> None:
+        """A row, or its deletion, if it is newer than `applied`."""
+        value = message.value()
+        if mark is None or (value is not None and not is_packed(value)):
+            self.strangers.add(message)
+            return
+        self.strangers.settle(message)
+        version = version_in(message)
+        if version <= applied:
+            return
+        if value is None:
+            self.rows.pop(key, None)
+            self.gone[key] = version
+        else:
+            self.gone.pop(key, None)
+            self.rows[key] = message
+
+    def _take_reserved(
+        self, partition: int, message: Message, key: bytes, mark: Mark | None
+    ) -> None:
+        value = message.value()
+        # There are very many rows of the graph, whose places are hashes.
+        is_in_place = value is not None and key.startswith(records.GRAPH)
+        is_in_place = is_in_place or self._is_in_place(key, partition)
+        if not is_of_worker(message) or (value is not None and not is_in_place):
+            self.strangers.add(message)
+            return
+        self.strangers.settle(message)
+        if not is_in_place:
+            return  # a repair has deleted there what no worker wrote
+        if records.is_manifest(key) and value is not None:
+            self.commits.follow(value)
+        if key.startswith((records.GRAPH, records.SESSIONS)):
+            family, own = own_key(key)
+            if is_newer(self.store, self.commits, message, family, own):
+                (self.graph if family == "graph" else self.sessions)[own] = value
+        elif value is None and key.startswith((records.PROGRESS, records.ITEMS)):
+            self.meta[key] = None
+        elif key.startswith(records.VERSION) and self.commits.has_applied(mark):
+            return
+        elif value is not None and not self._is_behind(key, value):
+            self.meta[key] = value
+
+    def _is_in_place(self, key: bytes, partition: int) -> bool:
+        """Whether this is the partition where workers write a reserved key."""
+        space = self.store.space
+        return space is None or partition == records.place(key, space.partitions)
+
+    def _is_behind(self, key: bytes, value: bytes) -> bool:
+        """Whether the folder already has a later commit's record under this reserved key, or gets
+        it next. Of headers, and of one commit's, the last counts."""
+        if key == records.SPACE:
+            return False
+        read: Mapping[bytes, bytes | None] = self.meta if key in self.meta else self.later.meta
+        stored = read[key] if key in read else self.store.meta(key)
+        return stored is not None and order(key, value) < order(key, stored)
