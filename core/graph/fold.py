@@ -7,7 +7,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from core.graph.admission import admits, event_of, fetch, is_crowded, place_of, was_counted
+from core.graph.counting import admits, event_of, fetch, is_crowded, place_of, was_counted
 from core.graph.graph import LIVE, NEVER
 from core.graph.slabs import INLINED, LINE, UNIT, UNWRITTEN, add, fetch_row
 from core.kernels.lanes import SOURCES, address, pointers, prefetch
@@ -215,7 +215,7 @@ def _show(item, amount, commit, graph):  # type: ignore[no-untyped-def]
 def fold(begin, clicks, sessions, graph, counting, out, times, rules, sources=SOURCES):  # type: ignore[no-untyped-def]
     """Fold clicks `begin:` of a `Batch` in order, one at a time, into the sessions and the graph.
 
-    `counting` is of `core.graph.admission`. `out` is a `Folded`, whose `amounts` and `history` are
+    `counting` is of `core.graph.counting`. `out` is a `Folded`, whose `amounts` and `history` are
     written for kept clicks and transitions only; `times` the greatest time so far and the landmark.
     Returns (clicks folded so far, those before `begin` included, reason to stop, greatest time).
     """

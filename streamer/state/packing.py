@@ -5,7 +5,7 @@ import zlib
 import msgspec
 import numpy as np
 
-from core.graph.admission import Entries
+from core.graph.counting import Entries
 from core.graph.written import Node, Opened
 from core.placing.placement import Placement
 from core.placing.rules import Rules

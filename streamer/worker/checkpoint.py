@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from core.engine import Engine
-from core.graph.admission import Entries
+from core.graph.counting import Entries
 from core.graph.slabs import LOCAL, TOPIC
 from core.graph.written import Node, Opened, Scale, load_nodes, load_sessions
 from streamer.errors import WalkstreamError
