@@ -17,6 +17,8 @@ from streamer.worker.sequence import Commits
 from streamer.worker.strangers import Strangers
 
 Entries = dict[bytes, bytes | None]
+MANY = records.GRAPH, records.SESSIONS, records.VERSION
+"""What there are so many of that one is not parsed where this worker has applied it itself."""
 
 
 class Arrived:
@@ -57,7 +59,7 @@ class Arrived:
         if key is None:
             return
         if where[0] == self._of_users:
-            if is_of_user(self._apps, self.commits, message):
+            if is_of_user(self._apps, self.commits, mark, value):
                 self._users[key] = value
         elif records.is_row(key):
             if self.commits.has_applied(mark):
@@ -73,8 +75,12 @@ class Arrived:
         elif key.startswith(records.FORGOTTEN):
             self.meta[key] = value
             (self.forgotten.add if value is not None else self.forgotten.discard)(key)
-        elif not self.commits.is_doubtful(mark):
-            self._take_reserved(where[1], message, key, mark)
+        elif self.commits.is_doubtful(mark):
+            return
+        elif self.commits.has_applied(mark) and key.startswith(MANY):
+            self.strangers.settle(message)
+        else:
+            self._take_reserved(where[1], message, key)
 
     def _take_row(self, message: Message, key: bytes, mark: Mark | None, applied: int) -> None:
         """A row, or its deletion, if it is newer than `applied`."""
@@ -93,9 +99,7 @@ class Arrived:
             self.gone.pop(key, None)
             self.rows[key] = message
 
-    def _take_reserved(
-        self, partition: int, message: Message, key: bytes, mark: Mark | None
-    ) -> None:
+    def _take_reserved(self, partition: int, message: Message, key: bytes) -> None:
         value = message.value()
         # There are very many rows of the graph, whose places are hashes.
         is_in_place = value is not None and key.startswith(records.GRAPH)
@@ -110,12 +114,10 @@ class Arrived:
             self.commits.follow(value)
         if key.startswith((records.GRAPH, records.SESSIONS)):
             family, own = own_key(key)
-            if is_newer(self.store, self.commits, message, family, own):
+            if is_newer(self.store, message, family, own):
                 (self.graph if family == "graph" else self.sessions)[own] = value
         elif value is None and key.startswith((records.PROGRESS, records.ITEMS)):
             self.meta[key] = None
-        elif key.startswith(records.VERSION) and self.commits.has_applied(mark):
-            return
         elif value is not None and not self._is_behind(key, value):
             self.meta[key] = value
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from core.rows import version_of
 from streamer.state import packing, records, users
-from streamer.state.commits import mark_of
+from streamer.state.commits import Mark, mark_of
 from streamer.state.store import POINTER, Store
 from streamer.worker.sequence import Commits
 
@@ -24,18 +24,18 @@ class Read(NamedTuple):
     meta: Mapping[bytes, bytes | None]
 
 
-def is_newer(store: Store, commits: Commits, message: Message, family: str, own: bytes) -> bool:
-    """Whether the folder lacks this record of the graph's, and takes it in.
+def is_newer(store: Store, message: Message, family: str, own: bytes) -> bool:
+    """Whether the folder lacks this record of the graph's, of another worker's commit or of one
+    before a start, and takes it in.
 
-    It may have a newer state, of its own sweeps. What this worker commits it also applies. By what
-    partition a record comes from says nothing of what came from the others.
+    It may have a newer state, of its own sweeps. By what partition a record comes from says nothing
+    of what came from the others.
     """
-    mark, value = mark_of(message), message.value()
-    if mark is None or commits.has_applied(mark):
-        return False
-    stored = store.entry(family, own)
     if family == "sessions":
         return True
+    mark, value = mark_of(message), message.value()
+    assert mark is not None, "workers write the graph with their commits"
+    stored = store.entry(family, own)
     deleted = version_in(message) or mark.number
     cut = deleted if value is None else packing.unpack_node(value).cut
     if stored is None:  # what is older than a sweep of the folder, and is not there, has left
@@ -44,11 +44,12 @@ def is_newer(store: Store, commits: Commits, message: Message, family: str, own:
     return packing.unpack_node(stored).cut < cut
 
 
-def is_of_user(apps: Collection[str], commits: Commits, message: Message) -> bool:
+def is_of_user(
+    apps: Collection[str], commits: Commits, mark: Mark | None, value: bytes | None
+) -> bool:
     """Whether the folder takes in what `user-vectors` has: a record, or a deletion, of a commit of
     this app's that it lacks. `apps` are the names that it has and had. What is none is told by who
     reads commits back."""
-    mark, value = mark_of(message), message.value()
     if mark is None or commits.has_applied(mark) or commits.is_doubtful(mark):
         return False
     return mark.app in apps and (value is None or users.is_record(value))

@@ -114,10 +114,10 @@ class Rounds:
     ) -> tuple[list[Message], Decoded, int]:  # fmt: skip
         """These records, as far as a commit has room for their users, as `_decode` has them. The
         others are put back."""
+        if self.users is None:
+            return messages, *self._decode(messages)
         before = self.decoder.windows
         decoded, forgotten = self._decode(messages)
-        if self.users is None:
-            return messages, decoded, forgotten
         fits = self.users.fitting(decoded.clicks, decoded.records, len(messages))
         if fits == len(messages):
             return messages, decoded, forgotten

@@ -97,7 +97,7 @@ class Users:
 
     def add(self, clicks: Clicks) -> None:
         """Keep what came: good clicks, of users who are not forgotten. Impressions say nothing."""
-        clicks = clicks.at(np.flatnonzero(clicks.weights >= 0))
+        clicks = clicks.without_impressions
         n = len(clicks)
         event_ids = [0] * n if clicks.event_ids is None else clicks.event_ids.tolist()
         assert clicks.partitions is not None, "clicks of the log have their places"
