@@ -8,11 +8,16 @@ settled items, and take their place: no inner product of the challenger is anoth
 centroids, cluster labels, centre and buckets go on as they are. What then is elsewhere than it was
 published leaves with commits, as all that moves does.
 
+Where the two agree too little for vectors before and after to be compared, a new vector space
+begins: placement and labels are made anew, and everything is published again. Its vectors are
+turned all the same, so that what a crash leaves of the champion's is as near to them as it can be.
+
 It is the online twin of the exploration network of DRN (Zheng et al., "DRN: A deep reinforcement
 learning framework for news recommendation", WWW 2018), which is also compared on what users do, and
 taken over where it does better.
 """
 
+from math import isnan
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +46,8 @@ class Promotion(NamedTuple):
     wins: int
     losses: int
     agreement: float
+    is_new_space: bool = False
+    """Whether that was too little for vectors before and after to be compared."""
 
 
 class Challenger:
@@ -53,8 +60,6 @@ class Challenger:
         self.model = Model(settings, catalogue.partitions, catalogue.model)
         self.learner = Learner(settings, catalogue, self.model)
         self.test = SequentialTest(terms.error)
-        self.is_refused = False
-        """Whether it was better, and agreed too little to take over."""
         self.agreement = float("nan")
         """When that was last looked at."""
         self._shares_walks = _walks_by(settings) == _walks_by(champion)
@@ -74,24 +79,26 @@ class Challenger:
         learner.learn(walks, history, target, time, round_number, placement)
 
     def take_over(self, round_number: int) -> Promotion | None:
-        """Put its rows into the place of the champion's, if it is to and their vectors agree.
+        """Put its rows into the place of the champion's, if it is to.
 
-        It costs a pass over all rows. Where too few items are settled to tell whether they agree,
-        it waits; where they agree too little, it is refused for good. One that was better, and has
-        lost all that it had won before it could take over, waits until it has won that again.
+        It costs a pass over all rows. Where too few items are settled to tell whether their vectors
+        agree, it waits. One that was better, and has lost all that it had won before it could take
+        over, waits until it has won that again.
         """
-        if not self.terms.promote or self.is_refused:
-            return None
-        if not self.test.is_better or self.test.log_evidence < 0.0:
+        if not self.terms.promote or not self.test.is_better or self.test.log_evidence < 0.0:
             return None
         if self.catalogue.settled < 2 * self.settings.model.dim or (turn := self._turn()) is None:
             return None
         self.catalogue.model.become(self.model, turn)
         self.catalogue.list_items()
-        return Promotion(round_number, self.test.wins, self.test.losses, self.agreement)
+        is_new_space = self.agreement < self.terms.min_agreement
+        return Promotion(
+            round_number, self.test.wins, self.test.losses, self.agreement, is_new_space
+        )
 
     def _turn(self) -> NDArray[np.float64] | None:
-        """What turns its vectors onto the champion's, orthogonal [dim, dim]."""
+        """What turns its vectors onto the champion's, orthogonal [dim, dim]; None where too few
+        items are settled to tell how far they agree."""
         items = self.catalogue.items
         champion = self.catalogue.model
         settled = champion.columns.updates[items] >= SETTLED
@@ -99,8 +106,7 @@ class Challenger:
         at = items[settled][:MOST]
         own, theirs = (unit_rows(hidden(model.rows, at)) for model in (self.model, champion))
         self.agreement = agreement(own, theirs)
-        self.is_refused = self.agreement < self.terms.min_agreement
-        return rotation(own, theirs) if self.agreement >= self.terms.min_agreement else None
+        return None if isnan(self.agreement) else rotation(own, theirs)
 
 
 def _walks_by(settings: Settings) -> tuple[WalkSettings, int, bool]:

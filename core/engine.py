@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from core import restoring
 from core.catalogue import Catalogue
-from core.challenger import Challenger, Promotion
+from core.challenger import Challenger
 from core.clicks import Clicks
 from core.clock import Clock
 from core.expiry import Expiry
@@ -39,6 +39,7 @@ from core.rounds import ANY_TIME, Changes, Evidence, Inputs, Outputs
 from core.rows import Packed
 from core.settings import Settings
 from core.starts import Starts
+from core.succession import promote
 from core.terms import Terms
 
 RECORDS_OF_GONE = 3
@@ -204,7 +205,7 @@ class Engine:
 
     def _close(self, inputs: Inputs) -> Changes:
         """Choose the rows that leave, place them, and hand over copies of them."""
-        promotion = self._promote()
+        promotion = promote(self)
         c, catalogue = self.model.columns, self.catalogue
         self._refresh()
         judged = self.leaving.judge(self.model, self.placement)
@@ -217,12 +218,16 @@ class Engine:
         now = self.clock.time if inputs.now is None else inputs.now
         left = self.ownership.left(inputs.room // SHARE_OF_GONE // RECORDS_OF_GONE)
         room = inputs.room - RECORDS_OF_GONE * len(left)
-        slots = self.leaving.choose(self.model, must, room, inputs.budget, now)
+        behind = self.starts.behind
+        held = behind[self.ownership.is_of_another_space(behind)]
+        slots = self.leaving.choose(self.model, must, held, room, inputs.budget, now)
         keys = [encode(name) for name in self.vocabulary.names(slots)]
         if left:
             written_over = set(keys)
             left = [one for one in left if one.key not in written_over]
         touched = sorted({*c.partition[slots].tolist(), *(one.partition for one in left)})
+        if promotion is not None and promotion.is_new_space:
+            touched = list(range(self.partitions))  # no later version may be of the space before
         for partition in touched:
             self.versions[partition] = self.versions.get(partition, 0) + 1
         version_of = np.array([self.versions.get(p, 0) for p in range(self.partitions)], np.int64)
@@ -232,7 +237,7 @@ class Engine:
         learned = slots[~np.isin(slots, self.starts.behind)]
         c.heard[learned] = self.graph.clicks[learned]
         if self.model.owns[0]:
-            self._place_by(self.placer.spawned(self.placement, self.model, slots))
+            self.place_by(self.placer.spawned(self.placement, self.model, slots))
         placed = self.leaving.leave(self.model, self.placement, slots, now)
         waiting = self.leaving.waiting
         changes = Changes(
@@ -269,7 +274,7 @@ class Engine:
         if self.starts.is_major_over or self.placer.is_first_due(
             self.placement, self.catalogue.settled
         ):
-            self._place_by(
+            self.place_by(
                 self.placer.refresh(self.placement, self.model, self.items, self.clock.time)
             )
             self.starts.major = None
@@ -278,7 +283,7 @@ class Engine:
             known = self.items[self.model.columns.published[self.items] > 0]
             self.ownership.mark_stale(known[ready(self.model, known)])
 
-    def _place_by(self, placement: Placement) -> None:
+    def place_by(self, placement: Placement) -> None:
         """Go by this from now on; if it is another, it leaves with the commit."""
         self._placement_changed |= placement is not self.placement
         self.placement = placement
@@ -305,17 +310,6 @@ class Engine:
         """Go on without a challenger."""
         self.challenger = self.catalogue.beside = None
         self.intake.reach = self.intake.reach_of(self.settings)
-
-    def _promote(self) -> Promotion | None:
-        """Let the challenger take over, if it is to: then learning goes on as it has learned."""
-        one = self.challenger
-        if one is None or (promotion := one.take_over(self.round_number)) is None:
-            return None
-        self.settings = self.starts.settings = self.intake.settings = one.settings
-        self.learner = Learner(one.settings, self.catalogue)
-        self.outdated = {p: self.versions.get(p, 0) for p in range(self.partitions)}
-        self.rest()
-        return promotion
 
     # -- owners ----------------------------------------------------------------------------------
 
@@ -362,12 +356,16 @@ class Engine:
     def publish_all(self) -> None:
         """Write all rows, vectors, the placement and the graph again, with new versions, as commits
         have room for them."""
+        self.write_all()
+        self._placement_changed = self.placement.epoch > 0
+        self.graph.changed[self.graph.last_seen != NEVER] |= TOPIC
+
+    def write_all(self) -> None:
+        """Write all rows again, with versions that are above all that there are."""
         newest = max(self.versions.values(), default=0)
         self.versions = dict.fromkeys(range(self.partitions), newest)
         self.publish_from = newest + 1
         self.ownership.mark_stale(np.flatnonzero(self.model.columns.alive))
-        self._placement_changed = self.placement.epoch > 0
-        self.graph.changed[self.graph.last_seen != NEVER] |= TOPIC
 
     def table_bytes(self) -> dict[str, int]:
         """Bytes of memory of each table: vectors, graph, sessions, the ids that are counted, and

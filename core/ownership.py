@@ -15,6 +15,7 @@ from core.catalogue import Catalogue, hash_tokens
 from core.clock import Clock
 from core.ids.hashing import hash_keys
 from core.ids.vocabulary import decode, encode
+from core.placing.clusters import NONE
 from core.placing.leaving import Leaving, ready
 from core.placing.placement import SETTLED
 from core.rounds import Gone
@@ -148,6 +149,16 @@ class Ownership:
         there = np.array([slot for slot in slots if slot is not None], np.int32)
         self._forget(there[~self.catalogue.model.rows.owned[there]])
 
+    def is_of_another_space(self, slots: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which of these items are as they were in the vector space before, bool [n]: their owner
+        has not written them in this one, or what was learned is lost and not learned again yet."""
+        model = self.catalogue.model
+        published, owned = model.columns.published[slots], model.rows.owned[slots]
+        is_old = (published > 0) & (published < self.leaving.space_from)
+        if is_old.any():
+            is_old &= ~owned | np.isin(slots, self.starts.behind)
+        return is_old
+
     def mark_stale(self, slots: NDArray[np.integer]) -> None:
         """Let owned rows leave with one of the next commits, however little they moved."""
         model = self.catalogue.model
@@ -175,6 +186,10 @@ class Ownership:
             # They know of nothing until walks start from them: one that is written before that has
             # a new version, and a restart still finds it behind.
             c.stale[old], c.heard[old] = True, 0
+            # Of another space they are no more than a beginning, and learn as what is new does.
+            lost = old[c.version[old] < self.leaving.space_from]
+            model.rows.acc_v[lost] = model.rows.acc_u[lost] = 0.0
+            c.cluster[lost] = NONE
         self.leaving.any_stale = bool(c.stale.any())
         clicks = graph.clicks[items]
         behind = items[(clicks != c.heard[items]) & (clicks > 0)]

@@ -19,7 +19,8 @@ class Terms:
     error: float = 0.05
     """How likely one that is no better may ever do so, in each life of its test."""
     min_agreement: float = 0.5
-    """The mean cosine of its turned vectors with the champion's that it needs."""
+    """The mean cosine of its turned vectors with the champion's with which they go on in one space;
+    with less a new one begins."""
 
 
 def differences(settings: Settings, champion: Settings) -> list[str]:

@@ -63,6 +63,8 @@ class Leaving:
     """When the next of those that wait may leave, ms."""
     stale: int = 0
     """How many were left so after the last commit."""
+    space_from: int = 0
+    """The first version of the vector space: what was published with a lower one is of another."""
 
     def relabel(self, new: NDArray[np.int32]) -> None:
         """`new[old slot]` is the new slot, or -1."""
@@ -109,13 +111,14 @@ class Leaving:
         return out
 
     def choose(
-        self, model: Model, must: NDArray[np.int32], room: int, budget: int, now: int
-    ) -> NDArray[np.int32]:
+        self, model: Model, must: NDArray[np.int32], held: NDArray[np.int32], room: int,
+        budget: int, now: int,
+    ) -> NDArray[np.int32]:  # fmt: skip
         """The slots whose rows leave now, ascending.
 
-        `must` leave in any case. Of the others what moved furthest comes first, then the stale ones
-        by birth, as far as `room` for records and the `budget` of vectors go. `now` (ms) is what
-        `publish.min_interval` goes by.
+        `must` leave in any case, and of the others none that is `held`. Of these what moved
+        furthest comes first, then the stale ones by birth, as far as `room` for records and the
+        `budget` of vectors go. `now` (ms) is what `publish.min_interval` goes by.
         """
         c, interval = model.columns, int(self.settings.publish.min_interval)
         self.waiting = self.waiting[c.alive[self.waiting]]
@@ -128,12 +131,14 @@ class Leaving:
             moved = moved[np.argpartition(-c.moved[moved], most - 1)[:most]]
         moved = moved[np.lexsort((moved, -c.moved[moved]))]
         out, leaves = must, np.zeros(len(c.alive), np.bool_)
+        is_held = np.zeros(len(c.alive), np.bool_)
+        is_held[held] = True
         room -= int(_records(model, must).sum())
         budget -= int(c.is_item[must].sum())
         stale = self._stale(model)
         for queue in (moved, stale):
             leaves[out] = True
-            queue = queue[~leaves[queue]]
+            queue = queue[~(leaves | is_held)[queue]]
             records, items = np.cumsum(_records(model, queue)), np.cumsum(c.is_item[queue])
             within = int(min((records <= room).sum(), (items <= budget).sum()))
             if within:
@@ -153,7 +158,9 @@ class Leaving:
     def leave(self, model: Model, placement: Placement, slots: NDArray[np.int32], now: int) -> Left:
         """Place these rows, whose `version` is the new one, and note that they are published."""
         c, r = model.columns, model.rows
-        published = np.flatnonzero(ready(model, slots))
+        # What came back, and is not learned yet, must not stay with a vector of another space.
+        is_of_another = (c.published[slots] > 0) & (c.published[slots] < self.space_from)
+        published = np.flatnonzero(ready(model, slots) | is_of_another)
         rows = slots[published]
         placed = self.placer.place(placement, model, rows)
         known = c.published[rows] > 0

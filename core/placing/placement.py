@@ -46,7 +46,7 @@ class Placement:
     bits: int = 0
     """Of each LSH key, where they follow the catalogue; else 0."""
     bits_since: int = 0
-    """The first epoch whose keys have so many."""
+    """The first epoch whose keys have so many, and are of this vector space."""
 
     @property
     def hashed_since(self) -> int:
@@ -175,6 +175,16 @@ class Placer:
             vectors,
         )
 
+    def anew(
+        self, placement: Placement, model: Model, items: NDArray[np.int32], now: int
+    ) -> Placement:
+        """The first placement of another vector space, to which all vectors belong from here on.
+        The epoch follows on the one before; centre, centroids and what items founded do not. Rules
+        stay what they are: they go by attributes."""
+        first = replace(Placement.empty(), rules=placement.rules)
+        epoch = placement.epoch + 1
+        return replace(self.refresh(first, model, items, now), epoch=epoch, bits_since=epoch)
+
     def _fitted(
         self, placement: Placement, vectors: NDArray[np.float32], old: NDArray[np.int32]
     ) -> NDArray[np.float32]:
@@ -182,7 +192,8 @@ class Placer:
         s, seed = self.settings.clusters, self.settings.model.seed
         count, start = self._count(placement), placement.centroids
         if placement.epoch == 0 or placement.rules is not None:
-            return clusters.refine(vectors, clusters.seed_centroids(vectors, count, seed))
+            first = clusters.seed_centroids(vectors, min(count, len(vectors)), seed)
+            return clusters.refine(vectors, first)
         if len(vectors) < count:
             return clusters.refine(vectors, start)
         if s.update == "continue":

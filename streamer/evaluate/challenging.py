@@ -29,7 +29,9 @@ class Contest(msgspec.Struct, frozen=True):
     took_over: int | None
     """After which click."""
     agreement: float | None
-    """Mean cosine of its vectors, turned, with the champion's; None if nobody had to look."""
+    """Mean cosine of its vectors, turned, with the champion's; None if it did not take over."""
+    is_new_space: bool = False
+    """Whether that is less than `challenger.min_agreement`."""
 
     def told(self) -> str:
         """In a sentence."""
@@ -37,12 +39,13 @@ class Contest(msgspec.Struct, frozen=True):
             f"alone it hit {self.wins:,} of {self.trials:,} trials, the champion {self.losses:,}"
         )
         if self.took_over is not None:
-            return f"took over at click {self.took_over:,}: {alone}; agreement {self.agreement:.2f}"
-        refused = (
-            "" if self.agreement is None else f"; agreement {self.agreement:.2f} is too little"
-        )
+            where = ", in a vector space of its own" if self.is_new_space else ""
+            return (
+                f"took over at click {self.took_over:,}{where}: {alone}; agreement "
+                f"{self.agreement:.2f}"
+            )
         shown = f"{math.exp(self.log_evidence):.3g}" if self.log_evidence < 700 else "beyond 1e304"
-        return f"{alone}; evidence {shown}{refused}"
+        return f"{alone}; evidence {shown}"
 
 
 class Contender:
@@ -65,10 +68,10 @@ class Contender:
         one = self.challenger
         if one is None:
             return None
-        looked = one.is_refused or self.promotion is not None
+        told, test = self.promotion, one.test
         return Contest(
-            self.trials, one.test.wins, one.test.losses, one.test.log_evidence, self.took_over,
-            one.agreement if looked else None,
+            self.trials, test.wins, test.losses, test.log_evidence, self.took_over,
+            None if told is None else told.agreement, told is not None and told.is_new_space,
         )  # fmt: skip
 
 

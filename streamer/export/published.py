@@ -20,6 +20,7 @@ from streamer.state import commits
 from streamer.state.folders import reading
 from streamer.state.records import is_item
 from streamer.vectors import CENTROIDS, Centroids
+from streamer.wording import counted
 
 _T = TypeVar("_T")
 
@@ -81,6 +82,12 @@ def from_folder(path: Path, commit: int | None) -> Published:
             )
         keys, rows = store.all_rows()
     there = np.fromiter(map(is_item, keys), np.bool_, len(keys)) & (rows["published"] > 0)
+    if (waits := int((there & (rows["published"] < space.since)).sum())) > 0:
+        raise Refused(
+            f"{path} has {counted(waits, 'vector')} of the space before {space.name}, with which "
+            "the others may not be compared: the model is being published anew. Wait until the "
+            "worker is done"
+        )
     at = np.flatnonzero(there)
     if len(at) == 0:
         raise WalkstreamError(f"{path}: no item has a vector yet")

@@ -186,7 +186,7 @@ def _figures(state: Path, found: Contents, min_items: int) -> Table:
     if (one := found.promoted) is not None:
         lines["challenger"] = (
             f"took over with commit {one.commit:,}: alone it hit {one.wins:,} trials, the champion "
-            f"{one.losses:,}"
+            f"{one.losses:,}" + (", and a new vector space began" if one.is_new_space else "")
         )
     if found.origin:
         lines["began as"] = "a replay" + (" that a worker took over" * (found.origin == "adopted"))

@@ -132,7 +132,8 @@ def read(store: Store, by: str, projection: Projection, min_items: int) -> Map:
     """
     keys, rows = store.all_rows()
     of_items = np.array([is_item(key) for key in keys], np.bool_)
-    at = np.flatnonzero(of_items & (rows["published"] > 0))
+    least = 1 if store.space is None else store.space.least
+    at = np.flatnonzero(of_items & (rows["published"] >= least))
     items = len(at)
     if not items:
         raise WalkstreamError(f"{store.path}: nothing to draw yet: no item has a vector")

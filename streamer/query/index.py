@@ -15,6 +15,7 @@ from core.ids.vocabulary import encode
 from core.placing.clusters import NONE, unit_rows
 from core.placing.lsh import Lsh
 from core.placing.placement import Placement, Placer, features
+from core.rows import from_values
 from core.settings import LshSettings, ModelSettings, Settings
 from streamer import counts
 from streamer.errors import WalkstreamError
@@ -91,6 +92,7 @@ class Answer(msgspec.Struct, frozen=True):
 class Index:
     """Searches an open state folder, which another thread may be writing to.
 
+    Where a vector space is new, items that are still to be published in it have no vector yet.
     With `resident`, vectors and postings are taken into memory, as they stand now: for many
     queries.
     """
@@ -109,7 +111,8 @@ class Index:
         )
         model = ModelSettings(dim=space.dim, seed=space.seed)
         self.placer = Placer(Settings(model=model, lsh=hashing))
-        self.shelf: Shelf = Resident(store) if resident else Stored(store)
+        shelf = Resident if resident else Stored
+        self.shelf: Shelf = shelf(store, space.least)
         self._ranker: Ranker | None = None
 
     @property
@@ -208,7 +211,13 @@ class Index:
         return {handle: weight / total for handle, weight in out.items()}
 
     def _missing(self, item: str) -> WalkstreamError:
-        key = encode(item)
+        key, space = encode(item), self.store.space
+        row = self.store.row(key) if is_item(key) and space is not None and space.since else None
+        if row is not None and from_values([row], self.store.dtype)["published"][0] > 0:
+            return WalkstreamError(
+                f"item {item!r} has no vector of the new space yet: a challenger took over, and "
+                "all is published again. Ask once more when the worker is through"
+            )
         if is_item(key) and (self.store.row(key) or self.store.attributes(key)):
             return WalkstreamError(
                 f"item {item!r} has no vector: it gets one after its first clicks together with "

@@ -97,12 +97,13 @@ class Shelf(Protocol):
 class Stored:
     """Postings by prefix scans of RocksDB, and rows by their keys."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, least: int = 1) -> None:
+        """`least` is that of the folder's space (`Space.least`)."""
+        self.store, self.least = store, least
 
     def handle(self, key: bytes) -> bytes | None:
-        found = is_item(key) and len(rows := self._rows([key])[1]) and rows["published"][0] > 0
-        return key if found else None
+        rows = self._rows([key] if is_item(key) else [])[1]
+        return key if len(rows) and rows["published"][0] >= self.least else None
 
     def vectors(self, handles: Collection[bytes]) -> NDArray[np.float32]:
         return np.concatenate(published(self._rows(handles)[1]), axis=1)
@@ -139,7 +140,7 @@ class Stored:
 
     def _scores(self, keys: Sequence[bytes], query: Query) -> Scored:
         keys, rows = self._rows(keys)
-        enough = (rows["published"] > 0) & (rows["updates"] >= query.min_updates)
+        enough = (rows["published"] >= self.least) & (rows["updates"] >= query.min_updates)
         if not enough.all():
             keys, rows = [keys[at] for at in np.flatnonzero(enough).tolist()], rows[enough]
         score = np.zeros(len(rows), np.float32)
@@ -173,10 +174,11 @@ class Resident:
     It takes 8 d bytes an item for the vectors, 12 a table for the postings, and the key.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, least: int = 1) -> None:
+        """As `Stored`."""
         keys, rows = store.all_rows()
         items = np.fromiter(map(is_item, keys), np.bool_, len(keys))
-        at = np.flatnonzero(items & (rows["published"] > 0))
+        at = np.flatnonzero(items & (rows["published"] >= least))
         rows = rows[at]
         self._keys = [keys[i] for i in at.tolist()]
         self._handles = {key: i for i, key in enumerate(self._keys)}

@@ -82,7 +82,12 @@ def stored(store: Store, user: str) -> Read:
             f"{store.path}: there is no user {user!r}. They clicked nothing since "
             "user_vectors.kind is set, or not for user_vectors.idle"
         )
-    record = users.read(value)
+    record, space = users.read(value), store.space
+    if space is not None and space.since and record.space != space.name:
+        raise WalkstreamError(
+            f"user {user!r} has no vector of the new space yet: a challenger took over, and all is "
+            "published again. Ask once more when the worker is through"
+        )
     if not record.vectors:
         raise WalkstreamError(
             f"user {user!r} has no vector: none of the items clicked had one at the time"

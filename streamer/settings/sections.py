@@ -210,7 +210,8 @@ class ChallengerSettings:
     crash begins another."""
     min_agreement: float = 0.5
     """The mean cosine with these settings' vectors that its own, turned onto them, must have to
-    take over: with less, vectors before and after could not be compared."""
+    take over in one space: with less, vectors before and after cannot be compared, and a new
+    `space` begins."""
 
 
 @dataclass(frozen=True)

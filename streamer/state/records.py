@@ -142,6 +142,9 @@ class Space(msgspec.Struct, frozen=True):
     unused: dict[str, Layout] = {}
     """Of topics that were written, and are not by the settings as they are: where their keys lie,
     and which topics they are, counts again once they are."""
+    since: int = 0
+    """The first version of this space, of any item partition: what was published with a lower one
+    is of the space before, and is published again. 0 in the first space of a model."""
 
     @classmethod
     def of(cls, settings: Settings, partitions: int) -> Self:
@@ -161,8 +164,14 @@ class Space(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """What `space` says in public records: equal names, comparable vectors and buckets."""
-        packed = _to_msgpack([getattr(self, f) for f in _COMPARED])
+        compared = [getattr(self, f) for f in _COMPARED]
+        packed = _to_msgpack([*compared, self.since] if self.since else compared)
         return f"d{self.dim}-{hashlib.blake2b(packed, digest_size=4).hexdigest()}"
+
+    @property
+    def least(self) -> int:
+        """What was published with this version or a later one has a vector of this space."""
+        return max(1, self.since)
 
     def check_format(self, where: str | Path) -> None:
         """Refused if the rows there cannot be read."""
@@ -266,10 +275,12 @@ class Promoted(msgspec.Struct, frozen=True):
     """Trials that the challenger alone, and that the champion alone had hit."""
     losses: int
     agreement: float
+    """Mean cosine of its vectors, turned, with the champion's."""
     versions: dict[int, int] = {}
     """By item partition the last version before it: rows that have none since then are still the
     champion's."""
-    """Mean cosine of its vectors, turned, with the champion's."""
+    is_new_space: bool = False
+    """Whether that was too little for vectors before and after to be compared."""
 
 
 def _counts_by(admission: AdmissionSettings) -> dict[str, int]:

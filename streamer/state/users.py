@@ -22,7 +22,8 @@ from streamer.vectors import json_rows
 FAMILY = "users"
 RECORD, SEEN = b"u", b"s"
 LOOKED = b"looked-through"
-"""Meta: by which list of the forgotten all users were looked through, and of which partitions."""
+"""Meta: by which list of the forgotten all users were looked through, in which vector space, and of
+which partitions."""
 
 
 class Clicked(msgspec.Struct, array_like=True):
@@ -53,7 +54,7 @@ class Looked(NamedTuple):
     """What stands under LOOKED."""
 
     digest: bytes
-    """Of the list."""
+    """Of list and space."""
     partitions: list[tuple[str, int]]
 
 
@@ -144,9 +145,10 @@ def packed(
     ]
 
 
-def digest(forgotten: Iterable[bytes]) -> bytes:
-    """Tells lists of keys of forgotten users apart."""
-    return hashlib.blake2b(b"\n".join(sorted(forgotten)), digest_size=16).digest()
+def digest(forgotten: Iterable[bytes], since: int = 0) -> bytes:
+    """Tells lists of keys of forgotten users apart, and vector spaces by `Space.since`."""
+    parts = sorted(forgotten) + [b"%d" % since] * (since > 0)
+    return hashlib.blake2b(b"\n".join(parts), digest_size=16).digest()
 
 
 def looked(store: Store) -> Looked | None:
@@ -155,8 +157,8 @@ def looked(store: Store) -> Looked | None:
     return None if value is None else msgspec.msgpack.decode(value, type=Looked)
 
 
-def looked_of(forgotten: Iterable[bytes], partitions: Iterable[tuple[str, int]]) -> bytes:
-    return msgspec.msgpack.encode(Looked(digest(forgotten), sorted(partitions)))
+def looked_of(digest: bytes, partitions: Iterable[tuple[str, int]]) -> bytes:
+    return msgspec.msgpack.encode(Looked(digest, sorted(partitions)))
 
 
 def seen_key(ts: int, user: bytes) -> bytes:

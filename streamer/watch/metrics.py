@@ -38,7 +38,7 @@ TABLES = ("vectors", "graph", "sessions", "admission", "ids")
 WAITING = ("moved", "stale")
 STORE_KINDS = ("files", "memtables", "cache")
 HELD = ("clicks", "items")
-CONTEST = ("off", "learning", "better", "promoted", "refused", "resting")
+CONTEST = ("off", "learning", "better", "promoted", "resting")
 CONTENDERS = ("champion", "challenger")
 
 _STALENESS_BUCKETS = (
@@ -293,8 +293,7 @@ class Metrics:
         self.challenger_state = gauge(
             "challenger_state",
             "1 for what the challenger is: `off`, where there is none; `learning`; `better`; "
-            "`promoted`, which is the model now; `refused`, as its vectors agree too little; "
-            "`resting`, beside other workers.",
+            "`promoted`, which is the model now; `resting`, beside other workers.",
             "state",
         )
         self._lagging: set[Partition] = set()
@@ -335,6 +334,7 @@ class Metrics:
             release = version("walkstream")
         except PackageNotFoundError:
             release = "unknown"
+        self.info.clear()
         self.info.labels(worker, space, release).set(1)
 
     def follow(self, health: "Health") -> None:

@@ -62,6 +62,8 @@ class Batch:
     """For whom all users are looked through with them, if they are."""
     promoted: bytes | None = None
     """That a challenger took over, where it did, or where all is written once more."""
+    space: Space | None = None
+    """The header, where a new vector space begins with this commit."""
     told: Callable[[], None] = lambda: None
     """Called when the commit is through."""
     manifest: bytes | None = None
@@ -160,12 +162,14 @@ def _places(space: Space, role: str, keys: list[bytes]) -> list[int]:
 
 def progress(batch: Batch) -> dict[bytes, bytes]:
     """The records of the commit that say how far it got: of all clicks, of items that were taken
-    in, of what the ranker learned, that a challenger took over, and the marks."""
+    in, of what the ranker learned, that a challenger took over, and the marks. Before that stands
+    the header, if it is another: who reads that one took over knows the space."""
     encode = msgspec.msgpack.encode
     clicks = {records.progress_key(*p): encode(batch.progress(p)) for p in batch.offsets}
     fusion = {} if batch.fusion is None else {records.FUSION: batch.fusion}
+    space = {} if batch.space is None else {records.SPACE: encode(batch.space)}
     promoted = {} if batch.promoted is None else {records.PROMOTED: batch.promoted}
     if batch.marks is None:
         return clicks
     items = {records.items_key(*p): encode(o) for p, o in batch.items.items()}
-    return clicks | items | fusion | promoted | {records.MARKS: encode(batch.marks)}
+    return clicks | items | fusion | space | promoted | {records.MARKS: encode(batch.marks)}

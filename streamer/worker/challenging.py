@@ -9,6 +9,9 @@ life of a challenger, and not of all of them.
 That it took over is a record of `model-state`, which leaves with the commit of its first rows: a
 restart goes on by its settings, as long as the configuration names the two that were compared. Rows
 that had not left by then are read as the champion's, and are learned again (`Engine.outdated`).
+
+Where its vectors and the champion's could not be compared, the header of a new vector space leaves
+with the same commit: whatever has been read of that commit, the space is the old one or the new.
 """
 
 import logging
@@ -27,7 +30,7 @@ from core.settings import Settings
 from core.terms import MAY_DIFFER
 from streamer.settings import challenger
 from streamer.settings.sections import Config
-from streamer.state.records import Promoted
+from streamer.state.records import Promoted, Space
 from streamer.state.store import Store
 from streamer.watch.metrics import CONTEST, Metrics
 
@@ -70,13 +73,15 @@ def in_force(config: Config, value: bytes | None) -> Settings:
     return champion
 
 
-def outdated(settings: Settings, value: bytes | None) -> dict[int, int]:
-    """`Engine.outdated` of one that learns by these settings, which may be the main ones by now.
-    `value` is the record."""
+def outdated(settings: Settings, value: bytes | None, space: Space) -> dict[int, int]:
+    """`Engine.outdated` of one that learns by these settings, which may be the main ones by now, in
+    this space, to which no row belongs that is older. `value` is the record."""
+    out = dict.fromkeys(range(space.partitions), space.since - 1) if space.since else {}
     if value is None:
-        return {}
+        return out
     found = msgspec.msgpack.decode(value, type=Promoted)
-    return found.versions if found.challenger == digest(settings) else {}
+    versions = found.versions if found.challenger == digest(settings) else {}
+    return out | {p: max(version, out.get(p, 0)) for p, version in versions.items()}
 
 
 def is_void(settings: Settings, value: bytes | None) -> bool:
@@ -114,7 +119,7 @@ def record(
     if told is not None:
         found = Promoted(
             number, champion, own, changes.time, told.wins, told.losses, told.agreement,
-            engine.outdated,
+            engine.outdated, told.is_new_space,
         )  # fmt: skip
     elif voids:
         found = Promoted(number, own, own, changes.time, 0, 0, 1.0)
@@ -157,8 +162,8 @@ class Contest:
         self.terms = challenger.terms(config)
         self._test: SequentialTest | None = None
         """That of the challenger that rests."""
-        self._told_rest = self._told_refused = False
-        """Whether it was said that the challenger rests, and that it is refused."""
+        self._told_rest = False
+        """Whether it was said that the challenger rests."""
         self._show("off")
 
     @property
@@ -205,19 +210,17 @@ class Contest:
                 "cosine of its vectors, turned onto the champion's: %.2f",
                 promotion.wins, promotion.losses, promotion.agreement,
             )  # fmt: skip
+        if promotion is not None and promotion.is_new_space:
+            log.warning(
+                "that is less than challenger.min_agreement (%g): old and new vectors cannot be "
+                "compared, and a new space begins. Clusters are made anew, all vectors are "
+                "published again, and readers are to go by those alone that have the new `space`",
+                self.terms.min_agreement,
+            )  # fmt: skip
         if one is None:
             return
         self.metrics.challenger_evidence.set(one.test.evidence)
-        self._show("refused" if one.is_refused else "better" if one.test.is_better else "learning")
-        if one.is_refused and not self._told_refused:
-            self._told_refused = True
-            log.warning(
-                "the challenger is better, and may not take over: turned onto the champion's, its "
-                "vectors have a mean cosine of %.2f with them, less than challenger.min_agreement "
-                "(%g). Old and new vectors could not be compared, and need two spaces: start a "
-                "worker with its settings, another app.name, and topics and a state folder of its "
-                "own, and move the readers over", one.agreement, one.terms.min_agreement,
-            )  # fmt: skip
+        self._show("better" if one.test.is_better else "learning")
 
     def save(self, commit: int) -> None:
         """Write the challenger to the folder, as it is after this commit: part by part, and what

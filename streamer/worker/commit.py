@@ -89,6 +89,7 @@ class Committer:
     def run(self, batch: Batch) -> None:
         """Steps 1 to 6. WalkstreamError, which ends the worker, when the outcome is not sure."""
         with self.metrics.commit_seconds.time():
+            self.space = batch.space or self.space
             sends = list(records_of(self.config, self.space, batch))
             if not sends:
                 return self._end(batch)  # it has no partition, and follows

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from confluent_kafka import Message
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from core.rounds import Changes
@@ -15,6 +16,7 @@ from streamer.kafka import clients
 from streamer.kafka.clients import Partition
 from streamer.settings.sections import Config
 from streamer.state import folders
+from streamer.state.records import Space
 from streamer.watch import log as logs
 from streamer.watch.health import Health
 from streamer.watch.metrics import Metrics
@@ -131,7 +133,7 @@ class Worker:
             count = self.identity.topics["clicks"].partitions
             users = self.rounds.users = Users(
                 config, self.store, self.engine, self.tail, self.offsets.keys, count,
-                self.health.beat,
+                start.space, self.health.beat,
             )  # fmt: skip
             self.outgoing.publishes_users = lambda: users.publishes_all
         self.contest = Contest(config, self.store, self.engine, self.metrics)
@@ -344,13 +346,27 @@ class Worker:
         if changes is not None:
             self._commit(changes)
 
+    def _new_space(self, changes: Changes) -> Space | None:
+        """The header of the vector space that begins with a commit, if one does. All that leaves
+        from this commit on is of it."""
+        if changes.promotion is None or not changes.promotion.is_new_space:
+            return None
+        before = self.store.space
+        assert before is not None, "a worker has a header since it settled"
+        space = self.shares.space = replace(before, since=self.engine.leaving.space_from)
+        if self.users is not None:
+            self.users.space = space
+        self.metrics.identify(clients.identity(self.config), space.name)
+        return space
+
     def _commit(self, changes: Changes) -> None:
         """Hand copies of all that leaves to the thread that commits, once it has made the last."""
-        self.contest.closing(changes)
         pending, self.rounds.pending = self.pending, Pending()
         self.rounds.budget.take(len(changes.published))
         # Greater than that of every commit that this one may build on.
         self.commits = max(self.commits, self.tail.commits.seen, self.outgoing.evidence) + 1
+        self.contest.closing(changes)
+        space = self._new_space(changes)
         with self.metrics.timed("commit"):
             users = Leaving({}, None)
             if self.users is not None:  # first: the marks say whether all have left
@@ -358,6 +374,7 @@ class Worker:
             batch = self.outgoing.batch(self.commits, changes, pending, self.offsets,
                                         self.rounds.decoder.windows)  # fmt: skip
             batch.users, batch.looked = users
+            batch.space = space
             retired = sum(pending.described.get(gone.key, b"") is None for gone in changes.gone)
             is_told = not self.shares.is_alone
             batch.told = self.report.closing(self.commits, pending.events, batch, retired, is_told)

@@ -173,6 +173,12 @@ class Shares:
         self.engine.versions |= {p: stored.get(p, 0) for p in owned if not before[p]}
         self.engine.own(owned, self.tail.later.written)
 
+    @property
+    def _is_of_another_space(self) -> bool:
+        """Whether the model that was read has another vector space than that of this worker."""
+        there = self.store.space
+        return there is not None and there.name != self.space.name
+
     def read(self, read: Read) -> None:
         """Take what other workers have written."""
         engine = self.engine
@@ -188,7 +194,10 @@ class Shares:
         if self.leads:
             return
         promoted = read.meta.get(records.PROMOTED)
-        if promoted and challenging.in_force(self.config, promoted) != engine.settings:
+        if promoted and (
+            self._is_of_another_space
+            or challenging.in_force(self.config, promoted) != engine.settings
+        ):
             raise WalkstreamError(
                 "the challenger took over in another worker while this one stood by: start it "
                 "again, and it goes on by those settings"

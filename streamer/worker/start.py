@@ -183,7 +183,8 @@ class Start:
         promoted = store.meta(records.PROMOTED)
         settings = challenging.in_force(config, promoted)
         self.engine = Engine(settings, self.space.partitions, self.metrics.timed)
-        self.engine.outdated = challenging.outdated(settings, promoted)
+        self.engine.outdated = challenging.outdated(settings, promoted, self.space)
+        self.engine.leaving.space_from = self.space.since
         if owned is not None:
             self.engine.own(owned, self.tail.later.written)
         self.found: Refolded = refold.restore(

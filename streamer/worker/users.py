@@ -9,8 +9,8 @@ Nobody who clicked waits: a commit closes when they fill a part of it, records o
 have more of them are put back unread, and rows of items wait instead. (A single record may have
 10,000 clicks, each of another user where the log is not keyed by user: `commit.max_records` is
 twice that at least.)
-Those who are idle, or forgotten, or published once more after a repair, follow from the folder,
-some with each commit, and are found again by a start.
+Those who are idle, or forgotten, or published once more after a repair or in a new vector space,
+follow from the folder, some with each commit, and are found again by a start.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -29,6 +29,7 @@ from core.users import interests, means
 from streamer.admin import forget
 from streamer.settings.sections import Config
 from streamer.state import users
+from streamer.state.records import Space
 from streamer.state.store import Store
 from streamer.state.users import FAMILY, RECORD, SEEN, Clicked, Known
 from streamer.worker.tail import Tail
@@ -66,9 +67,10 @@ class Users:
     def __init__(
         self, config: Config, store: Store, engine: Engine, tail: Tail,
         held: Callable[[], Collection[tuple[str, int]]], count: int,
-        beat: Callable[[], None] = lambda: None,
+        space: Space, beat: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         """`held` tells the partitions of the clicks that this worker has, of `count`."""
+        self.space = space
         self.config, self.store, self.engine, self.tail = config, store, engine, tail
         self.held, self.count, self.beat = held, count, beat
         most = config.commit.max_records
@@ -80,9 +82,12 @@ class Users:
         self._last: dict[bytes, bytes | None] = {}
         """What left with the last commit, until the folder has it."""
         looked = users.looked(store)
-        is_same = looked is not None and looked.digest == users.digest(tail.forgotten)
+        digest = users.digest(tail.forgotten, space.since)
+        is_same = looked is not None and looked.digest == digest
         self._forgotten = set(tail.forgotten) if is_same else set[bytes]()
         """The list by which users were looked through."""
+        self._since = space.since if is_same else 0
+        """Of the vector space in which they were."""
         self._looked_of = set(looked.partitions) if looked is not None and is_same else set()
         """The partitions whose users that were."""
         self._at: bytes | None = None
@@ -152,11 +157,23 @@ class Users:
 
     @property
     def _is_outdated(self) -> bool:
-        """Whether some may be forgotten who were not looked at by this list: where it is another,
-        or these partitions were somebody else's."""
-        if not self.tail.forgotten:
+        """Whether some may be forgotten, or of another vector space, who were not looked at by this
+        list, and in this space: where it is another, or these partitions were somebody else's."""
+        since = self._known_since
+        if not self.tail.forgotten and not since:
             return False
-        return self._forgotten != self.tail.forgotten or not self._looked_of.issuperset(self.held())
+        is_another = self._forgotten != self.tail.forgotten or self._since != since
+        return is_another or not self._looked_of.issuperset(self.held())
+
+    @property
+    def _known_since(self) -> int:
+        """Of the newest vector space that all items are known in: what is made of the others would
+        have vectors of fewer."""
+        if self._since != self.space.since:
+            engine = self.engine
+            if engine.ownership.is_of_another_space(engine.items).any():
+                return self._since
+        return self.space.since
 
     @property
     def has_work(self) -> bool:
@@ -187,7 +204,8 @@ class Users:
             out |= {user: value for user, value in more.items() if user not in out}
         self._last = out
         if was_looking and not self.is_looking:
-            return Leaving(out, users.looked_of(self._forgotten, self._looked_of))
+            digest = users.digest(self._forgotten, self._since)
+            return Leaving(out, users.looked_of(digest, self._looked_of))
         return Leaving(out, None)
 
     def _stored(self, user: bytes) -> bytes | None:
@@ -223,7 +241,9 @@ class Users:
         get = self.engine.vocabulary.get
         slots = np.array([-1 if (slot := get(item)) is None else slot for item in number], np.int32)
         is_known = slots >= 0
-        is_known[is_known] = ready(model, slots[is_known])
+        there = slots[is_known]
+        is_old = self.engine.ownership.is_of_another_space(there)
+        is_known[is_known] = ready(model, there) & ~is_old
         at = np.array([number[one.item] for one in entries], np.int64)
         kept = np.flatnonzero(is_known[at])
         at, owner, slots = (np.cumsum(is_known) - 1)[at[kept]], owner[kept], slots[is_known]
@@ -239,9 +259,7 @@ class Users:
             profiles = interests(v, u, at, weights, begin, settings.interests)
         medoids = profiles.medoid.tolist()
         items = [entries[kept[n]].item if n >= 0 else None for n in medoids]
-        space = self.store.space
-        assert space is not None, "a worker has a header since it settled"
-        return users.packed(new, profiles, items, space.name, self.config.publish.format)
+        return users.packed(new, profiles, items, self.space.name, self.config.publish.format)
 
     # -- who did not click -----------------------------------------------------------------------
 
@@ -276,14 +294,14 @@ class Users:
         return out
 
     def _looked_through(self) -> dict[bytes, bytes | None]:
-        """Of some users, those who are forgotten since, as tombstones, and where all are published
-        once more, the others."""
+        """Of some users, those who are forgotten since, as tombstones, and of the others those who
+        are of another vector space, or where they are published once more all."""
         out: dict[bytes, bytes | None] = {}
         looked: list[bytes] = []
         if self._is_outdated:
             self._looked_of, self._at = {*self.held()}, RECORD
             looked += self._last  # the folder may not have them yet
-        self._forgotten = set(self.tail.forgotten)
+        self._forgotten, self._since = set(self.tail.forgotten), self._known_since
         self._looked_of.intersection_update(self.held())
         if self._at is None:
             return out
@@ -300,8 +318,21 @@ class Users:
             # What left with the last commit need not leave with this one as well.
             out |= {user: mine[user] for user in again if user in mine and user not in self._last}
             self._again = self._at is not None
+        if self._since == self.space.since > 0:
+            out |= self._moved(mine)
         gone = self._forgotten_of(user.decode() for user in mine)
         return out | {user.encode(): None for user in gone}
+
+    def _moved(self, mine: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        """The records, made anew, of those of these users that have vectors of another space."""
+        old = [user for user, value in mine.items() if users.read(value).space != self.space.name]
+        new = [users.known(mine[user]) for user in old]
+        out: dict[bytes, bytes] = {}
+        for first in range(0, len(old), CHUNK):
+            self.beat()
+            packed = self._packed(new[first : first + CHUNK])
+            out |= zip(old[first : first + CHUNK], packed, strict=True)
+        return out
 
     def _forgotten_of(self, names: Iterable[str]) -> list[str]:
         """Those of these users who are on the list."""

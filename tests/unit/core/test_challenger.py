@@ -22,7 +22,7 @@ from core.settings import (
     WalkSettings,
 )
 from core.terms import Terms
-from tests.unit.core.groups import GROUP, clicks, settings, step, visits
+from tests.unit.core.groups import GROUP, clicks, published, settings, step, visits
 
 OTHER: dict[str, Any] = {
     "corpus": CorpusSettings(kind="both", session="set"),
@@ -241,19 +241,33 @@ def test_one_that_is_the_champion_turned_becomes_the_champion_again() -> None:
     assert changes.bucket_moves == changes.cluster_moves == 0
 
 
-def test_one_that_agrees_too_little_is_refused_and_changes_nothing() -> None:
+APART = Terms(promote=True, min_agreement=1.0)
+"""However far a challenger agrees, a new vector space begins."""
+
+
+def test_one_that_agrees_too_little_begins_a_new_space() -> None:
     engine, challenger = apart(Terms(promote=True, min_agreement=0.5))
-    close(engine)
-    challenger.model.rows.v[:] = np.random.default_rng(1).standard_normal(
-        challenger.model.rows.v.shape
-    )
-    win(challenger)
-    before = engine.model.rows.v.copy()
+    before, items = engine.placement, engine.items.copy()
     assert close(engine).promotion is None
-    assert challenger.is_refused
-    assert abs(challenger.agreement) < 0.4
-    assert np.array_equal(engine.model.rows.v, before)
-    assert engine.challenger is challenger
+    assert before.epoch > 0
+    rng = np.random.default_rng(1)
+    challenger.model.rows.v[:] = rng.standard_normal(challenger.model.rows.v.shape)
+    win(challenger)
+    wanted, above = products(challenger.model, items), max(engine.versions.values())
+    changes = close(engine)
+    told = changes.promotion
+    assert told is not None
+    assert told.is_new_space
+    assert abs(told.agreement) < 0.4
+    assert products(engine.model, items) == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+    assert engine.leaving.space_from == engine.publish_from == above + 1
+    assert changes.versions == {0: above + 1, 1: above + 1}
+    assert engine.outdated == {0: above, 1: above}
+    assert published(changes) == {name.encode() for name in engine.vocabulary.names(items)}
+    assert changes.placement is engine.placement
+    assert changes.placement.epoch == before.epoch + 1 == changes.placement.hashed_since
+    assert not np.allclose(changes.placement.centre, before.centre, atol=0.1)
+    assert set(changes.rows["epoch"][changes.published].tolist()) == {before.epoch + 1}
 
 
 def test_one_that_lost_all_that_it_had_won_waits() -> None:
@@ -273,7 +287,6 @@ def test_while_too_few_items_are_settled_it_waits() -> None:
     challenger.model.columns.updates[engine.items[:30]] = 0
     win(challenger)
     assert close(engine).promotion is None
-    assert not challenger.is_refused
     for i in range(2, 12):
         step(engine, visits(i, at=100 * i, groups=5))
     assert engine.challenger is None

@@ -1,5 +1,6 @@
 """A challenger over a stop and a start: what the folder and the topic say of it."""
 
+import hashlib
 from dataclasses import replace
 
 import msgspec
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from core.challenger import Promotion
 from core.engine import Engine
 from core.rounds import Inputs
 from core.settings import Settings, WalkSettings
@@ -15,7 +17,7 @@ from streamer.settings import challenger
 from streamer.settings.load import load
 from streamer.state import records
 from streamer.state.model_state import is_ours, order
-from streamer.state.records import Promoted
+from streamer.state.records import Promoted, Space
 from streamer.state.store import Store
 from streamer.watch.metrics import CONTEST, Metrics
 from streamer.worker import challenging
@@ -165,8 +167,33 @@ def test_once_its_settings_are_the_main_ones_nothing_is_said(
     assert caplog.text == ""
     record = msgspec.msgpack.decode(promoted(), type=Promoted)
     value = msgspec.msgpack.encode(msgspec.structs.replace(record, versions={0: 5}))
-    assert challenging.outdated(config.engine_settings, value) == {0: 5}
-    assert challenging.outdated(CHAMPION, value) == {}
+    space = Space.of(CHAMPION, 2)
+    assert challenging.outdated(config.engine_settings, value, space) == {0: 5}
+    assert challenging.outdated(CHAMPION, value, space) == {}
+
+
+def test_what_is_older_than_the_space_is_outdated_whatever_the_settings() -> None:
+    space = msgspec.structs.replace(Space.of(CHAMPION, 2), since=9)
+    assert challenging.outdated(CHAMPION, None, space) == {0: 8, 1: 8}
+    assert challenging.outdated(CHAMPION, promoted(), space) == {0: 8, 1: 8}
+    assert OWN is not None
+    record = msgspec.msgpack.decode(promoted(), type=Promoted)
+    later = msgspec.structs.replace(record, versions={0: 30, 1: 3})
+    found = challenging.outdated(OWN, msgspec.msgpack.encode(later), space)
+    assert found == {0: 30, 1: 8}
+
+
+def test_a_space_that_began_later_has_another_name_and_the_same_settings() -> None:
+    first = Space.of(CHAMPION, 2)
+    later = [msgspec.structs.replace(first, since=since) for since in (9, 10)]
+    assert len({first.name, *(space.name for space in later)}) == 3
+    assert [space.least for space in (first, *later)] == [1, 9, 10]
+    for space in later:
+        space.check(first, "here")
+    # As it was before there were others.
+    values = [getattr(first, name) for name in records._COMPARED]
+    packed = hashlib.blake2b(msgspec.msgpack.encode(values), digest_size=4).hexdigest()
+    assert first.name == f"d16-{packed}"
 
 
 def test_the_record_is_known_as_one_of_ours() -> None:
@@ -241,19 +268,17 @@ def test_the_folder_has_one_as_long_as_it_may_come_back(
     assert kept(store) == []
 
 
-def test_one_that_is_refused_is_told_once(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("is_new_space", [False, True])
+def test_that_a_new_space_begins_is_told(
+    store: Store, caplog: pytest.LogCaptureFixture, is_new_space: bool
+) -> None:
     metrics, engine = Metrics(CollectorRegistry()), Engine(CHAMPION)
     contest = Contest(CONFIG, store, engine, metrics)
     contest.follow(True, 0)
-    assert engine.challenger is not None
     changes = step(engine, visits(1, at=0))
-    contest.follow(False, 0)  # that it rests is another thing to be told
-    contest.follow(True, 0)
-    engine.challenger.is_refused, engine.challenger.agreement = True, 0.21
-    contest.closing(changes)
-    contest.closing(changes)
-    assert caplog.text.count("mean cosine of 0.21") == 1
-    assert state(metrics) == ["refused"]
+    contest.closing(replace(changes, promotion=Promotion(1, 90, 40, 0.21, is_new_space)))
+    assert caplog.text.count("turned onto the champion's: 0.21") == 1
+    assert caplog.text.count("and a new space begins") == is_new_space
 
 
 def test_without_the_section_nothing_begins(store: Store) -> None:

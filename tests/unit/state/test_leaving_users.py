@@ -15,6 +15,7 @@ from streamer.admin import forget
 from streamer.errors import ConfigError
 from streamer.settings import load as configs
 from streamer.state import users
+from streamer.state.records import Space
 from streamer.state.store import Store
 from streamer.state.users import Known
 from streamer.worker.batch import Pending
@@ -26,6 +27,7 @@ from tests.unit.state.made import SETTINGS, batches
 CONFIG = configs.load(None, ["user_vectors.kind=mean", "commit.max_records=20000"], {})
 CLICKS = CONFIG.topics.clicks
 PARTITIONS = 3
+SPACE = Space.of(SETTINGS, 1)
 NO_ROWS = np.zeros((0, 16), np.float32)
 NOTHING = Profiles(np.zeros(2, np.int64), np.zeros(0, np.int64), np.zeros(0), NO_ROWS, NO_ROWS)
 
@@ -45,7 +47,7 @@ class Case:
         self.listed = SimpleNamespace(forgotten={forget.key(CONFIG.app.name, u) for u in forgotten})
         self.users = Users(
             CONFIG, store, Engine(SETTINGS, 1), cast(Tail, self.listed), lambda: self.held,
-            PARTITIONS,
+            PARTITIONS, SPACE,
         )  # fmt: skip
 
     def commits(self) -> dict[bytes, bytes | None]:
