@@ -1,10 +1,12 @@
 """Which users are looked through, by which list, and what a folder remembers of that."""
 
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -42,12 +44,16 @@ def kept(store: Store, names: dict[str, int]) -> None:
 class Case:
     """A worker's users, from a folder, its share, and the list."""
 
-    def __init__(self, store: Store, held: list[int], forgotten: list[str]) -> None:
+    def __init__(
+        self, store: Store, held: list[int], forgotten: list[str], since: int = 0
+    ) -> None:  # fmt: skip
         self.store, self.held = store, {(CLICKS, p) for p in held}
         self.listed = SimpleNamespace(forgotten={forget.key(CONFIG.app.name, u) for u in forgotten})
+        self.engine = Engine(SETTINGS, 1)
+        self.engine.leaving.space_from = since
         self.users = Users(
-            CONFIG, store, Engine(SETTINGS, 1), cast(Tail, self.listed), lambda: self.held,
-            PARTITIONS, SPACE,
+            CONFIG, store, self.engine, cast(Tail, self.listed), lambda: self.held, PARTITIONS,
+            msgspec.structs.replace(SPACE, since=since),
         )  # fmt: skip
 
     def commits(self) -> dict[bytes, bytes | None]:
@@ -124,6 +130,37 @@ def test_all_leave_once_more_and_only_once_where_the_list_changes_meanwhile(
         sent += records
         assert records.get(b"b1") is None
     assert sorted(sent) == [b"a0", b"a1", b"a7", b"b0", b"b1"]
+
+
+def test_in_a_new_space_all_leave_once_more_and_a_start_knows_it(
+    folder: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.worker.users.LOOKED", 2)
+    first = Case(folder, [0, 1], ["b1"], since=7)
+    out = first.commits()
+    assert out.pop(b"b1") is None
+    assert out.keys() == {b"a0", b"b0", b"a1", b"a7"}  # of a partition that is no more, too
+    spaces = {users.read(value).space for value in out.values() if value is not None}
+    assert spaces == {first.users.space.name}
+    assert first.users.space.name != SPACE.name
+    assert Case(folder, [0, 1], ["b1"], since=7).commits() == {}
+    assert Case(folder, [1], [], since=7).commits() == {}
+    # In the next one all do again, with what came from others.
+    assert Case(folder, [1], [], since=9).commits().keys() == {b"a1"}
+    assert Case(folder, [0, 1], [], since=9).commits().keys() == {b"a0", b"b0", b"a7"}
+
+
+def test_users_wait_until_their_items_are_known_in_a_new_space(folder: Store) -> None:
+    case = Case(folder, [0, 1], [], since=100)
+    engine = case.engine
+    for clicks in islice(batches(3), 3):
+        engine.step(Inputs(clicks, room=1000, budget=1000))
+    assert (engine.model.columns.published[engine.items] > 0).any()
+    engine.starts.behind = engine.items.copy()
+    assert not case.users.is_looking
+    assert case.users.leave(0, True).records == {}
+    engine.starts.behind = engine.items[:0]
+    assert case.commits().keys() == {b"a0", b"b0", b"a1", b"b1", b"a7"}
 
 
 def test_a_repair_lasts_for_others_until_all_users_have_left(store: Store) -> None:
