@@ -88,6 +88,8 @@ class Users:
         """The list by which users were looked through."""
         self._since = space.since if is_same else 0
         """Of the vector space in which they were."""
+        self._partial = set[bytes]()
+        """Users whose records were made while not all items were known in the space."""
         self._looked_of = set(looked.partitions) if looked is not None and is_same else set()
         """The partitions whose users that were."""
         self._at: bytes | None = None
@@ -198,12 +200,15 @@ class Users:
             packed = self._packed(some)
             out |= {one.user_id.encode(): value for one, value in zip(some, packed, strict=True)}
         was_looking = self.is_looking
+        if self._known_since != self.space.since:
+            self._partial |= out.keys()
         for one in new:
             self._idle_from = min(self._idle_from, one.ts + int(self.config.user_vectors.idle))
         for more in (self._looked_through(), self._idle(now)):
             out |= {user: value for user, value in more.items() if user not in out}
         self._last = out
         if was_looking and not self.is_looking:
+            self._partial.clear()
             digest = users.digest(self._forgotten, self._since)
             return Leaving(out, users.looked_of(digest, self._looked_of))
         return Leaving(out, None)
@@ -324,8 +329,10 @@ class Users:
         return out | {user.encode(): None for user in gone}
 
     def _moved(self, mine: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        """The records, made anew, of those of these users that have vectors of another space."""
-        old = [user for user, value in mine.items() if users.read(value).space != self.space.name]
+        """The records, made anew, of those of these users that have vectors of another space, or of
+        fewer items than they could."""
+        name, partial = self.space.name, self._partial
+        old = [u for u, value in mine.items() if u in partial or users.read(value).space != name]
         new = [users.known(mine[user]) for user in old]
         out: dict[bytes, bytes] = {}
         for first in range(0, len(old), CHUNK):

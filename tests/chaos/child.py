@@ -3,7 +3,8 @@
 CHAOS_PLAN is a JSON object: `point` (a step of the commit, of a restore or of a reset, or a write
 to RocksDB inside a step),
 `when` (before, middle, after), `call` (at which call of it, from 1), and `marker`, a file that is
-written just before the kill, so that a test knows that the point was reached. With `freezes` it
+written just before the kill, so that a test knows that the point was reached. With `space` those
+calls count that are of the commit with which a new vector space begins. With `freezes` it
 stops there (SIGSTOP) until somebody lets it go on, and with `sleeps` it rests so many seconds. With
 `slow` nothing is killed: each call of a
 transaction that takes more seconds than that counts as one that may have been asked twice.
@@ -23,6 +24,7 @@ from streamer.admin import forget
 from streamer.kafka import topics, transactions
 from streamer.state.store import Store
 from streamer.worker import header, restore
+from streamer.worker.batch import Batch
 from streamer.worker.commit import Committer
 from streamer.worker.outgoing import Outgoing
 from streamer.worker.tail import Tail
@@ -46,6 +48,9 @@ POINTS: dict[str, tuple[Any, str]] = {
 }
 
 
+begins_space = False
+
+
 def die() -> None:
     Path(PLAN["marker"]).write_text(f"{PLAN['point']} {PLAN['when']}")
     if PLAN.get("sleeps"):
@@ -58,13 +63,30 @@ def die() -> None:
     raise AssertionError("SIGKILL returned")
 
 
+def watch_spaces() -> None:
+    """Know whether the commit that is made is one with which a new vector space begins."""
+    run = Committer.run
+
+    def wrapped(committer: Committer, batch: Batch) -> None:
+        global begins_space
+        begins_space = batch.space is not None
+        run(committer, batch)
+
+    Committer.run = wrapped  # type: ignore[assignment, method-assign]
+
+
+def counts() -> bool:
+    """Whether a call counts."""
+    return begins_space or not PLAN.get("space")
+
+
 def before(owner: Any, name: str, act: Callable[[Any], None]) -> None:
     """Call `act` with the first argument (self) of the chosen call, and then make the call."""
     original, calls = getattr(owner, name), 0
 
     def wrapped(first: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal calls
-        calls += 1
+        calls += counts()
         if calls == PLAN["call"]:
             act(first)
         return original(first, *args, **kwargs)
@@ -78,7 +100,7 @@ def after(owner: Any, name: str) -> None:
     def wrapped(first: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         result = original(first, *args, **kwargs)
-        calls += 1
+        calls += counts()
         if calls == PLAN["call"]:
             if isinstance(first, Committer):
                 first.producer.flush(10)  # so that the log has records that must never be seen
@@ -127,6 +149,7 @@ def at_write(owner: Any) -> None:
 
 
 def plan() -> None:
+    watch_spaces()
     owner, name = POINTS[PLAN["point"]]
     if PLAN["when"] == "after":
         after(owner, name)

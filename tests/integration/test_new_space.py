@@ -79,6 +79,16 @@ def placements(app: App) -> list[int]:
     return [epoch(message) for message in read if message.key() == records.PLACEMENT]
 
 
+def assert_each_of_its_space(app: App) -> None:
+    """Versions rise, and say by the headers of which space a vector is."""
+    names = {header.since: header.name for _, header in headers(app)}
+    for found in vectors(app).values():
+        versions = [one.version for one in found]
+        assert versions == sorted(set(versions))
+        for one in found:
+            assert one.space == names[max(since for since in names if since <= one.version)]
+
+
 def test_it_takes_over_in_a_new_space_which_lasts(kafka: str, tmp_path: Path) -> None:
     with App(kafka, tmp_path, APART) as app:
         port = free_port()
@@ -101,13 +111,8 @@ def test_it_takes_over_in_a_new_space_which_lasts(kafka: str, tmp_path: Path) ->
         assert told.versions == dict.fromkeys(range(first.partitions), header.since - 1)
         found = vectors(app)
         assert len(found) > 100
-        for one in found.values():
-            versions = [vector.version for vector in one]
-            assert versions == sorted(set(versions))
-            for vector in one:
-                of_space = header if vector.version >= header.since else first
-                assert vector.space == of_space.name
-            assert one[-1].cluster is not None
+        assert_each_of_its_space(app)
+        assert all(one[-1].cluster is not None for one in found.values())
         epochs = placements(app)
         assert epochs == sorted(epochs)
         assert len(epochs) >= 2
@@ -169,11 +174,7 @@ def test_what_was_not_out_when_it_was_killed_is_learned_again_and_leaves(
         again.until(all_in_one(app), "that all vectors are of the new space")
         again.stop()
         assert header_of(app) == header
-        for one in vectors(app).values():
-            assert one[-1].version >= header.since
-            assert [v.space for v in one] == [
-                (header if v.version >= header.since else first).name for v in one
-            ]
+        assert_each_of_its_space(app)
         assert_indices_follow_rows(app.config)
 
 
@@ -206,3 +207,22 @@ def test_one_that_agrees_keeps_the_space(kafka: str, tmp_path: Path, agreement: 
         assert not told.is_new_space
         assert {header.name for _, header in headers(app)} == spaces(app)
         assert header_of(app).since == 0
+
+
+def test_one_that_joins_on_the_way_publishes_its_share(kafka: str, tmp_path: Path) -> None:
+    with App(kafka, tmp_path, APART | {"publish.budget": 4}) as app:
+        first = app.worker().running()
+        app.publish(CLICKS[:4000])
+        first.until(lambda: header_of(app).since > 0, "that it takes over")
+        second = app.worker(app__instance="b", state__dir=tmp_path / "b", publish__budget=0)
+        second.until(lambda: "took up" in second.output, "its share")
+        assert spaces(app) == {name.name for _, name in headers(app)}, "not all is out yet"
+        app.publish(CLICKS[4000:])
+        second.until(all_in_one(app), "that all vectors are of the new space")
+        first.until(app.caught_up, "all clicks committed")
+        marks = [commits.mark_of(m) for m in app.read(app.config.topics.item_vectors)]
+        assert {mark.instance for mark in marks if mark is not None} >= {"b"}
+        first.stop()
+        second.stop()
+        assert len({header.name for _, header in headers(app)}) == 2
+        assert_each_of_its_space(app)

@@ -1,5 +1,6 @@
 """Which users are looked through, by which list, and what a folder remembers of that."""
 
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from core.clicks import Clicks
 from core.engine import Engine
 from core.rounds import Inputs
 from core.users import Profiles
@@ -159,8 +161,26 @@ def test_users_wait_until_their_items_are_known_in_a_new_space(folder: Store) ->
     engine.starts.behind = engine.items.copy()
     assert not case.users.is_looking
     assert case.users.leave(0, True).records == {}
+    names = engine.vocabulary.names(engine.items[:3])
+    clicked = Clicks(["new"] * 3, names, np.arange(3), np.ones(3, np.float32))
+    case.users.add(replace(clicked, partitions=np.zeros(3, np.int64)))
+    early = case.users.leave(0, True).records
+    assert vectors_in(early) == {b"new": 0}
+    folder.write_entries({users.FAMILY: users.entries(folder, early)})
     engine.starts.behind = engine.items[:0]
-    assert case.commits().keys() == {b"a0", b"b0", b"a1", b"b1", b"a7"}
+    assert vectors_in(case.commits()) == {
+        b"new": 1,
+        b"a0": 0,
+        b"b0": 0,
+        b"a1": 0,
+        b"b1": 0,
+        b"a7": 0,
+    }
+    assert case.commits() == {}
+
+
+def vectors_in(records: dict[bytes, bytes | None]) -> dict[bytes, int]:
+    return {key: len(users.read(value).vectors) for key, value in records.items() if value}
 
 
 def test_a_repair_lasts_for_others_until_all_users_have_left(store: Store) -> None:
