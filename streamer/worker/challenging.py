@@ -190,10 +190,12 @@ class Contest:
                 )
         elif engine.challenger is None:
             one = engine.challenge(settings, self.terms)
-            if restore(self.store, one, self.champion, commit):
+            head = stored(self.store, settings, self.champion, commit)
+            if head is not None and restore(self.store, one, head):
                 told = f"goes on with {one.test.wins:,} trials won and {one.test.losses:,} lost"
             else:
-                one = engine.challenge(settings, self.terms)
+                if head is not None:  # it has some of the rows
+                    one = engine.challenge(settings, self.terms)
                 one.test, self._test = self._test or one.test, None
                 told = "begins as the champion is"
             forget(self.store)
@@ -261,23 +263,27 @@ def packed(
     yield KEY, msgspec.msgpack.encode(head)
 
 
-def restore(store: Store, one: Challenger, champion: Settings, commit: int) -> bool:
-    """Give a challenger that has begun what the folder has of it, if that is as of this commit and
-    of the same settings. If not, it may have some of it, and is to begin anew."""
+def stored(store: Store, settings: Settings, champion: Settings, commit: int) -> _Head | None:
+    """What the folder says of a challenger of these settings, if it has one as of this commit."""
     value = store.meta(KEY)
     if value is None:
-        return False
-    head, settings = msgspec.msgpack.decode(value, type=_Head), one.settings
+        return None
+    head = msgspec.msgpack.decode(value, type=_Head)
     now = commit, digest(champion), digest(settings), settings.accumulator_half_life
-    if (head.commit, head.champion, head.challenger, head.half_life) != now:
-        return False
+    found = head.commit, head.champion, head.challenger, head.half_life
+    return head if found == now else None
+
+
+def restore(store: Store, one: Challenger, head: _Head) -> bool:
+    """Give a challenger that has begun the rows that the folder has behind this head. If they are
+    not all there, it may have some of them, and is to begin anew."""
     model, catalogue = one.model, one.catalogue
     restored = 0
     for number in range(-(-head.rows // PART)):
-        stored = store.meta(KEY + b"/%d" % number)
-        if stored is None:
+        value = store.meta(KEY + b"/%d" % number)
+        if value is None:
             return False
-        part = msgspec.msgpack.decode(stored, type=_Part)
+        part = msgspec.msgpack.decode(value, type=_Part)
         found = [catalogue.vocabulary.get(decode(key)) for key in part.keys]
         at = np.array([slot for slot in found if slot is not None], np.int32)
         if len(at) < len(found):

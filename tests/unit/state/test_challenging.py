@@ -59,7 +59,9 @@ def test_after_a_clean_stop_it_goes_on_to_the_bit(
         step(again, visits(i, at=100 * i), [("i1", ["red"])] if i == 0 else [])
     one = again.challenge(other(), Terms())
     assert not np.array_equal(one.model.rows.v, was.model.rows.v)
-    assert challenging.restore(store, one, again.settings, 40)
+    head = challenging.stored(store, other(), again.settings, 40)
+    assert head is not None
+    assert challenging.restore(store, one, head)
     for i in range(6, 9):
         for each in (engine, again):
             step(each, visits(i, at=100 * i))
@@ -74,15 +76,15 @@ def test_what_is_of_another_commit_or_of_other_settings_is_no_challenger(store: 
     engine = beside()
     assert engine.challenger is not None
     store.write_entries({"meta": challenging.packed(engine.challenger, engine.settings, 40)})
-    one = engine.challenge(other(), Terms())
-    assert not challenging.restore(store, one, engine.settings, 41)
-    champion = replace(engine.settings, walks=WalkSettings(per_node=9))
-    assert not challenging.restore(store, one, champion, 40)
-    one = engine.challenge(replace(other(), walks=WalkSettings(per_node=4)), Terms())
-    assert not challenging.restore(store, one, engine.settings, 40)
+    champion, stored = engine.settings, challenging.stored
+    assert stored(store, other(), champion, 41) is None
+    assert stored(store, other(), replace(champion, walks=WalkSettings(per_node=9)), 40) is None
+    assert stored(store, replace(other(), walks=WalkSettings(per_node=4)), champion, 40) is None
+    head = stored(store, other(), champion, 40)
+    assert head is not None
     one = engine.challenge(other(), Terms())
     step(engine, [("u", "fresh", 5000), ("u", "i3", 5000)])
-    assert not challenging.restore(store, one, engine.settings, 40)
+    assert not challenging.restore(store, one, head)
 
 
 def promoted(champion: Settings = CHAMPION, own: Settings | None = OWN) -> bytes:
