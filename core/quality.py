@@ -114,8 +114,8 @@ def measure(
         duel = Duel()
         if catalogue.beside is not None:
             scores = next_scores(catalogue.beside.rows, trials.ranked, trials.query)
-            own = ranks(scores, catalogue.graph, trials.ranked, trials.query, trials.target)
-            duel = Duel.of(own["next"], found["next"])
+            own = next_ranks(scores, trials.ranked, trials.query, trials.target)
+            duel = Duel.of(own, found["next"])
         quality = Quality(len(trials.query), hits, reciprocal, len(trials.ranked), duel)
     # More teach a fused ranker that is eager. They are of the same time, and count for nothing.
     for chosen in further:
@@ -226,7 +226,7 @@ def candidates(
     return np.unique(np.concatenate([drawn, query, target[target >= 0]]))
 
 
-PLAIN = "next", "popularity", "covisitation"
+COUNTED = "popularity", "covisitation"
 FUSED = "hybrid", "session"
 """The rankers by their heads (`core.ranking.fusion`)."""
 
@@ -242,10 +242,22 @@ def ranks(
     Of equals the older item comes first, which is the lower slot. A target that is not known, or by
     `covisitation` has no arc, has n before it, or DEPTH if that is more.
     """
-    ranks = np.full((len(PLAIN), len(query)), max(len(items), DEPTH), np.int64)
+    counted = np.full((len(COUNTED), len(query)), max(len(items), DEPTH), np.int64)
     if (known := np.flatnonzero(target >= 0)).size:
-        _ranks(scores, graph.clicked[items], items, known, query, target, graph.slabs(), ranks)
-    return dict(zip(PLAIN, ranks, strict=True))
+        _count_ranks(graph.clicked[items], items, known, query, target, graph.slabs(), counted)
+    found = dict(zip(COUNTED, counted, strict=True))
+    return {"next": next_ranks(scores, items, query, target), **found}
+
+
+def next_ranks(
+    scores: NDArray[np.float32], items: NDArray[np.int32], query: NDArray[np.int32],
+    target: NDArray[np.int32],
+) -> NDArray[np.int64]:  # fmt: skip
+    """As `ranks`, by `next` alone."""
+    out = np.full(len(query), max(len(items), DEPTH), np.int64)
+    if (known := np.flatnonzero(target >= 0)).size:
+        _next_ranks(scores, items, known, query, target, out)
+    return out
 
 
 def both(rows: Rows, slots: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -352,15 +364,22 @@ def _scores(vectors, u, at, queries, out):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True)
-def _ranks(scores, count, items, known, query, target, graph, out, sources=SOURCES):  # type: ignore[no-untyped-def]
-    """The ranks of trials `known` into out[ranker, trial]; `scores` [q, n] are by `next`."""
+def _next_ranks(scores, items, known, query, target, out):  # type: ignore[no-untyped-def]
+    """The ranks of trials `known` by scores [q, n] into out[trial]."""
+    for i in known:
+        own, at = np.searchsorted(items, query[i]), np.searchsorted(items, target[i])
+        out[i] = rank(scores[i], own, at)
+
+
+@nb.njit(cache=True, nogil=True)
+def _count_ranks(count, items, known, query, target, graph, out, sources=SOURCES):  # type: ignore[no-untyped-def]
+    """The ranks of trials `known` into out[ranker, trial], by the rankers COUNTED."""
     graph = pointers(graph)
     nbr, wgt = graph.nbr, graph.wgt
     for i in known:
         a, b = query[i], target[i]
         own, at = np.searchsorted(items, a), np.searchsorted(items, b)
-        out[0, i] = rank(scores[i], own, at)
-        out[1, i] = rank(count, own, at)
+        out[0, i] = rank(count, own, at)
         arcs = range(graph.start[a] * UNIT, graph.start[a] * UNIT + graph.degree[a])
         for goal in arcs:
             if nbr[goal] == b:
@@ -368,4 +387,4 @@ def _ranks(scores, count, items, known, query, target, graph, out, sources=SOURC
                 for arc in arcs:
                     tied = wgt[arc] == wgt[goal] and nbr[arc] < b
                     before += wgt[arc] > wgt[goal] or tied
-                out[2, i] = before
+                out[1, i] = before
