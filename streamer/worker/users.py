@@ -31,7 +31,7 @@ from streamer.settings.sections import Config
 from streamer.state import users
 from streamer.state.records import Space
 from streamer.state.store import Store
-from streamer.state.users import FAMILY, RECORD, SEEN, Clicked, Known
+from streamer.state.users import FAMILY, RECORD, SEEN, Clicked, Head, Known
 from streamer.worker.tail import Tail
 
 SHARE_OF_USERS = 4
@@ -268,7 +268,7 @@ class Users:
 
     # -- who did not click -----------------------------------------------------------------------
 
-    def _is_mine(self, one: Known) -> bool:
+    def _is_mine(self, one: Head) -> bool:
         """Those of a partition that is no more are with those of the first."""
         partition = one.partition if one.partition < self.count else 0
         return (self.config.topics.clicks, partition) in self.held()
@@ -291,7 +291,7 @@ class Users:
                 continue
             looked += 1
             value = self._stored(user)
-            if value is not None and self._is_mine(users.known(value)):
+            if value is not None and self._is_mine(users.head(value)):
                 self._more_are_idle = len(out) == self._others
                 if self._more_are_idle:
                     break
@@ -317,7 +317,7 @@ class Users:
         mine = {
             user: value
             for user in [*looked, *again]
-            if (value := self._stored(user)) is not None and self._is_mine(users.known(value))
+            if (value := self._stored(user)) is not None and self._is_mine(users.head(value))
         }
         if self._again:
             # What left with the last commit need not leave with this one as well.
