@@ -166,9 +166,10 @@ class Store:
             for key, value in records.well_formed(self.scan("meta", records.ITEMS))
         }
 
-    def forgotten(self) -> set[bytes]:
+    def forgotten(self) -> frozenset[bytes]:
         """Keys of the users whose clicks do not count (`streamer.admin.forget`)."""
-        return {key for key, _ in records.well_formed(self.scan("meta", records.FORGOTTEN))}
+        listed = records.well_formed(self.scan("meta", records.FORGOTTEN))
+        return frozenset(key for key, _ in listed)
 
     def asked(self) -> int:
         """The epoch that somebody asked to be followed by another (`streamer.admin.major`)."""

@@ -26,12 +26,9 @@ class Arrived:
     worker wrote goes to the `strangers`, and is nowhere else."""
 
     def __init__(
-        self, config: Config, store: Store, commits: Commits, strangers: Strangers, later: Later,
-        forgotten: set[bytes],
-    ) -> None:  # fmt: skip
+        self, config: Config, store: Store, commits: Commits, strangers: Strangers, later: Later
+    ) -> None:
         self.store, self.commits, self.strangers, self.later = store, commits, strangers, later
-        self.forgotten = forgotten
-        """Keys of the users whose clicks do not count; it follows the records."""
         self.rows: dict[bytes, Message] = {}
         self.gone: dict[bytes, int] = {}
         """Keys of rows that are deleted, with the versions of that."""
@@ -54,6 +51,15 @@ class Arrived:
             out[users.FAMILY] = dict(users.entries(self.store, self._users))
         return out
 
+    def forgotten_after(self, listed: frozenset[bytes]) -> frozenset[bytes]:
+        """The list of forgotten users as these records leave it: the same object unless it is
+        another, so that who goes by it need not compare it."""
+        told = {key: v for key, v in self.meta.items() if key.startswith(records.FORGOTTEN)}
+        if not told:
+            return listed
+        new = listed.difference(told).union(key for key, v in told.items() if v is not None)
+        return listed if new == listed else new
+
     def take(self, where: Partition, message: Message) -> None:
         key, value, mark = message.key(), message.value(), mark_of(message)
         if key is None:
@@ -74,7 +80,6 @@ class Arrived:
                 self.meta[key] = None
         elif key.startswith(records.FORGOTTEN):
             self.meta[key] = value
-            (self.forgotten.add if value is not None else self.forgotten.discard)(key)
         elif self.commits.is_doubtful(mark):
             return
         elif self.commits.has_applied(mark) and key.startswith(MANY):

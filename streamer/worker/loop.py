@@ -206,7 +206,7 @@ class Worker:
         """Let those know who go by what this worker has."""
         leads = self.shares.leads
         if leads and not self.outgoing.leads:
-            self.rounds.forgotten.clear()
+            self.rounds.forgotten = frozenset()
             self.rounds.pending.items = {}
             self.tail.read_items_again()
         alone, clicks = self.shares.is_alone, len(self.shares.offsets)

@@ -52,7 +52,7 @@ class Rounds:
         self.by_count = config.round.max_seconds == 0
         self.pending = Pending()
         self.decoder = GuardedDecoder(config.clicks, config.events, config.registry, health.beat)
-        self.forgotten: set[bytes] = set()
+        self.forgotten = frozenset[bytes]()
         """Keys of the users whose clicks do not count, as the rounds know them."""
         self.budget = Budget(config)
         self.recent: dict[bytes, bytes | None] = {}
@@ -258,9 +258,9 @@ class Rounds:
 
     def _forgotten(self) -> list[str]:
         """The users with open sessions that were put on the list since the last look."""
-        if self.tail.forgotten == self.forgotten:
+        if self.forgotten is self.tail.forgotten:
             return []
-        self.forgotten = set(self.tail.forgotten)
+        self.forgotten = self.tail.forgotten
         return forget.among(self.config.app.name, self.engine.sessions.users, self.forgotten)
 
     def _room(self) -> int:

@@ -63,8 +63,8 @@ class Tail:
         self.reached = dict.fromkeys(self.watched, -1)
         self.applied = time.monotonic()
         """When the folder last said that it is level with Kafka, by the monotonic clock."""
-        self.forgotten: set[bytes] = set()
-        """Keys of the users whose clicks do not count."""
+        self.forgotten = frozenset[bytes]()
+        """Keys of the users whose clicks do not count; another object once it is another list."""
         self.asked = NOBODY
         """The epoch that somebody asked to be followed by another."""
         self.on_read: Callable[[Read], None] = lambda read: None
@@ -221,9 +221,7 @@ class Tail:
         messages = self.consumer.consume(10_000, timeout)
         lost = next((at for at, m in enumerate(messages) if self._is_lost(m)), len(messages))
         if messages:
-            arrived = Arrived(
-                self.config, self.store, self.commits, self.strangers, self.later, self.forgotten
-            )
+            arrived = Arrived(self.config, self.store, self.commits, self.strangers, self.later)
         for message in map(checked, messages[:lost]):
             partition, offset = partition_of(message), message.offset() or 0
             if message.error() is not None:
@@ -296,6 +294,7 @@ class Tail:
 
     def _apply(self, arrived: Arrived) -> None:
         self.applied = time.monotonic()
+        self.forgotten = arrived.forgotten_after(self.forgotten)
         rows, meta = arrived.rows, arrived.meta
         if records.SPACE in meta:
             header = meta.pop(records.SPACE) or b""

@@ -84,7 +84,7 @@ class Users:
         looked = users.looked(store)
         digest = users.digest(tail.forgotten, space.since)
         is_same = looked is not None and looked.digest == digest
-        self._forgotten = set(tail.forgotten) if is_same else set[bytes]()
+        self._forgotten = tail.forgotten if is_same else frozenset[bytes]()
         """The list by which users were looked through."""
         self._since = space.since if is_same else 0
         """Of the vector space in which they were."""
@@ -164,7 +164,7 @@ class Users:
         since = self._known_since
         if not self.tail.forgotten and not since:
             return False
-        is_another = self._forgotten != self.tail.forgotten or self._since != since
+        is_another = self._forgotten is not self.tail.forgotten or self._since != since
         return is_another or not self._looked_of.issuperset(self.held())
 
     @property
@@ -306,7 +306,7 @@ class Users:
         if self._is_outdated:
             self._looked_of, self._at = {*self.held()}, RECORD
             looked += self._last  # the folder may not have them yet
-        self._forgotten, self._since = set(self.tail.forgotten), self._known_since
+        self._forgotten, self._since = self.tail.forgotten, self._known_since
         self._looked_of.intersection_update(self.held())
         if self._at is None:
             return out

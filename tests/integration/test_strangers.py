@@ -61,7 +61,7 @@ def test_a_folder_in_which_an_older_version_kept_such_keys_can_be_read(tmp_path:
     store = Store(tmp_path / "state")
     store.set_meta(MALFORMED | {records.progress_key("clicks", 1): PROGRESS})
     assert store.progress().keys() == {("clicks", 1)}
-    assert (store.items_taken(), store.versions(), store.forgotten()) == ({}, {}, set())
+    assert (store.items_taken(), store.versions(), store.forgotten()) == ({}, {}, frozenset())
     store.close()
 
 

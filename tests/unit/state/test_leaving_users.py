@@ -18,12 +18,16 @@ from core.users import Profiles
 from streamer.admin import forget
 from streamer.errors import ConfigError
 from streamer.settings import load as configs
-from streamer.state import users
+from streamer.state import records, users
 from streamer.state.records import Space
 from streamer.state.store import Store
 from streamer.state.users import Known
+from streamer.worker.arrived import Arrived
 from streamer.worker.batch import Pending
+from streamer.worker.later import Later
 from streamer.worker.outgoing import Outgoing
+from streamer.worker.sequence import Commits
+from streamer.worker.strangers import Strangers
 from streamer.worker.tail import Tail
 from streamer.worker.users import Users
 from tests.unit.state.made import SETTINGS, batches
@@ -50,7 +54,8 @@ class Case:
         self, store: Store, held: list[int], forgotten: list[str], since: int = 0
     ) -> None:  # fmt: skip
         self.store, self.held = store, {(CLICKS, p) for p in held}
-        self.listed = SimpleNamespace(forgotten={forget.key(CONFIG.app.name, u) for u in forgotten})
+        keys = (forget.key(CONFIG.app.name, user) for user in forgotten)
+        self.listed = SimpleNamespace(forgotten=frozenset(keys))
         self.engine = Engine(SETTINGS, 1)
         self.engine.leaving.space_from = since
         self.users = Users(
@@ -85,7 +90,7 @@ def test_who_is_forgotten_leaves_with_the_partition_that_came_from_another(folde
     case.held |= {(CLICKS, 0)}
     # Those of a partition that is no more are with the first one's.
     assert case.commits() == {b"a0": None, b"a7": None}
-    case.listed.forgotten.add(forget.key(CONFIG.app.name, "b1"))
+    case.listed.forgotten |= {forget.key(CONFIG.app.name, "b1")}
     assert case.commits() == {b"b1": None}
 
 
@@ -125,7 +130,7 @@ def test_all_leave_once_more_and_only_once_where_the_list_changes_meanwhile(
     case = Case(folder, [0, 1, 2], [])
     case.users.publish_all()
     sent = [*case.users.leave(0, False).records]
-    case.listed.forgotten.add(forget.key(CONFIG.app.name, "b1"))
+    case.listed.forgotten |= {forget.key(CONFIG.app.name, "b1")}
     while case.users.publishes_all:
         records = case.users.leave(0, False).records
         assert len(records) <= 2
@@ -214,3 +219,27 @@ def test_a_commit_has_room_for_the_users_of_one_record() -> None:
     with pytest.raises(ConfigError, match=r"commit.max_records: must be at least 20000"):
         configs.load(None, ["user_vectors.kind=mean", "commit.max_records=19999"], {})
     configs.load(None, ["commit.max_records=4000"], {})
+
+
+@pytest.mark.parametrize(
+    ("told", "left"),
+    [
+        ({}, None),
+        ({b"a": b"\x01", b"c": None}, None),
+        ({b"b": b"\x01"}, {b"a", b"b"}),
+        ({b"a": None, b"b": b"\x01"}, {b"b"}),
+        ({b"a": None}, set()),
+    ],
+)
+def test_the_list_is_the_same_object_for_as_long_as_it_says_the_same(
+    store: Store, told: dict[bytes, bytes | None], left: set[bytes] | None
+) -> None:
+    arrived = Arrived(CONFIG, store, Commits("", "0"), Strangers(), Later(store))
+    arrived.meta = {records.FORGOTTEN + key: value for key, value in told.items()}
+    arrived.meta[records.MAJOR] = b"\x01"
+    listed = frozenset({records.FORGOTTEN + b"a"})
+    found = arrived.forgotten_after(listed)
+    if left is None:
+        assert found is listed
+    else:
+        assert found == {records.FORGOTTEN + key for key in left}
