@@ -114,6 +114,8 @@ class Index:
         shelf = Resident if resident else Stored
         self.shelf: Shelf = shelf(store, space.least)
         self._ranker: Ranker | None = None
+        self._placement: tuple[bytes | None, Placement] = None, Placement.empty()
+        """The record of the placement that was read last, and what it says."""
 
     @property
     def ranker(self) -> Ranker:
@@ -262,8 +264,11 @@ class Index:
 
     def placement(self) -> Placement:
         """Centroids and centre of the folder."""
-        value = self.store.meta(records.PLACEMENT)
-        return packing.unpack_placement(value, self.dim) if value else Placement.empty()
+        value, (last, placement) = self.store.meta(records.PLACEMENT), self._placement
+        if value is not None and value != last:
+            placement = packing.unpack_placement(value, self.dim)
+            self._placement = value, placement
+        return placement
 
 
 def _best(score: NDArray[np.float32], k: int) -> list[int]:

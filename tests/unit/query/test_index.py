@@ -90,6 +90,16 @@ def test_bits_that_follow_the_catalogue_are_those_of_the_placement(tmp_path: Pat
     assert missed < found, "keys of other bits are none of theirs"
 
 
+def test_a_placement_is_unpacked_once_and_followed(tmp_path: Path) -> None:
+    store, _ = catalogue(tmp_path / "state", 600)
+    index = Index(store)
+    first = index.placement()
+    assert index.placement() is first
+    store.set_meta({records.PLACEMENT: packing.pack_placement(replace(first, epoch=9))})
+    assert index.placement().epoch == 9
+    store.close()
+
+
 @pytest.mark.parametrize("mode", ["similar", "next"])
 def test_clusters_tell_which_of_those_met_are_compared(tmp_path: Path, mode: Mode) -> None:
     store, items = catalogue(tmp_path / "state", 12_000, count=32)
