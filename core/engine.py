@@ -251,8 +251,8 @@ class Engine:
             drift=placed.drift,
             gone=gone,
             versions={p: self.versions[p] for p in touched},
+            placed_by=self.placement,
             placement=self.placement if self._placement_changed and self.model.owns[0] else None,
-            centroids=self.placement.centroids,
             time=self.clock.time,
             cluster_moves=placed.cluster_moves,
             bucket_moves=placed.bucket_moves,
@@ -260,7 +260,6 @@ class Engine:
             stale=self.leaving.stale,
             furthest=float(c.moved[waiting[c.moved[waiting] < AT_ONCE]].max(initial=0.0)),
             promotion=promotion,
-            rules=self.placement.rules,
         )
         self._placement_changed &= not self.model.owns[0]
         if len(self.vocabulary) > 2 * self.vocabulary.known + 1024:

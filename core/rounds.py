@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from core.challenger import Promotion
 from core.clicks import Clicks
 from core.placing.placement import Placement
-from core.placing.rules import Rules
 from core.quality import Quality
 from core.rows import to_values
 
@@ -113,10 +112,10 @@ class Changes:
     gone: list[Gone]
     versions: dict[int, int]
     """The new version of each item partition that changed."""
+    placed_by: Placement
+    """Centroids, or rules, by which the published were placed."""
     placement: Placement | None
-    """Centroids and centre, if they changed."""
-    centroids: NDArray[np.float32]
-    """[c, dim] those by which the published were placed."""
+    """The same, if it changed and is to be written."""
     time: int
     """Greatest event time so far, ms."""
     cluster_moves: int
@@ -129,8 +128,6 @@ class Changes:
     """How far the one that moved furthest of `waiting` did, in multiples of the drift."""
     promotion: Promotion | None = None
     """Where the challenger took over before the rows were chosen."""
-    rules: Rules | None = None
-    """By which items are in clusters, if they are by rules."""
 
     @cached_property
     def values(self) -> list[bytes]:

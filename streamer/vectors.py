@@ -123,7 +123,7 @@ def records(
 
 def _residuals(changes: Changes, space: str, fmt: Format) -> Iterator[tuple[bytes, bytes]]:
     chosen = changes.rows[changes.published]
-    centre = centres(chosen["cluster"], changes.centroids, changes.vectors.shape[1])
+    centre = centres(chosen["cluster"], changes.placed_by.centroids, changes.vectors.shape[1])
     residual, scale = quantised(changes.vectors - centre)
     context, context_scale = quantised(changes.contexts)
     encode = _to_json if fmt == "json" else _to_msgpack
@@ -144,7 +144,7 @@ def _residuals(changes: Changes, space: str, fmt: Format) -> Iterator[tuple[byte
 
 
 def _full(changes: Changes, space: str, fmt: Format) -> Iterator[tuple[bytes, bytes]]:
-    chosen = changes.rows[changes.published]
+    chosen, rules = changes.rows[changes.published], changes.placed_by.rules
     if fmt == "json":
         encode = _to_json
         spread = [json_rows(xs) for xs in (changes.vectors, changes.contexts)]
@@ -179,7 +179,7 @@ def _full(changes: Changes, space: str, fmt: Format) -> Iterator[tuple[bytes, by
                     [f"{bucket:x}" for bucket in buckets],
                     updates,
                     max(changes.time, 0),
-                    changes.rules.name(cluster) if changes.rules and cluster >= 0 else None,
+                    rules.name(cluster) if rules and cluster >= 0 else None,
                 )
             ),
         )

@@ -104,8 +104,9 @@ def plain(changes: Changes | None) -> Any:
     fields = {name: value(x) for name, x in vars(changes).items()}
     # A restart does not know whether a row of the graph was ever written, and deletes it anyway.
     fields["gone"] = sorted((g.key, g.version, g.was_published) for g in changes.gone)
-    if changes.placement is not None:
-        fields["placement"] = {name: value(x) for name, x in vars(changes.placement).items()}
+    for name in ("placed_by", "placement"):
+        if (found := getattr(changes, name)) is not None:
+            fields[name] = {part: value(x) for part, x in vars(found).items()}
     return fields
 
 

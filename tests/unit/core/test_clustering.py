@@ -214,7 +214,7 @@ def test_what_is_described_goes_by_the_rules_that_there_are_and_moves_with_its_a
     engine = ruled()
     changes = step(engine, [], [("fresh", ["kind=1", "shade=0"]), ("i0", ["kind=2"])])
     assert named(engine, ["fresh", "i0"]) == ["kind=1", "kind=2"]
-    assert changes.rules is engine.placement.rules
+    assert changes.placed_by.rules is engine.placement.rules
     assert step(engine, [], [("i0", ["kind=9"])]).placement is None
     assert named(engine, ["i0"]) == ["other"]
 
