@@ -94,8 +94,6 @@ def contents(store: Store) -> Contents:
     items, attribute_rows = counts.rows(store)
     nodes, arcs = checkpoint.size(store)
     origin, saved = store.meta(stores.ORIGIN), checkpoint.newest(store)
-    promoted = store.meta(records.PROMOTED)
-    one = msgspec.msgpack.decode(promoted, type=records.Promoted) if promoted else None
     progress = {f"{t}/{p}": done for (t, p), done in sorted(store.progress().items())}
     return Contents(
         space=space.name,
@@ -119,7 +117,7 @@ def contents(store: Store) -> Contents:
         swept=None if saved is None else saved[1].commit,
         commits=max((done.commit for done in progress.values()), default=0),
         rounds=max((done.round for done in progress.values()), default=0),
-        promoted=None if one is None or one.champion == one.challenger else one,
+        promoted=records.promoted(store.meta(records.PROMOTED)),
         age_seconds=round(store.age(), 1),
         bytes=_size(store.path),
     )

@@ -283,6 +283,12 @@ class Promoted(msgspec.Struct, frozen=True):
     """Whether that was too little for vectors before and after to be compared."""
 
 
+def promoted(value: bytes | None) -> Promoted | None:
+    """What a record under PROMOTED says, if there is one that is not void."""
+    found = None if value is None else msgspec.msgpack.decode(value, type=Promoted)
+    return None if found is None or found.champion == found.challenger else found
+
+
 def _counts_by(admission: AdmissionSettings) -> dict[str, int]:
     values = {f.name: int(getattr(admission, f.name)) for f in fields(AdmissionSettings)}
     return {f"admission.{name}": value for name, value in values.items()}

@@ -49,59 +49,56 @@ def digest(settings: Settings) -> str:
     return blake2b(packed, digest_size=8).hexdigest()
 
 
-def in_force(config: Config, value: bytes | None) -> Settings:
-    """The settings to learn by: those of the configuration, or those of its challenger, where
-    `value`, the record that one took over, says so of these two."""
+def in_force(config: Config, found: Promoted | None) -> Settings:
+    """The settings to learn by: those of the configuration, or those of its challenger, where it is
+    `found` that one took over, of these two."""
     champion, own = config.engine_settings, challenger.settings(config)
-    if value is None:
+    if found is None or own is None:
         return champion
-    found = msgspec.msgpack.decode(value, type=Promoted)
-    if found.champion == found.challenger:
-        return champion
-    if own is not None and (found.champion, found.challenger) == (digest(champion), digest(own)):
+    took_over = (found.champion, found.challenger) == (digest(champion), digest(own))
+    return own if took_over else champion
+
+
+def tell(config: Config, found: Promoted | None) -> None:
+    """Say by which settings a worker begins to learn, where one took over."""
+    if found is None:
+        return
+    settings = in_force(config, found)
+    if settings != config.engine_settings:
         log.info(
             "the challenger took over with commit %d, and its settings are those of the model. To "
             "have them for good, make them the main settings and take [challenger] out",
             found.commit,
         )
-        return own
-    if found.challenger != digest(champion):
+    elif is_void(settings, found):
         log.warning(
             "a challenger took over with commit %d, and neither the settings nor [challenger] are "
             "what they were then: learning goes on by the settings as they are", found.commit,
         )  # fmt: skip
-    return champion
 
 
-def outdated(settings: Settings, value: bytes | None, space: Space) -> dict[int, int]:
+def outdated(settings: Settings, found: Promoted | None, space: Space) -> dict[int, int]:
     """`Engine.outdated` of one that learns by these settings, which may be the main ones by now, in
-    this space, to which no row belongs that is older. `value` is the record."""
+    this space, to which no row belongs that is older."""
     out = dict.fromkeys(range(space.partitions), space.since - 1) if space.since else {}
-    if value is None:
-        return out
-    found = msgspec.msgpack.decode(value, type=Promoted)
-    versions = found.versions if found.challenger == digest(settings) else {}
+    versions = {} if found is None or is_void(settings, found) else found.versions
     return out | {p: max(version, out.get(p, 0)) for p, version in versions.items()}
 
 
-def is_void(settings: Settings, value: bytes | None) -> bool:
-    """Whether the record says that others are the settings of the model than these."""
-    if value is None:
-        return False
-    found = msgspec.msgpack.decode(value, type=Promoted)
-    return found.champion != found.challenger != digest(settings)
+def is_void(settings: Settings, found: Promoted | None) -> bool:
+    """Whether it is `found` that others are the settings of the model than these."""
+    return found is not None and found.challenger != digest(settings)
 
 
-def unlike(config: Config, value: bytes | None) -> str:
-    """Why a worker of this configuration may not learn beside those that run, which go by the
-    record `value`; nothing if it may."""
-    if value is None:
+def unlike(config: Config, found: Promoted | None) -> str:
+    """Why a worker of this configuration may not learn beside those that run, which go by what is
+    `found`; nothing if it may."""
+    if found is None:
         return ""
-    found = msgspec.msgpack.decode(value, type=Promoted)
     own = challenger.settings(config)
     names = digest(config.engine_settings), None if own is None else digest(own)
     both = found.champion, found.challenger
-    if found.champion == found.challenger or names == both or names[0] == found.challenger:
+    if names == both or names[0] == found.challenger:
         return ""
     return (
         f"the workers that run learn by the settings of a challenger that took over with commit "

@@ -80,7 +80,8 @@ class Outgoing:
         """Those that left since the last commit."""
         self._promoted: bytes | None = None
         """That a challenger took over, where the next commit is to say so once more."""
-        self._voids = challenging.is_void(engine.settings, store.meta(records.PROMOTED))
+        promoted = records.promoted(store.meta(records.PROMOTED))
+        self._voids = challenging.is_void(engine.settings, promoted)
         """Whether the next commit is to say that it does not count that one took over before."""
         self._trials = 0
         """What the ranker had learned from with the last commit that said so."""

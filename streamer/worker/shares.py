@@ -193,8 +193,9 @@ class Shares:
             ownership.unpublish([key for i, key in enumerate(read.gone, n) if not owned[i]])
         if self.leads:
             return
-        promoted = read.meta.get(records.PROMOTED)
-        if promoted and (
+        value = read.meta.get(records.PROMOTED)
+        promoted = records.promoted(value)
+        if value and (
             self._is_of_another_space
             or challenging.in_force(self.config, promoted) != engine.settings
         ):

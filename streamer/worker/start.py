@@ -180,8 +180,9 @@ class Start:
         """Make the engine from folder and log. `owned` are its item partitions, None for all."""
         config, store, admin = self.config, self.store, self.admin
         member = None if owned is not None else self.group
-        promoted = store.meta(records.PROMOTED)
+        promoted = records.promoted(store.meta(records.PROMOTED))
         settings = challenging.in_force(config, promoted)
+        challenging.tell(config, promoted)
         self.engine = Engine(settings, self.space.partitions, self.metrics.timed)
         self.engine.outdated = challenging.outdated(settings, promoted, self.space)
         self.engine.leaving.space_from = self.space.since
@@ -262,7 +263,8 @@ class Start:
                 f"the workers that run fold clicks otherwise than this one would: {others[0]} "
                 "differs. Of what decides that all must have the same"
             )
-        if why := challenging.unlike(config, self.store.meta(records.PROMOTED)):
+        promoted = records.promoted(self.store.meta(records.PROMOTED))
+        if why := challenging.unlike(config, promoted):
             return why
         if self.store.marks.needs_folder:
             return "another worker is still publishing everything again"

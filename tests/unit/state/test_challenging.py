@@ -87,18 +87,23 @@ def test_what_is_of_another_commit_or_of_other_settings_is_no_challenger(store: 
     assert not challenging.restore(store, one, head)
 
 
-def promoted(champion: Settings = CHAMPION, own: Settings | None = OWN) -> bytes:
+def promoted(champion: Settings = CHAMPION, own: Settings | None = OWN) -> Promoted:
     assert own is not None
-    told = Promoted(7, challenging.digest(champion), challenging.digest(own), 0, 90, 40, 0.8)
-    return msgspec.msgpack.encode(told)
+    return Promoted(7, challenging.digest(champion), challenging.digest(own), 0, 90, 40, 0.8)
+
+
+RECORD = msgspec.msgpack.encode(promoted())
 
 
 def test_its_settings_hold_while_the_configuration_names_the_two(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert challenging.in_force(CONFIG, None) == CHAMPION
+    assert challenging.in_force(CONFIG, promoted()) == OWN
     with caplog.at_level("INFO"):
-        assert challenging.in_force(CONFIG, promoted()) == OWN
+        challenging.tell(CONFIG, None)
+        assert caplog.text == ""
+        challenging.tell(CONFIG, promoted())
     assert "took over with commit 7" in caplog.text
 
 
@@ -115,6 +120,7 @@ def test_other_settings_make_the_record_void_and_say_so(
 ) -> None:
     config = load(None, [*overrides, *SMALL], {})
     assert challenging.in_force(config, promoted()) == config.engine_settings
+    challenging.tell(config, promoted())
     assert "learning goes on by the settings as they are" in caplog.text
 
 
@@ -138,13 +144,12 @@ def test_beside_workers_of_its_settings_none_learns_by_others(
     assert fits or "took over with commit 7, and this one would learn by others" in told
     settings = challenging.in_force(config, promoted())
     assert challenging.is_void(settings, promoted()) != fits
-    assert challenging.unlike(config, promoted(CHAMPION, CHAMPION)) == ""  # that is void
 
 
 def test_a_void_record_is_replaced_with_the_first_commit_of_who_leads(store: Store) -> None:
     engine = Engine(CHAMPION)
     config = load(None, ["preset=deepwalk", *SMALL], {})
-    store.set_meta({records.PROMOTED: promoted()})
+    store.set_meta({records.PROMOTED: RECORD})
     outgoing = Outgoing(config, store, engine, lambda: 7, 0, {})
     values = []
     for number, leads in enumerate([False, True, True], 8):
@@ -157,8 +162,7 @@ def test_a_void_record_is_replaced_with_the_first_commit_of_who_leads(store: Sto
     assert (found.commit, found.champion, found.challenger) == (
         9, challenging.digest(CHAMPION), challenging.digest(CHAMPION),
     )  # fmt: skip
-    assert challenging.in_force(CONFIG, values[1]) == CHAMPION
-    assert not challenging.is_void(CHAMPION, values[1])
+    assert records.promoted(values[1]) is None
 
 
 def test_once_its_settings_are_the_main_ones_nothing_is_said(
@@ -166,12 +170,13 @@ def test_once_its_settings_are_the_main_ones_nothing_is_said(
 ) -> None:
     config = load(None, ["preset=walkstream", *SMALL], {})
     assert challenging.in_force(config, promoted()) == OWN
+    with caplog.at_level("INFO"):
+        challenging.tell(config, promoted())
     assert caplog.text == ""
-    record = msgspec.msgpack.decode(promoted(), type=Promoted)
-    value = msgspec.msgpack.encode(msgspec.structs.replace(record, versions={0: 5}))
+    found = msgspec.structs.replace(promoted(), versions={0: 5})
     space = Space.of(CHAMPION, 2)
-    assert challenging.outdated(config.engine_settings, value, space) == {0: 5}
-    assert challenging.outdated(CHAMPION, value, space) == {}
+    assert challenging.outdated(config.engine_settings, found, space) == {0: 5}
+    assert challenging.outdated(CHAMPION, found, space) == {}
 
 
 def test_what_is_older_than_the_space_is_outdated_whatever_the_settings() -> None:
@@ -179,10 +184,8 @@ def test_what_is_older_than_the_space_is_outdated_whatever_the_settings() -> Non
     assert challenging.outdated(CHAMPION, None, space) == {0: 8, 1: 8}
     assert challenging.outdated(CHAMPION, promoted(), space) == {0: 8, 1: 8}
     assert OWN is not None
-    record = msgspec.msgpack.decode(promoted(), type=Promoted)
-    later = msgspec.structs.replace(record, versions={0: 30, 1: 3})
-    found = challenging.outdated(OWN, msgspec.msgpack.encode(later), space)
-    assert found == {0: 30, 1: 8}
+    later = msgspec.structs.replace(promoted(), versions={0: 30, 1: 3})
+    assert challenging.outdated(OWN, later, space) == {0: 30, 1: 8}
 
 
 def test_a_space_that_began_later_has_another_name_and_the_same_settings() -> None:
@@ -199,8 +202,10 @@ def test_a_space_that_began_later_has_another_name_and_the_same_settings() -> No
 
 
 def test_the_record_is_known_as_one_of_ours() -> None:
-    assert is_ours(records.PROMOTED, promoted())
-    assert order(records.PROMOTED, promoted()) == 7
+    assert is_ours(records.PROMOTED, RECORD)
+    assert order(records.PROMOTED, RECORD) == 7
+    assert records.promoted(RECORD) == promoted()
+    assert records.promoted(None) is None
     assert not is_ours(records.PROMOTED, b"\x01")
 
 
@@ -317,7 +322,7 @@ def test_that_it_took_over_leaves_with_its_first_rows_and_whenever_all_is_writte
     assert found.versions == {0: 1}
     assert batch.changes.promotion is not None
     assert len(batch.changes.keys) > 0
-    assert challenging.in_force(CONFIG, value) == OWN == engine.settings
+    assert challenging.in_force(CONFIG, records.promoted(value)) == OWN == engine.settings
     assert records.PROMOTED not in progress(leave(3, Inputs(rest[0])))
     store.set_meta({records.PROMOTED: value})
     outgoing.publish_all()
