@@ -83,7 +83,10 @@ def test_whoever_waits_is_told_that_no_worker_runs(app: App) -> None:
 def test_of_several_workers_one_moves_the_centroids_and_the_others_go_by_them(
     kafka: str, tmp_path: Path
 ) -> None:
-    with App(kafka, tmp_path, {**SETTINGS, "commit.seconds": 0.2, "major.every": 0}) as app:
+    # A worker knows of others' items how settled they are as they were published.
+    few = {"clusters.min_items": 8, "clusters.count": 4}
+    settings = {**SETTINGS, **few, "commit.seconds": 0.2, "major.every": 0}
+    with App(kafka, tmp_path, settings) as app:
         team = Team(app)
         team.start("a")
         team.running("a")
