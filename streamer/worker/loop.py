@@ -317,7 +317,7 @@ class Worker:
         at a time."""
         self._looked = time.monotonic()
         self.tail.poll()
-        self.engine.starts.asked = self.tail.asked
+        self.engine.starts.asked = self.store.asked()
         self.committer.look()
 
     def _beat(self) -> None:

@@ -11,7 +11,6 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from numpy.typing import NDArray
 
-from core.placing.placement import NOBODY
 from core.rows import fits, from_values
 from streamer.decode.deadletter import DeadLetter
 from streamer.errors import Refused
@@ -65,8 +64,6 @@ class Tail:
         """When the folder last said that it is level with Kafka, by the monotonic clock."""
         self.forgotten = frozenset[bytes]()
         """Keys of the users whose clicks do not count; another object once it is another list."""
-        self.asked = NOBODY
-        """The epoch that somebody asked to be followed by another."""
         self.on_read: Callable[[Read], None] = lambda read: None
         """Told of all that the folder has taken in."""
         self.queue: deque[News] = deque()
@@ -102,7 +99,7 @@ class Tail:
         begins, ends = clients.begins(admin, self.watched), clients.ends(admin, self.watched)
         self._begins = begins
         stored = {p: o for p, o in self.store.tail_offsets().items() if p[0] not in void}
-        self.forgotten, self.asked = self.store.forgotten(), self.store.asked()
+        self.forgotten = self.store.forgotten()
         for partition in self.watched:
             self.offsets[partition] = stored.get(partition, begins[partition])
             if self.offsets[partition] > ends[partition]:
@@ -313,7 +310,6 @@ class Tail:
         later |= [_offset_entry(p, self.strangers.first_of(p, offset)) for p, offset in at]
         families = arrived.families()
         self.store.write_entries({name: entries.items() for name, entries in families.items()})
-        self.asked = self.store.asked() if records.MAJOR in meta else self.asked
         self.later.add({k: m.value() or b"" for k, m in rows.items()}, arrived.gone, later)
         self.on_read(Read(list(rows), packed, list(arrived.gone), meta))
 
