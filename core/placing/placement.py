@@ -54,6 +54,10 @@ class Placement:
         same centre. Others say nothing of these."""
         return max(self.bits_since, min(self.epoch, 1))
 
+    def bits_by(self, setting: int) -> int:
+        """The bits of each LSH key, where `lsh.bits` is this."""
+        return setting or self.bits or LEAST_BITS
+
     @classmethod
     def empty(cls) -> "Placement":
         return cls(0, 0, np.zeros(0, np.float32), np.zeros((0, 0), np.float32))
@@ -91,7 +95,7 @@ class Placer:
     def hashing(self, placement: Placement) -> Lsh:
         """The hash functions that buckets follow from by this placement."""
         s = self.settings
-        bits = s.lsh.bits or placement.bits or LEAST_BITS
+        bits = placement.bits_by(s.lsh.bits)
         if bits not in self._hashing:
             self._hashing[bits] = Lsh.create(replace(s.lsh, bits=bits), s.model.dim, s.model.seed)
         return self._hashing[bits]

@@ -69,8 +69,7 @@ def run(config: Config, wait: bool) -> None:
 
 def _epoch(found: Mapping[bytes, bytes]) -> int:
     """That of the placement among these records, 0 if there is none."""
-    value = found.get(records.PLACEMENT)
-    return 0 if value is None else packing.unpack_placement(value, 1).epoch
+    return packing.unpack_placement(found.get(records.PLACEMENT), 1).epoch
 
 
 def _told(epoch: int, found: Mapping[bytes, bytes]) -> str:

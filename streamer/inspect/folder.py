@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from core.placing.lsh import LEAST_BITS
 from core.placing.placement import SETTLED, Placement
 from streamer import counts
 from streamer.errors import WalkstreamError
@@ -88,8 +87,7 @@ def contents(store: Store) -> Contents:
     space = store.space
     if space is None:
         raise WalkstreamError(f"{store.path}: nothing was learned yet: there is no vector space")
-    value = store.meta(records.PLACEMENT)
-    placement = packing.unpack_placement(value, space.dim) if value else Placement.empty()
+    placement = packing.unpack_placement(store.meta(records.PLACEMENT), space.dim)
     sizes, buckets = counts.cluster_sizes(store), counts.bucket_sizes(store)
     items, attribute_rows = counts.rows(store)
     nodes, arcs = checkpoint.size(store)
@@ -108,7 +106,7 @@ def contents(store: Store) -> Contents:
         epoch=placement.epoch,
         clusters={label: sizes.get(label, 0) for label in range(len(placement.centroids))},
         names=_names(placement),
-        bits=space.lsh_bits or placement.bits or LEAST_BITS,
+        bits=placement.bits_by(space.lsh_bits),
         settled=None if placement.epoch else _settled(store),
         buckets=len(buckets),
         largest_bucket=max(buckets, default=0),

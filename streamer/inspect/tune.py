@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from core.placing.lsh import LEAST_BITS, Lsh
+from core.placing.lsh import Lsh
 from core.placing.placement import features
 from core.settings import LshSettings
 from streamer import outputs
@@ -178,15 +178,13 @@ def run(
         picture.check(plot, force)
     found = from_folder(state, None)
     with reading(state) as store:
-        space, value = store.space, store.meta(records.PLACEMENT)
+        space = store.space
         assert space is not None, "it has vectors"
-        placement = packing.unpack_placement(value, space.dim) if value else None
+        placement = packing.unpack_placement(store.meta(records.PLACEMENT), space.dim)
     hashing: Family = "sign" if space.lsh_family == "sign" else "p-stable"
-    follows = placement.bits if placement is not None else 0
-    bits = space.lsh_bits or follows or LEAST_BITS
+    bits = placement.bits_by(space.lsh_bits)
     lsh = LshSettings(hashing, space.lsh_tables, bits, space.lsh_width)
-    centre = np.zeros(0, np.float32) if placement is None else placement.centre
-    tuned = tune(found, centre, lsh, space.seed, recall, family or lsh.family, budget)
+    tuned = tune(found, placement.centre, lsh, space.seed, recall, family or lsh.family, budget)
     if as_json:
         print(msgspec.json.encode(tuned).decode())
     else:

@@ -74,8 +74,7 @@ def _published(store: Store, key: bytes) -> int:
 
 def rules_of(store: Store) -> Rules | None:
     """By which items are in clusters, if they are by rules."""
-    value, space = store.meta(records.PLACEMENT), store.space
-    return packing.unpack_placement(value, space.dim).rules if value and space else None
+    return packing.unpack_placement(store.meta(records.PLACEMENT), 1).rules
 
 
 def number_of(store: Store, cluster: str) -> int:

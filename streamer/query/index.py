@@ -265,7 +265,7 @@ class Index:
     def placement(self) -> Placement:
         """Centroids and centre of the folder."""
         value, (last, placement) = self.store.meta(records.PLACEMENT), self._placement
-        if value is not None and value != last:
+        if value != last:
             placement = packing.unpack_placement(value, self.dim)
             self._placement = value, placement
         return placement

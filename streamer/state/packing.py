@@ -194,7 +194,10 @@ def _unpack_rules(value: bytes) -> Rules:
     return Rules(p.depth, p.order, p.names, p.sizes)
 
 
-def unpack_placement(value: bytes, dim: int) -> Placement:
+def unpack_placement(value: bytes | None, dim: int) -> Placement:
+    """An empty one, if there is no record."""
+    if value is None:
+        return Placement.empty()
     p = msgspec.msgpack.decode(value, type=_Placement)
     centroids = np.frombuffer(p.centroids, np.float32).reshape(-1, dim)
     rules = _unpack_rules(p.rules) if p.rules else None
