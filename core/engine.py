@@ -339,9 +339,9 @@ class Engine:
         )
 
     def has_work(self, now: int, decides: bool = True) -> bool:
-        """Whether rounds without clicks have something to do: rows wait to leave, or items to be
-        learned again or, where this worker decides what leaves, to expire. `now` (ms) is what
-        `publish.min_interval` goes by."""
+        """Whether rounds without clicks have something to do: rows wait to leave, clusters to be
+        made, or items to be learned again or, where this worker decides what leaves, to expire.
+        `now` (ms) is what `publish.min_interval` goes by."""
         waits = self.leaving.any_stale or self.leaving.due_at <= now
         waits |= bool(self.catalogue.waiting or self.catalogue.heard)
         if (owns := self.model.owns).any():
@@ -349,6 +349,9 @@ class Engine:
             # Who has come by every item waits for the centroids of the one who leads.
             walks = bool(owns[0]) or not self.starts.is_major_over
             waits |= self.starts.major is not None and walks
+            # Rows of others may come last of all that the first clusters wait for.
+            first = self.placer.is_first_due(self.placement, self.catalogue.settled)
+            waits |= bool(owns[0]) and first
         expires = decides and self.clock.time != NEVER and self.expiry.is_behind
         return waits or expires or len(self.starts.behind) > 0
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from core.engine import Engine
+from core.rounds import Inputs
 from core.rows import Packed
 from core.settings import Settings
-from tests.unit.core.groups import START, settings, step, trained, visits
+from tests.unit.core.groups import START, clicks, settings, step, trained, visits
 
 AT = START // 60_000 % (24 * 60)
 """The minute of the day at which the clicks of the groups begin."""
@@ -120,3 +121,24 @@ def test_who_does_not_lead_waits_for_the_centroids_once_it_has_come_by_every_ite
     assert engine.has_work(START), "it is the one to make them now"
     step(engine, [])
     assert engine.placement.epoch == 2
+
+
+def test_the_first_clusters_need_no_click_once_others_have_written_enough_settled_items() -> None:
+    one, other = Engine(settings(), partitions=2), Engine(settings(), partitions=2)
+    for number, engine in enumerate((one, other)):
+        engine.own([number], unwritten(engine))
+        for i in range(3):
+            told = clicks(visits(i, at=100 * i))
+            engine.step(Inputs(told, is_told=True, closes_commit=False))
+    written = step(other, [])
+    assert other.placement.epoch == 0
+    assert not other.has_work(START), "it does not lead"
+    step(one, [])
+    assert one.placement.epoch == 0, "its own items are too few"
+    assert not one.has_work(START)
+    one.ownership.read(written.keys, written.rows)
+    assert one.has_work(START)
+    assert step(one, []).placement is not None
+    assert one.placement.epoch == 1
+    step(one, [])  # those that it moved
+    assert not one.has_work(START)
