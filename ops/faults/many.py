@@ -80,6 +80,26 @@ class Team:
             assert time.monotonic() < begin + SECONDS, self.told()
             time.sleep(0.1)
 
+    def begin(self) -> None:
+        """Start a, and b beside it, which takes its half."""
+        self.start("a")
+        self.running("a")
+        self.start("b")
+        self.shared_out("a", "b")
+
+    def shared_out(self, *names: str) -> None:
+        """Wait until each of these two has said that it took up its half."""
+        for name in names:
+            worker = self.workers[name]
+            worker.until(lambda worker=worker: self._has_half(worker), f"the half of {name}")  # type: ignore[misc]
+
+    def _has_half(self, worker: Process) -> bool:
+        """Whether the worker's last word on it is that half of the partitions are its own."""
+        all_of_them = self.app.config.topics.partitions
+        of = f" of {all_of_them} partitions"
+        lines = [line for line in worker.output.splitlines() if of in line]
+        return bool(lines) and f" {all_of_them // 2}{of}" in lines[-1]
+
     def kill(self, name: str) -> None:
         self.workers.pop(name).kill()
 

@@ -19,7 +19,7 @@ from streamer.state.store import Store
 from streamer.worker import checkpoint
 from tests.chaos.test_kill import Outcome, assert_equal_sequences, kill_at, outcome
 from tests.folders import assert_same
-from tests.integration.test_many import MANY, begin, lose_one_and_get_it_back
+from tests.integration.test_many import MANY, lose_one_and_get_it_back
 from tests.property.test_fold import counts_of, graph_of
 from tests.support import DETERMINISTIC, START_MS, App, as_records
 
@@ -152,7 +152,7 @@ def test_workers_that_come_and_are_killed_admit_alike(kafka: str, tmp_path: Path
     with App(kafka, tmp_path, {**MANY, **counted}) as app:
         team, log = Team(app), log_of()
         with Stream(app, log, Random(1)) as stream:
-            begin(team)
+            team.begin()
             lose_one_and_get_it_back(team)
         team.finish()
         assert stream.sent > 1000

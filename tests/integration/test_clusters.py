@@ -69,9 +69,14 @@ def test_items_are_published_and_asked_for_by_the_names_of_their_clusters(app: A
     app.publish(CLICKS[1500:])
     worker.until(app.caught_up, "more clicks, with a folder that is made anew")
     wait_until(lambda: misnamed(app, told) == {}, "the one that moved")
+    versions = {item: one["version"] for item, one in vectors(app).items()}
     asked = app.command("major", "--wait")
     assert asked.wait() == 0, asked.output
-    wait_until(lambda: misnamed(app, told) == {}, "all of them by the next rules")
+    wait_until(
+        lambda: all(one["version"] > versions[item] for item, one in vectors(app).items()),
+        "all of them by the next rules",
+    )
+    assert misnamed(app, told) == {}
     worker.stop()
     after = {item: one["cluster"] for item, one in vectors(app).items()}
     assert {item for item in before if after[item] != before[item]} == {moved}
@@ -102,13 +107,9 @@ def placements(team: Team) -> list[Placement]:
 
 
 def test_several_workers_go_by_one_list_of_rules(kafka: str, tmp_path: Path) -> None:
-    # A worker knows of others' items how settled they are as they were published.
-    few = {"topics.partitions": 4, "clusters.min_items": 8, "clusters.count": 4}
-    with App(kafka, tmp_path, {**SETTINGS, **RULES, **few}) as app:
+    with App(kafka, tmp_path, {**SETTINGS, **RULES, "round.max_events": 100}) as app:
         team = Team(app)
-        for name in "ab":
-            team.start(name)
-            team.running(name)
+        team.begin()
         app.describe(ITEMS)
         app.publish(CLICKS)
         wait_until(app.caught_up, "all clicks")
@@ -124,15 +125,13 @@ def test_founded_clusters_are_in_the_topic_and_in_every_folder(kafka: str, tmp_p
     settings = {
         **SETTINGS,
         "major.every": 0,
+        "round.max_events": 100,
         "clusters.count": 2,
-        "clusters.min_items": 8,
         "clusters.spawn": 0.7,
     }
     with App(kafka, tmp_path, settings) as app:
         team = Team(app)
-        for name in "ab":
-            team.start(name)
-            team.running(name)
+        team.begin()
         app.publish(CLICKS)
         wait_until(app.caught_up, "all clicks")
         team.finish()

@@ -34,45 +34,24 @@ def app(kafka: str, tmp_path: Path) -> Iterator[App]:
         yield app
 
 
-def shared_out(team: Team, *names: str) -> None:
-    """Wait until each of these has said that it took up its half."""
-    for name in names:
-        worker = team.workers[name]
-        worker.until(lambda worker=worker: _has(worker.output, 2), f"the half of {name}")  # type: ignore[misc]
-
-
-def begin(team: Team) -> None:
-    """One worker, and a second that takes its half."""
-    team.start("a")
-    team.running("a")
-    team.start("b")
-    shared_out(team, "a", "b")
-
-
 def lose_one_and_get_it_back(team: Team) -> None:
     time.sleep(2.0)
     team.kill("b")
     wait_until(lambda: "alone: " in team.workers["a"].output, "the other half")
     team.start("b")
-    shared_out(team, "a", "b")
-
-
-def _has(output: str, partitions: int) -> bool:
-    """Whether the last word on it is that so many of four partitions are this worker's."""
-    lines = [line for line in output.splitlines() if " of 4 partitions" in line]
-    return bool(lines) and f"{partitions} of 4 partitions" in lines[-1]
+    team.shared_out("a", "b")
 
 
 def test_workers_that_come_go_and_are_killed_learn_one_model(app: App) -> None:
     team = Team(app)
     mixed = [one for n, one in enumerate(CLICKS) for one in (BAD[n // 50], one)[n % 50 > 0 :]]
     with Stream(app, mixed, Random(1)) as stream:
-        begin(team)
+        team.begin()
         lose_one_and_get_it_back(team)
         team.stop("a")
         wait_until(lambda: "alone: " in team.workers["b"].output, "all of it")
         team.start("a")
-        shared_out(team, "a", "b")
+        team.shared_out("a", "b")
         time.sleep(2.0)
     team.finish()
     good = [one for one in mixed[: stream.sent] if one[1] != b"not json"]
@@ -115,7 +94,7 @@ def test_brokers_that_share_out_partitions_do_as_well(app: App) -> None:
     app.settings = {**app.settings, "kafka.group.protocol": "consumer"}
     team = Team(app)
     with Stream(app, CLICKS, Random(1)) as stream:
-        begin(team)
+        team.begin()
         lose_one_and_get_it_back(team)
     team.finish()
     assert wrong_of(team, ["a", "b"], CLICKS[: stream.sent]) == []
@@ -124,7 +103,7 @@ def test_brokers_that_share_out_partitions_do_as_well(app: App) -> None:
 def test_a_worker_that_stood_still_finds_its_partitions_with_others(app: App) -> None:
     team = Team(app)
     with Stream(app, CLICKS, Random(1)) as stream:
-        begin(team)
+        team.begin()
         frozen = team.workers.pop("b")
         frozen.popen.send_signal(signal.SIGSTOP)
         wait_until(lambda: "alone: " in team.workers["a"].output, "the other half")
@@ -132,7 +111,7 @@ def test_a_worker_that_stood_still_finds_its_partitions_with_others(app: App) ->
         assert frozen.wait() == 4, frozen.output
         assert "Its partitions are with" in frozen.output
         team.start("b")
-        shared_out(team, "a", "b")
+        team.shared_out("a", "b")
     team.finish()
     assert wrong_of(team, ["a", "b"], CLICKS[: stream.sent]) == []
 
@@ -142,7 +121,7 @@ def test_of_two_first_starts_one_makes_the_model_and_the_other_follows(app: App)
     for name in "ab":
         team.start(name, metrics__port=port if name == "b" else 0)
     with Stream(app, CLICKS[:3000], Random(1)) as stream:
-        shared_out(team, "a", "b")
+        team.shared_out("a", "b")
         held = 'held_partitions{kind="clicks"} 2.0', "walkstream_alone 0.0"
         log = f'walkstream_lag{{partition="0",topic="{app.config.topics.transitions}"}}'
         wait_until(lambda: all(line in metrics(port) for line in (*held, log)), "what it has")
@@ -162,7 +141,7 @@ def test_who_joins_while_another_restores_alone_gets_a_share_and_no_more(app: Ap
     wait_until(marker.exists, "the first to restore")
     team.start("b")
     with Stream(app, CLICKS[1000:5000], Random(1)) as stream:
-        shared_out(team, "a", "b")
+        team.shared_out("a", "b")
         wait_until(lambda: stream.sent == 4000, "all clicks sent")
     team.finish()
     assert wrong_of(team, ["a", "b"], CLICKS[:5000]) == []
@@ -178,7 +157,7 @@ def test_partitions_that_a_dead_member_gave_up_are_handed_on(app: App) -> None:
         wait_until(lambda: "gave back" in team.workers["a"].output, "the half of a")
         team.kill("a")
         team.start("a")
-        shared_out(team, "a", "b")
+        team.shared_out("a", "b")
     team.finish()
 
 
@@ -220,7 +199,7 @@ def test_what_needs_a_worker_alone_waits_for_the_others_and_is_refused(
 def test_partitions_that_are_added_are_taken_by_workers_that_start_again(app: App) -> None:
     team = Team(app)
     with Stream(app, CLICKS[:4000], Random(1)) as stream:
-        begin(team)
+        team.begin()
         clicks = app.config.topics.clicks
         for future in app.admin.create_partitions([NewPartitions(clicks, 6)]).values():
             future.result()
