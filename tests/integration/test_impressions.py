@@ -7,13 +7,15 @@ from random import Random
 
 import msgspec
 import pytest
+from many import Team
 
 from streamer.query.choice import Choice
 from streamer.query.index import Index
+from streamer.state.commits import mark_of
 from streamer.state.store import Store
 from streamer.worker import checkpoint
 from tests.integration.models import CLICKS, EXACT
-from tests.support import START_MS, App, Process
+from tests.support import START_MS, App, wait_until
 
 KNOWN, LATER = CLICKS[:800], CLICKS[800:]
 ITEMS = sorted({msgspec.json.decode(value)["item_id"] for _, value in KNOWN})
@@ -23,23 +25,25 @@ SHOWN: dict[str, object] = {**EXACT, "events.impressions": "impression"}
 def shown_among(
     clicks: list[tuple[bytes, bytes]],
 ) -> tuple[list[tuple[bytes, bytes]], dict[str, int]]:
-    """These, with two impressions after each, most of known items; and how often each was shown."""
+    """These, with two impressions after each, most of known items, and seen by many users; and how
+    often each was shown."""
     random, out, amount = Random(1), list[tuple[bytes, bytes]](), dict.fromkeys(ITEMS, 0)
     for click in clicks:
         out.append(click)
         ts = msgspec.json.decode(click[1])["ts"]
         for _ in range(2):
             item = random.choice(ITEMS) if random.random() < 0.9 else "never-clicked"
-            record = {"user_id": "u", "item_id": item, "ts": ts, "event_type": "impression"}
-            out.append((b"u", msgspec.json.encode(record)))
+            user = f"viewer-{random.randrange(20)}"
+            record = {"user_id": user, "item_id": item, "ts": ts, "event_type": "impression"}
+            out.append((user.encode(), msgspec.json.encode(record)))
             if item in amount:
                 amount[item] += 1
     return out, amount
 
 
-def counted(app: App) -> dict[str, int]:
-    """How often each item of the stopped worker's folder was shown: nothing fades."""
-    with Store(Path(app.config.state.dir)) as store:
+def counted(folder: Path) -> dict[str, int]:
+    """How often each item of a stopped worker's folder was shown: nothing fades."""
+    with Store(folder) as store:
         nodes = checkpoint.nodes(store)
         return {key.decode(): round(checkpoint.shown_at(one, START_MS)) for key, one in nodes}
 
@@ -62,13 +66,13 @@ def test_a_kill_in_a_commit_and_a_lost_folder_count_none_twice(app: App, tmp_pat
     worker = app.worker().running()  # what the commit had may be in Kafka alone
     worker.until(app.caught_up, "all clicks committed")
     worker.stop()
-    found = counted(app)
+    found = counted(app.state)
     assert {item: n for item, n in found.items() if n} == {i: n for i, n in amount.items() if n}
     assert found.keys() >= amount.keys()
     assert "never-clicked" not in found
     shutil.rmtree(app.state)
     app.worker().running().stop()
-    assert counted(app) == found
+    assert counted(app.state) == found
     with Store(app.state) as store:
         index = Index(store)
         plain = index.neighbours(ITEMS[:1], 10, "next").neighbours
@@ -77,20 +81,19 @@ def test_a_kill_in_a_commit_and_a_lost_folder_count_none_twice(app: App, tmp_pat
 
 
 def test_two_workers_count_what_came_to_either(app: App) -> None:
-    def worker(name: str) -> Process:
-        return app.worker(app__instance=name, state__dir=app.folder / name)
-
-    first, second = worker("a").running(), worker("b").running()
+    team = Team(app)
+    team.begin()
     app.publish(KNOWN)
-    for one in first, second:
-        one.until(app.caught_up, "all clicks committed")
+    wait_until(app.caught_up, "all clicks committed")
+    before = len(app.read(app.config.topics.transitions))
     mixed, amount = shown_among(LATER)
     app.publish(mixed)
-    for one in first, second:
-        one.until(app.caught_up, "all clicks committed")
-    for one in first, second:
-        one.stop()
-    app.settings = {**app.settings, "app.instance": "c", "state.dir": app.folder / "c"}
-    app.worker().running().stop()
-    found = counted(app)
-    assert {item: n for item, n in found.items() if n} == {i: n for i, n in amount.items() if n}
+    team.finish()
+    told = app.read(app.config.topics.transitions)[before:]
+    assert {mark.instance for mark in map(mark_of, told) if mark is not None} == {"a", "b"}
+    team.start("c")
+    team.running("c")
+    team.stop("c")
+    for name in "abc":
+        found = counted(team.folder(name))
+        assert {item: n for item, n in found.items() if n} == {i: n for i, n in amount.items() if n}
