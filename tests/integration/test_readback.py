@@ -201,7 +201,8 @@ def test_a_worker_reads_back_its_own_partitions_and_what_else_it_writes_to(
 def test_what_a_worker_has_applied_itself_never_waits_to_be_applied_again(
     kafka: str, tmp_path: Path
 ) -> None:
-    with App(kafka, tmp_path, SETTINGS | {"topics.partitions": 3}) as app:
+    settings = SETTINGS | {"topics.partitions": 3, "round.max_events": 30, "commit.rounds": 1}
+    with App(kafka, tmp_path, settings) as app:
         waited: list[bytes] = []
 
         def done(worker: Worker) -> bool:
@@ -209,11 +210,10 @@ def test_what_a_worker_has_applied_itself_never_waits_to_be_applied_again(
             versions = (key for key in later.meta if key.startswith(records.VERSION))
             waited.extend([*later.rows, *later.gone, *versions])
             # All that was committed has been read as well.
-            return worker.commits >= 3 and not any(clients_behind(worker).values())
+            return worker.commits >= 10 and not any(clients_behind(worker).values())
 
         with inside.started(app.config, done) as worker:
-            for begin in range(0, 300, 30):
-                app.publish(CLICKS[begin : begin + 30])
+            app.publish(CLICKS)
             worker.loop()
             worker.finish()
         assert waited == []
