@@ -1,6 +1,6 @@
 """Users who click inside groups of items, and an engine that learned from them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -12,6 +12,7 @@ from core.engine import Engine
 from core.learning.skipgram import hidden
 from core.placing.clusters import unit_rows
 from core.rounds import Changes, Inputs
+from core.rows import Packed
 from core.settings import (
     ClusterSettings,
     Duration,
@@ -23,6 +24,7 @@ from core.settings import (
     SessionSettings,
     Settings,
 )
+from streamer.state import packing
 
 START = 1_700_000_000_000
 GAP, HALF_LIFE, HORIZON = 1000, 10_000, 64_000
@@ -77,6 +79,27 @@ def trained(chosen: Settings, rounds: int = 12) -> Engine:
     for i in range(rounds):
         step(engine, visits(i, at=100 * i))
     return engine
+
+
+def written(engine: Engine) -> Changes:
+    """All that there is to write of an engine."""
+    engine.publish_all()
+    return step(engine, [])
+
+
+def unwritten(engine: Engine) -> Callable[[Sequence[bytes]], Packed]:
+    """What a worker finds of rows that others own, where they wrote none."""
+    return lambda keys: ([], engine.model.pack(engine.items[:0], engine.graph.last_seen))
+
+
+def restarted(engine: Engine, changes: Changes, **attributes: Any) -> Engine:
+    """One that goes on from what was written, as bytes."""
+    again = Engine(engine.settings, engine.partitions)
+    again.clock, again.versions = engine.clock, engine.versions
+    packed = packing.pack_placement(engine.placement)
+    again.placement = packing.unpack_placement(packed, engine.settings.model.dim)
+    again.load_rows([(changes.keys, changes.rows)], **attributes)
+    return again
 
 
 def vectors(engine: Engine, items: Sequence[str]) -> NDArray[np.float32]:

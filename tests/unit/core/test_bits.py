@@ -15,10 +15,8 @@ from core.placing import lsh
 from core.placing.clusters import unit_rows
 from core.placing.lsh import Lsh, bits_for
 from core.placing.placement import features
-from core.rounds import Changes
 from core.settings import LshSettings, NegativeSettings
-from streamer.state import packing
-from tests.unit.core.groups import settings, step, visits
+from tests.unit.core.groups import restarted, settings, step, visits, written
 
 MANY = st.integers(0, 10_000_000)
 
@@ -53,11 +51,6 @@ def keys(engine: Engine, bits: int) -> NDArray[np.uint64]:
     return hashing.keys(x - engine.placement.centre)
 
 
-def written(engine: Engine) -> Changes:
-    engine.publish_all()
-    return step(engine, [])
-
-
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Engine:
     """An engine that learned two groups, where four bits are for no more than 32 items."""
@@ -88,10 +81,7 @@ def test_all_items_get_other_buckets_when_a_major_update_finds_that_they_are_mor
     assert found.max() >= 2**4
     # Codes that were hashed a moment ago are on the same side, or within the margin of it.
     assert (found == keys(small, 5)).mean() > 0.9
-    again = Engine(small.settings, 2)
-    again.clock, again.versions = small.clock, small.versions
-    again.placement = packing.unpack_placement(packing.pack_placement(small.placement), 16)
-    again.load_rows([(changes.keys, changes.rows)])
+    again = restarted(small, changes)
     assert np.array_equal(written(again).rows["buckets"], changes.rows["buckets"])
 
 

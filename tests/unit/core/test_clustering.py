@@ -12,8 +12,17 @@ from core.placing.clusters import unit_rows
 from core.placing.placement import SETTLED
 from core.rounds import Changes
 from core.settings import Settings
-from streamer.state import packing
-from tests.unit.core.groups import GROUP, group, settings, step, trained, vectors, visits
+from tests.unit.core.groups import (
+    GROUP,
+    group,
+    restarted,
+    settings,
+    step,
+    trained,
+    vectors,
+    visits,
+    written,
+)
 
 
 def clustered(major: int = 0, slots: int = 0, **chosen: Any) -> Settings:
@@ -24,21 +33,6 @@ def clustered(major: int = 0, slots: int = 0, **chosen: Any) -> Settings:
 def labels(engine: Engine, items: Sequence[str]) -> list[int]:
     slots = [engine.vocabulary.get(item) for item in items]
     return engine.model.columns.cluster[np.array(slots, np.int64)].tolist()
-
-
-def restarted(engine: Engine, changes: Changes, **attributes: Any) -> Engine:
-    """One that goes on from what was written, as bytes."""
-    again = Engine(engine.settings, engine.partitions)
-    again.clock, again.versions = engine.clock, engine.versions
-    packed = packing.pack_placement(engine.placement)
-    again.placement = packing.unpack_placement(packed, engine.settings.model.dim)
-    again.load_rows([(changes.keys, changes.rows)], **attributes)
-    return again
-
-
-def written(engine: Engine) -> Changes:
-    engine.publish_all()
-    return step(engine, [])
 
 
 # -- found anew ----------------------------------------------------------------------------------

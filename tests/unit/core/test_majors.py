@@ -1,6 +1,5 @@
 """When a major update begins: as it is due, in quiet hours, or as somebody asked."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,9 +7,8 @@ import pytest
 
 from core.engine import Engine
 from core.rounds import Inputs
-from core.rows import Packed
 from core.settings import Settings
-from tests.unit.core.groups import START, clicks, settings, step, trained, visits
+from tests.unit.core.groups import START, clicks, settings, step, trained, unwritten, visits
 
 AT = START // 60_000 % (24 * 60)
 """The minute of the day at which the clicks of the groups begin."""
@@ -22,11 +20,6 @@ def quiet(begin: int, end: int, every: int = 2000) -> Settings:
     chosen = settings(major=every)
     window = "-".join(f"{time // 60:02}:{time % 60:02}" for time in times)
     return replace(chosen, major=replace(chosen.major, window=window))
-
-
-def unwritten(engine: Engine) -> Callable[[Sequence[bytes]], Packed]:
-    """What a worker finds of rows that others own, where they wrote none."""
-    return lambda keys: ([], engine.model.pack(engine.items[:0], engine.graph.last_seen))
 
 
 def test_one_that_is_due_begins_in_quiet_hours_only() -> None:
