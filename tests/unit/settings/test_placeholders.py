@@ -9,17 +9,12 @@ import pytest
 from streamer.errors import ConfigError
 from streamer.settings import view as settings_view
 from streamer.settings.load import load
+from tests.unit.settings.files import written
 
 
 @pytest.fixture(autouse=True)
 def _host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "shop-7f3a")
-
-
-def written(folder: Path, text: str = "") -> Path:
-    file = folder / "some.toml"
-    file.write_text(text)
-    return file
 
 
 def test_the_host_stands_in_instance_and_folder_from_each_source(tmp_path: Path) -> None:
