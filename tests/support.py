@@ -200,7 +200,7 @@ class App:
         self.settings = {**SMALL, **own, **self.settings}
         self.admin = AdminClient(clients.COMMON | {"bootstrap.servers": self.servers})
         config = self.config
-        specs = topics.specs(config.topics, int(config.session.gap), config.has_users)
+        specs = topics.specs(config)
         topics.create(self.admin, specs)
 
     def __enter__(self) -> "App":

@@ -53,7 +53,7 @@ def run(config: Config, old: str) -> None:
         if manifest is not None:
             before = replace(before, app=replace(before.app, instance=manifest.instance))
         transactions = Transactions(before)
-        now = identity(admin, config.topics, config.has_users)
+        now = identity(admin, config)
         with closing(Readback(before, now, admin, lambda: None)) as readback:
             readback.start(repair=False)
             is_renamed = old != new

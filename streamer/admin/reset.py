@@ -93,8 +93,8 @@ def _run(
 def _model_topics(config: Config, admin: AdminClient) -> list[all_topics.TopicSpec]:
     """All topics but those that others write: clicks and items."""
     kept = config.topics.clicks, config.topics.items
-    has_users = config.has_users or _had_users(config, admin)
-    specs = all_topics.specs(config.topics, int(config.session.gap), has_users)
+    had_users = config.has_users or _had_users(config, admin)
+    specs = all_topics.specs(config, had_users)
     return [spec for spec in specs if spec.name not in kept]
 
 

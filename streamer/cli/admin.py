@@ -54,8 +54,7 @@ def create_topics(config: ConfigFile = None, overrides: Overrides = None) -> Non
     settings = load(config, overrides)
     # Not asked before: what is there already needs no right to be made.
     with rights.allowed(settings, "topics create", ask=False) as admin:
-        gap = int(settings.session.gap)
-        made = module.create(admin, module.specs(settings.topics, gap, settings.has_users))
+        made = module.create(admin, module.specs(settings))
     say(f"made {', '.join(made)}" if made else "all topics are there already")
 
 
@@ -73,7 +72,7 @@ def check_topics(config: ConfigFile = None, overrides: Overrides = None) -> None
     from streamer.kafka import topics as module
 
     settings = load(config, overrides)
-    specs = module.specs(settings.topics, int(settings.session.gap), settings.has_users)
+    specs = module.specs(settings)
     with rights.allowed(settings, "topics check") as admin:
         mismatches = module.check(admin, specs, with_advice=True)
         if len(module.describe(admin, [spec.name for spec in specs])) == len(specs):

@@ -76,9 +76,9 @@ def _misfits(config: Config, topic: str, admin: AdminClient) -> list[str]:
     """What a check says of how the topic is set up."""
     if not config.topics.check:
         return []
-    named = replace(config.topics, clicks=topic)
+    named = replace(config, topics=replace(config.topics, clicks=topic))
     try:
-        return topics.check(admin, topics.specs(named, int(config.session.gap))[:1])
+        return topics.check(admin, topics.specs(named)[:1])
     except WalkstreamError as error:
         return [f"whether the topic keeps clicks for long enough is not known: {error}"]
 

@@ -19,7 +19,7 @@ from streamer.errors import KafkaTrouble, Refused, WalkstreamError
 from streamer.kafka import topics as all_topics
 from streamer.kafka.clients import CALL_SECONDS
 from streamer.kafka.failures import FORBIDDEN, Forbidden
-from streamer.settings.sections import TopicSettings
+from streamer.settings.sections import Config, TopicSettings
 from streamer.state.records import Layout
 from streamer.wording import counted
 
@@ -51,14 +51,15 @@ class Identity(NamedTuple):
         return {role: name for role, name in known.items() if name}
 
 
-def identity(admin: AdminClient, topics: TopicSettings, has_users: bool = False) -> Identity:
+def identity(admin: AdminClient, config: Config) -> Identity:
     """Ids and partitions of the topics, with that of the users if it is used. Refused if one is
     missing.
 
     With `topics.check` off only partitions are asked for, which every cluster tells.
     """
-    names = {role: str(getattr(topics, role)) for role in (*ROLES, *[USERS] * has_users)}
-    if not topics.check:
+    roles = (*ROLES, *[USERS] * config.has_users)
+    names = {role: str(getattr(config.topics, role)) for role in roles}
+    if not config.topics.check:
         there = {n: admin.list_topics(n, CALL_SECONDS).topics[n] for n in names.values()}
         for name, topic in there.items():
             if topic.error is not None and topic.error.code() in FORBIDDEN:

@@ -20,7 +20,7 @@ from core.settings import DAY_MS, Duration
 from streamer.errors import WalkstreamError
 from streamer.kafka.failures import FORBIDDEN, Forbidden
 from streamer.settings.load import spelled
-from streamer.settings.sections import TopicSettings
+from streamer.settings.sections import Config
 
 DELETE_RETENTION_MS = DAY_MS
 """Tombstones stay at least this long. A store away for longer may have missed some."""
@@ -84,10 +84,11 @@ def _at_least(setting: str, least: int, reason: str) -> Limit:
     return Limit(setting, f"at least {least}", least, lambda value: value >= least, reason)
 
 
-def specs(topics: TopicSettings, gap_ms: int, has_users: bool = False) -> list[TopicSpec]:
-    """What the topics should be like, where sessions end after `gap_ms` milliseconds. That of the
-    vectors of users is one of them only where there are such vectors."""
-    least = gap_ms + DAY_MS
+def specs(config: Config, had_users: bool = False) -> list[TopicSpec]:
+    """What the topics should be like. That of the vectors of users is one of them only where there
+    are such vectors, or were."""
+    topics, has_users = config.topics, config.has_users or had_users
+    least = int(config.session.gap) + DAY_MS
     kept = Limit(
         "retention.ms",
         f"-1 or at least {least} ({spelled(Duration(least))})",

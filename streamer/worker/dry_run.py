@@ -62,13 +62,13 @@ def _run(config: Config, admin: AdminClient, accepted: Accepted) -> None:
     console = Console()
     console.soft_wrap = not console.is_terminal
     console.print(f"Kafka answers at {escape(str(config.kafka.get('bootstrap.servers')))}")
-    specs = topics.specs(config.topics, int(config.session.gap), config.has_users)
+    specs = topics.specs(config)
     if mismatches := topics.check(admin, specs):
         raise Refused("the topics do not fit:\n  " + "\n  ".join(mismatches))
     console.print(f"{len(specs)} topics, all fit")
     if others := other_members(admin, config):
         console.print(f"in group {config.app.name} now: {', '.join(others)}", style="yellow")
-    now = identity(admin, config.topics, config.has_users)
+    now = identity(admin, config)
     known = _folder(config, admin, now, accepted, console)
     consumer = clients.tail_consumer(config)
     try:

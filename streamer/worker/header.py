@@ -292,7 +292,7 @@ def against_model(config: Config, admin: AdminClient) -> tuple[list[str], list[s
     where = [(config.topics.model_state, 0)]
     with closing(clients.tail_consumer(config)) as consumer:
         found = reserved(consumer, clients.begins(admin, where), clients.ends(admin, where))
-    value, now = found.get(records.SPACE), identity(admin, config.topics, config.has_users)
+    value, now = found.get(records.SPACE), identity(admin, config)
     header = None if value is None else msgspec.msgpack.decode(value, type=Space)
     told = publishers.of_another(config, admin, header, now)
     all_of = (

@@ -57,7 +57,7 @@ def check_space(config: Config) -> None:
 
 def check_topics(config: Config, admin: AdminClient) -> None:
     """Refused if the topics would lose clicks or vectors."""
-    specs = topics.specs(config.topics, int(config.session.gap), config.has_users)
+    specs = topics.specs(config)
     if mismatches := topics.check(admin, specs):
         raise Refused("the topics do not fit:\n  " + "\n  ".join(mismatches))
 

@@ -76,7 +76,7 @@ class Start:
         self.admin = admin = stack.enter_context(rights.allowed(config, "worker", ask=checks))
         if checks:
             restore.check_topics(config, admin)
-        self.identity = now = identity(admin, config.topics, config.has_users)
+        self.identity = now = identity(admin, config)
         self.watch = Watch(admin, config.topics, now)
         self.store = stack.enter_context(restore.open_store(config, admin, now, accepted))
         self.accepted = accepted._replace(repair=repair.is_asked(self.store, accepted.repair))

@@ -82,7 +82,7 @@ def test_an_end_that_is_freed_into_the_next_transaction(
         monkeypatch.setattr(Transactions, "renew", lambda self: setattr(self, "_doubt", ""))
     with App(behind, tmp_path, SETTINGS) as app:
         transactions = Transactions(app.config)
-        now = identity(app.admin, app.config.topics)
+        now = identity(app.admin, app.config)
         with closing(Readback(app.config, now, app.admin, lambda: None)) as readback:
             readback.start(repair=False)
             commit(transactions, readback, 1, "first")

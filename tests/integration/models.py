@@ -56,7 +56,7 @@ def recreate(app: App, topic: str, partitions: int | None = None) -> None:
     names = replace(app.config.topics, partitions=partitions or app.config.topics.partitions)
     app.admin.delete_topics([topic])[topic].result()
     wait_until(lambda: topic not in app.admin.list_topics(timeout=10).topics, "the deletion")
-    topics.create(app.admin, topics.specs(names, int(app.config.session.gap), app.config.has_users))
+    topics.create(app.admin, topics.specs(replace(app.config, topics=names)))
 
 
 def grow(app: App, topic: str, partitions: int) -> None:

@@ -90,7 +90,7 @@ def test_another_app_is_refused_until_the_model_is_handed_over(learned: App) -> 
     learned.worker().running().kill()
     assert (
         header_of(learned).topics["dead_letters"].id
-        == identity(learned.admin, learned.config.topics).ids["dead_letters"]
+        == identity(learned.admin, learned.config).ids["dead_letters"]
     )
     learned.publish(CLICKS[1500:])
     dry = learned.worker("--dry-run")
@@ -107,7 +107,7 @@ class Start:
         config = app.config
         self.admin = app.admin
         self.config: Config = replace(config, app=replace(config.app, name=name))
-        self.now = identity(app.admin, config.topics)
+        self.now = identity(app.admin, config)
         self.store = Store(app.folder / name)
         self.transactions = Transactions(self.config)
         self.readback = Readback(self.config, self.now, app.admin, lambda: None)
@@ -182,7 +182,7 @@ def test_a_header_of_an_older_version_is_taken_over_by_its_app(learned: App) -> 
 def test_topics_that_have_fewer_partitions_than_the_model_are_refused(app: App) -> None:
     """Without `topics.check` there are no ids that tell."""
     config = replace(app.config, topics=replace(app.config.topics, check=False))
-    now = identity(app.admin, config.topics)
+    now = identity(app.admin, config)
     four = {role: Layout("", 4) for role in ("model_state", "item_vectors")}
     space = Space.of(config.engine_settings, 4)
     header_of_four = msgspec.structs.replace(space, app=app.name, topics=now.topics | four)

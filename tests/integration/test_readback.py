@@ -115,7 +115,7 @@ def poll(readback: Readback, times: int) -> None:
 
 def test_a_torn_commit_is_noticed_while_nothing_else_is_sent(kafka: str, tmp_path: Path) -> None:
     with App(kafka, tmp_path, SETTINGS) as app:
-        config, now = app.config, identity(app.admin, app.config.topics)
+        config, now = app.config, identity(app.admin, app.config)
         with closing(Readback(config, now, app.admin, lambda: None)) as readback:
             readback.start(repair=False)
             mark: Headers = [(records.COMMIT_HEADER, Mark(app.name, 1, "0").packed)]
@@ -151,7 +151,7 @@ def test_a_worker_reads_back_its_own_partitions_and_what_else_it_writes_to(
     kafka: str, tmp_path: Path
 ) -> None:
     with App(kafka, tmp_path, SETTINGS | {"topics.partitions": 3}) as app:
-        config, now = app.config, identity(app.admin, app.config.topics)
+        config, now = app.config, identity(app.admin, app.config)
         state, vectors = config.topics.model_state, config.topics.item_vectors
         transactions, number = Transactions(config), 0
 

@@ -15,11 +15,11 @@ from confluent_kafka.admin import (
     TopicDescription,
 )
 
-from core.settings import DAY_MS
+from core.settings import DAY_MS, Duration, SessionSettings
 from streamer.errors import Refused
 from streamer.kafka import topics
 from streamer.kafka.identity import identity
-from streamer.settings.sections import TopicSettings
+from streamer.settings.sections import Config, TopicSettings
 
 GAP_MS = 7 * DAY_MS
 
@@ -43,10 +43,14 @@ def names() -> TopicSettings:
     )
 
 
+def of(names: TopicSettings) -> Config:
+    return Config(topics=names, session=SessionSettings(gap=Duration(GAP_MS)))
+
+
 @pytest.fixture
 def wanted(admin: AdminClient, names: TopicSettings) -> list[topics.TopicSpec]:
     """Specs of topics that exist and fit."""
-    specs = topics.specs(names, GAP_MS)
+    specs = topics.specs(of(names))
     topics.create(admin, specs)
     return specs
 
@@ -88,7 +92,7 @@ def test_created_topics_pass_the_check(admin: AdminClient, wanted: list[topics.T
 
 
 def test_create_makes_only_what_is_missing(admin: AdminClient, names: TopicSettings) -> None:
-    specs = topics.specs(names, GAP_MS)
+    specs = topics.specs(of(names))
     own = NewTopic(names.clicks, 5, 1, config={"retention.ms": "-1"})
     admin.create_topics([own])[names.clicks].result()
     wait_until(lambda: names.clicks in admin.list_topics(timeout=10).topics)
@@ -103,7 +107,7 @@ def test_create_makes_only_what_is_missing(admin: AdminClient, names: TopicSetti
 def test_create_does_not_wait_for_a_topic_that_goes_meanwhile(
     admin: AdminClient, names: TopicSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = topics.specs(names, GAP_MS)[:2]
+    one, other = topics.specs(of(names))[:2]
     topics.create(admin, [one])
     describe = topics.describe
 
@@ -176,7 +180,7 @@ def test_a_missing_topic_is_named(
 def test_too_few_replicas_are_named(
     admin: AdminClient, names: TopicSettings, wanted: list[topics.TopicSpec]
 ) -> None:
-    safer = topics.specs(replace(names, replication=3, min_insync_replicas=2), GAP_MS)
+    safer = topics.specs(of(replace(names, replication=3, min_insync_replicas=2)))
     sentences = topics.check(admin, safer)
     for spec in wanted:
         assert any(f"topic {spec.name}: it has 1 replicas, wanted 3" in s for s in sentences)
@@ -185,19 +189,19 @@ def test_too_few_replicas_are_named(
 def test_identity_stays_while_the_topics_live(
     admin: AdminClient, names: TopicSettings, wanted: list[topics.TopicSpec]
 ) -> None:
-    first = identity(admin, names).ids
+    first = identity(admin, of(names)).ids
     alter(admin, names.clicks, "retention.ms", "-1")
-    assert identity(admin, names).ids == first
+    assert identity(admin, of(names)).ids == first
     assert len(set(first.values())) == len(first) == 7
 
 
 def test_identity_changes_only_for_a_topic_that_was_created_again(
     admin: AdminClient, names: TopicSettings, wanted: list[topics.TopicSpec]
 ) -> None:
-    before = identity(admin, names).ids
+    before = identity(admin, of(names)).ids
     delete(admin, names.model_state)
     topics.create(admin, wanted)
-    after = identity(admin, names).ids
+    after = identity(admin, of(names)).ids
     assert {role for role in before if before[role] != after[role]} == {"model_state"}
 
 
@@ -206,4 +210,4 @@ def test_identity_refuses_a_missing_topic(
 ) -> None:
     delete(admin, names.items)
     with pytest.raises(Refused, match=names.items):
-        identity(admin, names)
+        identity(admin, of(names))
