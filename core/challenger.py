@@ -31,9 +31,9 @@ from core.placing.clusters import unit_rows
 from core.placing.placement import SETTLED, Placement
 from core.placing.procrustes import agreement, rotation
 from core.sequential import SequentialTest
-from core.settings import Settings, WalkSettings
+from core.settings import ChallengerSettings, Settings, WalkSettings
 from core.starts import Starts
-from core.terms import Terms, differences
+from core.terms import differences
 
 MOST = 50_000
 """Settled items to which the rotation is fitted at most: the first, which are the oldest."""
@@ -51,9 +51,13 @@ class Promotion(NamedTuple):
 
 
 class Challenger:
-    """One configuration beside that of the catalogue's model. ValueError if it cannot be one."""
+    """One configuration beside that of the catalogue's model. `terms` say when it takes over.
+    ValueError if it cannot be one."""
 
-    def __init__(self, settings: Settings, terms: Terms, champion: Settings, catalogue: Catalogue):
+    def __init__(
+        self, settings: Settings, terms: ChallengerSettings, champion: Settings,
+        catalogue: Catalogue,
+    ) -> None:  # fmt: skip
         if found := differences(settings, champion):
             raise ValueError(f"a challenger may not differ in {', '.join(found)}")
         self.settings, self.terms, self.catalogue = settings, terms, catalogue

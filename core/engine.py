@@ -37,10 +37,9 @@ from core.quality import NOTHING_RANKED, measure
 from core.ranking.fusion import Fusion
 from core.rounds import ANY_TIME, Changes, Evidence, Inputs, Outputs
 from core.rows import Packed
-from core.settings import Settings
+from core.settings import ChallengerSettings, Settings
 from core.starts import Starts
 from core.succession import promote
-from core.terms import Terms
 
 RECORDS_OF_GONE = 3
 """Tombstones of an item that leaves: of its row, its row of the graph and its vector."""
@@ -297,7 +296,7 @@ class Engine:
 
     # -- a challenger ----------------------------------------------------------------------------
 
-    def challenge(self, settings: Settings, terms: Terms) -> Challenger:
+    def challenge(self, settings: Settings, terms: ChallengerSettings) -> Challenger:
         """Let another configuration learn beside this one from now on (`core.challenger`).
         ValueError if it may not be beside it."""
         one = self.challenger = Challenger(settings, terms, self.settings, self.catalogue)

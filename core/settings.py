@@ -257,6 +257,25 @@ class QualitySettings:
 
 
 @dataclass(frozen=True)
+class ChallengerSettings:
+    preset: str = ""
+    """A method by its name, which learns beside these settings on the same rounds, with the
+    defaults in `[corpus]`, `[negatives]`, `[walks]` and `[model]` but for what it and `set` say.
+    Empty: these settings, but for `set`; with neither there is no challenger."""
+    set: tuple[str, ...] = ()
+    """Settings of its own in these four sections, as of `--set`: ["negatives.draws=4"]."""
+    promote: bool = False
+    """It takes over once it is better by a sequential test of `quality.sample` trials a round."""
+    error: float = 0.05
+    """How likely one that is no better may ever take over, in however many rounds of one life: a
+    crash begins another."""
+    min_agreement: float = 0.5
+    """The mean cosine with these settings' vectors that its own, turned onto them, must have to
+    take over in one space: with less, vectors before and after cannot be compared, and a new
+    `space` begins."""
+
+
+@dataclass(frozen=True)
 class EngineSettings:
     threads: int = 1
     """Threads of the learning kernels. More than 1 gives up byte-for-byte repeatability."""

@@ -1,6 +1,4 @@
-"""In what a challenger may differ from the champion, and when it takes over."""
-
-from dataclasses import dataclass
+"""In what a challenger may differ from the champion."""
 
 from core.settings import Settings
 
@@ -8,19 +6,6 @@ MAY_DIFFER = "corpus", "negatives", "walks", "model"
 """Sections of the settings in which a challenger may be another one than the champion."""
 SAME = "dim", "attribute_slots"
 """What of [model] must be the same: rows have these sizes."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """When a challenger takes over."""
-
-    promote: bool = False
-    """Whether it does so at all."""
-    error: float = 0.05
-    """How likely one that is no better may ever do so, in each life of its test."""
-    min_agreement: float = 0.5
-    """The mean cosine of its turned vectors with the champion's with which they go on in one space;
-    with less a new one begins."""
 
 
 def differences(settings: Settings, champion: Settings) -> list[str]:

@@ -16,8 +16,7 @@ from functools import partial
 
 from core.engine import Engine
 from core.rounds import Inputs
-from core.settings import Settings
-from core.terms import Terms
+from core.settings import ChallengerSettings, Settings
 from core.warmup import warm_up
 from streamer.evaluate.drift_log import START_MS, Groups, interval
 from streamer.settings.load import load
@@ -44,7 +43,7 @@ def run(kind: str, seed: int) -> tuple[int, int, int, int]:
     """Trials until it was better, 0 if it never was; all trials; wins and losses at the end."""
     champion, settings = pair(kind, seed)
     engine = Engine(replace(champion, model=replace(champion.model, seed=seed)))
-    challenger = engine.challenge(settings, Terms())
+    challenger = engine.challenge(settings, ChallengerSettings())
     log = Groups(seed).clicks(CLICKS, "u", seed, START_MS, interval(champion.graph.half_life))
     trials = after = 0
     for begin in range(0, CLICKS, ROUND):

@@ -81,7 +81,7 @@ def engine_of(config: Config) -> Engine:
     engine = Engine(config.engine_settings)
     if (settings := challenger.settings(config)) is not None:
         kernels.prepare(settings)
-        engine.challenge(settings, challenger.terms(config))
+        engine.challenge(settings, config.challenger)
     return engine
 
 

@@ -6,10 +6,10 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from core.settings import Settings
-from core.terms import MAY_DIFFER, SAME, Terms
+from core.settings import ChallengerSettings, Settings
+from core.terms import MAY_DIFFER, SAME
 from streamer.settings import limits, presets
-from streamer.settings.sections import ChallengerSettings, Config
+from streamer.settings.sections import Config
 
 FIXED = (*SAME, "seed")
 """What of [model] is the vector space's, and so the champion's."""
@@ -18,12 +18,6 @@ _TYPES = {
     for section in MAY_DIFFER
     for name, type_ in get_type_hints(get_type_hints(Settings)[section]).items()
 }
-
-
-def terms(config: Config) -> Terms:
-    """When it takes over."""
-    c = config.challenger
-    return Terms(c.promote, c.error, c.min_agreement)
 
 
 def settings(config: Config) -> Settings | None:

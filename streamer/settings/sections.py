@@ -9,6 +9,7 @@ from typing import Literal
 from core.settings import (
     DAY_MS,
     AdmissionSettings,
+    ChallengerSettings,
     ClusterSettings,
     CorpusSettings,
     Duration,
@@ -193,25 +194,6 @@ class StartSettings:
     position: str = "earliest"
     """Where the first start of all begins in `clicks`: `earliest`, `latest`, or a time such as
     2026-01-31T12:00:00Z."""
-
-
-@dataclass(frozen=True)
-class ChallengerSettings:
-    preset: str = ""
-    """A method by its name, which learns beside these settings on the same rounds, with the
-    defaults in `[corpus]`, `[negatives]`, `[walks]` and `[model]` but for what it and `set` say.
-    Empty: these settings, but for `set`; with neither there is no challenger."""
-    set: tuple[str, ...] = ()
-    """Settings of its own in these four sections, as of `--set`: ["negatives.draws=4"]."""
-    promote: bool = False
-    """It takes over once it is better by a sequential test of `quality.sample` trials a round."""
-    error: float = 0.05
-    """How likely one that is no better may ever take over, in however many rounds of one life: a
-    crash begins another."""
-    min_agreement: float = 0.5
-    """The mean cosine with these settings' vectors that its own, turned onto them, must have to
-    take over in one space: with less, vectors before and after cannot be compared, and a new
-    `space` begins."""
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ class Contest:
     def __init__(self, config: Config, store: Store, engine: Engine, metrics: Metrics) -> None:
         self.store, self.engine, self.metrics = store, engine, metrics
         self.champion, self.settings = config.engine_settings, challenger.settings(config)
-        self.terms = challenger.terms(config)
+        self.terms = config.challenger
         self._test: SequentialTest | None = None
         """That of the challenger that rests."""
         self._told_rest = False

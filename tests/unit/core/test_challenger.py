@@ -16,12 +16,12 @@ from core.placing.clusters import unit_rows
 from core.quality import Duel
 from core.rounds import Changes, Inputs
 from core.settings import (
+    ChallengerSettings,
     CorpusSettings,
     NegativeSettings,
     SessionSettings,
     WalkSettings,
 )
-from core.terms import Terms
 from tests.unit.core.groups import GROUP, clicks, published, settings, step, visits
 
 OTHER: dict[str, Any] = {
@@ -70,7 +70,7 @@ def test_with_the_champions_settings_it_learns_the_champions_rows_to_the_bit(
     chosen = settings(attribute_slots=2, forgetting=2.0)
     engine = Engine(chosen, partitions=2)
     stream(engine, range(begins))
-    challenger = engine.challenge(chosen, Terms())
+    challenger = engine.challenge(chosen, ChallengerSettings())
     challenger._shares_walks = not own_walks
     assert_equal(engine)
     for i in range(begins, begins + 24):
@@ -85,7 +85,7 @@ def test_with_the_champions_settings_it_learns_the_champions_rows_to_the_bit(
 def test_the_champion_is_what_it_would_be_alone() -> None:
     chosen = settings(attribute_slots=2)
     alone, beside = Engine(chosen, partitions=2), Engine(chosen, partitions=2)
-    beside.challenge(replace(chosen, **OTHER), Terms())
+    beside.challenge(replace(chosen, **OTHER), ChallengerSettings())
     for one, other in zip(stream(alone, range(20)), stream(beside, range(20)), strict=True):
         assert one.keys == other.keys
         assert one.values == other.values
@@ -100,7 +100,7 @@ def test_another_half_life_of_accumulators_begins_with_what_they_come_to() -> No
     engine = Engine(chosen, partitions=2)
     stream(engine, range(5))
     other = replace(chosen, model=replace(chosen.model, forgetting=0.3))
-    model = engine.challenge(other, Terms()).model
+    model = engine.challenge(other, ChallengerSettings()).model
     n = len(engine.vocabulary)
 
     def now(one: Model) -> NDArray[np.float32]:
@@ -121,7 +121,7 @@ def test_another_half_life_of_accumulators_begins_with_what_they_come_to() -> No
 def test_what_rounds_and_rows_are_is_the_champions(differs: dict[str, Any], named: str) -> None:
     engine = Engine(settings())
     with pytest.raises(ValueError, match=named):
-        engine.challenge(replace(settings(), **differs), Terms())
+        engine.challenge(replace(settings(), **differs), ChallengerSettings())
 
 
 # -- trials --------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def test_a_trial_counts_for_who_alone_has_hit() -> None:
 
 def test_both_rank_the_same_trials_before_either_learns_them() -> None:
     engine = Engine(settings(rate=1e-6, session_rate=1e-6), partitions=2)
-    challenger = engine.challenge(settings(), Terms(error=0.3))
+    challenger = engine.challenge(settings(), ChallengerSettings(error=0.3))
     duels = []
     for i in range(20):
         outputs = engine.step(Inputs(clicks(visits(i, at=100 * i, groups=8))))
@@ -151,7 +151,7 @@ def test_both_rank_the_same_trials_before_either_learns_them() -> None:
 # -- taking over ---------------------------------------------------------------------------------
 
 
-def apart(terms: Terms, rounds: int = 12) -> tuple[Engine, Challenger]:
+def apart(terms: ChallengerSettings, rounds: int = 12) -> tuple[Engine, Challenger]:
     """Two that learned, and no commit since then."""
     chosen = settings(attribute_slots=2, major=10**9)
     engine = Engine(chosen, partitions=2)
@@ -182,7 +182,7 @@ def products(model: Model, slots: NDArray[np.int32]) -> NDArray[np.float32]:
 
 
 def test_it_takes_over_with_all_its_inner_products_and_leaves_clusters_as_they_are() -> None:
-    engine, challenger = apart(Terms(promote=True, min_agreement=0.0))
+    engine, challenger = apart(ChallengerSettings(promote=True, min_agreement=0.0))
     items = engine.items.copy()
     before, cluster = learned(engine.model, len(engine.vocabulary)), engine.model.columns.cluster
     labels, epoch = cluster[items].copy(), engine.placement.epoch
@@ -208,8 +208,8 @@ def test_it_takes_over_with_all_its_inner_products_and_leaves_clusters_as_they_a
 
 def test_it_learns_on_as_it_would_have_learned_by_itself() -> None:
     """But for the rotation, by which no inner product is another one."""
-    engine, challenger = apart(Terms(promote=True, min_agreement=0.0))
-    other, beside = apart(Terms())
+    engine, challenger = apart(ChallengerSettings(promote=True, min_agreement=0.0))
+    other, beside = apart(ChallengerSettings())
     win(challenger)
     assert close(engine).promotion is not None
     close(other)
@@ -227,7 +227,7 @@ def test_one_that_is_the_champion_turned_becomes_the_champion_again() -> None:
     engine = Engine(chosen, partitions=2)
     for i in range(12):
         step(engine, visits(i, at=100 * i, groups=5))
-    challenger = engine.challenge(chosen, Terms(promote=True, min_agreement=0.99))
+    challenger = engine.challenge(chosen, ChallengerSettings(promote=True, min_agreement=0.99))
     rows, theirs = challenger.model.rows, engine.model.rows
     turn = np.linalg.qr(np.random.default_rng(1).standard_normal((16, 16)))[0].astype(np.float32)
     rows.v, rows.u = rows.v @ turn, rows.u @ turn
@@ -241,12 +241,12 @@ def test_one_that_is_the_champion_turned_becomes_the_champion_again() -> None:
     assert changes.bucket_moves == changes.cluster_moves == 0
 
 
-APART = Terms(promote=True, min_agreement=1.0)
+APART = ChallengerSettings(promote=True, min_agreement=1.0)
 """However far a challenger agrees, a new vector space begins."""
 
 
 def test_one_that_agrees_too_little_begins_a_new_space() -> None:
-    engine, challenger = apart(Terms(promote=True, min_agreement=0.5))
+    engine, challenger = apart(ChallengerSettings(promote=True, min_agreement=0.5))
     before, items = engine.placement, engine.items.copy()
     assert close(engine).promotion is None
     assert before.epoch > 0
@@ -272,7 +272,7 @@ def test_one_that_agrees_too_little_begins_a_new_space() -> None:
 
 def test_one_that_lost_all_that_it_had_won_waits() -> None:
     """It was better before enough items were settled, and has fallen behind since then."""
-    engine, challenger = apart(Terms(promote=True, min_agreement=0.0))
+    engine, challenger = apart(ChallengerSettings(promote=True, min_agreement=0.0))
     for wins, losses in [(8, 0)] * 12 + [(0, 8)] * 40:
         challenger.test.add(16, wins, losses)
     assert challenger.test.is_better
@@ -283,7 +283,7 @@ def test_one_that_lost_all_that_it_had_won_waits() -> None:
 
 
 def test_while_too_few_items_are_settled_it_waits() -> None:
-    engine, challenger = apart(Terms(promote=True, min_agreement=0.0), rounds=1)
+    engine, challenger = apart(ChallengerSettings(promote=True, min_agreement=0.0), rounds=1)
     challenger.model.columns.updates[engine.items[:30]] = 0
     win(challenger)
     assert close(engine).promotion is None
@@ -295,7 +295,7 @@ def test_while_too_few_items_are_settled_it_waits() -> None:
 def test_of_a_stream_that_it_serves_better_it_takes_over_by_itself() -> None:
     poor = settings(rate=1e-6, session_rate=1e-6)
     engine = Engine(poor, partitions=2)
-    terms = Terms(promote=True, error=0.2, min_agreement=-1.0)
+    terms = ChallengerSettings(promote=True, error=0.2, min_agreement=-1.0)
     engine.challenge(replace(poor, model=settings().model), terms)
     hits = []
     for i in range(30):

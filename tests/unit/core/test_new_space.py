@@ -13,11 +13,10 @@ from core.placing.clusters import NONE
 from core.placing.placement import Placement, Placer
 from core.placing.rules import Rules
 from core.rounds import Changes, Inputs
-from core.settings import ClusterSettings, NegativeSettings, Settings
-from core.terms import Terms
+from core.settings import ChallengerSettings, ClusterSettings, NegativeSettings, Settings
 from tests.unit.core.groups import published, settings, step, trained, visits
 
-FAR = Terms(promote=True, min_agreement=1.0)
+FAR = ChallengerSettings(promote=True, min_agreement=1.0)
 """However far a challenger agrees, a new vector space begins."""
 CHOSEN = settings(attribute_slots=2, major=10**9)
 OTHER = replace(CHOSEN, negatives=NegativeSettings(kind="popularity"))
@@ -65,7 +64,7 @@ def test_all_leave_once_in_it_as_there_is_room() -> None:
 def test_one_that_agrees_leaves_the_space_as_it_is() -> None:
     engine = taking_over()
     assert engine.challenger is not None
-    engine.challenger.terms = Terms(promote=True, min_agreement=0.0)
+    engine.challenger.terms = ChallengerSettings(promote=True, min_agreement=0.0)
     epoch = engine.placement.epoch
     promotion = close(engine).promotion
     assert promotion is not None

@@ -8,7 +8,7 @@ import pytest
 from core.engine import Engine
 from core.graph.written import load_nodes, nodes
 from core.rounds import Changes, Inputs
-from core.terms import Terms
+from core.settings import ChallengerSettings
 from tests.unit.core.groups import GROUP, clicks, group, settings, step, trained, visits
 
 
@@ -90,7 +90,7 @@ def test_what_had_not_left_when_a_challenger_took_over_is_learned_and_written_ag
         return changes
 
     other = replace(settings(), model=replace(settings().model, rate=0.3))
-    test = engine.challenge(other, Terms(promote=True, min_agreement=-1.0)).test
+    test = engine.challenge(other, ChallengerSettings(promote=True, min_agreement=-1.0)).test
     for i in range(20, 26):
         engine.step(Inputs(clicks(visits(i, at=100 * i, groups=5)), closes_commit=False))
     test.logs[:] = test.greatest = 1000.0

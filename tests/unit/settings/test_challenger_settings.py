@@ -76,8 +76,3 @@ def test_a_preset_is_the_method_itself_in_the_same_space(name: str) -> None:
 def test_what_cannot_be_a_challenger_is_a_clear_error(overrides: list[Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         config(*overrides)
-
-
-def test_when_it_takes_over_is_told_with_it() -> None:
-    told = challenger.terms(config("challenger.promote=true", "challenger.error=0.01"))
-    assert (told.promote, told.error, told.min_agreement) == (True, 0.01, 0.5)

@@ -11,8 +11,7 @@ from prometheus_client import CollectorRegistry
 from core.challenger import Promotion
 from core.engine import Engine
 from core.rounds import Inputs
-from core.settings import Settings, WalkSettings
-from core.terms import Terms
+from core.settings import ChallengerSettings, Settings, WalkSettings
 from streamer.settings import challenger
 from streamer.settings.load import load
 from streamer.state import records
@@ -39,7 +38,7 @@ def other() -> Settings:
 def beside(rounds: int = 6) -> Engine:
     """An engine whose challenger has learned."""
     engine = Engine(settings(attribute_slots=2), partitions=2)
-    engine.challenge(other(), Terms())
+    engine.challenge(other(), ChallengerSettings())
     for i in range(rounds):
         step(engine, visits(i, at=100 * i), [("i1", ["red"])] if i == 0 else [])
     return engine
@@ -57,7 +56,7 @@ def test_after_a_clean_stop_it_goes_on_to_the_bit(
     again = Engine(settings(attribute_slots=2), partitions=2)
     for i in range(6):
         step(again, visits(i, at=100 * i), [("i1", ["red"])] if i == 0 else [])
-    one = again.challenge(other(), Terms())
+    one = again.challenge(other(), ChallengerSettings())
     assert not np.array_equal(one.model.rows.v, was.model.rows.v)
     head = challenging.stored(store, other(), again.settings, 40)
     assert head is not None
@@ -82,7 +81,7 @@ def test_what_is_of_another_commit_or_of_other_settings_is_no_challenger(store: 
     assert stored(store, replace(other(), walks=WalkSettings(per_node=4)), champion, 40) is None
     head = stored(store, other(), champion, 40)
     assert head is not None
-    one = engine.challenge(other(), Terms())
+    one = engine.challenge(other(), ChallengerSettings())
     step(engine, [("u", "fresh", 5000), ("u", "i3", 5000)])
     assert not challenging.restore(store, one, head)
 
@@ -303,7 +302,7 @@ def test_that_it_took_over_leaves_with_its_first_rows_and_whenever_all_is_writte
 ) -> None:
     assert OWN is not None
     engine, (first, second, *rest) = Engine(CHAMPION), batches(4)
-    challenger_ = engine.challenge(OWN, Terms(promote=True, min_agreement=-1.0))
+    challenger_ = engine.challenge(OWN, ChallengerSettings(promote=True, min_agreement=-1.0))
     outgoing = Outgoing(CONFIG, store, engine, lambda: 7, 0, {})
 
     def leave(number: int, inputs: Inputs) -> Batch:
