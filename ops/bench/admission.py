@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from core.clicks import Clicks
+from core.graph.counting import Entries
 from core.settings import AdmissionSettings
 from streamer import vectors as public
 from streamer.bench.scale import Shop, World
@@ -65,7 +66,7 @@ class Watched(World):
         for key, node in batch.swept.graph.items():
             self.bytes["graph"] += is_random(key) * (len(key) + len(node))
         for value in batch.swept.sessions.values():
-            if value is not None and packing.is_counted(value):
+            if value is not None and isinstance(packing.unpack_either(value)[1], Entries):
                 self.bytes["table"] += len(value)
         self.bytes["evidence"] += sum(map(len, batch.evidence))
 

@@ -138,10 +138,7 @@ def order(key: bytes, value: bytes) -> int:
     if key.startswith(records.GRAPH):
         packing.unpack_node(value)
     if key.startswith(records.SESSIONS):
-        if packing.is_counted(value):
-            packing.unpack_counted(value)
-        else:
-            packing.unpack_sessions(value)
+        packing.unpack_either(value)
     return 0
 
 

@@ -133,7 +133,11 @@ def pack_sessions(commit: int, some: Opened) -> bytes:
 
 def unpack_sessions(value: bytes) -> tuple[int, Opened]:
     """The commit at which the sessions were open, and these."""
-    p = msgspec.msgpack.decode(zlib.decompress(value), type=_Sessions)
+    return _opened(zlib.decompress(value))
+
+
+def _opened(inflated: bytes) -> tuple[int, Opened]:
+    p = msgspec.msgpack.decode(inflated, type=_Sessions)
     n = len(p.users)
     return p.commit, Opened(
         p.users, np.frombuffer(p.time, "<i8"), np.frombuffer(p.clicks, "<i4"),
@@ -153,7 +157,11 @@ def pack_counted(commit: int, some: Entries) -> bytes:
 
 def unpack_counted(value: bytes) -> tuple[int, Entries]:
     """The commit at which the ids were so, and these."""
-    p = msgspec.msgpack.decode(zlib.decompress(value), type=_Counted)
+    return _entries(zlib.decompress(value))
+
+
+def _entries(inflated: bytes) -> tuple[int, Entries]:
+    p = msgspec.msgpack.decode(inflated, type=_Counted)
     ids = np.frombuffer(p.ids, "<u8")
     event, users = np.frombuffer(p.event, "<u4"), np.frombuffer(p.users, "<u4")
     events, width = (len(one) // max(1, len(ids)) for one in (event, users))
@@ -163,10 +171,12 @@ def unpack_counted(value: bytes) -> tuple[int, Entries]:
     )  # fmt: skip
 
 
-def is_counted(value: bytes) -> bool:
-    """Whether this is from `pack_counted`, of what that and `pack_sessions` make."""
-    fields = msgspec.msgpack.decode(zlib.decompress(value), type=list[msgspec.Raw])
-    return len(fields) == len(_Counted.__struct_fields__)
+def unpack_either(value: bytes) -> tuple[int, Opened | Entries]:
+    """What `pack_sessions` or `pack_counted` made, told apart by the number of fields."""
+    inflated = zlib.decompress(value)
+    fields = msgspec.msgpack.decode(inflated, type=list[msgspec.Raw])
+    is_counted = len(fields) == len(_Counted.__struct_fields__)
+    return _entries(inflated) if is_counted else _opened(inflated)
 
 
 def pack_placement(placement: Placement) -> bytes:
