@@ -77,6 +77,7 @@ def _run(
         if not Confirm.ask("Do it?", default=False):
             print("nothing was changed")
             return
+    # Read when all is agreed to: somebody may have been put on the list while it was asked for.
     forgotten = set() if admin is None else forget.listed(config, admin) | forget.read_aside(path)
     if forgotten:
         forget.put_aside(path, forgotten)
@@ -102,8 +103,11 @@ def _had_users(config: Config, admin: AdminClient) -> bool:
     """Whether this model has vectors of users, though it publishes none by now: once it does again,
     those of before would count. By the name of the topic alone it may be that of another app.
     Refused if it may not be deleted."""
-    header, name = forget.reserved_of(config, admin).get(records.SPACE), config.topics.user_vectors
-    if header is None or name not in admin.list_topics(timeout=CALL_SECONDS).topics:
+    name = config.topics.user_vectors
+    if name not in admin.list_topics(timeout=CALL_SECONDS).topics:
+        return False
+    header = forget.reserved_of(config, admin).get(records.SPACE)
+    if header is None:
         return False
     space = msgspec.msgpack.decode(header, type=records.Space)
     was = (space.unused | space.topics).get(USERS)
