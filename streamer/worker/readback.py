@@ -15,26 +15,25 @@ A worker beside others reads back the partitions of its own items, and whatever 
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaException, Message
 from confluent_kafka.admin import AdminClient
 
 from core.settings import DAY_MS
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka import clients
-from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
+from streamer.kafka.clients import Partition, label
 from streamer.kafka.identity import Identity
-from streamer.kafka.stalls import Stalls
 from streamer.kafka.transactions import Send
-from streamer.kafka.unreadable import read_alone
-from streamer.kafka.waiting import OpenTransactions, Waiting
+from streamer.kafka.waiting import OpenTransactions
 from streamer.settings.sections import Config
 from streamer.state import records
 from streamer.state.commits import Manifest, Mark, Part, Parts, mark_of, no_commits
 from streamer.state.model_state import is_ours
+from streamer.worker.logs import Logs
 from streamer.worker.manifests import (
     REPAIR,
     Doubt,
@@ -46,9 +45,6 @@ from streamer.worker.manifests import (
 )
 
 log = logging.getLogger(__name__)
-
-WRITTEN = ("model_state", "item_vectors", "transitions", "dead_letters", "user_vectors")
-"""The topics that commits write to, by role; the last one where there are vectors of users."""
 
 GRACE_SECONDS = 1.0
 """A commit that is not read back after so long is compared with where the logs end."""
@@ -70,28 +66,16 @@ class Readback:
         self, config: Config, now: Identity, admin: AdminClient, beat: Callable[[], None]
     ) -> None:
         self.config, self.admin, self.beat = config, admin, beat
-        self.consumer = self._consumer()
+        self.logs = Logs(config, now, admin, lambda: self.beat())
         self.instance = config.app.instance
         self.model_state, self.dead_letters = config.topics.model_state, config.topics.dead_letters
-        there = [(role, now.topics[role]) for role in WRITTEN if role in now.topics]
-        topics = {str(getattr(config.topics, role)): layout for role, layout in there}
-        self.ids = {topic: layout.id for topic, layout in topics.items()}
-        self.where = [(t, p) for t, layout in topics.items() for p in range(layout.partitions)]
-        self.counts = {topic: layout.partitions for topic, layout in topics.items()}
-        self.vectors = {config.topics.item_vectors, config.topics.user_vectors} & {*topics}
-        self._quiet = {config.topics.transitions, *self.vectors}
+        self._quiet = {config.topics.transitions, *self.logs.vectors}
         """The topics of which no record by another program was told yet."""
-        self.owned: Callable[[], Collection[int]] = lambda: range(len(self.where))
+        self.owned: Callable[[], Collection[int]] = lambda: range(len(self.logs.where))
         """The item partitions of this worker."""
-        self.at: dict[Partition, int] = {}
-        """The next offset of each partition: nothing before it is of a commit that was not looked
-        at."""
-        self.followed: set[Partition] = set()
-        """The partitions that are read."""
         self._base: set[Partition] = set()
-        """Those of them that are read whatever is written."""
+        """The partitions that are read whatever is written."""
         self._others_due = 0.0
-        self.reached: dict[Partition, int] = {}
         self.last: int | None = None
         """The number of the last commit, whole or not; None before the first of all."""
         self.wanted: Manifest | None = None
@@ -105,13 +89,9 @@ class Readback:
         self._written: dict[Partition, int] = {}
         """Where they ended then, with what is not settled yet."""
         self._open = OpenTransactions()
-        self._stalls, self._took_all = Stalls(config, admin, lambda: self.beat()), True
 
     def close(self) -> None:
-        self.consumer.close()
-
-    def _consumer(self) -> Consumer:
-        return clients.reading_consumer(self.config, "readback")
+        self.logs.close()
 
     # -- what is sent ----------------------------------------------------------------------------
 
@@ -119,10 +99,10 @@ class Readback:
         """The record that says what a commit consists of, which is to be its last."""
         app, sends = self.config.app, list(sends)
         self._follow({(send.topic, send.partition) for send in sends})
-        parts = {partition: Part(self.at[partition]) for partition in self.where}
+        parts = {partition: Part(self.logs.at[partition]) for partition in self.logs.where}
         for send in sends:
             parts[send.topic, send.partition].add(send.key, send.value)
-        topics = {topic: Parts(name, []) for topic, name in self.ids.items()}
+        topics = {topic: Parts(name, []) for topic, name in self.logs.ids.items()}
         for (topic, _), part in parts.items():
             topics[topic].partitions.append(part)
         manifest = Manifest(commit, app.name, app.instance, topics, self.last or 0)
@@ -134,22 +114,23 @@ class Readback:
         """Read these partitions, those of the worker's items, and until the worker has others also
         what it wrote to before. Nothing of its own is under way: what it has not read back yet will
         be behind where the logs end now."""
-        owned, count = self.owned(), self.counts[self.model_state]
+        logs, owned = self.logs, self.owned()
         # An item's vector has the number of its row's partition, and a user's, where clicks are
         # keyed as they should be, that of the clicks.
-        shared = {self.model_state, *(t for t in self.vectors if self.counts[t] == count)}
-        base = {p for p in self.where if p[0] not in shared or p[1] in owned}
-        wanted = base | written | (self.followed if base == self._base else set())
-        wanted = (wanted | {(self.model_state, 0)}) & {*self.where}
-        is_due = len(wanted) < len(self.where) and time.monotonic() > self._others_due
-        if wanted != self.followed or is_due:
-            self.at |= clients.ends(self.admin, wanted - self.followed)
+        count = logs.counts[self.model_state]
+        shared = {self.model_state, *(t for t in logs.vectors if logs.counts[t] == count)}
+        base = {p for p in logs.where if p[0] not in shared or p[1] in owned}
+        wanted = base | written | (logs.followed if base == self._base else set())
+        wanted = (wanted | {(self.model_state, 0)}) & {*logs.where}
+        is_due = len(wanted) < len(logs.where) and time.monotonic() > self._others_due
+        if wanted != logs.followed or is_due:
+            logs.at |= clients.ends(self.admin, wanted - logs.followed)
             # Of the others it is only that a start has less to read, so that none has to answer.
             with suppress(WalkstreamError, KafkaException):
-                self.at |= clients.ends(self.admin, {*self.where} - wanted - self.followed)
+                logs.at |= clients.ends(self.admin, {*logs.where} - wanted - logs.followed)
             self._others_due = time.monotonic() + OTHERS_SECONDS
-        if wanted != self.followed:
-            self._assign({p: self.at[p] for p in wanted})
+        if wanted != logs.followed:
+            logs.assign({p: logs.at[p] for p in wanted})
         self._base = base
 
     def expect(self, manifest: Send) -> None:
@@ -160,7 +141,7 @@ class Readback:
         if not self.config.commit.read_back:
             return
         self.wanted = sent
-        self.found = {partition: Part(0) for partition in self.where}
+        self.found = {partition: Part(0) for partition in self.logs.where}
         self.has_manifest = False
         self._compared = time.monotonic()
 
@@ -177,12 +158,10 @@ class Readback:
         if self.wanted is not None and time.monotonic() - self._compared > GRACE_SECONDS:
             self._compare(self.wanted)
             self._compared = time.monotonic()
-        if self._took_all:
-            at = {p: max(self.at[p], self.reached.get(p, 0)) for p in self.followed}
-            self._stalls.look(at)
+        self.logs.look_for_stalls()
 
     def _take_in(self, timeout: float) -> None:
-        for partition, message in self._arrived(timeout):
+        for partition, message in self.logs.arrived(timeout):
             if (mark := mark_of(message)) is not None:
                 self._take(partition, message, mark)
             elif partition[0] in self._quiet:
@@ -206,50 +185,31 @@ class Readback:
                 is_told = True
                 log.info(
                     "waiting for commit %d to be read back, before anything is committed after it: "
-                    "%s", self.wanted.commit, self._lagging(self._written) or "all was read",
+                    "%s", self.wanted.commit, self.logs.lagging(self._written) or "all was read",
                 )  # fmt: skip
             if self.wanted is not None and waited > WAIT_SECONDS:
+                late = self.logs.lagging(self._written)
                 raise WalkstreamError(
                     f"commit {self.wanted.commit} could not be read back within {WAIT_SECONDS:g} s "
-                    f"({self._lagging(self._written)}), so nothing was committed after it. Look at "
-                    "the leaders of these partitions, and for transactions that stay open "
-                    "(kafka-transactions.sh find-hanging), then start again"
+                    f"({late}), so nothing was committed after it. Look at the leaders of these "
+                    "partitions, and for transactions that stay open (kafka-transactions.sh "
+                    "find-hanging), then start again"
                 )
 
     def _compare(self, manifest: Manifest) -> None:
         """Refused if all was read, up to where the logs end, and it is not the whole commit."""
-        written = self._written = clients.ends(self.admin, self.followed)
-        ends = clients.ends(self.admin, self.followed, committed=True)
+        written = self._written = clients.ends(self.admin, self.logs.followed)
+        ends = clients.ends(self.admin, self.logs.followed, committed=True)
         self._take_in(0.05)
         if self.wanted is None:
             return
-        self._open.announce({p: self.at[p] for p in written}, self.reached, written)
+        self._open.announce({p: self.logs.at[p] for p in written}, self.logs.reached, written)
         takes = [*(p for p, part in parts_of(manifest) if part.size), (self.model_state, 0)]
         # Where no transaction is open, this one is settled.
         is_settled = all(ends[p] >= written[p] for p in takes)
-        if is_settled and not self._lagging(ends):
+        if is_settled and not self.logs.lagging(ends):
             what = "; ".join(missing(manifest, self.found, self.has_manifest))
             raise Refused(f"commit {manifest.commit} is torn: {what}. {REPAIR}")
-
-    def _arrived(self, timeout: float) -> Iterator[tuple[Partition, Message]]:
-        """The records that came, each with its partition."""
-        messages = self.consumer.consume(10_000, timeout)
-        self._took_all = len(messages) < 10_000
-        for message in messages:
-            partition, offset = partition_of(message), message.offset() or 0
-            if partition[0] == self.dead_letters and is_unreadable(message.error()):
-                # What else came with it is read again.
-                found = read_alone(self.config, partition, self.at[partition], message, self.beat)
-                yield from ((partition, one) for one in found.messages if one.error() is None)
-                self.consumer = clients.anew(self.consumer, self._consumer())
-                at = {p: self.at[p] for p in self.followed}
-                self._assign(at | {partition: found.next})
-                return
-            if checked(message).error() is not None:
-                self.reached[partition] = offset
-            else:
-                self.at[partition] = offset + 1
-                yield partition, message
 
     def _take(self, partition: Partition, message: Message, mark: Mark) -> None:
         """A record of some commit came."""
@@ -276,10 +236,6 @@ class Readback:
     def _is_whole(self, manifest: Manifest) -> bool:
         return self.has_manifest and not any(missing(manifest, self.found, True))
 
-    def _lagging(self, ends: Mapping[Partition, int]) -> str:
-        late = [p for p, end in ends.items() if max(self.at[p], self.reached.get(p, 0)) < end]
-        return ", ".join(f"{label(p)} is at {self.at[p]} of {ends[p]}" for p in late[:3])
-
     # -- at a start ------------------------------------------------------------------------------
 
     def start(self, repair: bool, of: str | None = None) -> None:
@@ -300,12 +256,13 @@ class Readback:
 
         An older version wrote that one, and whatever it wrote it also checked by itself.
         """
-        begins, ends = clients.begins(self.admin, self.where), clients.ends(self.admin, self.where)
+        where = self.logs.where
+        begins, ends = clients.begins(self.admin, where), clients.ends(self.admin, where)
         first = self.model_state, 0
         doubt = None
         for manifest, stamp in self._newest(begins[first], ends[first], of) if of != "" else ():
             doubt = self._doubt_of(manifest, stamp, begins, ends) or doubt
-        self._assign(ends)
+        self.logs.assign(ends)
         return doubt
 
     def _newest(self, begin: int, end: int, of: str | None) -> list[tuple[Manifest, int]]:
@@ -315,7 +272,7 @@ class Readback:
         while end > begin:
             start, is_older = max(begin, end - window), False
             found: dict[str, tuple[Manifest, int]] = {}
-            for _, message in self._read({first: start}, {first: end}):
+            for _, message in self.logs.read({first: start}, {first: end}):
                 key, value, mark = message.key() or b"", message.value(), mark_of(message)
                 if value is None or not is_ours(key, value):
                     continue  # a deletion, or what `Tail` refuses
@@ -340,9 +297,9 @@ class Readback:
         checked = {
             p
             for p, part in parts.items()
-            if newest.topics[p[0]].id == self.ids[p[0]] and begins[p] <= part.begin <= ends[p]
+            if newest.topics[p[0]].id == self.logs.ids[p[0]] and begins[p] <= part.begin <= ends[p]
         }
-        starts = {p: parts[p].begin if p in checked else ends[p] for p in self.where}
+        starts = {p: parts[p].begin if p in checked else ends[p] for p in self.logs.where}
         # Letters of others are passed over: there may be any number of them.
         stops = {
             p: end if p[0] != self.dead_letters or p not in checked or parts[p].size else starts[p]
@@ -350,9 +307,9 @@ class Readback:
         }
         seen: dict[int, dict[Partition, Part]] = defaultdict(lambda: defaultdict(lambda: Part(0)))
         others: dict[str, str] = {}
-        compacted = self.model_state, *self.vectors
+        compacted = self.model_state, *self.logs.vectors
         written_over = Counter[Partition]()
-        for partition, message in self._read(starts, stops):
+        for partition, message in self.logs.read(starts, stops):
             mark = mark_of(message)
             if mark is None:
                 continue
@@ -361,7 +318,7 @@ class Readback:
                     letters = seen[newest.commit]
                     add_letter(newest, letters, partition, message)
                     if letters[partition].size >= parts[partition].size:
-                        stops[partition] = self.at[partition]
+                        stops[partition] = self.logs.at[partition]
             elif mark.app not in (newest.app, self.config.app.name):
                 others[partition[0]] = foreign(partition, message, mark.app)
             elif is_manifest(self.model_state, message):
@@ -384,21 +341,3 @@ class Readback:
             counts = "; ".join(f"{label(p)} has {part.size} of its records" for p, part in there)
             what.append(f"there is no manifest of commit {number}, and {counts}")
         return Doubt(newest.instance, first, "; ".join(what)) if what else None
-
-    def _assign(self, starts: Mapping[Partition, int]) -> None:
-        self.at |= starts
-        self.followed, self.reached = set(starts), {}
-        self.consumer.assign([TopicPartition(*p, offset) for p, offset in starts.items()])
-
-    def _read(
-        self, starts: Mapping[Partition, int], stops: Mapping[Partition, int]
-    ) -> Iterator[tuple[Partition, Message]]:
-        """All that is committed between these offsets. `stops` may come nearer meanwhile."""
-        self._assign(starts)
-        waiting = Waiting()
-        while self._lagging({p: stops[p] for p in starts}):
-            self.beat()
-            for partition, message in self._arrived(0.1):
-                if (message.offset() or 0) < stops[partition]:
-                    yield partition, message
-            waiting.look({p: self.at[p] for p in starts}, self.reached, stops)

@@ -169,7 +169,7 @@ def test_a_worker_reads_back_its_own_partitions_and_what_else_it_writes_to(
             readback.expect(manifest)
 
         def followed() -> set[tuple[str, int]]:
-            return {(t, p) for t, p in readback.followed if t in (state, vectors)}
+            return {(t, p) for t, p in readback.logs.followed if t in (state, vectors)}
 
         own, first = {(state, 1), (vectors, 1)}, (state, 0)
         with closing(Readback(config, now, app.admin, lambda: None)) as readback:

@@ -241,10 +241,14 @@ def test_others_that_read_no_more_end_the_worker_too(
     monkeypatch.setattr(stalls, "LOOK_SECONDS", 0.5)
     names, (item, described) = app.config.topics, (b"a", b'{"item_id":"a","attributes":{}}')
     with inside.started(app.config, lambda worker: False) as worker:
-        for topic, reading in (names.items, worker.tail), (names.item_vectors, worker.readback):
+        tail, readback = worker.tail, worker.readback
+        for topic, reading, consumer in (
+            (names.items, tail, tail.consumer),
+            (names.item_vectors, readback, readback.logs.consumer),
+        ):
             for _ in range(20):
                 reading.poll(0.05)
-            reading.consumer.pause([TopicPartition(topic, 0)])
+            consumer.pause([TopicPartition(topic, 0)])
             publish(app.servers, topic, [(item, described)])
             with pytest.raises(WalkstreamError, match=rf"{topic}\[0\]: .* client reads nothing"):
                 inside.until(lambda: reading.poll(0.05))  # noqa: B023
