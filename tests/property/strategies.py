@@ -64,13 +64,14 @@ def small_settings(
     )
 
 
-admissions = st.sampled_from([ALL_ADMITTED]) | st.builds(
+holding_back = st.builds(
     AdmissionSettings,
     min_events=st.integers(1, 4),
     min_users=st.integers(1, 3),
     forget=st.sampled_from([0, GAP, HORIZON]).map(Duration),
     most=st.sampled_from([4, 1000]),
-)
+).filter(lambda one: one.is_on)
+admissions = st.sampled_from([ALL_ADMITTED]) | holding_back
 
 
 @st.composite

@@ -58,4 +58,5 @@ def test_it_comes_to_rest_at_the_mean_of_what_it_met_and_of_the_prior(n: int, ea
         length = float(np.linalg.norm(rows.v[0]))
         pull(rows, ints([0]), ints([each]), np.array([n]), ints([0]), CENTROIDS, strength, rate)
     rests = (n * x + strength * length * c) / (n + strength)
-    np.testing.assert_allclose(rows.v[0], rests, atol=0.03)
+    # It stays at x where nothing pulls, which is near that for a large n.
+    np.testing.assert_allclose(rows.v[0], rests, atol=0.02 * float(np.abs(x - rests).max()))

@@ -39,7 +39,7 @@ def test_most_items_keep_their_label_and_what_had_none_says_nothing() -> None:
     assert labels_of(old, new, 2).tolist() == [0, 1]
 
 
-def test_thousands_of_clusters_are_matched_in_seconds() -> None:
+def test_1500_clusters_get_their_labels_back_though_a_third_of_the_items_moved() -> None:
     rng = np.random.default_rng(1)
     n = 1500
     old = rng.integers(n, size=30 * n).astype(np.int32)
