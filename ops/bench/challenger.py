@@ -1,10 +1,11 @@
 """How often a challenger takes over: one that is the champion's equal, and one that is better.
 
-    .venv/bin/python ops/bench/challenger.py --runs 400
+    .venv/bin/python ops/bench/challenger.py [--runs 20] [--test]
 
 Each run invents a log and takes it through two models on the same rounds. The equal one has the
 champion's settings, and other lots: its walks and negatives are drawn by another seed. The better
-one has the defaults, beside deepwalk.
+one has the defaults, beside deepwalk. With `--test` no model learns: the outcomes of trials are
+drawn by lot, as in `tests/unit/core/test_sequential.py`.
 """
 
 import argparse
@@ -13,6 +14,11 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from core.engine import Engine
 from core.rounds import Inputs
@@ -21,6 +27,7 @@ from core.warmup import warm_up
 from streamer.evaluate.drift_log import START_MS, Groups, interval
 from streamer.settings.load import load
 from streamer.wording import counted
+from tests.unit.core.duels import LEAD, ROUNDS, RUNS, SAMPLE, duel, promoted
 
 SMALL = ["model.dim=16", "walks.per_node=2", "quality.sample=64"]
 CLICKS, ROUND = 30_000, 500
@@ -54,12 +61,31 @@ def run(kind: str, seed: int) -> tuple[int, int, int, int]:
     return after, trials, challenger.test.wins, challenger.test.losses
 
 
+def by_lot() -> None:
+    """What the test alone does."""
+    for name, lead in (("equal", 0.0), ("better by two points", LEAD)):
+        found = [promoted(duel(seed, lead)) for seed in range(RUNS)]
+        there = np.array([rounds for rounds in found if rounds is not None]) * SAMPLE
+        print(f"{name}: takes over in {len(there)} of {RUNS} runs of {ROUNDS:,} rounds of {SAMPLE}")
+        if lead:
+            half, most = (int(np.quantile(there, q, method="higher")) for q in (0.5, 0.95))
+            print(
+                f"  the first after {there.min():,} trials ({there.min() // SAMPLE} rounds), half "
+                f"within {half:,}, 95% within {most:,}, the last after {there.max():,}"
+            )
+    steady = promoted(np.tile([1, 0], (ROUNDS, 1)), sample=round(1 / LEAD))
+    print(f"a lead of two points in each round: takes over after {steady} rounds")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=400)
+    parser.add_argument("--test", action="store_true", help="the test alone, without models")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
+    if options.test:
+        return by_lot()
     warm_up(pair("equal", 1)[0])
     for kind in options.kinds:
         begin = time.monotonic()

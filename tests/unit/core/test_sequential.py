@@ -9,10 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from core.sequential import SequentialTest
-
-RUNS, ROUNDS, SAMPLE = 400, 1000, 16
-"""Seeded runs; and rounds of each, with so many trials."""
-ERROR = 0.05
+from tests.unit.core.duels import ERROR, LEAD, ROUNDS, RUNS, SAMPLE, duel, promoted
 
 
 def evidence(rounds: list[tuple[int, int]], trials: int = 3) -> float:
@@ -92,25 +89,8 @@ def test_rounds_whose_size_and_direction_go_together_make_no_more_errors() -> No
     assert sum(promoted(unlike(seed)) is not None for seed in range(RUNS)) <= ERROR * RUNS
 
 
-def trials(seed: int, lead: float, same: float = 0.35) -> NDArray[np.int64]:
-    """Wins and losses by round, [ROUNDS, 2]: both hit `same` of the trials, the champion alone
-    5%, and the challenger alone that and a `lead`."""
-    shares = [0.05 + lead, 0.05, same, 1.0 - same - 0.1 - lead]
-    return np.random.default_rng([7, seed]).multinomial(SAMPLE, shares, ROUNDS)[:, :2]
-
-
-def promoted(rounds: NDArray[np.int64]) -> int | None:
-    """The trials until the challenger takes over."""
-    test = SequentialTest(ERROR)
-    for number, (wins, losses) in enumerate(rounds.tolist(), 1):
-        test.add(SAMPLE, wins, losses)
-        if test.is_better:
-            return SAMPLE * number
-    return None
-
-
 def test_a_challenger_equal_to_the_champion_is_promoted_in_at_most_one_run_of_twenty() -> None:
-    runs = [trials(seed, lead=0.0) for seed in range(RUNS)]
+    runs = [duel(seed, lead=0.0) for seed in range(RUNS)]
     assert sum(promoted(rounds) is not None for rounds in runs) <= ERROR * RUNS
     # The same runs under the usual test of a fixed size, looked at as often: many times the error.
     fooled = 0
@@ -131,8 +111,8 @@ def test_trials_of_a_round_that_go_one_way_together_make_no_more_errors() -> Non
 
 
 def test_a_challenger_two_points_better_takes_over_in_nearly_all_runs() -> None:
-    found = [promoted(trials(seed, lead=0.02)) for seed in range(RUNS)]
+    found = [promoted(duel(seed, LEAD)) for seed in range(RUNS)]
     there = [after for after in found if after is not None]
     assert len(there) >= 0.98 * RUNS
-    assert np.median(there) < 4000
-    assert np.quantile(there, 0.95) < 7000
+    assert np.median(there) < 250
+    assert np.quantile(there, 0.95) < 440
