@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from operator import add
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,30 @@ def bucket_prefix(table: int, key: int) -> bytes:
 
 def cluster_prefix(cluster: int) -> bytes:
     return struct.pack(">i", cluster)
+
+
+def members(
+    postings: Any, buckets: Iterable[tuple[int, int]]
+) -> tuple[list[bytes], list[bytes]]:  # fmt: skip
+    """As `Store.buckets`, of this column family."""
+    found: list[bytes] = []
+    clusters: list[bytes] = []
+    cursor = postings.iter()
+    key, value, seek, step = cursor.key, cursor.value, cursor.seek, cursor.next
+    posting: bytes | None = b""
+    for prefix in sorted(bucket_prefix(table, bucket) for table, bucket in buckets):
+        # Past the end, or where RocksDB cannot read on, the key is None.
+        if posting is not None and posting < prefix:
+            seek(prefix)
+            posting = key()
+        while posting is not None and posting.startswith(prefix):
+            found.append(posting)
+            clusters.append(value())
+            step()
+            posting = key()
+    cursor.status()
+    width = len(bucket_prefix(0, 0))
+    return [posting[width:] for posting in found], clusters
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from core.rounds import Changes
 from core.rows import from_values, heads, row_dtype, to_values
 from streamer.errors import WalkstreamError
 from streamer.state import packing, records, rocks
-from streamer.state.places import Moves, Places
+from streamer.state.places import Moves, Places, members
 from streamer.state.places import bucket_prefix as bucket_prefix
 from streamer.state.places import cluster_prefix as cluster_prefix
 from streamer.state.records import Marks, Progress, Space
@@ -244,24 +244,7 @@ class Store:
 
         An item that is in several of them is returned as often.
         """
-        postings: list[bytes] = []
-        clusters: list[bytes] = []
-        cursor = self._cf["postings"].iter()
-        key, value, seek, step = cursor.key, cursor.value, cursor.seek, cursor.next
-        posting: bytes | None = b""
-        for prefix in sorted(bucket_prefix(table, bucket) for table, bucket in buckets):
-            # Past the end, or where RocksDB cannot read on, the key is None.
-            if posting is not None and posting < prefix:
-                seek(prefix)
-                posting = key()
-            while posting is not None and posting.startswith(prefix):
-                postings.append(posting)
-                clusters.append(value())
-                step()
-                posting = key()
-        cursor.status()
-        width = len(bucket_prefix(0, 0))
-        return [posting[width:] for posting in postings], clusters
+        return members(self._cf["postings"], buckets)
 
     def attributes(self, item: bytes) -> Attributes:
         value = self._cf["attributes"].get(item)
