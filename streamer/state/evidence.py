@@ -4,7 +4,7 @@ decide it again.
 A record is one byte, the version of this layout, and a zlib stream of a msgpack array:
 
   commit, before, rounds, items, users, partitions, offsets, item, user, times, weights, event_ids,
-  since
+  since, held
 
 `before` is the commit of the record before this one, so that none can be missing without notice.
 `rounds` are [number, clicks, gone, forgotten, [births], [ranks]]: of each round how many of the
@@ -14,9 +14,10 @@ The others are columns with one entry a click: an integer column is [first, widt
 bytes are the differences from one entry to the next, signed and little-endian, in so many bytes
 each; weights are little-endian float32, or one of them if all are equal; event ids are
 little-endian uint64, or nothing. `since` says for each round of each item that left: not if it was
-clicked at this time (ms) or later; older records lack it. Where clicks were held back, there is
-`held` behind it, a bit for each click, the first the highest of its byte. Sessions go by the clock
-of their click's partition; the offset is for people, who find the click in its topic by it.
+clicked at this time (ms) or later. `held` has a bit for each click, the first the highest of its
+byte, or nothing where none was held back. Older records lack the last one or two. Sessions go by
+the clock of their click's partition; the offset is for people, who find the click in its topic by
+it.
 
 Clicks that were left out because they came before are in none. Those past `session.max_events` are
 in it: they keep their session open. A commit has as many records as it takes to keep each short;
@@ -65,7 +66,7 @@ class _Heading(msgspec.Struct, array_like=True):
     rounds: list[tuple[int, int, list[str], list[str], list[int], list[int]]]
 
 
-class _Plain(_Heading, array_like=True):
+class _Packed(_Heading, array_like=True):
     items: list[str]
     users: list[str]
     partitions: tuple[int, int, bytes]
@@ -76,9 +77,6 @@ class _Plain(_Heading, array_like=True):
     weights: bytes
     event_ids: bytes
     since: list[list[int]] = []
-
-
-class _Packed(_Plain, array_like=True):
     held: bytes = b""
 
 
@@ -176,7 +174,7 @@ def _packed(commit: int, before: int, rounds: Sequence[Evidence]) -> bytes:
     if len(weights) and (weights == weights[0]).all():
         weights = weights[:1]
     zeros = np.zeros(len(clicks), np.int64)
-    columns = (
+    packed = _Packed(
         commit, before, told, items, users,
         _thin(zeros if clicks.partitions is None else clicks.partitions),
         _thin(zeros if clicks.offsets is None else clicks.offsets),
@@ -184,14 +182,18 @@ def _packed(commit: int, before: int, rounds: Sequence[Evidence]) -> bytes:
         weights.astype("<f4").tobytes(),
         b"" if clicks.event_ids is None else clicks.event_ids.astype("<u8").tobytes(),
         [list(one.gone.values()) for one in rounds] if any(one.gone for one in rounds) else [],
+        _held(rounds),
     )  # fmt: skip
-    packed = _Plain(*columns)
-    if any(one.held is not None for one in rounds):
-        none = (np.zeros(len(one.clicks), np.bool_) for one in rounds)
-        held = [n if one.held is None else one.held for one, n in zip(rounds, none, strict=True)]
-        packed = _Packed(*columns, np.packbits(np.concatenate(held)).tobytes())
     version = WITH_IMPRESSIONS if (weights < 0.0).any() else VERSION
     return bytes([version]) + zlib.compress(_encode(packed), LEVEL)
+
+
+def _held(rounds: Sequence[Evidence]) -> bytes:
+    if all(one.held is None for one in rounds):
+        return b""
+    none = (np.zeros(len(one.clicks), np.bool_) for one in rounds)
+    held = [n if one.held is None else one.held for one, n in zip(rounds, none, strict=True)]
+    return np.packbits(np.concatenate(held)).tobytes()
 
 
 def _numbered(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
