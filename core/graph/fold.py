@@ -202,9 +202,10 @@ def _leave_out(fate, out, k):  # type: ignore[no-untyped-def]
 def _show(item, amount, commit, graph):  # type: ignore[no-untyped-def]
     """Count an impression of an item that was clicked before; `amount` is less than 0.
 
-    It is of no session, no clock goes by it, and no item is born, or lives longer, by it. One of an
-    item that nobody has clicked yet counts for nothing: so that does not depend on what else is
-    known of the item, as its attributes.
+    It is of no session, so that nothing remembers its event id: sent twice it counts twice. No
+    clock goes by it, and no item is born, or lives longer, by it. One of an item that nobody has
+    clicked yet counts for nothing: so that does not depend on what else is known of the item, as
+    its attributes.
     """
     if item >= 0 and graph.clicks[item] > 0 and _is_new(graph, item, commit):
         graph.shown[item] -= amount
