@@ -1,4 +1,4 @@
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from core.graph.graph import Graph
 from core.ids.hashing import stream
 from core.kernels.lanes import PASS, SOURCES, pointer, pointers
-from core.learning.negatives import Pool, Pools, draw_block, may_be, pool
+from core.learning.negatives import TRIES, Pool, Pools, draw_block, may_be, pool
 from core.learning.skipgram import learn_walks
 from core.settings import NegativeSettings
 from tests.unit.learning.made import WALKS, ints, random_rows
@@ -111,18 +111,44 @@ def test_scored_negatives_are_several_draws_each() -> None:
 
 
 @pytest.mark.parametrize("by", ["cluster", "bucket"])
-def test_similar_negatives_share_the_group_of_a_context(by: str) -> None:
+def test_similar_negatives_share_the_group_of_a_context_and_are_others(by: str) -> None:
     buckets = (CLUSTERS + 1).astype(np.uint64)
-    found = drawn(made(CLUSTERS, buckets, kind="similar", similar_by=by), [0, 7, 19], 0, 2, 1)
+    found = drawn(made(CLUSTERS, buckets, kind="similar", similar_by=by), [2, 7, 19], 0, 2, 1)
     wanted = np.zeros(20)
-    wanted[:6], wanted[6:11] = 0.5 / 6, 0.5 / 5
+    wanted[:6], wanted[6:11] = 0.5 / 5, 0.5 / 4
+    wanted[[2, 7]] = 0.0
     assert shares(found) == pytest.approx(wanted, abs=0.01)
 
 
+@pytest.mark.parametrize("by", ["cluster", "bucket"])
 @pytest.mark.parametrize("alone", [11, 19])
-def test_where_nothing_is_similar_all_items_are(alone: int) -> None:
-    found = drawn(made(CLUSTERS, kind="similar"), [alone], 0, 1, 1)
+def test_where_nothing_is_similar_all_items_are(alone: int, by: str) -> None:
+    buckets = (CLUSTERS + 1).astype(np.uint64)
+    found = drawn(made(CLUSTERS, buckets, kind="similar", similar_by=by), [alone], 0, 1, 1)
     assert shares(found) == pytest.approx(np.full(20, 1 / 20), abs=0.01)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_cluster_among_many_items_is_drawn_evenly_wherever_its_items_are(together: bool) -> None:
+    n, size, draws = 5000, 100, 200_000
+    items = np.arange(n, dtype=np.int32)
+    members = items[:size] if together else np.random.default_rng(1).choice(items, size, False)
+    cluster = np.zeros(n, np.int32)
+    cluster[members] = 1
+    known = np.zeros(n, np.int64)
+    wide = Graph(32)
+    wide.reserve(n)
+    found = Pools(NegativeSettings("similar")).of(
+        items, wide, cluster, known.astype(np.uint64), known, np.zeros(n, np.int32), 0
+    )
+    got = np.bincount(drawn(found, [int(members[7])], 0, 1, 1, draws // 4).ravel(), minlength=n)
+    # Of 256 looked at, one in 50 being of the cluster, none is in .57% of the draws.
+    none = (1 - (size - 1) / n) ** TRIES
+    assert got.sum() - got[members].sum() == pytest.approx(draws * none, rel=0.15)
+    others = got[members[members != members[7]]]
+    expected = others.mean()
+    chi_square = ((others - expected) ** 2 / expected).sum() / (len(others) - 1)
+    assert chi_square < 1.5, "as even as draws are"
 
 
 def test_a_mix_has_each_kind_by_its_share() -> None:
@@ -132,7 +158,8 @@ def test_a_mix_has_each_kind_by_its_share() -> None:
     one = (found[..., 0] == found[..., 1]).mean()
     assert one == pytest.approx(0.5 + 0.5 / 20, abs=0.01), "scored ones are two draws"
     uniform = np.full(20, 1 / 20)
-    similar = np.where(CLUSTERS == 1, 1 / 5, 0.0)
+    similar = np.where(CLUSTERS == 1, 1 / 4, 0.0)
+    similar[7] = 0.0
     popular = np.arange(20) / np.arange(20).sum()
     wanted = 0.6 * uniform + 0.2 * similar + 0.2 * popular
     assert shares(found[..., 0]) == pytest.approx(wanted, abs=0.01)
@@ -198,18 +225,16 @@ STEPS = st.one_of(
 )
 
 
-@given(steps=st.lists(STEPS, min_size=1, max_size=12), by=st.sampled_from(["cluster", "bucket"]))
-@example([("swap", 1, 2), ("nothing",)], "cluster")
-@example([("swap", 0, 1), ("grow",), ("nothing",)], "bucket")
-def test_groups_follow_labels_and_items(
-    steps: list[tuple[Any, ...]], by: Literal["cluster", "bucket"]
-) -> None:
-    pools = Pools(NegativeSettings("similar", similar_by=by))
+@given(steps=st.lists(STEPS, min_size=1, max_size=12))
+@example([("swap", 1, 2), ("nothing",)])
+@example([("swap", 0, 1), ("grow",), ("nothing",)])
+def test_buckets_follow_keys_and_items(steps: list[tuple[Any, ...]]) -> None:
+    pools = Pools(NegativeSettings("similar", similar_by="bucket"))
     label, many = np.arange(20, dtype=np.int32) % 4 - 1, 20
 
     def of() -> Pool:
         return pools.of(
-            np.arange(many, dtype=np.int32), graph(), label, label.astype(np.uint64),
+            np.arange(many, dtype=np.int32), graph(), NO_CLUSTERS, label.astype(np.uint64),
             label.astype(np.int64) + 1, np.zeros(len(label), np.int32), 0,
         )  # fmt: skip
 
