@@ -7,6 +7,7 @@ however many clusters that makes, and stands for each by its medoid, the item at
 is a vector of an item as it is. A cluster weighs what its clicks do, which decay.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba as nb
@@ -71,6 +72,21 @@ def interests(
     out = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int64)
     chosen = medoid[there]
     return Profiles(out, chosen, share[there], v[at[chosen]], u[at[chosen]])
+
+
+def in_turn(lengths: Sequence[int], weights: Sequence[float]) -> list[tuple[int, int]]:
+    """The order in which lists of these lengths are shown as one: the number of a list, and the
+    place in it, from 0.
+
+    The r-th of a list with weight w, more than 0, comes at (r - 1/2) / w, which is the
+    apportionment of Webster and Sainte-Laguë: each has its share of however many are shown.
+    """
+    places = sorted(
+        ((rank + 0.5) / weight, number, rank)
+        for number, (length, weight) in enumerate(zip(lengths, weights, strict=True))
+        for rank in range(length)
+    )
+    return [(number, rank) for _, number, rank in places]
 
 
 @nb.njit(cache=True, nogil=True)

@@ -194,7 +194,7 @@ def evaluate(
     steps (w5), session-kNN, VSKNN and STAN. The best of them on this log is the measure. Figures
     come by popularity and age of the item, too, and then what moves between two publishes. The
     files are those of `replay`. A challenger of the settings learns beside the model, and takes
-    over as in a worker.
+    over as in a worker; with `user_vectors.kind` the vectors of users rank, too.
 
     **Examples**
 

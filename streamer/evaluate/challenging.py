@@ -77,7 +77,7 @@ class Contender:
 
 def engine_of(config: Config) -> Engine:
     """An engine with these settings, and the challenger that they name."""
-    kernels.prepare(config.engine_settings)
+    kernels.prepare(config.engine_settings, config.user_vectors.kind == "interests")
     engine = Engine(config.engine_settings)
     if (settings := challenger.settings(config)) is not None:
         kernels.prepare(settings)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import get_args
 
@@ -24,7 +25,7 @@ from rich.table import Table
 from core.rounds import Inputs
 from streamer import outputs
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.evaluate import challenging, picture
+from streamer.evaluate import challenging, picture, users
 from streamer.evaluate.baselines import baselines
 from streamer.evaluate.challenging import Contest
 from streamer.evaluate.cold import stand_ins
@@ -56,7 +57,7 @@ class Variant:
 
 
 class Line(msgspec.Struct, frozen=True):
-    """How a variant did in one mode, and how far that is from the first variant."""
+    """How a variant did in one mode, and how far that is from the first variant that has it."""
 
     variant: str
     """What has few clicks may be found by others' vectors (`streamer.evaluate.cold`)."""
@@ -166,6 +167,10 @@ class _Pass:
         self.modes = get_args(Mode) if options.mode == "all" else (options.mode,)
         decays = [v.config.model.session_decay if options.session else None for v in compared]
         self.models = [Model(self.modes, decay) for decay in decays]
+        self.users = [
+            users.of(engine, self.past, variant.config, self.modes)
+            for variant, engine in zip(compared, self.engines, strict=True)
+        ]
         found = stand_ins(tokens, self.past, self.modes, decays[0])
         self.stand_ins = {f"{compared[0].name} + {name}": one for name, one in found.items()}
         """What has few clicks, by the first variant's vectors of other items."""
@@ -188,6 +193,8 @@ class _Pass:
 
     def _rank(self, taken: Round) -> None:
         positions = self.past.take(taken.clicks, self.options.sample)
+        for of_users in chain(*self.users):
+            of_users.take(taken.clicks, positions)
         asked = self._asked(positions)
         # An item may have left one of them, where they forget at different times.
         shared = set(asked[0].positions.click.tolist())
@@ -196,8 +203,13 @@ class _Pass:
             asked = self._asked(positions.at(np.isin(positions.click, list(shared))))
         if len(shared):
             ranks: Ranks = {}
-            for variant, model, one in zip(self.compared, self.models, asked, strict=True):
-                ranks |= {_of(variant.name, mode): row for mode, row in model(one).items()}
+            for variant, model, own, one in zip(
+                self.compared, self.models, self.users, asked, strict=True
+            ):
+                found = model(one)
+                for of_users in own:
+                    found |= of_users(one)
+                ranks |= {_of(variant.name, mode): row for mode, row in found.items()}
             for name, stand_in in self.stand_ins.items():
                 rows = stand_in(stand_in.asked(asked[0], self.options.unseen))
                 ranks |= {_of(name, mode): row for mode, row in rows.items()}
@@ -233,12 +245,10 @@ class _Pass:
         took |= dict.fromkeys(self.stand_ins, self.seconds[0])
         lines = []
         for mode in modes:
-            base = gains[_of(self.compared[0].name, mode)]
-            for shown, seconds in took.items():
-                name = _of(shown, mode)
-                if name not in gains:
-                    continue
-                figure, own = by_name[name], gains[name]
+            names = {shown: _of(shown, mode) for shown in took if _of(shown, mode) in gains}
+            base = gains[next(iter(names.values()))]
+            for shown, name in names.items():
+                seconds, figure, own = took[shown], by_name[name], gains[name]
                 lines.append(
                     Line(
                         shown, mode,
@@ -317,7 +327,8 @@ def _by_clicks(found: Comparison, mode: str) -> Table:
 
 
 NOTES = """\
-vs first: the difference to the configuration that was named first. ± is one
+vs first: the difference to the configuration that was named first, of those
+that have it: user is by vectors of users, with user_vectors.kind. ± is one
 standard error; of a difference it is that of pairs, as all rank the same
 clicks. us a click: processor time of the engine, without ranking for these
 figures."""

@@ -140,7 +140,8 @@ All items but the one that the session was at are ranked, by what was known
 before the round. ± is one standard error, of ratios that of the difference at
 the same clicks.
 similar, next, hybrid: as in `walkstream query --mode`. session: asked by its
-last items. challenger: its next, which is the model's own once it took over.
+last items. user: by the vectors of the user, with user_vectors.kind.
+challenger: its next, which is the model's own once it took over.
 of best: the ratio to the best of the baselines, which need no training:
 popularity; transitions; co-visitation of adjacent clicks, decayed; w5, of
 clicks within five steps, by 1/distance; session-kNN, VSKNN and STAN, by past

@@ -15,7 +15,7 @@ from core.engine import Engine
 from core.rounds import Changes, Inputs
 from streamer import outputs
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.evaluate import challenging, peers, picture, report
+from streamer.evaluate import challenging, peers, picture, report, users
 from streamer.evaluate.baselines import baselines
 from streamer.evaluate.past import Past
 from streamer.evaluate.peers import Peer
@@ -112,8 +112,10 @@ class Evaluation:
         names = get_args(Peer) if options.peer == "all" else (options.peer,)
         self.retrained = [one for name in names if name for one in peers.of(name, settings)]
         decay = settings.model.session_decay if options.session else None
+        self.users = users.of(self.engine, self.past, config, modes)
         self.rankers: list[Ranker] = [
             Model(modes, decay),
+            *self.users,
             *([challenging.beside] if self.engine.challenger is not None else []),
             *baselines(self.past, settings),
             *self.retrained,
@@ -160,6 +162,8 @@ class Evaluation:
     def _rank(self, taken: Round) -> None:
         """Rank, by what is known before this round."""
         positions = self.past.take(taken.clicks, self.options.sample)
+        for of_users in self.users:
+            of_users.take(taken.clicks, positions)
         asked = Asked(self.engine, self.past, positions, self.options.unseen)
         if len(asked):
             ranks: Ranks = {}

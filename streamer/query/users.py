@@ -1,8 +1,7 @@
 """What to recommend to a user by the vectors of `user-vectors`: items (u2i), or what is hot nearby.
 
 Each interest gives a list, and the lists are merged so that each has its share of however many are
-shown: the r-th of a list with weight w comes at (r - 1/2) / w, which is the apportionment of
-Webster and Sainte-Laguë. Scores of different interests are not compared: a small interest would
+shown (`core.users.in_turn`). Scores of different interests are not compared: a small interest would
 show nothing beside a large one.
 """
 
@@ -16,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.ids.vocabulary import encode
+from core.users import in_turn
 from streamer.errors import WalkstreamError
 from streamer.query.cluster import Hot, hottest
 from streamer.query.index import Asking, Index, Neighbour
@@ -61,13 +61,8 @@ class Offer(msgspec.Struct, frozen=True):
 def merged(lists: Sequence[Sequence[T]], weights: Sequence[float], k: int) -> list[tuple[int, T]]:
     """The first k of all lists, each with the number of its list. What is in several of them comes
     where the first of these has it. Weights are more than 0."""
-    places = sorted(
-        ((rank + 0.5) / weight, number, rank)
-        for number, (found, weight) in enumerate(zip(lists, weights, strict=True))
-        for rank in range(len(found))
-    )
     out: dict[str, tuple[int, T]] = {}
-    for _, number, rank in places:
+    for number, rank in in_turn([len(found) for found in lists], weights):
         if len(out) == k:
             break
         out.setdefault(lists[number][rank].item, (number, lists[number][rank]))

@@ -22,16 +22,14 @@ from numpy.typing import NDArray
 
 from core.clicks import Clicks
 from core.engine import Engine
-from core.learning.skipgram import hidden
-from core.placing.clusters import unit_rows
-from core.placing.leaving import ready
-from core.users import interests, means
+from streamer import histories
 from streamer.admin import forget
+from streamer.histories import Click
 from streamer.settings.sections import Config
 from streamer.state import users
 from streamer.state.records import Space
 from streamer.state.store import Store
-from streamer.state.users import FAMILY, RECORD, SEEN, Clicked, Head, Known
+from streamer.state.users import FAMILY, RECORD, SEEN, Head, Known
 from streamer.worker.tail import Tail
 
 SHARE_OF_USERS = 4
@@ -42,14 +40,6 @@ LOOKED = 1000
 """Users that are looked at in a commit, where all are looked through, or the idle ones."""
 CHUNK = 100
 """Users whose vectors are made at a time: two seconds, where all is as large as it may be."""
-
-
-class Click(NamedTuple):
-    item: str
-    time: int
-    weight: float
-    event_id: int
-    partition: int
 
 
 class Leaving(NamedTuple):
@@ -220,50 +210,12 @@ class Users:
         """What is known of a user after these clicks."""
         value = self._stored(user.encode())
         old = Known(user, 0, 0, []) if value is None else users.known(value)
-        settings, most = self.config.user_vectors, self.config.session.event_ids
-        history = {one.item: one for one in old.history}
-        ids = list(old.event_ids)
-        for item, time, weight, event_id, _ in clicks:
-            if event_id and most:
-                if (name := f"{event_id:x}") in ids:
-                    continue
-                ids = [*ids, name][-most:]
-            was = history.pop(item, None)
-            history[item] = followed(was, item, weight, time, int(settings.half_life))
-            if len(history) > settings.items:
-                del history[next(iter(history))]
-        newest = [*history.values()][-settings.items :]
-        ts = max([old.ts, *(one.time for one in clicks)])
-        return Known(user, ts, clicks[-1].partition, newest, ids)
+        config = self.config
+        return histories.after(old, clicks, config.user_vectors, config.session.event_ids)
 
     def _packed(self, new: list[Known]) -> list[bytes]:
-        """Their records, with vectors from the items as the engine has them now. Items that left,
-        or were not learned yet, are passed over."""
-        settings, model = self.config.user_vectors, self.engine.model
-        entries = [one for user in new for one in reversed(user.history)]
-        owner = np.repeat(np.arange(len(new)), [len(user.history) for user in new])
-        number = {item: n for n, item in enumerate(dict.fromkeys(one.item for one in entries))}
-        get = self.engine.vocabulary.get
-        slots = np.array([-1 if (slot := get(item)) is None else slot for item in number], np.int32)
-        is_known = slots >= 0
-        there = slots[is_known]
-        is_old = self.engine.ownership.is_of_another_space(there)
-        is_known[is_known] = ready(model, there) & ~is_old
-        at = np.array([number[one.item] for one in entries], np.int64)
-        kept = np.flatnonzero(is_known[at])
-        at, owner, slots = (np.cumsum(is_known) - 1)[at[kept]], owner[kept], slots[is_known]
-        v, u = unit_rows(hidden(model.rows, slots)), unit_rows(model.rows.u[slots])
-        newest = np.array([user.ts for user in new], np.int64)[owner]
-        ages = newest - np.array([one.time for one in entries], np.int64)[kept]
-        weights = np.array([one.weight for one in entries], np.float64)[kept]
-        weights *= 2.0 ** (-ages / int(settings.half_life))
-        begin = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(new)))])
-        if settings.kind == "mean":
-            profiles = means(v, u, at, weights, begin)
-        else:
-            profiles = interests(v, u, at, weights, begin, settings.interests)
-        medoids = profiles.medoid.tolist()
-        items = [entries[kept[n]].item if n >= 0 else None for n in medoids]
+        """Their records, with vectors from the items as the engine has them now."""
+        profiles, items = histories.profiles(new, self.engine, self.config.user_vectors)
         return users.packed(new, profiles, items, self.space.name, self.config.publish.format)
 
     # -- who did not click -----------------------------------------------------------------------
@@ -345,15 +297,3 @@ class Users:
         """Those of these users who are on the list."""
         listed = self.tail.forgotten
         return forget.among(self.config.app.name, names, listed) if listed else []
-
-
-def followed(
-    was: Clicked | None, item: str, weight: float, time: int, half_life: int
-) -> Clicked:  # fmt: skip
-    """An entry of a history after one more click, at a time (ms) that may be before the last."""
-    if was is None:
-        return Clicked(item, weight, time)
-    newest = max(was.time, time)
-    total = was.weight * 2.0 ** ((was.time - newest) / half_life)
-    total += weight * 2.0 ** ((time - newest) / half_life)
-    return Clicked(item, total, newest)

@@ -51,6 +51,27 @@ def test_each_does_as_it_would_alone_and_the_first_is_the_measure(
     assert first.microseconds > 0
 
 
+def test_vectors_of_users_rank_where_they_are_on_and_alone_as_beside_others(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mean, parts = (f"walkstream,user_vectors.kind={kind}" for kind in ("mean", "interests"))
+    found = compared(log, "walkstream", mean, parts, capsys=capsys)
+    by = {(line.variant, line.mode): line for line in found.lines}
+    user = "next, user"
+    assert set(by) == {
+        ("walkstream", "next"), (mean, "next"), (parts, "next"), (mean, user), (parts, user)
+    }  # fmt: skip
+    assert by[mean, "next"].hr == by["walkstream", "next"].hr
+    assert by[mean, user].hr_difference == 0.0
+    difference = by[parts, user].hr - by[mean, user].hr
+    assert by[parts, user].hr_difference == pytest.approx(difference)
+    assert difference != 0.0
+    config = load(None, ["user_vectors.kind=mean", *SMALL], {})
+    alone = Evaluation(config, Source([log]), OPTIONS).run()
+    hr = {f.ranker: f.hr for f in alone.figures if f.of == "all"}
+    assert hr[user] == by[mean, user].hr > hr["popularity"]
+
+
 def test_an_item_that_was_never_clicked_is_found_by_its_attributes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
