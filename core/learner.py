@@ -54,6 +54,7 @@ class Learner:
         Items are similar, and residuals shrink (`residual.strength`), by `placement`."""
         m, catalogue, model = self.settings.model, self.catalogue, self.model
         items = catalogue.clicked
+        pace = model.pace(time, m.rate)  # which a restart has by the time alone
         if len(items) == 0:
             return
         columns = catalogue.model.columns  # where items are placed, is by the catalogue's
@@ -66,7 +67,6 @@ class Learner:
             columns.epoch,
             placement.hashed_since,
         )
-        pace = model.pace(time, m.rate)
         corpus, clicked = self.corpus, catalogue.graph.clicked
         stars = np.zeros((0, 1), np.int32)
         if corpus.has_sessions:

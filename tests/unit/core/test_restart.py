@@ -8,8 +8,23 @@ import pytest
 from core.engine import Engine
 from core.graph.written import load_nodes, nodes
 from core.rounds import Changes, Inputs
-from core.settings import ChallengerSettings
+from core.settings import AdmissionSettings, ChallengerSettings
 from tests.unit.core.groups import GROUP, clicks, group, settings, step, trained, visits
+
+
+def test_what_learned_nothing_yet_is_packed_as_a_restart_packs_it() -> None:
+    """Where all that was clicked is held back, and the only item was described."""
+    held = settings(min_drift=0.0, attribute_slots=1, forgetting=0.0)
+    held = replace(held, admission=AdmissionSettings(min_events=4))
+    engine, again = Engine(held), Engine(held)
+    first = engine.step(Inputs(clicks([("u", "a", 0), ("v", "b", 70)])))
+    load_nodes(again.catalogue, [], 0, engine.scale)
+    vars(again.clock).update(vars(engine.clock))
+    again.fold_again(first.evidence, 1)
+    again.load_rows([])
+    packed = [step(one, [], [("known", ["red"])]).rows for one in (engine, again)]
+    assert len(packed[0]) == 2
+    assert packed[0].tobytes() == packed[1].tobytes()
 
 
 def test_what_waits_when_a_process_ends_is_found_in_the_rows() -> None:
