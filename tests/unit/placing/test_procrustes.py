@@ -52,3 +52,21 @@ def test_vectors_that_have_nothing_to_do_with_each_other_do_not_agree() -> None:
 
 def test_fewer_rows_than_dims_do_not_tell() -> None:
     assert np.isnan(agreement(rows(2 * DIM - 1, 1), rows(2 * DIM - 1, 2)))
+
+
+def test_of_blocks_none_is_mixed_with_another_and_each_is_the_best() -> None:
+    """A row that has the first dims only keeps these, and no inner product is another one."""
+    ends, own, theirs = (4, 12), rows(60, 1), rows(60, 2)
+    found = rotation(own, theirs, ends)
+    assert found @ found.T == pytest.approx(np.eye(DIM), abs=1e-12)
+    for begin, end in (0, 4), (4, 12), (12, 16):
+        part = slice(begin, end)
+        assert not np.delete(found[part], part, axis=1).any()
+        assert found[part, part] == pytest.approx(rotation(own[:, part], theirs[:, part]))
+    narrow = own.copy()
+    narrow[:, 4:] = 0
+    assert not (narrow @ found)[:, 4:].any()
+    assert agreement(own, own, ends) == pytest.approx(1.0, abs=1e-5)
+    assert agreement(own @ found, own, ends) == pytest.approx(1.0, abs=1e-5)
+    across = own @ turned(1)
+    assert agreement(across, own, ends) < 0.8 < agreement(across, own)
