@@ -230,10 +230,10 @@ class Catalogue:
             return {}
         names = self.vocabulary.names(new)
         placed = hash_keys([encode(k) for k in names], self.partitions)
-        self.model.first_rows(new, *placed)
-        if self.beside is not None:
-            self.beside.first_rows(new, *placed)
-        c.is_item[new] = is_item = np.array([not is_attribute(k) for k in names])
+        is_item = np.array([not is_attribute(k) for k in names])
+        for model in filter(None, (self.model, self.beside)):
+            model.first_rows(new, *placed, is_item=is_item)
+        c.is_item[new] = is_item
         c.born_round[new] = self.round_number
         c.born_rank[new] = np.arange(self._born, self._born + len(new))
         for slot, name in zip(new.tolist(), names, strict=True):

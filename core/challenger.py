@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from core.catalogue import Catalogue
 from core.learner import Learner
 from core.learning.skipgram import hidden
+from core.learning.tiers import ALL
 from core.model import Model
 from core.placing.clusters import unit_rows
 from core.placing.placement import SETTLED, Placement
@@ -75,7 +76,7 @@ class Challenger:
         """Learn a round: as `Learner.learn`, from the champion's walks where the settings of walks
         are the same, and else from its own."""
         learner = self.learner
-        learner.first_vectors(starts.begun.touched)
+        learner.begin(starts.begun)
         if not self._shares_walks:
             s = self.settings
             begins = starts.spread(s.walks, s.model.seed, round_number, learner.corpus.has_walks)
@@ -109,8 +110,10 @@ class Challenger:
         settled &= self.model.columns.updates[items] >= SETTLED
         at = items[settled][:MOST]
         own, theirs = (unit_rows(hidden(model.rows, at)) for model in (self.model, champion))
-        self.agreement = agreement(own, theirs)
-        return None if isnan(self.agreement) else rotation(own, theirs)
+        dims = self.model.columns.dims[self.catalogue.items]
+        ends = [end for end in np.unique(dims).tolist() if end != ALL]
+        self.agreement = agreement(own, theirs, ends)
+        return None if isnan(self.agreement) else rotation(own, theirs, ends)
 
 
 def _walks_by(settings: Settings) -> tuple[WalkSettings, int, bool]:

@@ -151,11 +151,11 @@ class Engine:
         if self.model.owns.any():  # or no row would move
             with self.timed("walk"):
                 touched = np.unique(np.concatenate([slots, history[:, 0]]))
-                self.learner.first_vectors(touched)
                 starts = self.starts.of(
                     touched, self.placement, self.round_number, before, self.clock.time,
                     self.learner.corpus.has_walks,
                 )  # fmt: skip
+                self.learner.begin(self.starts.begun)
                 walks = self.learner.walks(starts, self.round_number)
             with self.timed("learn"):
                 at = self.clock.time, self.round_number, self.placement

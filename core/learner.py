@@ -5,12 +5,16 @@ from numpy.typing import NDArray
 
 from core.catalogue import Catalogue
 from core.graph.walks import walk
+from core.ids.hashing import hash_keys
+from core.ids.vocabulary import encode
 from core.learning import context, residual, skipgram
 from core.learning.corpus import Corpus
 from core.learning.negatives import Pools
+from core.learning.tiers import ALL, dims_for
 from core.model import Model
 from core.placing.placement import SETTLED, Placement
 from core.settings import Settings
+from core.starts import Begun
 
 
 class Learner:
@@ -24,18 +28,59 @@ class Learner:
         self.corpus = Corpus(settings)
         self._pools = Pools(settings.negatives)
 
-    def first_vectors(self, touched: NDArray[np.int32]) -> None:
+    def begin(self, begun: Begun) -> None:
+        """Prepare the rows of what a round comes by, before it is walked from and learned."""
+        self._widen(np.unique(np.concatenate(begun)))
+        self._first_vectors(begun.touched)
+
+    def _first_vectors(self, touched: NDArray[np.int32]) -> None:
         """Move both vectors of those items that were never learned to the weighted mean of their
         neighbours'."""
-        r, c, graph = self.model.rows, self.model.columns, self.catalogue.graph
+        r, c = self.model.rows, self.model.columns
         for slot in touched[(c.updates[touched] == 0) & r.owned[touched]]:
-            nbr, wgt = graph.row(int(slot))
-            settled = c.updates[nbr] > 0
-            total = wgt[settled].sum()
-            if total > 0.0:
-                share = (wgt[settled] / total)[:, None]
-                r.v[slot] += (share * skipgram.hidden(r, nbr[settled])).sum(axis=0)
-                r.u[slot] = (share * r.u[nbr[settled]]).sum(axis=0)
+            if (mean := self._mean_of_neighbours(int(slot))) is not None:
+                has = slice(int(c.dims[slot]) or None)
+                r.v[slot, has] += mean[0][has]
+                r.u[slot, has] = mean[1][has]
+
+    def _mean_of_neighbours(
+        self, slot: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """That of their hidden and context vectors, by the weights of the arcs to those that were
+        learned; None where none was."""
+        r, (nbr, wgt) = self.model.rows, self.catalogue.graph.row(slot)
+        settled = self.model.columns.updates[nbr] > 0
+        total = wgt[settled].sum()
+        if not total > 0.0:
+            return None
+        share = (wgt[settled] / total)[:, None]
+        hidden = skipgram.hidden(r, nbr[settled])
+        return (share * hidden).sum(axis=0), (share * r.u[nbr[settled]]).sum(axis=0)
+
+    def _widen(self, slots: NDArray[np.int32]) -> None:
+        """Give those owned items that were clicked often enough the dims of their tier, with what a
+        first row would have there (`size.tiers`)."""
+        r, c, catalogue = self.model.rows, self.model.columns, self.catalogue
+        if not self.model.has_narrow:
+            return
+        slots = slots[(c.dims[slots] != ALL) & r.owned[slots]]
+        dim = r.v.shape[1]
+        to = dims_for(catalogue.graph.clicks[slots], self.settings.size.tiers, dim)
+        grows = (to == ALL) | (to > c.dims[slots])
+        slots, to = slots[grows], to[grows]
+        if len(slots) == 0:
+            return
+        keys = [encode(name) for name in catalogue.vocabulary.names(slots)]
+        values = self.model.first_values(hash_keys(keys, catalogue.partitions)[1])
+        for slot, first, end in zip(slots.tolist(), values, to.tolist(), strict=True):
+            new = slice(int(c.dims[slot]), end or dim)
+            r.v[slot, new] = first[new]
+            mean = self._mean_of_neighbours(slot) if c.updates[slot] > 0 else None
+            if mean is not None:
+                r.v[slot, new] += mean[0][new]
+                r.u[slot, new] = mean[1][new]
+        c.dims[slots] = to
+        r.dirty[slots] = True
 
     def walks(self, starts: NDArray[np.int32], round_number: int) -> NDArray[np.int32]:
         """Walks from these slots, int32 [n, length]."""
@@ -99,7 +144,6 @@ class Learner:
         )
         owned = model.rows.owned[seen]
         seen, times = seen[owned], times[owned]
-        context.follow(model.rows, seen)
         before = updates[seen]
         updates[seen] = before + times
         if (strength := self.settings.residual.strength) > 0.0:
@@ -107,6 +151,8 @@ class Learner:
                 model.rows, seen, times, updates[seen], columns.cluster[seen],
                 placement.centroids, strength, m.rate,
             )  # fmt: skip
+        model.cut()
+        context.follow(model.rows, seen)
         if model is catalogue.model:
             catalogue.settled += int(((before < SETTLED) & (before + times >= SETTLED)).sum())
 

@@ -10,8 +10,9 @@ from core.graph.graph import NEVER
 from core.ids.hashing import mix
 from core.learning.adagrad import Pace, decayed, landmark_of, rescaled
 from core.learning.skipgram import Rows
+from core.learning.tiers import ALL, cut, dims_for
 from core.placing.clusters import NONE
-from core.rows import FORMAT, row_dtype
+from core.rows import dims_of, marks_of, row_dtype
 from core.settings import Settings
 
 
@@ -25,6 +26,7 @@ class Columns:
     born_round: NDArray[np.int64]
     born_rank: NDArray[np.int32]
     updates: NDArray[np.int64]  # times the item was a centre
+    dims: NDArray[np.int16]  # that its row has, 0 for all (`core.learning.tiers`)
     epoch: NDArray[np.int32]
     cluster: NDArray[np.int32]
     buckets: NDArray[np.uint64]
@@ -48,7 +50,7 @@ class Model:
         self, settings: Settings, partitions: int = 1, beside: "Model | None" = None
     ) -> None:
         """With `beside`, a model of the same slots that learns beside that one, and begins as it
-        is: it is never published, and of its columns only `updates` means something."""
+        is: it is never published, and of its columns only `updates` and `dims` mean something."""
         self.owns: NDArray[np.bool_] = (
             np.ones(partitions, np.bool_) if beside is None else beside.owns
         )
@@ -56,6 +58,8 @@ class Model:
         dim, extra = settings.model.dim, settings.model.attribute_slots
         told, tables = (dim, settings.lsh.tables) if beside is None else (0, 0)
         self.settings = settings
+        self.has_narrow = False
+        """Whether there may be rows that have fewer dims than the others."""
         self.landmark = NEVER
         """That of all that decays in `rows`, ms."""
         self.time = NEVER
@@ -78,6 +82,7 @@ class Model:
             born_round=np.zeros(0, np.int64),
             born_rank=np.zeros(0, np.int32),
             updates=np.zeros(0, np.int64),
+            dims=np.zeros(0, np.int16),
             epoch=np.zeros(0, np.int32),
             cluster=np.zeros(0, np.int32),
             buckets=np.zeros((0, tables), np.uint64),
@@ -110,6 +115,8 @@ class Model:
         for name in _LEARNED:
             getattr(self.rows, name)[:] = getattr(other.rows, name)
         self.columns.updates[:] = other.columns.updates
+        self.columns.dims[:] = other.columns.dims
+        self.has_narrow = other.has_narrow
         self.share(other)
 
     def share(self, other: "Model") -> None:
@@ -118,14 +125,17 @@ class Model:
 
     def become(self, other: "Model", rotation: NDArray[np.float64]) -> None:
         """Have what a model beside this one has learned, turned by an orthogonal [dim, dim] so that
-        no inner product is another one. Every row is to be looked at once more."""
+        no inner product is another one; it mixes no dims of which a row has some, and some not.
+        Every row is to be looked at once more."""
         turn = rotation.astype(np.float32)
         self.settings, self.landmark, self.time = other.settings, other.landmark, other.time
         for name in (*_SCALED, "mix"):
             setattr(self.rows, name, getattr(other.rows, name))
         self.rows.v, self.rows.u = other.rows.v @ turn, other.rows.u @ turn
-        self.columns.updates = other.columns.updates
+        self.columns.updates, self.columns.dims = other.columns.updates, other.columns.dims
+        self.has_narrow = other.has_narrow
         self.rows.dirty[:] = self.columns.alive & self.rows.owned
+        self.cut()
 
     def reserve(self, n: int) -> None:
         """Make room for slots below n, and no more: who asks has rounded it up."""
@@ -139,19 +149,16 @@ class Model:
 
     def first_rows(
         self, slots: NDArray[np.int32], partitions: NDArray[np.int32], hashes: NDArray[np.uint64],
-        kept: Sequence[str] = (),
+        kept: Sequence[str] = (), is_item: NDArray[np.bool_] | None = None,
     ) -> None:  # fmt: skip
         """Give slots the first row of their key: V uniform in +-0.5 / d by hash and seed, U zero.
-        The columns that are `kept` stay as they are.
+        The columns that are `kept` stay as they are. Those of items, `is_item` bool [slots], have
+        the dims of the first tier.
 
         partitions int32 and hashes uint64 are those of `core.ids.hashing.hash_keys` for the keys.
         """
         r, c = self.rows, self.columns
-        dim = r.v.shape[1]
-        seed = np.uint64(mix(np.uint64(self.settings.model.seed)))
-        state = np.add.outer(hashes, seed * np.arange(1, dim + 1, dtype=np.uint64))
-        uniform = (_mix_array(state) >> np.uint64(11)) / 2.0**53
-        r.v[slots] = ((uniform - 0.5) / dim).astype(np.float32)
+        r.v[slots] = self.first_values(hashes)
         r.u[slots] = 0.0
         for name in _SCALED:
             getattr(r, name)[slots] = 0.0
@@ -164,6 +171,25 @@ class Model:
         c.alive[slots] = True
         c.cluster[slots] = NONE
         c.partition[slots] = partitions
+        first = int(dims_for(np.zeros(1, np.int32), self.settings.size.tiers, r.v.shape[1])[0])
+        if first != ALL and is_item is not None:
+            c.dims[slots[is_item]] = first
+            r.v[slots[is_item], first:] = 0.0
+            self.has_narrow = True
+
+    def first_values(self, hashes: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """V of the first rows of keys with these hashes, in all dims, float32 [n, d]."""
+        dim = self.rows.v.shape[1]
+        seed = np.uint64(mix(np.uint64(self.settings.model.seed)))
+        state = np.add.outer(hashes, seed * np.arange(1, dim + 1, dtype=np.uint64))
+        uniform = (_mix_array(state) >> np.uint64(11)) / 2.0**53
+        values: NDArray[np.float32] = ((uniform - 0.5) / dim).astype(np.float32)
+        return values
+
+    def cut(self) -> None:
+        """Set what rows that changed do not have to zero."""
+        if self.has_narrow:
+            cut(self.rows, self.columns.dims)
 
     def age(self, time: int) -> None:
         """Put all that decays on the scale of the landmark of this time, ms."""
@@ -197,7 +223,7 @@ class Model:
         """The packed rows of `slots`; last_seen int64 [slots] is the graph's."""
         r, c = self.rows, self.columns
         out = np.zeros(len(slots), self.dtype)
-        out["format"] = FORMAT
+        out["format"] = marks_of(c.dims[slots])
         out["last_seen"], out["heard"] = last_seen[slots], c.heard[slots]
         out["landmark"] = self.landmark
         out["half_life"] = self.settings.accumulator_half_life
@@ -222,6 +248,8 @@ class Model:
             getattr(c, name)[slots] = rows[name]
         c.born_round[kept], c.born_rank[kept] = births
         c.heard[slots] = rows["heard"]
+        c.dims[slots] = dims_of(rows["format"])
+        self.has_narrow |= bool(c.dims[slots].any())
         c.alive[slots] = True
         r.owned[slots] = self.owns[c.partition[slots]]
         r.dirty[slots] = c.stale[slots] = False

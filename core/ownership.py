@@ -77,7 +77,8 @@ class Ownership:
         catalogue.settled -= int((c.updates[slots[c.is_item[slots]]] >= SETTLED).sum())
         attrs = r.attrs[slots]
         keys = [encode(name) for name in catalogue.vocabulary.names(slots)]
-        model.first_rows(slots, *hash_keys(keys, catalogue.partitions), KEPT)
+        placed = hash_keys(keys, catalogue.partitions)
+        model.first_rows(slots, *placed, KEPT, c.is_item[slots])
         r.attrs[slots] = attrs
 
     def read(self, keys: Sequence[bytes], rows: NDArray[np.void]) -> None:

@@ -110,6 +110,8 @@ def _first_rows(catalogue: Catalogue, slots: NDArray[np.int32]) -> None:
     model = catalogue.model
     names = catalogue.vocabulary.names(slots)
     keys = [encode(name) for name in names]
-    model.first_rows(slots, *hash_keys(keys, catalogue.partitions), ("born_round", "born_rank"))
+    is_item = np.array([not is_attribute(name) for name in names], np.bool_)
+    placed = hash_keys(keys, catalogue.partitions)
+    model.first_rows(slots, *placed, ("born_round", "born_rank"), is_item)
     model.rows.dirty[slots] = False
-    model.columns.is_item[slots] = [not is_attribute(name) for name in names]
+    model.columns.is_item[slots] = is_item

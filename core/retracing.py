@@ -18,7 +18,7 @@ from core.graph.written import Scale, load_nodes
 from core.ids.vocabulary import Vocabulary
 from core.ranking.visits import Visits
 from core.rounds import Evidence
-from core.settings import AdmissionSettings, Duration, Settings
+from core.settings import AdmissionSettings, Duration, Settings, SizeSettings
 
 NEVER_ADMITTED = 2**31 - 1
 NOBODY = "\udcff"
@@ -33,7 +33,8 @@ def retrace(
     what is an item by now, where ids are counted."""
     graph = replace(settings.graph, max_degree=4, horizon=Duration(1 << 60))
     model = replace(settings.model, dim=16, attribute_slots=0)
-    engine = Engine(replace(settings, graph=graph, model=model, admission=AdmissionSettings()))
+    folding = replace(settings, graph=graph, model=model, size=SizeSettings())
+    engine = Engine(replace(folding, admission=AdmissionSettings()))
     catalogue, admits = engine.catalogue, engine.catalogue.admission
     holds = Admission(AdmissionSettings(min_events=NEVER_ADMITTED))
     load_nodes(catalogue, [], 0, Scale(0, int(graph.half_life), 0))

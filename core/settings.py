@@ -162,6 +162,14 @@ class ModelSettings:
     """All that is random follows from it; part of the vector space."""
 
 
+@dataclass(frozen=True)
+class SizeSettings:
+    tiers: tuple[tuple[int, int], ...] = ()
+    """Dims that an item's own row has, by its clicks: `[[1, 16], [20, 32], [100, 64]]` gives it 16,
+    32 from the 20th click on, and all with the 100th. Multiples of 16, and the last is `model.dim`.
+    Empty: all have all."""
+
+
 RULE_BYTES = 300_000
 """So long may be all that rules say: one record has it beside the centroids."""
 MOST_MATCHED = 2000
@@ -292,6 +300,7 @@ class Settings:
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
     negatives: NegativeSettings = field(default_factory=NegativeSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
+    size: SizeSettings = field(default_factory=SizeSettings)
     clusters: ClusterSettings = field(default_factory=ClusterSettings)
     residual: ResidualSettings = field(default_factory=ResidualSettings)
     lsh: LshSettings = field(default_factory=LshSettings)

@@ -7,6 +7,7 @@ of the figures: most clicks are hits, or misses, of all of them.
 
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -101,7 +102,8 @@ def variants(names: Sequence[str], base: Path | None, overrides: Sequence[str]) 
     its own behind commas."""
     out = []
     for name in names:
-        first, *own = name.split(",")
+        # A comma may be in a value, too, but not before what is a key.
+        first, *own = re.split(r",(?=[\w.]+\s*=)", name)
         if any(setting.partition("=")[0].strip() == KEY for setting in own):
             raise ConfigError(f"--compare {name}: a preset is what the name begins with")
         if first in PRESETS:

@@ -15,7 +15,7 @@ from core.engine import Engine
 from core.graph.fold import BEGINS, DUPLICATE, KEPT, SHOWN, Folded
 from core.graph.graph import NEVER
 from core.ids.vocabulary import Vocabulary
-from core.settings import AdmissionSettings, Duration, Settings
+from core.settings import AdmissionSettings, Duration, Settings, SizeSettings
 from streamer.evaluate.tables import Table
 
 SAMPLE = 6
@@ -110,9 +110,8 @@ class Past:
         session = replace(settings.session, length=max(self._length, WINDOW), visits=1)
         # It admits all: what is asked is the same whatever the one that learns holds back.
         everything = AdmissionSettings()
-        self._engine = Engine(
-            replace(settings, session=session, graph=graph, model=model, admission=everything)
-        )
+        folding = replace(settings, session=session, graph=graph, model=model, size=SizeSettings())
+        self._engine = Engine(replace(folding, admission=everything))
         self._gap, self._seed = int(settings.session.gap), settings.model.seed
         self._landmark = self._engine.clock.landmark
         self._rounds = self.clicks = 0

@@ -4,6 +4,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from core.placing import quiet
@@ -151,6 +152,7 @@ def problems(config: "Config") -> Iterator[tuple[str, str]]:
         if config.lsh.family == "sign":
             problem += ", or 0 for as many as the catalogue asks for"
         yield "lsh.bits", problem
+    yield from _size_problems(config)
     yield from _cluster_problems(config)
     yield from _user_problems(config)
     try:
@@ -193,6 +195,19 @@ def problems(config: "Config") -> Iterator[tuple[str, str]]:
     protocol = config.kafka.get("group.protocol", "classic")
     if protocol not in ("classic", "consumer"):
         yield "kafka.group.protocol", f"{protocol!r} is neither classic nor consumer"
+
+
+def _size_problems(config: "Config") -> Iterator[tuple[str, str]]:
+    tiers, dim = config.size.tiers, config.model.dim
+    if not tiers:
+        return
+    key, clicks, dims = "size.tiers", [each for each, _ in tiers], [each for _, each in tiers]
+    if clicks[0] != 1 or any(later <= before for before, later in pairwise(clicks)):
+        yield key, f"begin at clicks {clicks}, and must begin at 1 and ascend"
+    if any(later <= before for before, later in pairwise([0, *dims])) or any(d % 16 for d in dims):
+        yield key, f"have dims {dims}, and must have multiples of 16 that ascend"
+    elif dims[-1] != dim:
+        yield key, f"end with {dims[-1]} dims, and the last must have all {dim} of model.dim"
 
 
 def _cluster_problems(config: "Config") -> Iterator[tuple[str, str]]:

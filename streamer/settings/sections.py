@@ -24,6 +24,7 @@ from core.settings import (
     ResidualSettings,
     SessionSettings,
     Settings,
+    SizeSettings,
     WalkSettings,
 )
 
@@ -241,6 +242,7 @@ class Config:
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
     negatives: NegativeSettings = field(default_factory=NegativeSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
+    size: SizeSettings = field(default_factory=SizeSettings)
     clusters: ClusterSettings = field(default_factory=ClusterSettings)
     residual: ResidualSettings = field(default_factory=ResidualSettings)
     lsh: LshSettings = field(default_factory=LshSettings)

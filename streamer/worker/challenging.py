@@ -24,6 +24,7 @@ import numpy as np
 from core.challenger import Challenger
 from core.engine import Engine
 from core.ids.vocabulary import decode, encode
+from core.learning.tiers import ALL
 from core.rounds import Changes
 from core.sequential import SequentialTest
 from core.settings import Settings
@@ -148,6 +149,9 @@ class _Part(msgspec.Struct, frozen=True):
     keys: list[bytes]
     columns: list[bytes]
     updates: bytes
+    dims: bytes = b""
+    """Those that each row has (`core.learning.tiers`). Empty where an older version wrote it: all
+    had all."""
 
 
 class Contest:
@@ -250,7 +254,8 @@ def packed(
         at = slots[begin : begin + PART]
         columns = [getattr(model.rows, name)[at].tobytes() for name in _LEARNED]
         keys = [encode(name) for name in vocabulary.names(at)]
-        part = _Part(keys, columns, model.columns.updates[at].tobytes())
+        updates, dims = (getattr(model.columns, name)[at].tobytes() for name in ("updates", "dims"))
+        part = _Part(keys, columns, updates, dims)
         yield KEY + b"/%d" % number, msgspec.msgpack.encode(part)
     head = _Head(
         commit, digest(champion), digest(one.settings), one.settings.accumulator_half_life,
@@ -289,6 +294,8 @@ def restore(store: Store, one: Challenger, head: _Head) -> bool:
             table = getattr(model.rows, name)
             table[at] = np.frombuffer(column, table.dtype).reshape(len(at), *table.shape[1:])
         model.columns.updates[at] = np.frombuffer(part.updates, np.int64)
+        model.columns.dims[at] = np.frombuffer(part.dims, np.int16) if part.dims else ALL
+        model.has_narrow |= bool(model.columns.dims[at].any())
         restored += int(catalogue.model.columns.alive[at].sum())
     model.landmark, model.time = head.landmark, head.time
     one.test.wins, one.test.losses, one.test.greatest = head.wins, head.losses, head.greatest

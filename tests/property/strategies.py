@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from core.clicks import Clicks
+from core.learning.tiers import Tiers
 from core.settings import (
     AdmissionSettings,
     ClusterSettings,
@@ -22,6 +23,7 @@ from core.settings import (
     PublishSettings,
     SessionSettings,
     Settings,
+    SizeSettings,
     WalkSettings,
 )
 
@@ -43,7 +45,7 @@ def small_settings(
     *, horizon: int = HORIZON, max_degree: int = 4, max_events: int = 500, event_ids: int = 2,
     min_drift: float = 0.01, against: Any = "scored", corpus: Any = "walks", bits: int = 3,
     clusters: Mapping[str, Any] = MappingProxyType({}),
-    admission: AdmissionSettings = ALL_ADMITTED, **model: Any,
+    admission: AdmissionSettings = ALL_ADMITTED, tiers: Tiers = (), **model: Any,
 ) -> Settings:  # fmt: skip
     return Settings(
         session=SessionSettings(
@@ -56,7 +58,10 @@ def small_settings(
         walks=WalkSettings(per_node=2, length=6),
         corpus=CorpusSettings(corpus, "shuffle", 0.05 if corpus == "both" else 0.0),
         negatives=NegativeSettings(against, spare_neighbours=against == "similar"),
-        model=ModelSettings(**{"dim": 16, "block": 4, "window": 2} | model),
+        model=ModelSettings(
+            **{"dim": tiers[-1][1] if tiers else 16, "block": 4, "window": 2} | model
+        ),
+        size=SizeSettings(tiers),
         clusters=ClusterSettings(count=2, min_items=3, **clusters),
         lsh=LshSettings(tables=2, bits=bits),
         major=MajorSettings(every=Duration(3 * HALF_LIFE)),

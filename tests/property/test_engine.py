@@ -148,6 +148,7 @@ models = st.fixed_dictionaries(
         "admission": admissions,
         "clusters": st.sampled_from([{}, {}, *CLUSTERS]),
         "bits": st.sampled_from([3, 3, 0]),
+        "tiers": st.sampled_from([(), ((1, 16), (3, 32))]),
     }
 )
 

@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from core.ids.vocabulary import encode
+from core.learning.tiers import dims_for
+from core.rows import dims_of
 from core.settings import AdmissionSettings
 from tests.property.strategies import HORIZON, START_MS, small_settings
 from tests.simulation.cluster import Cluster
@@ -68,6 +71,28 @@ def test_so_does_one_whose_clusters_are_made_otherwise(clusters: dict[str, Any])
     assert any(one.epoch for one in placed)
     assert any(one.founded for one in placed) == ("spawn" in clusters)
     assert any(one.rules and len(one.rules.names) > 1 for one in placed) == ("kind" in clusters)
+
+
+def test_rows_have_the_dims_that_their_owners_gave_them_everywhere() -> None:
+    """Each row as it was written last is as wide as its item's clicks say, and so is what every
+    worker has of it."""
+    tiers, seen = ((1, 16), (4, 32)), set[int]()
+    for seed in range(12):
+        cluster = run(seed, tiers=tiers, attribute_slots=2 * (seed % 2))
+        for worker in cluster.workers.values():
+            engine = worker.engine
+            keys = [encode(name) for name in engine.vocabulary.names(engine.items)]
+            _, rows = worker.written(keys)
+            written = dict(zip(worker.written(keys)[0], dims_of(rows["format"]), strict=True))
+            wanted = dims_for(engine.graph.clicks[engine.items], tiers, 32)
+            for key, slot, dims in zip(keys, engine.items.tolist(), wanted.tolist(), strict=True):
+                if key not in written:
+                    continue  # not learned yet
+                own = int(engine.model.columns.dims[slot])
+                assert own == written[key] == dims
+                seen.add(own)
+                assert own == 0 or not engine.model.rows.v[slot, own:].any()
+    assert seen == {0, 16}
 
 
 FAULTS = {

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from core.clicks import Clicks
 from core.engine import Engine
 from core.learning.skipgram import hidden
+from core.learning.tiers import Tiers
 from core.placing.clusters import unit_rows
 from core.rounds import Changes, Inputs
 from core.rows import Packed
@@ -23,6 +24,7 @@ from core.settings import (
     PublishSettings,
     SessionSettings,
     Settings,
+    SizeSettings,
 )
 from streamer.state import packing
 
@@ -35,13 +37,16 @@ Rows = Sequence[tuple[str, str, int]]
 Descriptions = Sequence[tuple[str, Sequence[str] | None]]
 
 
-def settings(*, major: int = 0, min_drift: float = 0.01, **model: Any) -> Settings:
+def settings(
+    *, major: int = 0, min_drift: float = 0.01, tiers: Tiers = (), **model: Any
+) -> Settings:  # fmt: skip
     return Settings(
         session=SessionSettings(gap=Duration(GAP), length=3),
         graph=GraphSettings(
             half_life=Duration(HALF_LIFE), horizon=Duration(HORIZON), max_degree=16
         ),
-        model=ModelSettings(**{"dim": 16, "rate": 0.1} | model),
+        model=ModelSettings(**{"dim": tiers[-1][1] if tiers else 16, "rate": 0.1} | model),
+        size=SizeSettings(tiers),
         clusters=ClusterSettings(count=3, min_items=20),
         lsh=LshSettings(tables=2, bits=4),
         major=MajorSettings(every=Duration(major)),

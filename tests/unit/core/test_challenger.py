@@ -11,15 +11,18 @@ from core.challenger import Challenger
 from core.clicks import Clicks
 from core.engine import Engine
 from core.learning.skipgram import hidden
+from core.learning.tiers import ALL, Tiers
 from core.model import Model
 from core.placing.clusters import unit_rows
 from core.quality import Duel
 from core.rounds import Changes, Inputs
+from core.rows import from_values
 from core.settings import (
     ChallengerSettings,
     CorpusSettings,
     NegativeSettings,
     SessionSettings,
+    SizeSettings,
     WalkSettings,
 )
 from tests.unit.core.groups import GROUP, clicks, published, settings, step, visits
@@ -34,8 +37,8 @@ OTHER: dict[str, Any] = {
 
 def learned(model: Model, n: int) -> list[NDArray[Any]]:
     r = model.rows
-    tables = r.v, r.u, r.acc_v, r.acc_u, r.mix, r.attrs, r.owned, model.columns.updates
-    return [table[:n].copy() for table in tables]
+    own = r.v, r.u, r.acc_v, r.acc_u, r.mix, r.attrs, r.owned
+    return [table[:n].copy() for table in (*own, model.columns.updates, model.columns.dims)]
 
 
 def assert_equal(engine: Engine) -> None:
@@ -63,11 +66,12 @@ def stream(engine: Engine, rounds: range, groups: int = 3) -> list[Changes]:
 
 @pytest.mark.parametrize("begins", [0, 5])
 @pytest.mark.parametrize("own_walks", [False, True])
+@pytest.mark.parametrize("tiers", [(), ((1, 16), (10, 32))])
 def test_with_the_champions_settings_it_learns_the_champions_rows_to_the_bit(
-    begins: int, own_walks: bool
+    begins: int, own_walks: bool, tiers: Tiers
 ) -> None:
     """Whenever it begins: through births, expiry, retirement, attributes and new slot numbers."""
-    chosen = settings(attribute_slots=2, forgetting=2.0)
+    chosen = settings(attribute_slots=2, forgetting=2.0, tiers=tiers)
     engine = Engine(chosen, partitions=2)
     stream(engine, range(begins))
     challenger = engine.challenge(chosen, ChallengerSettings())
@@ -114,6 +118,7 @@ def test_another_half_life_of_accumulators_begins_with_what_they_come_to() -> No
     ("differs", "named"),
     [
         ({"session": SessionSettings(length=4)}, "session"),
+        ({"size": SizeSettings(((1, 16),))}, "size"),
         ({"model": replace(settings().model, dim=32)}, "model.dim"),
         ({"model": replace(settings().model, attribute_slots=1)}, "model.attribute_slots"),
     ],
@@ -151,17 +156,19 @@ def test_both_rank_the_same_trials_before_either_learns_them() -> None:
 # -- taking over ---------------------------------------------------------------------------------
 
 
-def apart(terms: ChallengerSettings, rounds: int = 12) -> tuple[Engine, Challenger]:
+def apart(
+    terms: ChallengerSettings, rounds: int = 12, groups: int = 5, **given: Any
+) -> tuple[Engine, Challenger]:
     """Two that learned, and no commit since then."""
-    chosen = settings(attribute_slots=2, major=10**9)
+    chosen = settings(**{"attribute_slots": 2, "major": 10**9} | given)
     engine = Engine(chosen, partitions=2)
     challenger = engine.challenge(replace(chosen, **OTHER), terms)
     for i in range(rounds):
         described: list[tuple[str, list[str] | None]] = (
             [(f"i{j}", [f"tag{j % 4}"]) for j in range(50)] if i == 0 else []
         )
-        step(engine, visits(i, at=100 * i, groups=5), described)
-    engine.step(Inputs(clicks(visits(99, at=100 * rounds, groups=5)), closes_commit=False))
+        step(engine, visits(i, at=100 * i, groups=groups), described)
+    engine.step(Inputs(clicks(visits(99, at=100 * rounds, groups=groups)), closes_commit=False))
     return engine, challenger
 
 
@@ -204,6 +211,26 @@ def test_it_takes_over_with_all_its_inner_products_and_leaves_clusters_as_they_a
     assert changes.rows["half_life"].tolist() == [challenger.settings.accumulator_half_life] * len(
         changes.rows
     )
+
+
+def test_rows_that_have_fewer_dims_have_no_others_when_it_takes_over() -> None:
+    """And no inner product is another one all the same."""
+    terms = ChallengerSettings(promote=True, min_agreement=0.0)
+    engine, challenger = apart(terms, 16, 9, attribute_slots=0, tiers=((1, 16), (30, 32)))
+    items, dims = engine.items.copy(), challenger.model.columns.dims
+    narrow, wide = items[dims[items] == 16], items[dims[items] == ALL]
+    assert min(len(narrow), len(wide)) > 5
+    win(challenger)
+    wanted = products(challenger.model, items)
+    changes = close(engine)
+    assert changes.promotion is not None
+    rows = engine.model.rows
+    assert products(engine.model, items) == pytest.approx(wanted, abs=1e-4)
+    assert (engine.model.columns.dims[narrow] == 16).all()
+    assert not rows.v[narrow, 16:].any()
+    assert not rows.u[narrow, 16:].any()
+    assert rows.v[wide].all()
+    assert from_values(changes.values, engine.model.dtype).tobytes() == changes.rows.tobytes()
 
 
 def test_it_learns_on_as_it_would_have_learned_by_itself() -> None:

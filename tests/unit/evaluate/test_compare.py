@@ -149,6 +149,9 @@ def test_a_name_may_have_settings_of_its_own() -> None:
     assert other.name == names[1]
     assert other.config.walks.q == 0.5
     assert other.config.negatives == one.config.negatives
+    (tiered,) = compare.variants(["walkstream,size.tiers=[[1,16],[9,64]],walks.q=2"], None, [])
+    assert tiered.config.size.tiers == ((1, 16), (9, 64))
+    assert tiered.config.walks.q == 2
 
 
 def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Settings of clusters, buckets and major updates that do not fit together."""
+"""Settings of sizes, clusters, buckets and major updates that do not fit together."""
+
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +31,14 @@ RULES = ["clusters.kind=rules", "model.attribute_slots=2"]
             "clusters.most: must be at most 2000 where clusters.update is anew",
         ),
         (["clusters.update=never"], "'never' is none of continue, anew"),
+        (["size.tiers=[[2,16],[20,64]]"], r"size.tiers: begin at clicks \[2, 20\], and must begin"),
+        (["size.tiers=[[1,16],[1,64]]"], "and must begin at 1 and ascend"),
+        (["size.tiers=[[1,64],[20,32]]"], r"have dims \[64, 32\], and must have multiples of 16"),
+        (["size.tiers=[[1,8],[20,64]]"], "multiples of 16 that ascend"),
+        (["size.tiers=[[1,0],[20,64]]"], "multiples of 16 that ascend"),
+        (["size.tiers=[[1,16],[20,32]]"], "end with 32 dims, and the last must have all 64 of"),
+        (["size.tiers=[1,16]"], "size.tiers"),
+        (["size.tiers=[[1,16,2]]"], "size.tiers"),
         (["lsh.bits=65"], "lsh.bits: must be from 1 to 64 .* or 0 for as many"),
         (["lsh.bits=0", "lsh.family=p-stable"], "lsh.bits: must be from 1 to 16"),
     ],
@@ -53,3 +63,12 @@ def test_what_does_not_fit_together_is_told(given: list[str], told: str) -> None
 )
 def test_what_does_is_taken(given: list[str]) -> None:
     load(None, given, {})
+
+
+def test_tiers_are_read_from_a_file_and_from_a_line(tmp_path: Path) -> None:
+    tiers = ((1, 16), (20, 32), (100, 64))
+    file = tmp_path / "walkstream.toml"
+    file.write_text("[size]\ntiers = [[1, 16], [20, 32], [100, 64]]\n")
+    assert load(file, [], {}).engine_settings.size.tiers == tiers
+    assert load(None, ["size.tiers=[[1,16],[20,32],[100,64]]"], {}).size.tiers == tiers
+    assert load(file, ["size.tiers=[]"], {}).size.tiers == ()

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from core.challenger import Promotion
 from core.engine import Engine
+from core.learning.tiers import Tiers
 from core.rounds import Inputs
 from core.settings import ChallengerSettings, Settings, WalkSettings
 from streamer.settings import challenger
@@ -31,34 +32,36 @@ CONFIG = load(None, ["preset=deepwalk", "challenger.preset=walkstream", *SMALL],
 CHAMPION, OWN = CONFIG.engine_settings, challenger.settings(CONFIG)
 
 
-def other() -> Settings:
-    return replace(settings(attribute_slots=2), walks=WalkSettings(per_node=3, p=0.5))
+def other(tiers: Tiers = ()) -> Settings:
+    chosen = settings(attribute_slots=2, tiers=tiers)
+    return replace(chosen, walks=WalkSettings(per_node=3, p=0.5))
 
 
-def beside(rounds: int = 6) -> Engine:
+def beside(rounds: int = 6, tiers: Tiers = ()) -> Engine:
     """An engine whose challenger has learned."""
-    engine = Engine(settings(attribute_slots=2), partitions=2)
-    engine.challenge(other(), ChallengerSettings())
+    engine = Engine(settings(attribute_slots=2, tiers=tiers), partitions=2)
+    engine.challenge(other(tiers), ChallengerSettings())
     for i in range(rounds):
         step(engine, visits(i, at=100 * i), [("i1", ["red"])] if i == 0 else [])
     return engine
 
 
+@pytest.mark.parametrize("tiers", [(), ((1, 16), (45, 32))])
 def test_after_a_clean_stop_it_goes_on_to_the_bit(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, tiers: Tiers
 ) -> None:
     monkeypatch.setattr(challenging, "PART", 7)
-    engine = beside()
+    engine = beside(tiers=tiers)
     was = engine.challenger
     assert was is not None
     was.test.add(16, 9, 2)
     store.write_entries({"meta": challenging.packed(was, engine.settings, 40)})
-    again = Engine(settings(attribute_slots=2), partitions=2)
+    again = Engine(settings(attribute_slots=2, tiers=tiers), partitions=2)
     for i in range(6):
         step(again, visits(i, at=100 * i), [("i1", ["red"])] if i == 0 else [])
-    one = again.challenge(other(), ChallengerSettings())
+    one = again.challenge(other(tiers), ChallengerSettings())
     assert not np.array_equal(one.model.rows.v, was.model.rows.v)
-    head = challenging.stored(store, other(), again.settings, 40)
+    head = challenging.stored(store, other(tiers), again.settings, 40)
     assert head is not None
     assert challenging.restore(store, one, head)
     for i in range(6, 9):
@@ -66,7 +69,10 @@ def test_after_a_clean_stop_it_goes_on_to_the_bit(
             step(each, visits(i, at=100 * i))
     for name in ("v", "u", "acc_v", "acc_u", "mix", "attrs"):
         assert np.array_equal(getattr(one.model.rows, name), getattr(was.model.rows, name))
-    assert np.array_equal(one.model.columns.updates, was.model.columns.updates)
+    for name in ("updates", "dims"):
+        column = getattr(one.model.columns, name)
+        assert np.array_equal(column, getattr(was.model.columns, name))
+    assert bool(one.model.columns.dims.any()) == bool(tiers)
     assert (one.test.wins, one.test.losses) == (was.test.wins, was.test.losses)
     assert one.test.evidence == was.test.evidence
 
