@@ -10,11 +10,12 @@ from core.clicks import Clicks
 from core.engine import Engine
 from core.graph.written import Node, load_nodes, nodes
 from core.placing.clusters import NONE
+from core.placing.leaving import ready
 from core.placing.placement import Placement, Placer
 from core.placing.rules import Rules
 from core.rounds import Changes, Inputs
 from core.settings import ChallengerSettings, ClusterSettings, NegativeSettings, Settings
-from tests.unit.core.groups import published, settings, step, trained, visits
+from tests.unit.core.groups import clicks, published, settings, step, trained, visits
 
 FAR = ChallengerSettings(promote=True, min_agreement=1.0)
 """However far a challenger agrees, a new vector space begins."""
@@ -23,8 +24,8 @@ OTHER = replace(CHOSEN, negatives=NegativeSettings(kind="popularity"))
 TAGS = [(f"i{j}", [f"tag{j % 4}"]) for j in range(50)]
 
 
-def close(engine: Engine, budget: int = 20_000) -> Changes:
-    changes = engine.step(Inputs(Clicks.empty(), budget=budget)).changes
+def close(engine: Engine, budget: int = 20_000, room: int = 20_000) -> Changes:
+    changes = engine.step(Inputs(Clicks.empty(), budget=budget, room=room)).changes
     assert changes is not None
     return changes
 
@@ -59,6 +60,29 @@ def test_all_leave_once_in_it_as_there_is_room() -> None:
     columns = engine.model.columns
     assert (columns.version[columns.alive] >= since).all()
     assert not engine.ownership.is_of_another_space(engine.items).any()
+
+
+def test_no_later_version_of_any_partition_is_of_the_space_before() -> None:
+    engine = taking_over()
+    above = max(engine.versions.values())
+    changes = close(engine, room=0)
+    assert changes.promotion is not None
+    assert changes.keys == []
+    assert changes.versions == {0: above + 1, 1: above + 1}
+
+
+def test_what_came_back_and_is_not_learned_leaves_with_the_rest() -> None:
+    """Else it would stay with a vector of the space before."""
+    engine = taking_over()
+    alone = clicks([("late", "i0", 1300)])
+    engine.step(Inputs(alone, attributes=[("i0", None)], closes_commit=False))
+    slot = engine.vocabulary.get("i0")
+    assert slot is not None
+    columns = engine.model.columns
+    assert columns.published[slot] > 0
+    assert not ready(engine.model, np.array([slot], np.int32))[0]
+    assert b"i0" in published(close(engine))
+    assert columns.published[slot] >= engine.leaving.space_from > 0
 
 
 def test_one_that_agrees_leaves_the_space_as_it_is() -> None:
