@@ -238,7 +238,8 @@ class Engine:
         if self.model.owns[0]:
             self.place_by(self.placer.spawned(self.placement, self.model, slots))
         placed = self.leaving.leave(self.model, self.placement, slots, now)
-        waiting = self.leaving.waiting
+        waiting, epoch = self.leaving.waiting, self.placement.epoch
+        is_written = self._placement_changed and bool(self.model.owns[0])
         changes = Changes(
             keys=keys,
             partitions=c.partition[slots],
@@ -251,7 +252,8 @@ class Engine:
             gone=gone,
             versions={p: self.versions[p] for p in touched},
             placed_by=self.placement,
-            placement=self.placement if self._placement_changed and self.model.owns[0] else None,
+            placement=self.placement if is_written else None,
+            oldest_epoch=self.ownership.oldest_epoch(epoch) if is_written else 0,
             time=self.clock.time,
             cluster_moves=placed.cluster_moves,
             bucket_moves=placed.bucket_moves,

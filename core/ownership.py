@@ -160,6 +160,23 @@ class Ownership:
             is_old &= ~owned | np.isin(slots, self.starts.behind)
         return is_old
 
+    def oldest_epoch(self, newest: int) -> int:
+        """The oldest epoch that a vector of any owner names, or may name yet: `newest` at most, and
+        0 where that cannot be told. After `left`, and when the rows of a commit are placed.
+
+        Of an item partition the epochs never go back: an owner goes by no older centroids than it
+        did before, and who comes to own it has read all that was written until then. So it is those
+        that are known to be published, unless a partition has none of them, or some have left and
+        their tombstones have not.
+        """
+        model = self.catalogue.model
+        c, known = model.columns, model.owns.copy()
+        there = np.flatnonzero(c.alive & c.is_item & (c.published > 0))
+        known[c.partition[there]] = True
+        if not known.all() or any(o.was_published for o in (self.owed | self.due).values()):
+            return 0
+        return int(c.epoch[there].min(initial=newest))
+
     def mark_stale(self, slots: NDArray[np.integer]) -> None:
         """Let owned rows leave with one of the next commits, however little they moved."""
         model = self.catalogue.model

@@ -57,8 +57,8 @@ class _Residual(msgspec.Struct):
 
 
 CENTROIDS = b"\xffcentroids/"
-"""Beginning of the keys of centroids, which no item's can have; then comes the epoch. Those of all
-epochs stay: what was published last in one of them needs them."""
+"""Beginning of the keys of centroids, which no item's can have; then comes the epoch. Those of an
+epoch stay as long as there is something that was published in it last."""
 
 
 class Centroids(msgspec.Struct):
@@ -76,7 +76,11 @@ def centroids(placement: Placement, space: str, fmt: Format) -> tuple[bytes, byt
     rows = placement.centroids.astype("<f4")
     encode = _to_json if fmt == "json" else _to_msgpack
     record = Centroids(space, placement.epoch, len(rows), rows.tobytes())
-    return CENTROIDS + str(placement.epoch).encode(), encode(record)
+    return centroids_key(placement.epoch), encode(record)
+
+
+def centroids_key(epoch: int) -> bytes:
+    return CENTROIDS + str(epoch).encode()
 
 
 def json_rows(xs: NDArray[np.float32]) -> list[msgspec.Raw | bytes]:

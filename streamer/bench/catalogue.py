@@ -87,6 +87,7 @@ class Catalogue:
             versions={0: self.version},
             placed_by=self.placement,
             placement=self.placement if self.version == 1 else None,
+            oldest_epoch=0,
             time=DAY_MS,
             cluster_moves=placed.cluster_moves,
             bucket_moves=placed.bucket_moves,

@@ -141,7 +141,8 @@ def from_topic(
     living = {key: message for key, message in newest.items() if message.value() is not None}
     if not living:
         raise WalkstreamError(f"{topic} has no vector" + _as_of(commit))
-    of_epoch = {epoch: _centroids(topic, message) for epoch, message in centroids.items()}
+    there = {epoch: m for epoch, m in centroids.items() if m.value() is not None}
+    of_epoch = {epoch: _centroids(topic, message) for epoch, message in there.items()}
     return _decoded(topic, living, of_epoch, last, len(later - newest.keys()))
 
 

@@ -244,6 +244,8 @@ class Marks(msgspec.Struct, frozen=True):
     folds_by: dict[str, int] | None = None
     """The settings by which clicks are folded, as all workers must have them; None in records of
     older versions."""
+    centroids_from: int = 1
+    """The first epoch whose centroids `item-vectors` may have."""
 
 
 def folds_by(settings: Settings, by_count: bool) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """The batch of a commit: copies of all that leaves, and the records that they become."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -66,6 +66,8 @@ class Batch:
     """The header, where a new vector space begins with this commit."""
     told: Callable[[], None] = lambda: None
     """Called when the commit is through."""
+    old_epochs: Collection[int] = ()
+    """Those whose centroids leave `item-vectors`."""
     manifest: bytes | None = None
     """What the commit consists of, once it is encoded."""
 
@@ -121,6 +123,8 @@ def records_of(config: Config, space: Space, batch: Batch) -> Iterator[Send]:
     if published.form == "residual" and changes.placement is not None:
         key, value = public.centroids(changes.placement, space.name, published.format)
         yield Send(topics.item_vectors, 0, key, value, mark)
+    for epoch in batch.old_epochs:
+        yield Send(topics.item_vectors, 0, public.centroids_key(epoch), None, mark)
     vectors = list(public.records(changes, space.name, published.format, published.form))
     places = _places(space, "item_vectors", [key for key, _ in vectors])
     for (key, vector), partition in zip(vectors, places, strict=True):

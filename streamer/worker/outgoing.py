@@ -36,6 +36,8 @@ LEAST_BYTES = 2000
 """So much of them leaves with a commit that has few clicks."""
 SLOW_SECONDS = 3600.0
 """A sweep that takes longer goes on faster, so that it is over long before `transitions` ends."""
+OLD_EPOCHS = 100
+"""Epochs whose centroids leave with a commit at most."""
 IDLE_SECONDS = 60.0
 """Where no click came for so long, a sweep goes on by itself until it is over."""
 FAST_BYTES = 1_000_000
@@ -83,6 +85,8 @@ class Outgoing:
         promoted = records.promoted(store.meta(records.PROMOTED))
         self._voids = challenging.is_void(engine.settings, promoted)
         """Whether the next commit is to say that it does not count that one took over before."""
+        self._centroids_from = store.marks.centroids_from
+        """As in `Marks`, with the last commit."""
         self._trials = 0
         """What the ranker had learned from with the last commit that said so."""
         self._clicked = time.monotonic()
@@ -169,10 +173,10 @@ class Outgoing:
             self.folder.begin(cut, at, cut)
         written = self.folder.take(cut, CHECKPOINT_ROWS, checkpoint.ALL)
         self._settle(number, changes, swept.swept is not None)
-        major = self.engine.starts.major
+        major, old_epochs = self.engine.starts.major, self._old_epochs(changes)
         marks = Marks(
             number, self.engine.publish_from, None if major is None else (major[0], major[1]),
-            cut, self.needs_folder or self.publishes_users(), self._folds_by,
+            cut, self.needs_folder or self.publishes_users(), self._folds_by, self._centroids_from,
         )  # fmt: skip
         trials = self.engine.fusion.trials
         fusion = None
@@ -188,8 +192,18 @@ class Outgoing:
             number, cut, changes, dict(offsets), self.engine.round_number,
             marks if self.leads else None, packed, self.is_alone, pending.traced, left, unwritten,
             swept, written, pending.dead_letters, pending.described, pending.items, windows, fusion,
-            promoted=promoted,
+            promoted=promoted, old_epochs=old_epochs,
         )  # fmt: skip
+
+    def _old_epochs(self, changes: Changes) -> range:
+        """Those whose centroids leave, as no vector names them any more. What a repair has not
+        deleted yet may name any."""
+        first = last = self._centroids_from
+        is_residual = self.config.publish.form == "residual"
+        if is_residual and changes.placement is not None and not (self.dead or self.needs_folder):
+            last = max(first, min(changes.oldest_epoch, first + OLD_EPOCHS))
+        self._centroids_from = last
+        return range(first, last)
 
     def _settle(self, number: int, changes: Changes, swept: bool) -> None:
         """Notice when all has left that was to leave once more."""
@@ -232,6 +246,7 @@ class Outgoing:
             self.topic.end()
         elif leads and not self.leads:
             self.topic = checkpoint.of(self.store, self.engine, records.SWEPT)
+            self._centroids_from = self.store.marks.centroids_from
         self.leads = leads
 
     def write_folder(self) -> None:

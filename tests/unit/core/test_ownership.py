@@ -53,3 +53,33 @@ def test_what_was_only_described_is_born_by_its_row_and_what_left_gets_its_tombs
     gone = {one.key for one in left.gone}
     assert b"retired" in gone
     assert b"sold" not in gone
+
+
+def test_the_oldest_epoch_is_told_where_all_that_is_published_is_known() -> None:
+    owner, other = Engine(SETTINGS, 2), Engine(SETTINGS, 2)
+    told = clicks(*"abcdefgh", *"abcdefgh")
+    written = closed(owner, Inputs(told))
+    columns = owner.model.columns
+    assert len(written.published) == 8
+    assert set(columns.partition[owner.items].tolist()) == {0, 1}
+    assert owner.ownership.oldest_epoch(0) == 0
+    columns.epoch[owner.items] = [3, 4, 4, 4, 4, 4, 4, 5]
+    assert owner.ownership.oldest_epoch(5) == 3
+    columns.published[owner.items[0]] = 0
+    assert owner.ownership.oldest_epoch(5) == 4
+    columns.epoch[owner.items] = 6
+    assert owner.ownership.oldest_epoch(5) == 5
+
+    rows = owner.model.pack(owner.items, owner.graph.last_seen)
+    rows["epoch"], rows["published"] = 4, 1
+    keys = [name.encode() for name in owner.vocabulary.names(owner.items)]
+    nothing: Packed = [], rows[:0]
+    other.own([0], lambda keys: nothing)
+    other.step(Inputs(told, is_told=True, closes_commit=False))
+    assert other.ownership.oldest_epoch(5) == 0, "of a partition of the other's nothing is known"
+    other.ownership.read(keys, rows)
+    assert other.ownership.oldest_epoch(5) == 4
+    other.ownership.read([b"left"], rows[:1])
+    assert other.ownership.oldest_epoch(5) == 0, "it has no tombstone yet"
+    other.ownership.unpublish([b"left"])
+    assert other.ownership.oldest_epoch(5) == 4

@@ -1,15 +1,20 @@
 """What leaves with commits and at a stop, and what must not."""
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import pytest
 
 from core.engine import Engine
-from core.rounds import Inputs
+from core.rounds import Gone, Inputs
 from streamer.errors import WalkstreamError
 from streamer.settings import load as configs
+from streamer.state.records import MARKS
 from streamer.state.store import POINTER, Store
 from streamer.vectors import records
 from streamer.worker import checkpoint, outgoing
+from streamer.worker.batch import Pending
 from streamer.worker.outgoing import Outgoing
 from tests.unit.state.made import SETTINGS, batches
 from tests.unit.state.test_checkpoint import remembered
@@ -44,6 +49,39 @@ def test_a_stop_writes_all_or_what_there_is_time_for(
     at = checkpoint.swept(store, POINTER)
     assert at is not None
     assert at.commit == 2
+
+
+def test_centroids_that_no_vector_names_leave_once_and_a_few_at_a_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outgoing, "OLD_EPOCHS", 4)
+    engine = Engine(SETTINGS, 1)
+    changes = engine.step(Inputs(next(batches(1)))).changes
+    assert changes is not None
+    config = configs.load(None, ["publish.form=residual"], {})
+
+    def leave(leaving: Outgoing, oldest: int, is_written: bool = True) -> tuple[list[int], int]:
+        placement = engine.placement if is_written else None
+        told = replace(changes, placement=placement, oldest_epoch=oldest, gone=[])
+        batch = leaving.batch(1, told, Pending(), {}, {})
+        assert batch.marks is not None
+        store.set_meta({MARKS: msgspec.msgpack.encode(batch.marks)})
+        return list(batch.old_epochs), batch.marks.centroids_from
+
+    leaving = Outgoing(config, store, engine, lambda: 7, 1, {})
+    assert leave(leaving, 0) == ([], 1)
+    assert leave(leaving, 3, is_written=False) == ([], 1)
+    assert leave(leaving, 3) == ([1, 2], 3)
+    assert leave(leaving, 3) == ([], 3)
+    assert leave(leaving, 0) == ([], 3)
+    leaving = Outgoing(config, store, engine, lambda: 7, 1, {})
+    assert leave(leaving, 9) == ([3, 4, 5, 6], 7)
+    leaving.needs_folder = True
+    assert leave(leaving, 9) == ([], 7)
+    assert leave(Outgoing(CONFIG, store, engine, lambda: 7, 1, {}), 9) == ([], 7)
+    leaving = Outgoing(config, store, engine, lambda: 7, 1, {})
+    leaving.dead = [Gone(b"astray", 0, 3, True)] * 2 * config.commit.max_records
+    assert leave(leaving, 9) == ([], 7)
 
 
 @pytest.mark.parametrize("column", ["v", "u", "acc_v", "acc_u", "mix", "vectors"])
