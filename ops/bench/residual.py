@@ -5,9 +5,11 @@
 
 A log goes through one engine for each strength of `residual.strength`. Each round is ranked before
 it is learned, by the vectors, and by what readers of int8 residuals have in place of them, at once.
+The lengths of records are those of the first engine.
 """
 
 import argparse
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,13 +50,13 @@ class Bytes(Model):
         return unit_rows(centre + own), unit_rows(context)
 
 
-def record_bytes(changes: Changes) -> dict[str, float]:
-    """The mean length of a record, by format and form."""
-    out = {}
+def record_bytes(changes: Changes) -> Counter[str]:
+    """The bytes of all records, by format and form."""
+    out = Counter[str]()
     for fmt in ("json", "msgpack"):
         for form in ("full", "residual"):
-            values = [v for _, v in vectors.records(changes, "space", fmt, form) if v is not None]
-            out[f"{fmt} {form}"] = float(np.mean([len(value) for value in values]))
+            records = vectors.records(changes, "space", fmt, form)
+            out[f"{fmt} {form}"] = sum(len(value) for _, value in records if value is not None)
     return out
 
 
@@ -77,7 +79,7 @@ def main() -> None:
     hits: dict[tuple[float, str], list[NDArray[np.bool_]]] = {
         (s, name): [] for s in asked.strength for name in rankers
     }
-    clicks, sizes = [0], dict[str, float]()
+    clicks, sizes, published = [0], Counter[str](), 0
     for taken in log:
         if taken is None:
             continue
@@ -91,8 +93,9 @@ def main() -> None:
         for engine in engines:
             inputs = Inputs(taken.clicks, closes_commit=taken.closes_commit, room=ALL, budget=ALL)
             changes = engine.step(inputs).changes
-            if changes is not None and len(changes.published):
-                sizes = record_bytes(changes)
+            if changes is not None and engine is engines[0]:
+                sizes += record_bytes(changes)
+                published += len(changes.published)
         clicks.append(past.clicks)
     late = np.array(clicks[1:]) > past.clicks // 2
     of = {
@@ -104,9 +107,9 @@ def main() -> None:
     for (strength, name), found in of.items():
         mean, error = difference(found.astype(np.float64), base)
         print(f"| {strength:g} | {name} | {found.mean():.4f} | {mean:+.4f} ± {error:.4f} |")
-    print("\n| record | bytes |\n|---|---|")
+    print(f"\n| a record, mean of {published:,} | bytes |\n|---|---|")
     for name, size in sizes.items():
-        print(f"| {name} | {size:.0f} |")
+        print(f"| {name} | {size / published:.0f} |")
 
 
 if __name__ == "__main__":
