@@ -7,10 +7,9 @@ from core.catalogue import Catalogue
 from core.graph.walks import walk
 from core.ids.hashing import hash_keys
 from core.ids.vocabulary import encode
-from core.learning import context, residual, skipgram
+from core.learning import context, residual, skipgram, tiers
 from core.learning.corpus import Corpus
 from core.learning.negatives import Pools
-from core.learning.tiers import ALL, dims_for
 from core.model import Model
 from core.placing.placement import SETTLED, Placement
 from core.settings import Settings
@@ -36,51 +35,46 @@ class Learner:
     def _first_vectors(self, touched: NDArray[np.int32]) -> None:
         """Move both vectors of those items that were never learned to the weighted mean of their
         neighbours'."""
-        r, c = self.model.rows, self.model.columns
+        r, c, graph = self.model.rows, self.model.columns, self.catalogue.graph
         for slot in touched[(c.updates[touched] == 0) & r.owned[touched]]:
-            if (mean := self._mean_of_neighbours(int(slot))) is not None:
+            nbr, wgt = graph.row(int(slot))
+            settled = c.updates[nbr] > 0
+            total = wgt[settled].sum()
+            if total > 0.0:
+                share = (wgt[settled] / total)[:, None]
                 has = slice(int(c.dims[slot]) or None)
-                r.v[slot, has] += mean[0][has]
-                r.u[slot, has] = mean[1][has]
-
-    def _mean_of_neighbours(
-        self, slot: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """That of their hidden and context vectors, by the weights of the arcs to those that were
-        learned; None where none was."""
-        r, (nbr, wgt) = self.model.rows, self.catalogue.graph.row(slot)
-        settled = self.model.columns.updates[nbr] > 0
-        total = wgt[settled].sum()
-        if not total > 0.0:
-            return None
-        share = (wgt[settled] / total)[:, None]
-        hidden = skipgram.hidden(r, nbr[settled])
-        return (share * hidden).sum(axis=0), (share * r.u[nbr[settled]]).sum(axis=0)
+                hidden = skipgram.hidden(r, nbr[settled])
+                r.v[slot, has] += (share * hidden).sum(axis=0)[has]
+                r.u[slot, has] = (share * r.u[nbr[settled]]).sum(axis=0)[has]
 
     def _widen(self, slots: NDArray[np.int32]) -> None:
-        """Give those owned items that were clicked often enough the dims of their tier, with what a
-        first row would have there (`size.tiers`)."""
-        r, c, catalogue = self.model.rows, self.model.columns, self.catalogue
+        """Give those owned items that were clicked often enough the dims of their tier
+        (`core.learning.tiers`)."""
+        r, c, graph = self.model.rows, self.model.columns, self.catalogue.graph
         if not self.model.has_narrow:
             return
-        slots = slots[(c.dims[slots] != ALL) & r.owned[slots]]
+        slots = slots[(c.dims[slots] != tiers.ALL) & r.owned[slots]]
         dim = r.v.shape[1]
-        to = dims_for(catalogue.graph.clicks[slots], self.settings.size.tiers, dim)
-        grows = (to == ALL) | (to > c.dims[slots])
+        to = tiers.dims_for(graph.clicks[slots], self.settings.size.tiers, dim)
+        grows = (to == tiers.ALL) | (to > c.dims[slots])
         slots, to = slots[grows], to[grows]
-        if len(slots) == 0:
-            return
-        keys = [encode(name) for name in catalogue.vocabulary.names(slots)]
-        values = self.model.first_values(hash_keys(keys, catalogue.partitions)[1])
-        for slot, first, end in zip(slots.tolist(), values, to.tolist(), strict=True):
+        for slot, end in zip(slots.tolist(), to.tolist(), strict=True):
             new = slice(int(c.dims[slot]), end or dim)
-            r.v[slot, new] = first[new]
-            mean = self._mean_of_neighbours(slot) if c.updates[slot] > 0 else None
-            if mean is not None:
-                r.v[slot, new] += mean[0][new]
-                r.u[slot, new] = mean[1][new]
+            nbr, wgt = graph.row(slot)
+            first = self._first_values(np.append(slot, nbr).astype(np.int32))[:, new]
+            if c.updates[slot] > 0:
+                towards = tiers.towards(first[0], first[1:], wgt)
+                for table in (r.v, r.u):
+                    table[slot, new] = tiers.beginning(table[slot, : new.start], towards)
+            else:
+                r.v[slot, new] = first[0]
         c.dims[slots] = to
         r.dirty[slots] = True
+
+    def _first_values(self, slots: NDArray[np.int32]) -> NDArray[np.float32]:
+        catalogue = self.catalogue
+        keys = [encode(name) for name in catalogue.vocabulary.names(slots)]
+        return self.model.first_values(hash_keys(keys, catalogue.partitions)[1])
 
     def walks(self, starts: NDArray[np.int32], round_number: int) -> NDArray[np.int32]:
         """Walks from these slots, int32 [n, length]."""

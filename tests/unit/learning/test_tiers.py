@@ -14,7 +14,7 @@ from core.engine import Engine
 from core.ids.hashing import hash_keys
 from core.ids.vocabulary import encode
 from core.learning.skipgram import hidden
-from core.learning.tiers import ALL, cut, dims_for
+from core.learning.tiers import ALL, START, beginning, cut, dims_for, towards
 from core.model import Model
 from core.rounds import Inputs
 from core.rows import from_values
@@ -101,27 +101,60 @@ def test_a_row_has_the_dims_that_its_clicks_say_and_zeros_beyond() -> None:
     assert seen == {16, 32, 48}
 
 
-def test_an_item_that_grows_begins_in_the_new_dims_as_a_new_item_would() -> None:
-    """At its key's first values, and where it has neighbours, at theirs, and this each time."""
-    engine = learned(tiered(), rounds=2)
-    slot = engine.vocabulary.get("i0")
+def test_an_item_that_grows_keeps_what_it_has_and_begins_by_its_row_of_the_graph() -> None:
+    """The same for whoever has the same ids, seed and graph."""
+    found = []
+    for _ in range(2):
+        engine = learned(tiered(), rounds=2)
+        slot = engine.vocabulary.get("i0")
+        assert slot is not None
+        rows, columns = engine.model.rows, engine.model.columns
+        had = int(columns.dims[slot])
+        before = rows.v[slot].copy(), rows.u[slot].copy()
+        engine.graph.clicks[slot] = 30
+        engine.learner._widen(np.array([slot], np.int32))
+        assert columns.dims[slot] == ALL
+        nbr, wgt = engine.graph.row(slot)
+        names = ["i0", *engine.vocabulary.names(nbr)]
+        first = engine.model.first_values(hash_keys([*map(encode, names)], 2)[1])[:, had:]
+        own, near = first[0], (wgt[:, None] * first[1:]).sum(axis=0)
+        both = own / np.linalg.norm(own) + near / np.linalg.norm(near)
+        for table, was in zip((rows.v, rows.u), before, strict=True):
+            assert (table[slot, :had] == was[:had]).all()
+            length = START * np.sqrt((48 - had) / had) * np.linalg.norm(was)
+            wanted = length * both / np.linalg.norm(both)
+            np.testing.assert_allclose(table[slot, had:], wanted, rtol=1e-4, atol=1e-6)
+        found.append(rows.v[slot].tobytes())
+    assert found[0] == found[1]
+
+
+def test_items_with_the_same_neighbours_agree_in_new_dims_at_once() -> None:
+    """By half, as the other half is their own."""
+    rng = np.random.default_rng(1)
+    weights, same, other = np.ones(9, np.float32), [], []
+    for _ in range(50):
+        first = rng.uniform(-0.5, 0.5, (21, 32)).astype(np.float32)
+        one, like = (towards(first[n], first[3:12], weights) for n in (0, 1))
+        same.append(one @ like)
+        other.append(one @ towards(first[2], first[12:], weights))
+        assert np.linalg.norm(one) == pytest.approx(1.0)
+    assert np.mean(same) == pytest.approx(0.5, abs=0.1)
+    assert np.mean(other) == pytest.approx(0.0, abs=0.1)
+    alone = towards(first[0], first[:0], weights[:0])
+    np.testing.assert_allclose(alone, first[0] / np.linalg.norm(first[0]), rtol=1e-5)
+    assert not beginning(np.zeros(16, np.float32), one).any()
+
+
+def test_what_was_never_learned_grows_as_a_first_row_of_all_dims_would_be() -> None:
+    engine = Engine(tiered(), partitions=2)
+    engine.step(Inputs(clicks([("u", "a", 0)])))
+    slot = engine.vocabulary.get("a")
     assert slot is not None
-    rows, columns = engine.model.rows, engine.model.columns
-    assert columns.dims[slot] == 32, "so that it keeps these"
-    before = rows.v[slot].copy(), rows.u[slot].copy()
-    engine.graph.clicks[slot] = 60
-    hashes = hash_keys([encode("i0")], 2)[1]
-    nbr, wgt = engine.graph.row(slot)
-    share = (wgt / wgt.sum())[:, None]
-    v = engine.model.first_values(hashes)[0] + (share * hidden(rows, nbr)).sum(axis=0)
-    u = (share * rows.u[nbr]).sum(axis=0)
+    engine.graph.clicks[slot] = 30
     engine.learner._widen(np.array([slot], np.int32))
-    assert columns.dims[slot] == ALL
-    assert (rows.v[slot, :32] == before[0][:32]).all()
-    assert (rows.u[slot, :32] == before[1][:32]).all()
-    np.testing.assert_allclose(rows.v[slot, 32:], v[32:], rtol=1e-5)
-    np.testing.assert_allclose(rows.u[slot, 32:], u[32:], rtol=1e-5)
-    assert rows.v[slot, 32:].all()
+    wanted = engine.model.first_values(hash_keys([encode("a")], 2)[1])[0]
+    assert (engine.model.rows.v[slot] == wanted).all()
+    assert not engine.model.rows.u[slot].any()
 
 
 def test_no_row_gets_narrower_whatever_the_settings_are() -> None:
