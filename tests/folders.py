@@ -15,6 +15,8 @@ from streamer.state.store import Store, bucket_prefix, cluster_prefix
 from streamer.worker import checkpoint
 from tests.support import START_MS
 
+Graph = dict[str, tuple[int, float, float, list[str], bytes]]
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -28,7 +30,7 @@ class Contents:
     versions: dict[int, int]
     placement: bytes | None
     fusion: bytes | None
-    graph: dict[str, tuple[int, float, float, list[str], bytes]]
+    graph: Graph
     """Of each node: time last seen, decayed counts of clicks and of impressions, its neighbours in
     order, their weights."""
     sessions: dict[str, tuple[int, list[str], int, list[int]]]
@@ -45,16 +47,7 @@ def contents(config: Config) -> Contents:
         engine = Engine(config.engine_settings)
         swept = checkpoint.load(store, engine)
         names = engine.vocabulary.keys
-        graph, sessions = {}, {}
-        for slot, name in enumerate(names):
-            nbr, wgt = engine.graph.row(slot)
-            graph[name or ""] = (
-                int(engine.graph.last_seen[slot]),
-                float(engine.graph.clicked[slot]),
-                float(engine.graph.shown[slot]),
-                [names[n] or "" for n in nbr],
-                wgt.tobytes(),
-            )
+        sessions = {}
         for user, at in engine.sessions.users.items():
             items = engine.sessions.items[at, : engine.sessions.size[at]]
             sessions[user] = (
@@ -72,13 +65,43 @@ def contents(config: Config) -> Contents:
             versions=store.versions(),
             placement=store.meta(records.PLACEMENT),
             fusion=store.meta(records.FUSION),
-            graph=graph,
+            graph=graph_of(engine),
             sessions=sessions,
             clock=(engine.clock.time, engine.clock.landmark),
             folded=None if swept is None else swept.commit,
         )
     finally:
         store.close()
+
+
+def graph_of(engine: Engine) -> Graph:
+    """All nodes, as in `Contents`."""
+    graph, names = engine.graph, engine.vocabulary.keys
+    out = {}
+    for slot, name in enumerate(names):
+        nbr, wgt = graph.row(slot)
+        out[name or ""] = (
+            int(graph.last_seen[slot]),
+            float(graph.clicked[slot]),
+            float(graph.shown[slot]),
+            [names[n] or "" for n in nbr],
+            wgt.tobytes(),
+        )
+    return out
+
+
+def counts_of(engine: Engine) -> dict[int, Any]:
+    """By hash of an id, what is counted of it (`core.graph.admission`)."""
+    entries = engine.catalogue.admission.entries()
+    return {int(id_): [x.tolist() for x in rest] for id_, *rest in zip(*entries, strict=True)}
+
+
+def table_and_graph(config: Config) -> tuple[dict[int, Any], Graph]:
+    """What the folder of a stopped worker has of ids that are counted, and of the graph."""
+    with Store(Path(config.state.dir)) as store:
+        engine = Engine(config.engine_settings)
+        assert checkpoint.load(store, engine) is not None
+        return counts_of(engine), graph_of(engine)
 
 
 def counts(config: Config) -> dict[str, float]:

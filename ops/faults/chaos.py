@@ -42,6 +42,7 @@ SCENARIOS = [
     Scenario("late_commits", "commits", "commits while EndTxn comes late, and twice"),
     Scenario("kills", "kills", "kills of a worker at random moments"),
     Scenario("many", "many", "kills of one of two workers at random moments"),
+    Scenario("everything", "everything", "kills of one of two workers with all switched on"),
     Scenario("first_starts", "starts", "first starts while answers to ListOffsets come late"),
 ]
 

@@ -50,8 +50,12 @@ SECONDS = 120.0
 class Stream:
     """Sends clicks, and changes of the catalogue, to the end of the log or until told to stop."""
 
-    def __init__(self, app: App, clicks: list[tuple[bytes, bytes]], chance: random.Random) -> None:
+    def __init__(
+        self, app: App, clicks: list[tuple[bytes, bytes]], chance: random.Random,
+        at_once: int = AT_ONCE,
+    ) -> None:  # fmt: skip
         self.clicks, self._topics, self._chance = clicks, app.config.topics, chance
+        self._at_once = at_once
         self.sent = 0
         self.retired: set[bytes] = set()
         self._stop = threading.Event()
@@ -78,9 +82,9 @@ class Stream:
 
     def _run(self) -> None:
         while self.sent < len(self.clicks) and not self._stop.wait(EVERY):
-            for key, value in self.clicks[self.sent : self.sent + AT_ONCE]:
+            for key, value in self.clicks[self.sent : self.sent + self._at_once]:
                 self._producer.produce(self._topics.clicks, value, key)
-            self.sent = min(self.sent + AT_ONCE, len(self.clicks))
+            self.sent = min(self.sent + self._at_once, len(self.clicks))
             self._describe()
             self._producer.poll(0)
 

@@ -36,6 +36,7 @@ from streamer.demo.shop import Shop
 from streamer.settings.sections import Config
 from streamer.state import records
 from streamer.state.commits import Manifest, Mark, Part, mark_of
+from streamer.vectors import CENTROIDS
 from tests.folders import contents, counts, row_table
 from tests.support import START_MS, App, as_records
 
@@ -145,6 +146,8 @@ def audit(app: App, config: Config | None = None) -> list[str]:
     topics = app.config.topics
     written = {t: app.read(t) for t in (topics.model_state, topics.item_vectors)}
     written |= {t: app.read(t) for t in (topics.transitions, topics.dead_letters)}
+    if app.config.has_users:
+        written[topics.user_vectors] = app.read(topics.user_vectors)
     manifests = _manifests(written[topics.model_state])
     wrong, newest, known = [], dict[str, int](), {0, *(one.commit for one in manifests)}
     for one in manifests:
@@ -179,6 +182,8 @@ def _wrong_vectors(config: Config, messages: Iterable[Message]) -> Iterable[str]
     newest: dict[bytes, int] = {}
     for message in messages:
         key, value = message.key() or b"", message.value()
+        if key.startswith(CENTROIDS):
+            continue
         version = 0 if value is None else int(msgspec.json.decode(value)["version"])
         if 0 < version <= newest.get(key, 0):
             yield f"item-vectors: {key!r} went from version {newest[key]} to {version}"
@@ -197,12 +202,18 @@ def miscounted(
     wanted = Counter(str(msgspec.json.decode(value)["item_id"]) for _, value in clicks)
     got = {item: round(n) for item, n in counts(config or app.config).items()}
     differ = [item for item in wanted.keys() | got.keys() if wanted[item] != got.get(item, 0)]
-    ends, wrong = app.ends(app.config.topics.clicks), []
+    wrong = behind(app, config)
     if differ:
         wrong.append(
             f"{len(differ)} items are not counted as often as they were clicked, such as "
             f"{differ[0]}: {got.get(differ[0], 0)} instead of {wanted[differ[0]]}"
         )
+    return wrong
+
+
+def behind(app: App, config: Config | None = None) -> list[str]:
+    """Where group and folder of a stopped worker are not at the end of the log, as sentences."""
+    ends, wrong = app.ends(app.config.topics.clicks), []
     if app.group_offsets() != ends:
         wrong.append(f"the group is at {app.group_offsets()}, the ends are {ends}")
     if {

@@ -5,22 +5,17 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
+from everything import folded
 from kills import Stream
 from many import Team, twice, unlike_topic
 
-from core.engine import Engine
 from streamer.demo.shop import Shop
-from streamer.settings.sections import Config
 from streamer.state import evidence
-from streamer.state.store import Store
-from streamer.worker import checkpoint
 from tests.chaos.test_kill import Outcome, assert_equal_sequences, kill_at, outcome
-from tests.folders import assert_same
+from tests.folders import assert_same, counts_of, graph_of, table_and_graph
 from tests.integration.test_many import MANY, lose_one_and_get_it_back
-from tests.property.test_fold import counts_of, graph_of
 from tests.support import DETERMINISTIC, START_MS, App, as_records
 
 SETTINGS = {**DETERMINISTIC, "admission.min_events": 2, "admission.min_users": 2,
@@ -130,22 +125,6 @@ def test_a_killed_worker_admits_what_an_uninterrupted_one_does(
 # -- several workers -----------------------------------------------------------------------------
 
 
-def table_and_graph(config: Config) -> tuple[dict[int, Any], dict[str, Any]]:
-    """What a folder has of ids that are counted, and of the graph."""
-    with Store(Path(config.state.dir)) as store:
-        engine = Engine(config.engine_settings)
-        assert checkpoint.load(store, engine) is not None
-        return counts_of(engine), contents_of(engine)
-
-
-def contents_of(engine: Engine) -> dict[str, Any]:
-    g = engine.graph
-    return {
-        name: (seen, neighbours, weights, int(g.clicks[engine.vocabulary.intern([name])[0]]))
-        for name, (seen, neighbours, weights) in graph_of(engine).items()
-    }
-
-
 def test_workers_that_come_and_are_killed_admit_alike(kafka: str, tmp_path: Path) -> None:
     """And each as one would that has folded the whole log, in its order, from its beginning."""
     counted = {name: value for name, value in SETTINGS.items() if name.startswith("admission.")}
@@ -166,12 +145,8 @@ def test_workers_that_come_and_are_killed_admit_alike(kafka: str, tmp_path: Path
         team.running("c")
         team.stop("c")
         assert (table, graph) == table_and_graph(team.config("c"))
-        once = Engine(app.config.engine_settings)
-        once.graph.begin_again(0)
-        for message in app.read(app.config.topics.transitions):
-            for one in evidence.unpack(message.value() or b"").rounds:
-                once.fold_again(one, 1)
+        once = folded(app)
         assert counts_of(once) == table
-        assert contents_of(once) == graph
+        assert graph_of(once) == graph
         assert sum(name.startswith("random-") for name in graph) > 20
         assert once.catalogue.admission.counted > 500

@@ -20,10 +20,9 @@ from many import Team
 
 from streamer.demo.shop import Shop
 from streamer.state import commits, users
-from streamer.state.store import Store
-from streamer.state.users import FAMILY, RECORD, SEEN, Read
 from tests.integration.models import grow, hand_over, header_of, recreate, repair
 from tests.support import DETERMINISTIC, ROOT, START_MS, App, as_records, wait_until
+from tests.users import assert_histories, histories, last_of, of_folder
 
 SHOP = Shop(5, products=60, users=40)
 RAW = [
@@ -41,58 +40,6 @@ EXACT: dict[str, object] = {
     "user_vectors.half_life": "10m",
     "graph.horizon": "20d",
 }
-
-History = list[tuple[str, float, int]]
-
-
-def histories(clicks: list[dict[str, Any]], weights: dict[str, float]) -> dict[str, History]:
-    """By the definition: each item with the weight of its clicks as of the last of them, those
-    whose last clicks are newest; and a click whose event id was among the last eight is none."""
-    out: dict[str, History] = {}
-    ids: dict[str, list[str]] = {}
-    for click in clicks:
-        user, item, ts = str(click["user_id"]), str(click["item_id"]), int(click["ts"])
-        seen = ids.setdefault(user, [])
-        if "event_id" in click:
-            if click["event_id"] in seen[-8:]:
-                continue
-            seen.append(click["event_id"])
-        weight = weights[click.get("event_type", "click")]
-        mine = out.setdefault(user, [])
-        for at, (name, total, last) in enumerate(mine):
-            if name == item:
-                weight += total * 0.5 ** ((ts - last) / HALF_LIFE)
-                del mine[at]
-                break
-        mine.append((item, weight, ts))
-        del mine[:-MOST]
-    return out
-
-
-def last_of(messages: list[Message]) -> dict[bytes, bytes]:
-    """What compaction leaves, deletions carried out."""
-    found = {message.key() or b"": message.value() for message in messages}
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def of_folder(path: Path) -> dict[bytes, bytes]:
-    """The records of a folder by user, whose index by time is whole."""
-    with Store(path) as store:
-        found = {key[1:]: value for key, value in store.scan(FAMILY, RECORD)}
-        seen = [users.seen_of(key) for key, _ in store.scan(FAMILY, SEEN)]
-    assert sorted(seen) == sorted((users.known(value).ts, user) for user, value in found.items())
-    return found
-
-
-def assert_histories(found: dict[bytes, bytes], wanted: dict[str, History]) -> dict[str, Read]:
-    read = {user.decode(): users.read(value) for user, value in found.items()}
-    assert read.keys() == wanted.keys()
-    for user, record in read.items():
-        got = [(one.item, one.weight, one.time) for one in record.history]
-        assert [one[0::2] for one in got] == [one[0::2] for one in wanted[user]]
-        assert [one[1] for one in got] == pytest.approx([one[1] for one in wanted[user]])
-        assert record.ts == max(one.time for one in record.history)
-    return read
 
 
 def told(messages: list[Message]) -> list[tuple[bytes | None, bytes | None, int]]:
@@ -122,7 +69,7 @@ def test_a_vector_is_the_decayed_mean_of_the_items_as_of_its_commit(source: App)
     messages = app.read(app.config.topics.user_vectors)
     assert of_folder(app.state) == last_of(messages)
     weights = app.config.events.weights
-    assert_histories(last_of(messages), histories(RAW[:2400], weights))
+    assert_histories(last_of(messages), histories(RAW[:2400], weights, HALF_LIFE, MOST))
     vectors: dict[str, list[tuple[int, Any]]] = {}
     for _, value, commit in told(app.read(app.config.topics.item_vectors)):
         if value is not None:
@@ -232,7 +179,9 @@ def test_several_workers_count_each_click_once_and_have_all_users(
             wait_until(lambda: stream.sent == len(clicks), "all clicks")
         team.finish()
         topic = last_of(app.read(app.config.topics.user_vectors))
-        read = assert_histories(topic, histories(clicks, app.config.events.weights))
+        read = assert_histories(
+            topic, histories(clicks, app.config.events.weights, HALF_LIFE, MOST)
+        )
         assert sum(len(one.vectors) > 0 for one in read.values()) > 0.9 * len(read)
         team.start("c")
         team.running("c")
@@ -356,4 +305,4 @@ def test_no_commit_has_more_users_than_it_has_room_for(kafka: str, tmp_path: Pat
         assert 4900 <= max(users_of.values()) <= 5000
         assert max(sizes.values()) <= 20_000
         found = last_of(app.read(topics.user_vectors))
-        assert_histories(found, histories(clicks, app.config.events.weights))
+        assert_histories(found, histories(clicks, app.config.events.weights, HALF_LIFE, MOST))

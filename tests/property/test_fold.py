@@ -16,6 +16,7 @@ from core.graph.graph import NEVER, Graph
 from core.graph.sessions import REMEMBERED
 from core.graph.slabs import UNIT
 from core.settings import AdmissionSettings
+from tests.folders import counts_of
 from tests.property.strategies import (
     GAP,
     HALF_LIFE,
@@ -58,12 +59,6 @@ def sessions_of(engine: Engine) -> dict[str, tuple[int, int, list[int], list[str
         )
         for user, row in sessions.users.items()
     }
-
-
-def counts_of(engine: Engine) -> dict[int, Any]:
-    """By hash of an id, what is counted of it."""
-    entries = engine.catalogue.admission.entries()
-    return {int(id_): [x.tolist() for x in rest] for id_, *rest in zip(*entries, strict=True)}
 
 
 def state_of(engine: Engine) -> Any:

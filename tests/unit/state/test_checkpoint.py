@@ -16,7 +16,7 @@ from streamer.state import packing, records
 from streamer.state.store import POINTER, Store
 from streamer.worker import checkpoint
 from streamer.worker.sweeping import PART_BYTES, Sweeping, as_entries
-from tests.property.test_fold import counts_of
+from tests.folders import counts_of
 from tests.unit.state.made import SETTINGS, batches
 
 START = 1_700_000_000_000
