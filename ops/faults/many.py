@@ -127,7 +127,7 @@ class Team:
             assert time.monotonic() < begin + SECONDS, self.told()
             time.sleep(0.2)
         ends, still = self._ends(), 0
-        while still < 10:  # nobody has anything to say to the others
+        while still < 6:  # nobody has anything to say to the others
             time.sleep(0.5)
             assert time.monotonic() < begin + SECONDS, self.told()
             ends, before = self._ends(), ends

@@ -93,9 +93,13 @@ KILLS = [
 
 
 @pytest.mark.parametrize(
-    ("checkpoint_seconds", "lost"), [(0.001, False), (3600, False), (3600, True)],
-    ids=["from-sweeps", "from-evidence", "folder-lost"],
-)  # fmt: skip
+    ("checkpoint_seconds", "lost"),
+    [
+        pytest.param(0.001, False, id="from-sweeps"),
+        pytest.param(3600, False, id="from-evidence", marks=pytest.mark.long),
+        pytest.param(3600, True, id="from-evidence-and-the-folder-lost"),
+    ],
+)
 def test_a_killed_worker_admits_what_an_uninterrupted_one_does(
     kafka: str, folder: Path, uninterrupted: tuple[App, Outcome], checkpoint_seconds: float,
     lost: bool,

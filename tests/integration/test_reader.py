@@ -85,13 +85,14 @@ def test_a_late_answer_about_the_end_skips_nothing(app: App, proxy: Proxy, secon
     assert asked[f"{app.name}-0-reader", LIST_OFFSETS] == 0
 
 
-def test_ten_first_starts_count_every_click(
-    proxied: tuple[Proxy, Broker], proxy: Proxy, tmp_path: Path
+@pytest.mark.parametrize("starts", [3, pytest.param(30, marks=pytest.mark.long)])
+def test_first_starts_count_every_click(
+    proxied: tuple[Proxy, Broker], proxy: Proxy, tmp_path: Path, starts: int
 ) -> None:
     """Every answer to a ListOffsets is late by another time."""
     random, (_, broker) = Random(7), proxied
     proxy.hold(LIST_OFFSETS, RESPONSE, lambda: random.choice((0, 0.05, 0.3)), overtaken=True)
-    for _ in range(10):
+    for _ in range(starts):
         settings = behind(broker) | {"topics.partitions": 2, "round.max_events": 50}
         with App(broker.direct, tmp_path, settings) as app:
             app.publish(CLICKS[:1000])

@@ -1,6 +1,8 @@
 """What a few made-up clicks do to what is recommended: ranks of an item beside another one."""
 
 import json
+from copy import deepcopy
+from functools import cache
 from itertools import cycle, islice
 
 import numpy as np
@@ -21,15 +23,22 @@ QUERY, PUSHED = "i0", "i295"
 SETTINGS = Settings(
     session=SessionSettings(gap=Duration(GAP)),
     graph=GraphSettings(half_life=Duration(10**7)),
-    model=ModelSettings(dim=32),
+    model=ModelSettings(dim=16),
 )
 
 
-def learned(attack: Rows = ()) -> Engine:
-    """300 items in groups, and last the clicks of an attack."""
+@cache
+def calm() -> Engine:
+    """300 items in groups."""
     engine = Engine(SETTINGS)
     for number in range(12):
         engine.step(Inputs(clicks(visits(number, 100 * number, sessions=200, groups=GROUPS))))
+    return engine
+
+
+def learned(attack: Rows = ()) -> Engine:
+    """One of its own, with the clicks of an attack as its last ones."""
+    engine = deepcopy(calm())
     if attack:
         engine.step(Inputs(clicks(attack)))
     return engine

@@ -70,6 +70,7 @@ def test_two_replays_are_byte_for_byte_the_same(log: Path, last: Path, tmp_path:
         assert (tmp_path / name).read_bytes() == (last / name).read_bytes()
 
 
+@pytest.mark.long  # half a minute of compiling: of one kernel `test_cache` says so in each run
 def test_a_process_that_compiles_repeats_one_that_finds_its_kernels_compiled(
     log: Path, tmp_path: Path
 ) -> None:

@@ -40,7 +40,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("learned")
     log = folder / "clicks.jsonl"
     log.write_text("\n".join(json.dumps(c) for c in islice(SHOP.clicks(START_MS), 8000)))
-    settings = ["model.dim=32", "clusters.count=8", "clusters.min_items=40"]
+    settings = ["model.dim=16", "clusters.count=8", "clusters.min_items=40"]
     settings += ["round.max_events=500", "engine.threads=1"]
     replay.run(config.load(None, settings, {}), Source([log]), None, folder / "out", False)
     state = folder / "out" / replay.DIRECTORY
