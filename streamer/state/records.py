@@ -246,6 +246,12 @@ class Marks(msgspec.Struct, frozen=True):
     older versions."""
     centroids_from: int = 1
     """The first epoch whose centroids `item-vectors` may have."""
+    folds_next: dict[str, int] | None = None
+    """Those by which they will be, once all that these have folded is in `model-state`: evidence
+    does not say by which it was. None where `folds_by` stays."""
+
+
+_BY_COUNT = "round.max_seconds = 0"
 
 
 def folds_by(settings: Settings, by_count: bool) -> dict[str, int]:
@@ -260,7 +266,7 @@ def folds_by(settings: Settings, by_count: bool) -> dict[str, int]:
         "graph.half_life": int(graph.half_life),
         "graph.max_degree": graph.max_degree,
         **_counts_by(settings.admission_ms),
-        "round.max_seconds = 0": int(by_count),
+        _BY_COUNT: int(by_count),
     }
 
 
@@ -298,6 +304,19 @@ def _counts_by(admission: AdmissionSettings) -> dict[str, int]:
 
 ALL_ADMITTED = _counts_by(AdmissionSettings())
 """Of `folds_by`, where admission is off, as it is in older versions."""
+
+
+def unlike(own: dict[str, int], theirs: dict[str, int] | None) -> list[str]:
+    """The names of those settings of `folds_by` that differ; None where nobody knows them but for
+    admission."""
+    known = ALL_ADMITTED | (theirs or {})
+    return [name for name, value in own.items() if known.get(name, value) != value]
+
+
+def fold_unlike(own: dict[str, int], marks: Marks) -> list[str]:
+    """Of `unlike` those settings by which clicks do something else to sessions and graph than they
+    did until these marks."""
+    return [name for name in unlike(own, marks.folds_by) if name != _BY_COUNT]
 
 
 def counted_by(marks: Marks) -> AdmissionSettings:

@@ -50,8 +50,12 @@ def all_swept(store: Store) -> dict[bytes, Swept]:
 
 
 def newest(store: Store) -> tuple[bytes, Swept] | None:
-    """From where evidence is folded again, and the kind of the sweep; None if no sweep is over."""
-    return max(all_swept(store).items(), key=lambda one: one[1].commit, default=None)
+    """From where evidence is folded again, and the kind of the sweep; None if no sweep is over.
+
+    Of two that began at the same, the one since which ids are counted has what the other lacks.
+    """
+    found = all_swept(store).items()
+    return max(found, key=lambda one: (one[1].commit, one[1].counted is not None), default=None)
 
 
 def load(store: Store, engine: Engine) -> Swept | None:

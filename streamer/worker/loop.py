@@ -151,7 +151,7 @@ class Worker:
             self.outgoing.publish_all(astray.dead)
             if self.users is not None:
                 self.users.publish_all()
-        while self.by_count and self._publishes_all and not self.stop.asked:
+        while self.by_count and self._clicks_wait and not self.stop.asked:
             self._round([], closes=True)  # no clicks come for it
         self._join()
         if self.outgoing.lacks_counts:  # clicks are counted from here on: a restart must know it
@@ -174,8 +174,10 @@ class Worker:
     def _release(self, left: set[Partition]) -> None:
         """Commit, and go on with no more than these partitions. Within a call of the group's."""
         publishes_all = self.repairs or self.outgoing.needs_folder
-        if self.by_count or publishes_all:
+        if self.by_count or publishes_all or self.outgoing.changes:
             needs = "everything is published again" if publishes_all else "rounds go by count"
+            if self.outgoing.changes:
+                needs = "what was folded by other settings is still written"
             raise KafkaTrouble(
                 f"group {self.config.app.name} took partitions away for another worker, and {needs}"
                 ", which one worker does alone: stop the other one, and start this one again"
@@ -233,13 +235,19 @@ class Worker:
             if collected or self.pending.rounds or self._has_work():
                 if not self.behind.is_busy:
                     self._look()  # a round knows what others wrote until it begins
-                self._round(collected, self._closes() or self.shares.is_settling)
+                closes = self._closes() or self.shares.is_settling or self.outgoing.changes
+                self._round(collected, closes)
             self.report.observe(all_taken=not self.reader.waiting, also=self.shares.lag)
 
     @property
     def _publishes_all(self) -> bool:
         """Whether not all is out of what is published once more."""
         return self.outgoing.needs_folder or (self.users is not None and self.users.publishes_all)
+
+    @property
+    def _clicks_wait(self) -> bool:
+        """Whether rounds by count begin only once something has left."""
+        return self._publishes_all or self.outgoing.changes
 
     def _end_repair(self) -> None:
         """All was published again: say so, so that no start has to do it once more."""
@@ -292,7 +300,8 @@ class Worker:
                 out, self.given_back = [], False
             if self.stop.asked and self.by_count:
                 return None
-            if self.shares.is_settling or (not out and self.rounds.has_to_learn):
+            waits = self.shares.is_settling or self.outgoing.changes
+            if waits or (not out and self.rounds.has_to_learn):
                 time.sleep(0.01)  # the log comes first
                 return out
             left = 0.1 if self.by_count else deadline - time.monotonic()

@@ -4,6 +4,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+import msgspec
+
 from core.engine import Engine
 from core.graph.graph import NEVER
 from core.graph.slabs import TOPIC
@@ -59,6 +61,15 @@ class Outgoing:
         self._folds_by = records.folds_by(engine.settings, config.round.max_seconds == 0)
         self._is_new = store.marks.folds_by not in (None, self._folds_by)
         """Whether the marks say that clicks are folded otherwise: others would go by that."""
+        others = records.fold_unlike(self._folds_by, store.marks)
+        self.changes = bool(others) and engine.clock.time != NEVER
+        """Whether what was folded by other settings is not all in `model-state` yet: until it is,
+        no more is folded, as a restart would fold it by these."""
+        if self.changes:
+            log.info(
+                "clicks are folded otherwise from now on (%s): they wait until %s has all that was "
+                "folded before", ", ".join(others), config.topics.model_state,
+            )  # fmt: skip
         self.is_alone = self.leads = True
         """Whether no other worker writes evidence, and whether this one owns item partition 0: who
         does writes what there is once, of graph, sessions, ranker and marks."""
@@ -101,7 +112,9 @@ class Outgoing:
     @property
     def has_work(self) -> bool:
         """Whether commits are to be made without clicks: tombstones, or a sweep that is idle."""
-        if self.dead or (self.needs_folder and self.topic.is_under_way) or self._is_new:
+        if self.dead or (self.needs_folder and self.topic.is_under_way):
+            return True
+        if self._is_new or self.changes:
             return True
         if self._voids and self.leads:
             return True
@@ -166,18 +179,24 @@ class Outgoing:
         is_slow = time.monotonic() - self.topic.began > SLOW_SECONDS
         if is_slow or not pending.events or self.needs_folder:
             size = max(size, FAST_BYTES)
-        swept = self.topic.take(cut, SWEPT_ROWS, size)
+        swept = self.topic.take(cut, CHECKPOINT_ROWS if self.changes else SWEPT_ROWS, size)
         # A part of the sessions may be more than there was room for: later commits make up for it.
         self._allowance -= swept.size
         if self._folder_is_due:
             self.folder.begin(cut, at, cut)
         written = self.folder.take(cut, CHECKPOINT_ROWS, checkpoint.ALL)
         self._settle(number, changes, swept.swept is not None)
+        if self.changes and not self.topic.lacks(cut):
+            self.changes = False
+            log.info("by commit %d all is there that was folded by other settings", number)
         major, old_epochs = self.engine.starts.major, self._old_epochs(changes)
         marks = Marks(
             number, self.engine.publish_from, None if major is None else (major[0], major[1]),
             cut, self.needs_folder or self.publishes_users(), self._folds_by, self._centroids_from,
         )  # fmt: skip
+        if self.changes:
+            before = self.store.marks.folds_by
+            marks = msgspec.structs.replace(marks, folds_by=before, folds_next=self._folds_by)
         trials = self.engine.fusion.trials
         fusion = None
         if self.leads and trials != self._trials:

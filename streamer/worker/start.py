@@ -217,7 +217,8 @@ class Start:
             if why != told:
                 log.info("waiting beside the others: %s", why)
                 told = why
-            if self.store.marks.needs_folder:  # that may take long, and comes to an end
+            marks = self.store.marks
+            if marks.needs_folder or marks.folds_next:  # that may take long, and comes to an end
                 until = time.monotonic() + HEADER_SECONDS
             if time.monotonic() > until:
                 raise Refused(
@@ -256,13 +257,15 @@ class Start:
         if told:
             return "; ".join(told)
         own = records.folds_by(config.engine_settings, config.round.max_seconds == 0)
-        theirs = self.store.marks.folds_by or own
-        theirs = records.ALL_ADMITTED | theirs
-        if others := [name for name, value in own.items() if theirs.get(name, value) != value]:
+        marks = self.store.marks
+        theirs = marks.folds_next or marks.folds_by or own
+        if others := records.unlike(own, theirs):
             return (
                 f"the workers that run fold clicks otherwise than this one would: {others[0]} "
                 "differs. Of what decides that all must have the same"
             )
+        if marks.folds_next:
+            return "another worker is still writing what was folded by other settings"
         promoted = records.promoted(self.store.meta(records.PROMOTED))
         if why := challenging.unlike(config, promoted):
             return why

@@ -78,6 +78,17 @@ class Sweeping:
             self.is_under_way or self.last is None or self.last.commit < commit
         )
 
+    def lacks(self, commit: int) -> bool:
+        """Whether a restart that has only what this writes would fold evidence of this commit, or
+        of an earlier one, or would not know how often ids were counted."""
+        return self.lags(commit) or self._lacks_counts
+
+    @property
+    def _lacks_counts(self) -> bool:
+        """Whether the last one was written before ids were counted."""
+        is_on = self.engine.catalogue.admission.is_on
+        return self.last is not None and self.last.counted is None and is_on
+
     def begin(self, commit: int, offset: int, evidence: int | None = None) -> None:
         """Begin after this commit, of the engine as it is now; `offset` is that of the evidence of
         later ones, or before it. Nothing happens if one is under way, or nothing did since:
@@ -90,9 +101,8 @@ class Sweeping:
         is_still = last is not None and (
             last.round == round_number if evidence is None else last.commit >= evidence
         )
-        # One that was written before ids were counted does not do: a restart would not know them.
-        lacks = last is not None and last.counted is None and self.engine.catalogue.admission.is_on
-        if is_still and not lacks and len(self.engine.graph.unwritten(self.bit)) == 0:
+        has_all = len(self.engine.graph.unwritten(self.bit)) == 0
+        if is_still and not self._lacks_counts and has_all:
             return
         self._snapshot = Snapshot(self.engine.catalogue)
         scale = self.engine.scale
