@@ -141,11 +141,11 @@ def held_back(app: App, once: Engine) -> list[str]:
     keys = {m.key() or b"" for m in vectors}
     names = sorted(key.decode() for key in keys if not key.startswith((b"\xff", b"shelf-")))
     admitted = once.catalogue.admission.has(names).tolist()
-    left = {(m.key() or b"").decode() for m in vectors if m.value() is None}
+    left = {m.key() or b"" for m in vectors if m.value() is None}
     wrong = []
     if strange := [name for name, has in zip(names, admitted, strict=True) if not has]:
         wrong.append(f"{len(strange)} ids have vectors and are not admitted, such as {strange[0]}")
-    if lost := sorted(left & {*names}):
+    if lost := [name for name in names if name.encode() in left]:
         wrong.append(f"{len(lost)} items left that were admitted, such as {lost[0]}")
     return wrong
 

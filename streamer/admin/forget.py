@@ -16,6 +16,7 @@ import numpy as np
 from confluent_kafka.admin import AdminClient
 from numpy.typing import NDArray
 
+from core.ids.vocabulary import encode
 from streamer.errors import Refused
 from streamer.kafka import clients, rights
 from streamer.kafka.clients import CALL_SECONDS
@@ -41,7 +42,7 @@ def names(app: str, forgotten: Iterable[bytes]) -> list[str]:
 
 def key(app: str, user: str) -> bytes:
     """The reserved key that says that a user of this app is forgotten."""
-    digest = hashlib.blake2b(user.encode(), digest_size=16, key=app.encode()[:64]).hexdigest()
+    digest = hashlib.blake2b(encode(user), digest_size=16, key=app.encode()[:64]).hexdigest()
     return records.FORGOTTEN + digest.encode()
 
 

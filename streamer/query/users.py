@@ -17,6 +17,7 @@ from rich.table import Table
 from core.ids.vocabulary import encode
 from core.users import in_turn
 from streamer.errors import WalkstreamError
+from streamer.query.choice import ALL
 from streamer.query.cluster import Hot, hottest
 from streamer.query.index import Asking, Index, Neighbour
 from streamer.query.names import name_of
@@ -27,6 +28,7 @@ from streamer.state.folders import reading
 from streamer.state.store import Store, cluster_prefix
 from streamer.state.users import Read
 from streamer.terminal import Console, say
+from streamer.wording import counted
 
 T = TypeVar("T", bound=Neighbour | Hot)
 
@@ -71,7 +73,7 @@ def merged(lists: Sequence[Sequence[T]], weights: Sequence[float], k: int) -> li
 
 def stored(store: Store, user: str) -> Read:
     """The record of a user. WalkstreamError if there is none, or no vector in it."""
-    value = store.entry(users.FAMILY, users.RECORD + user.encode())
+    value = store.entry(users.FAMILY, users.RECORD + encode(user))
     if value is None:
         raise WalkstreamError(
             f"{store.path}: there is no user {user!r}. They clicked nothing since "
@@ -169,7 +171,9 @@ def run(
         table = neighbours_table(title, [one for one in found.items if isinstance(one, Neighbour)])
     Console().print(table)
     for one in found.interests:
-        what = "all of them" if one.item is None else f"interest in {escape(one.item)}"
+        what = "all of them" if one.item is None else f"interest in {one.item}"
         say(f"{one.weight:.0%} {what}: {one.shown} shown")
     if found.left_out:
-        say(f"without {found.left_out:,} items of the history (--with-seen)")
+        say(f"without {counted(found.left_out, 'item')} of the history (--with-seen)")
+    if not found.items and options.choice != ALL:
+        say("nothing passes --where and --min-score: ask with less")

@@ -16,6 +16,7 @@ from streamer.errors import WalkstreamError
 from streamer.files import replay
 from streamer.files.readers import Source
 from streamer.query import users as module
+from streamer.query.choice import Choice, parsed
 from streamer.query.index import Index, Neighbour
 from streamer.query.run import Options
 from streamer.query.users import merged, offer
@@ -122,5 +123,23 @@ def test_who_is_not_known_is_told_so(folder: Path) -> None:
         put(store, "bare", [tables(store)[0][0]], [], [])
         with pytest.raises(WalkstreamError, match="there is no user 'nobody'"):
             offer(Index(store), "nobody", Options())
+        with pytest.raises(WalkstreamError, match="there is no user"):
+            offer(Index(store), "\udcff", Options())  # as a shell gives what is not UTF-8
         with pytest.raises(WalkstreamError, match="has no vector"):
             offer(Index(store), "bare", Options())
+
+
+def test_items_are_named_as_they_are_and_one_is_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Store(folder) as store:
+        names, v, u = tables(store)
+        profiles = Profiles(np.array([0, 1]), np.array([0]), np.array([1.0]), v[:1], u[:1])
+        known = Known("u", START_MS, 0, [Clicked(names[0], 1.0, START_MS)])
+        (value,) = users.packed([known], profiles, ["[red]x[/red]"], "s", "msgpack")
+        store.write_entries({users.FAMILY: users.entries(store, {b"u": value})})
+    module.run(folder, "u", Options(3, choice=Choice(where=parsed(["category=none"]))))
+    out = capsys.readouterr().out
+    assert "100% interest in [red]x[/red]: 0 shown" in out
+    assert "without 1 item of the history" in out
+    assert "nothing passes --where" in out
