@@ -364,7 +364,7 @@ def _scores(vectors, u, at, queries, out):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True)
-def _next_ranks(scores, items, known, query, target, out):  # type: ignore[no-untyped-def]
+def _next_ranks(scores, items, known, query, target, out, sources=SOURCES):  # type: ignore[no-untyped-def]
     """The ranks of trials `known` by scores [q, n] into out[trial]."""
     for i in known:
         own, at = np.searchsorted(items, query[i]), np.searchsorted(items, target[i])
