@@ -97,7 +97,7 @@ class NegativeSettings:
     popularity: float = 0.0
     """As `uniform`."""
     similar: float = 0.0
-    """As `uniform`. Hard negatives are few: .1 or less."""
+    """As `uniform`. Hard negatives are few: .2 or less."""
     scored: float = 0.0
     """As `uniform`."""
     alpha: float = 0.75
