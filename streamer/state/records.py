@@ -19,7 +19,6 @@ of the graph stand in the partitions of their items; header, manifest, placement
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Self
 
@@ -28,7 +27,7 @@ import msgspec
 from core.ids.hashing import hash_keys
 from core.ids.vocabulary import ATTRIBUTE
 from core.rows import FORMAT
-from core.settings import AdmissionSettings, Duration, Settings
+from core.settings import Settings
 from streamer.decode.ahead import Window
 from streamer.errors import Refused
 
@@ -242,32 +241,13 @@ class Marks(msgspec.Struct, frozen=True):
     needs_folder: bool = False
     """Whether the state folder has what Kafka has not yet: then it can not be made anew."""
     folds_by: dict[str, int] | None = None
-    """The settings by which clicks are folded, as all workers must have them; None in records of
-    older versions."""
+    """The settings by which clicks are folded, as all workers must have them
+    (`streamer.state.folded_by`); None in records of older versions."""
     centroids_from: int = 1
     """The first epoch whose centroids `item-vectors` may have."""
     folds_next: dict[str, int] | None = None
     """Those by which they will be, once all that these have folded is in `model-state`: evidence
     does not say by which it was. None where `folds_by` stays."""
-
-
-_BY_COUNT = "round.max_seconds = 0"
-
-
-def folds_by(settings: Settings, by_count: bool) -> dict[str, int]:
-    """The settings that decide what clicks do to sessions and graph, and whether one worker alone
-    counts rounds."""
-    session, graph = settings.session, settings.graph
-    return {
-        "session.gap": int(session.gap),
-        "session.length": session.length,
-        "session.max_events": session.max_events,
-        "session.event_ids": session.event_ids,
-        "graph.half_life": int(graph.half_life),
-        "graph.max_degree": graph.max_degree,
-        **_counts_by(settings.admission_ms),
-        _BY_COUNT: int(by_count),
-    }
 
 
 class Promoted(msgspec.Struct, frozen=True):
@@ -295,37 +275,6 @@ def promoted(value: bytes | None) -> Promoted | None:
     """What a record under PROMOTED says, if there is one that is not void."""
     found = None if value is None else msgspec.msgpack.decode(value, type=Promoted)
     return None if found is None or found.champion == found.challenger else found
-
-
-def _counts_by(admission: AdmissionSettings) -> dict[str, int]:
-    values = {f.name: int(getattr(admission, f.name)) for f in fields(AdmissionSettings)}
-    return {f"admission.{name}": value for name, value in values.items()}
-
-
-ALL_ADMITTED = _counts_by(AdmissionSettings())
-"""Of `folds_by`, where admission is off, as it is in older versions."""
-
-
-def unlike(own: dict[str, int], theirs: dict[str, int] | None) -> list[str]:
-    """The names of those settings of `folds_by` that differ; None where nobody knows them but for
-    admission."""
-    known = ALL_ADMITTED | (theirs or {})
-    return [name for name, value in own.items() if known.get(name, value) != value]
-
-
-def fold_unlike(own: dict[str, int], marks: Marks) -> list[str]:
-    """Of `unlike` those settings by which clicks do something else to sessions and graph than they
-    did until these marks."""
-    return [name for name in unlike(own, marks.folds_by) if name != _BY_COUNT]
-
-
-def counted_by(marks: Marks) -> AdmissionSettings:
-    """By which settings ids were counted until these marks, as of `Settings.admission_ms`."""
-    known = ALL_ADMITTED | (marks.folds_by or {})
-    return AdmissionSettings(
-        known["admission.min_events"], known["admission.min_users"],
-        Duration(known["admission.forget"]), known["admission.most"],
-    )  # fmt: skip
 
 
 class Swept(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -14,7 +14,7 @@ from core.rounds import Changes, Evidence, Gone
 from streamer.decode.ahead import Window
 from streamer.kafka.clients import Partition
 from streamer.settings.sections import Config
-from streamer.state import evidence, packing, records
+from streamer.state import evidence, folded_by, packing, records
 from streamer.state import store as stores
 from streamer.state.records import Marks
 from streamer.state.store import Store
@@ -58,10 +58,10 @@ class Outgoing:
         self.config, self.store, self.engine, self.end = config, store, engine, end
         self.evidence = last
         """The number of the newest evidence that is in the engine."""
-        self._folds_by = records.folds_by(engine.settings, config.round.max_seconds == 0)
+        self._folds_by = folded_by.folds_by(engine.settings, config.round.max_seconds == 0)
         self._is_new = store.marks.folds_by not in (None, self._folds_by)
         """Whether the marks say that clicks are folded otherwise: others would go by that."""
-        others = records.fold_unlike(self._folds_by, store.marks)
+        others = folded_by.fold_unlike(self._folds_by, store.marks)
         self.changes = bool(others) and engine.clock.time != NEVER
         """Whether what was folded by other settings is not all in `model-state` yet: until it is,
         no more is folded, as a restart would fold it by these."""

@@ -21,7 +21,7 @@ from streamer.kafka import clients
 from streamer.kafka.clients import label, partition_of
 from streamer.kafka.waiting import between
 from streamer.settings.sections import Config
-from streamer.state import evidence, records
+from streamer.state import evidence, folded_by
 from streamer.state import store as stores
 from streamer.state import traces as traced
 from streamer.state.commits import mark_of, no_commits
@@ -63,7 +63,7 @@ def restore(
     topic = config.topics.transitions
     mine = store.marks
     # What is folded again was counted by the settings of its time.
-    engine.catalogue.count_by(records.counted_by(mine))
+    engine.catalogue.count_by(folded_by.counted_by(mine))
     at = checkpoint.load(store, engine)
     lacks_counts = at is not None and at.counted is None and engine.catalogue.admission.is_on
     if mine.needs_folder and store.meta(stores.HOLDS_ALL) is None:

@@ -24,7 +24,7 @@ from streamer.kafka.identity import USERS, Watch, identity
 from streamer.kafka.transactions import Transactions
 from streamer.settings import challenger
 from streamer.settings.sections import Config
-from streamer.state import records
+from streamer.state import folded_by, records
 from streamer.state.records import Space
 from streamer.state.traces import Traces
 from streamer.watch.health import Health
@@ -256,10 +256,10 @@ class Start:
         told = [one.text for one in unlike if not one.is_harmless or one.role == "clicks"]
         if told:
             return "; ".join(told)
-        own = records.folds_by(config.engine_settings, config.round.max_seconds == 0)
+        own = folded_by.folds_by(config.engine_settings, config.round.max_seconds == 0)
         marks = self.store.marks
         theirs = marks.folds_next or marks.folds_by or own
-        if others := records.unlike(own, theirs):
+        if others := folded_by.unlike(own, theirs):
             return (
                 f"the workers that run fold clicks otherwise than this one would: {others[0]} "
                 "differs. Of what decides that all must have the same"

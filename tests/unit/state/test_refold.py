@@ -14,7 +14,7 @@ from core.settings import AdmissionSettings
 from streamer.errors import Refused
 from streamer.kafka import clients
 from streamer.settings import load as configs
-from streamer.state import evidence, records
+from streamer.state import evidence, folded_by, records
 from streamer.state import store as stores
 from streamer.state.records import Marks
 from streamer.state.store import Store
@@ -136,7 +136,7 @@ def test_what_ids_were_counted_by_must_be_known(store: Store) -> None:
     checkpoint.save(store, engine, 4, 0)
     counted = replace(SETTINGS, admission=AdmissionSettings(2))
     told = engine.step(Inputs(second)).evidence
-    marks = Marks(5, 0, evidence=5, folds_by=records.folds_by(counted, False))
+    marks = Marks(5, 0, evidence=5, folds_by=folded_by.folds_by(counted, False))
     packed = list(evidence.pack(5, 4, [told]))
     found = [evidence.unpack(record) for record in packed]
     entries = {records.MARKS: marks, stores.EVIDENCE: packed}
@@ -169,10 +169,10 @@ def test_evidence_is_folded_again_as_it_was_whatever_is_asked_for_now(
     engine.step(Inputs(first))
     checkpoint.save(store, engine, 4, 0)
     told = engine.step(Inputs(second)).evidence
-    marks = Marks(5, 0, folds_by=records.folds_by(own, False))
+    marks = Marks(5, 0, folds_by=folded_by.folds_by(own, False))
     store.set_meta({records.MARKS: msgspec.msgpack.encode(marks)})
     again = Engine(other, 1)
-    again.catalogue.count_by(records.counted_by(store.marks))
+    again.catalogue.count_by(folded_by.counted_by(store.marks))
     checkpoint.load(store, again)
     again.fold_again(told, 5)
     again.load_rows([])
