@@ -19,14 +19,14 @@ from tests.integration.test_new_space import (
 from tests.support import App
 
 STEPS = [
-    ("begin", "after", False),
+    pytest.param("begin", "after", False, marks=pytest.mark.long),
     ("produce", "middle", False),
-    ("offsets", "after", False),
-    ("commit", "before", False),
+    pytest.param("offsets", "after", False, marks=pytest.mark.long),
+    pytest.param("commit", "before", False, marks=pytest.mark.long),
     ("commit", "middle", None),
-    ("commit", "after", True),
+    pytest.param("commit", "after", True, marks=pytest.mark.long),
     ("apply", "middle", True),
-    ("apply", "after", True),
+    pytest.param("apply", "after", True, marks=pytest.mark.long),
 ]
 """Where it is killed, and whether the new space is there then; None where nobody can know."""
 

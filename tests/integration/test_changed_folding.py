@@ -43,9 +43,13 @@ CLICKS = log_of(3300)
 
 @pytest.mark.parametrize(
     ("first", "then"),
-    [({}, SOME), (SOME, MORE), (SOME, {}), ({}, {"session.gap": "2m", "session.length": 2})],
-    ids=["admission-on", "admission-otherwise", "admission-off", "sessions"],
-)  # fmt: skip
+    [
+        pytest.param({}, SOME, id="admission-on"),
+        pytest.param(SOME, MORE, id="admission-otherwise", marks=pytest.mark.long),
+        pytest.param(SOME, {}, id="admission-off", marks=pytest.mark.long),
+        pytest.param({}, {"session.gap": "2m", "session.length": 2}, id="sessions"),
+    ],
+)
 def test_a_folder_that_is_lost_comes_back_as_it_was(
     kafka: str, tmp_path: Path, first: Mapping[str, object], then: Mapping[str, object]
 ) -> None:
