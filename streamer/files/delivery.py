@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from streamer import progress
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.kafka import clients, rights
-from streamer.kafka.failures import FORBIDDEN, Forbidden, kafka_error
+from streamer.kafka.failures import FORBIDDEN, Forbidden, is_fatal, kafka_error
 from streamer.settings.secrets import hidden
 from streamer.settings.sections import ClickSettings, Config
 from streamer.wording import counted
@@ -137,7 +137,7 @@ class Delivery:
                 error: KafkaError = failure.args[0]
                 self.sent += 1
                 self._fail(error)
-                if error.fatal():
+                if is_fatal(error):
                     raise self._broken(error) from failure
                 return
 

@@ -59,6 +59,11 @@ def kafka_error(error: BaseException) -> KafkaError | None:
     return error.args[0] if isinstance(error, KafkaException) else None
 
 
+def is_fatal(error: KafkaError) -> bool:
+    """Whether its client can do nothing more. `produce` of one that failed says so by the code."""
+    return error.fatal() or error.code() == KafkaError._FATAL
+
+
 def said(error: KafkaError) -> str:
     """What a client or a broker says, less how long the client was in some state before."""
     return re.sub(r" ?\(after \d+ ?ms[^)]*\)", "", error.str()).rstrip(".")

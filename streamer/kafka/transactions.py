@@ -25,7 +25,7 @@ from streamer.decode.deadletter import Headers
 from streamer.errors import KafkaTrouble, WalkstreamError
 from streamer.kafka import bounded, clients
 from streamer.kafka.clients import CALL_SECONDS
-from streamer.kafka.failures import FORBIDDEN, failure, said
+from streamer.kafka.failures import FORBIDDEN, failure, is_fatal, said
 from streamer.settings.sections import Config
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ class Transactions:
         Another process, or a broker, fenced the old one before its end was asked for: so nothing of
         it counts.
         """
-        return error.fatal() and not self.asked and self.seconds <= self._most
+        return is_fatal(error) and not self.asked and self.seconds <= self._most
 
     def failure(self, error: KafkaError, where: str) -> WalkstreamError:
         """An error of the last transaction, for the person who reads the log at night.

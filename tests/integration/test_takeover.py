@@ -1,14 +1,17 @@
 """One worker after the other: what the second one read while it waited is not the newest."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
-from streamer.kafka.transactions import Transactions
+from streamer.kafka.failures import is_fatal
+from streamer.kafka.transactions import Send, Transactions
 from tests.integration.models import CLICKS, SETTINGS
 from tests.support import App, wait_until
 
@@ -78,3 +81,32 @@ def test_a_worker_that_was_fenced_and_has_its_place_still_goes_on(app: App) -> N
     worker.until(app.caught_up, "the clicks since then")
     assert "the producer was replaced" in worker.output
     worker.stop()
+
+
+def until_it_fails(send: Callable[[], None]) -> KafkaError:
+    for _ in range(200):
+        try:
+            send()
+        except KafkaException as error:
+            found: KafkaError = error.args[0]
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it never failed")
+
+
+def test_a_producer_that_is_fenced_between_two_records_may_be_replaced(app: App) -> None:
+    """The record that is the first to meet the fence says so otherwise than all calls do."""
+    first = Transactions(app.config)
+    first.begin()
+    send = Send(app.config.topics.dead_letters, 0, b"key", b"value", [])
+    first.send(send)
+    first.producer.flush(10)
+    Transactions(app.config)
+    error = until_it_fails(lambda: first.send(send))
+    assert not error.fatal()
+    assert is_fatal(error)
+    assert first.may_go_on(error)
+    first.renew()
+    first.begin()
+    first.send(send)
+    first.commit()
