@@ -219,6 +219,7 @@ class Engine:
         room = inputs.room - RECORDS_OF_GONE * len(left)
         behind = self.starts.behind
         held = behind[self.ownership.is_of_another_space(behind)]
+        must = np.setdiff1d(must, held) if len(held) else must
         slots = self.leaving.choose(self.model, must, held, room, inputs.budget, now)
         keys = [encode(name) for name in self.vocabulary.names(slots)]
         if left:
@@ -240,6 +241,7 @@ class Engine:
         placed = self.leaving.leave(self.model, self.placement, slots, now)
         waiting, epoch = self.leaving.waiting, self.placement.epoch
         is_written = self._placement_changed and bool(self.model.owns[0])
+        needs_oldest = is_written and self.settings.publish.form == "residual"
         changes = Changes(
             keys=keys,
             partitions=c.partition[slots],
@@ -253,7 +255,7 @@ class Engine:
             versions={p: self.versions[p] for p in touched},
             placed_by=self.placement,
             placement=self.placement if is_written else None,
-            oldest_epoch=self.ownership.oldest_epoch(epoch) if is_written else 0,
+            oldest_epoch=self.ownership.oldest_epoch(epoch) if needs_oldest else 0,
             time=self.clock.time,
             cluster_moves=placed.cluster_moves,
             bucket_moves=placed.bucket_moves,

@@ -117,8 +117,8 @@ class Changes:
     placement: Placement | None
     """The same, if it changed and is to be written."""
     oldest_epoch: int
-    """The oldest one that vectors may name from here on, where the placement is written; 0 where
-    that is not known."""
+    """The oldest one that vectors may name from here on, where residuals are published and the
+    placement is written; 0 elsewhere, and where that is not known."""
     time: int
     """Greatest event time so far, ms."""
     cluster_moves: int

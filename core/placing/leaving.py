@@ -122,7 +122,9 @@ class Leaving:
         """
         c, interval = model.columns, int(self.settings.publish.min_interval)
         self.waiting = self.waiting[c.alive[self.waiting]]
-        moved = self.waiting
+        leaves = np.zeros(len(c.alive), np.bool_)
+        leaves[held] = True
+        moved = self.waiting[~leaves[self.waiting]]
         if interval:
             moved = moved[(c.sent[moved] <= now - interval) | (c.moved[moved] >= FAR)]
         most = min(room, budget + int((~c.is_item[moved]).sum()))
@@ -130,21 +132,19 @@ class Leaving:
             most = max(most, 1)
             moved = moved[np.argpartition(-c.moved[moved], most - 1)[:most]]
         moved = moved[np.lexsort((moved, -c.moved[moved]))]
-        out, leaves = must, np.zeros(len(c.alive), np.bool_)
-        is_held = np.zeros(len(c.alive), np.bool_)
-        is_held[held] = True
+        out = must
         room -= int(_records(model, must).sum())
         budget -= int(c.is_item[must].sum())
         stale = self._stale(model)
         for queue in (moved, stale):
             leaves[out] = True
-            queue = queue[~(leaves | is_held)[queue]]
+            queue = queue[~leaves[queue]]
             records, items = np.cumsum(_records(model, queue)), np.cumsum(c.is_item[queue])
             within = int(min((records <= room).sum(), (items <= budget).sum()))
             if within:
                 room, budget = room - int(records[within - 1]), budget - int(items[within - 1])
                 out = np.concatenate([out, queue[:within]])
-        leaves[out] = True
+        leaves[out], leaves[held] = True, False
         self.stale = int((~leaves[stale]).sum())
         return np.sort(out)
 

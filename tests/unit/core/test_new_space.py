@@ -24,8 +24,14 @@ OTHER = replace(CHOSEN, negatives=NegativeSettings(kind="popularity"))
 TAGS = [(f"i{j}", [f"tag{j % 4}"]) for j in range(50)]
 
 
-def close(engine: Engine, budget: int = 20_000, room: int = 20_000) -> Changes:
-    changes = engine.step(Inputs(Clicks.empty(), budget=budget, room=room)).changes
+def close(
+    engine: Engine,
+    budget: int = 20_000,
+    room: int = 20_000,
+    described: Sequence[tuple[str, Sequence[str] | None]] = (),
+) -> Changes:
+    inputs = Inputs(Clicks.empty(), attributes=described, budget=budget, room=room)
+    changes = engine.step(inputs).changes
     assert changes is not None
     return changes
 
@@ -143,7 +149,8 @@ def test_what_was_lost_is_learned_before_it_leaves(monkeypatch: pytest.MonkeyPat
     assert set(lost) == set(again.items[again.ownership.is_of_another_space(again.items)])
     while len(again.starts.behind):
         waits = again.starts.behind.copy()
-        changes = close(again)
+        held = again.vocabulary.names(waits[-1:])  # also where it is described meanwhile
+        changes = close(again, described=[(held[0], ["another tag"])])
         untouched = set(again.vocabulary.names(np.intersect1d(waits[15:], lost)))
         assert published(changes).isdisjoint(name.encode() for name in untouched)
     close(again)
