@@ -82,6 +82,7 @@ class Challenger:
             begins = starts.spread(s.walks, s.model.seed, round_number, learner.corpus.has_walks)
             walks = learner.walks(begins, round_number)
         learner.learn(walks, history, target, time, round_number, placement)
+        self.model.rows.dirty[:] = False  # none of its rows leave, and all that moved are cut
 
     def take_over(self, round_number: int) -> Promotion | None:
         """Put its rows into the place of the champion's, if it is to.

@@ -29,7 +29,8 @@ class Learner:
 
     def begin(self, begun: Begun) -> None:
         """Prepare the rows of what a round comes by, before it is walked from and learned."""
-        self._widen(np.unique(np.concatenate(begun)))
+        if self.model.has_narrow:
+            self._widen(np.unique(np.concatenate(begun)))
         self._first_vectors(begun.touched)
 
     def _first_vectors(self, touched: NDArray[np.int32]) -> None:
@@ -51,8 +52,6 @@ class Learner:
         """Give those owned items that were clicked often enough the dims of their tier
         (`core.learning.tiers`)."""
         r, c, graph = self.model.rows, self.model.columns, self.catalogue.graph
-        if not self.model.has_narrow:
-            return
         slots = slots[(c.dims[slots] != tiers.ALL) & r.owned[slots]]
         dim = r.v.shape[1]
         to = tiers.dims_for(graph.clicks[slots], self.settings.size.tiers, dim)

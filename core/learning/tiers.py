@@ -11,7 +11,8 @@ dims: an inner product is over those that both rows have.
 
 So kernels know nothing of widths. They move all dims, and when the steps of a round are taken what
 a row does not have is zero again: the projection of projected gradient, as rows of so many dims are
-a subspace. It costs what the rows that moved cost.
+a subspace. It costs what the rows cost that
+moved since the last commit.
 
 How wide a row is, it says itself, and no row gets narrower: it grows in a round that comes by its
 item, when that has the clicks for it, which are the same for everybody. In the new dims it begins
@@ -35,8 +36,7 @@ ALL = 0
 
 START = 0.2
 """The length of what a row begins with in new dims, by the length that it would have if all dims
-had the same part in it. Hit rates are the same from .1 to .3, at .5 they are less; reciprocal ranks
-are less where it is next to nothing."""
+had the same part in it."""
 
 Tiers = tuple[tuple[int, int], ...]
 """From how many clicks on a row has how many dims, both ascending; none where all have all."""
