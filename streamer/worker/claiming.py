@@ -1,4 +1,5 @@
-"""Writing the header of `model-state`: in a commit of its own, and only by who was there first."""
+"""Writing the header of `model-state` at a start: in a commit of its own, and only by who was there
+first. That of a new vector space leaves with the commit that begins it (`streamer.worker.loop`)."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing

@@ -7,7 +7,8 @@
                  its own, if the last transaction took long, saw a transport error or failed
                  (`streamer.kafka.transactions`: a late request could settle this one), and if the
                  group says that this process still has its place
-  3 produce      the rows that leave, with their vectors; versions, placement, marks; the evidence
+  3 produce      the rows that leave, with their vectors; versions, placement, marks, where a vector
+                 space begins its header; centroids, and tombstones of old ones; the evidence
                  of the rounds; some rows of the graph and sessions (`streamer.worker.sweeping`);
                  the progress of the clicks partitions; vectors of users; dead letters. Each has the
                  commit's number, and the manifest says how many are in each partition, and their

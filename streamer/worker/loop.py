@@ -11,12 +11,12 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from core.rounds import Changes
-from streamer.errors import Fenced, KafkaTrouble, WalkstreamError
+from streamer.errors import Fenced, WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.clients import Partition
 from streamer.settings.sections import Config
 from streamer.state import folders
-from streamer.state.records import Space
+from streamer.state.records import NEWER, Space
 from streamer.watch import log as logs
 from streamer.watch.health import Health
 from streamer.watch.metrics import Metrics
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 SHARE_OF_LETTERS = 4
 """A commit closes when dead letters fill this part of it."""
+STILL_WRITTEN = "what was folded by other settings is still written"
 LOOK_SECONDS = 0.5
 """How often a worker that collects looks at what else has come: each look costs a millisecond."""
 
@@ -175,14 +176,10 @@ class Worker:
         """Commit, and go on with no more than these partitions. Within a call of the group's."""
         publishes_all = self.repairs or self.outgoing.needs_folder
         if self.by_count or publishes_all or self.outgoing.changes:
-            needs = "everything is published again" if publishes_all else "rounds go by count"
-            if self.outgoing.changes:
-                needs = "what was folded by other settings is still written"
-            raise KafkaTrouble(
-                f"group {self.config.app.name} took partitions away for another worker, and {needs}"
-                ", which one worker does alone: stop the other one, and start this one again"
-            )
+            why = "everything is published again" if publishes_all else "rounds go by count"
+            raise verdict.not_alone(self.config, STILL_WRITTEN if self.outgoing.changes else why)
         self.given_back = True
+        self.contest.follow(is_alone=False, commit=self.commits)  # before it decides in a commit
         if self.pending.rounds:
             self._round([], closes=True)
         self._join()
@@ -193,6 +190,8 @@ class Worker:
     def _look_at_shares(self) -> None:
         """Take up what the group handed over, and be alone where there is nobody else."""
         shares = self.shares
+        if self.outgoing.changes and not shares.has_all:
+            raise verdict.not_alone(self.config, STILL_WRITTEN)
         if taken := shares.look():
             self.rounds.decoder.remember(restore.windows(self.store, taken))
             self._follow_shares()
@@ -362,7 +361,8 @@ class Worker:
             return None
         before = self.store.space
         assert before is not None, "a worker has a header since it settled"
-        space = self.shares.space = replace(before, since=self.engine.leaving.space_from)
+        since = self.engine.leaving.space_from
+        space = self.shares.space = replace(before, since=since, format=NEWER)
         if self.users is not None:
             self.users.space = space
         self.metrics.identify(clients.identity(self.config), space.name)

@@ -60,7 +60,9 @@ class Outgoing:
         """The number of the newest evidence that is in the engine."""
         self._folds_by = folded_by.folds_by(engine.settings, config.round.max_seconds == 0)
         self._is_new = store.marks.folds_by not in (None, self._folds_by)
-        """Whether the marks say that clicks are folded otherwise: others would go by that."""
+        self._is_new |= store.marks.folds_next is not None
+        """Whether the marks say that clicks are, or will be, folded otherwise: others would go by
+        that."""
         others = folded_by.fold_unlike(self._folds_by, store.marks)
         self.changes = bool(others) and engine.clock.time != NEVER
         """Whether what was folded by other settings is not all in `model-state` yet: until it is,
@@ -70,6 +72,8 @@ class Outgoing:
                 "clicks are folded otherwise from now on (%s): they wait until %s has all that was "
                 "folded before", ", ".join(others), config.topics.model_state,
             )  # fmt: skip
+        self._changes_at = last
+        """The newest evidence of those settings."""
         self.is_alone = self.leads = True
         """Whether no other worker writes evidence, and whether this one owns item partition 0: who
         does writes what there is once, of graph, sessions, ranker and marks."""
@@ -179,14 +183,14 @@ class Outgoing:
         is_slow = time.monotonic() - self.topic.began > SLOW_SECONDS
         if is_slow or not pending.events or self.needs_folder:
             size = max(size, FAST_BYTES)
-        swept = self.topic.take(cut, CHECKPOINT_ROWS if self.changes else SWEPT_ROWS, size)
+        swept = self.topic.take(cut, SWEPT_ROWS, size)
         # A part of the sessions may be more than there was room for: later commits make up for it.
         self._allowance -= swept.size
         if self._folder_is_due:
             self.folder.begin(cut, at, cut)
         written = self.folder.take(cut, CHECKPOINT_ROWS, checkpoint.ALL)
         self._settle(number, changes, swept.swept is not None)
-        if self.changes and not self.topic.lacks(cut):
+        if self.changes and not self.topic.lacks(self._changes_at):
             self.changes = False
             log.info("by commit %d all is there that was folded by other settings", number)
         major, old_epochs = self.engine.starts.major, self._old_epochs(changes)
@@ -218,8 +222,7 @@ class Outgoing:
         """Those whose centroids leave, as no vector names them any more. What a repair has not
         deleted yet may name any."""
         first = last = self._centroids_from
-        is_residual = self.config.publish.form == "residual"
-        if is_residual and changes.placement is not None and not (self.dead or self.needs_folder):
+        if not (self.dead or self.needs_folder):
             last = max(first, min(changes.oldest_epoch, first + OLD_EPOCHS))
         self._centroids_from = last
         return range(first, last)

@@ -89,7 +89,8 @@ def restore(
         is_short = False
         if lacks and not accept_loss:
             raise _gone(topic, last, one.commit)
-        if lacks_counts and not accept_loss:
+        has_clicks = any(len(told.clicks) for told in one.rounds)
+        if lacks_counts and has_clicks and not accept_loss:
             raise Refused(
                 f"{topic}: clicks are to be folded again that ids were counted by, and where the "
                 "graph was written last before them it has no counts, as admission was off. Put "

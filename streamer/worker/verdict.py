@@ -32,6 +32,14 @@ GRACE_SECONDS = 3.0
 """How much later than a session ends a group may tell of it."""
 
 
+def not_alone(config: Config, why: str) -> KafkaTrouble:
+    """What a worker ends with that may not go on beside another, and why not."""
+    return KafkaTrouble(
+        f"group {config.app.name} took partitions away for another worker, and {why}, which one "
+        "worker does alone: stop the other one, and start this one again"
+    )
+
+
 def of(
     error: WalkstreamError, config: Config, watch: Watch, group: Group, beat: Callable[[], None]
 ) -> WalkstreamError:

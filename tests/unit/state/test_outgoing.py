@@ -58,29 +58,25 @@ def test_centroids_that_no_vector_names_leave_once_and_a_few_at_a_time(
     engine = Engine(SETTINGS, 1)
     changes = engine.step(Inputs(next(batches(1)))).changes
     assert changes is not None
-    config = configs.load(None, ["publish.form=residual"], {})
 
-    def leave(leaving: Outgoing, oldest: int, is_written: bool = True) -> tuple[list[int], int]:
-        placement = engine.placement if is_written else None
-        told = replace(changes, placement=placement, oldest_epoch=oldest, gone=[])
+    def leave(leaving: Outgoing, oldest: int) -> tuple[list[int], int]:
+        told = replace(changes, oldest_epoch=oldest, gone=[])
         batch = leaving.batch(1, told, Pending(), {}, {})
         assert batch.marks is not None
         store.set_meta({MARKS: msgspec.msgpack.encode(batch.marks)})
         return list(batch.old_epochs), batch.marks.centroids_from
 
-    leaving = Outgoing(config, store, engine, lambda: 7, 1, {})
+    leaving = Outgoing(CONFIG, store, engine, lambda: 7, 1, {})
     assert leave(leaving, 0) == ([], 1)
-    assert leave(leaving, 3, is_written=False) == ([], 1)
     assert leave(leaving, 3) == ([1, 2], 3)
     assert leave(leaving, 3) == ([], 3)
     assert leave(leaving, 0) == ([], 3)
-    leaving = Outgoing(config, store, engine, lambda: 7, 1, {})
+    leaving = Outgoing(CONFIG, store, engine, lambda: 7, 1, {})
     assert leave(leaving, 9) == ([3, 4, 5, 6], 7)
     leaving.needs_folder = True
     assert leave(leaving, 9) == ([], 7)
-    assert leave(Outgoing(CONFIG, store, engine, lambda: 7, 1, {}), 9) == ([], 7)
-    leaving = Outgoing(config, store, engine, lambda: 7, 1, {})
-    leaving.dead = [Gone(b"astray", 0, 3, True)] * 2 * config.commit.max_records
+    leaving = Outgoing(CONFIG, store, engine, lambda: 7, 1, {})
+    leaving.dead = [Gone(b"astray", 0, 3, True)] * 2 * CONFIG.commit.max_records
     assert leave(leaving, 9) == ([], 7)
 
 
