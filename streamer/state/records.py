@@ -47,6 +47,10 @@ GRAPH = b"\xffgraph/"
 SESSIONS = b"\xffsessions/"
 SWEPT = b"\xffswept"
 
+NEWER = FORMAT + 1
+"""The format of a header that says what older versions pass over: the vector space is not the
+first, or rows are narrow. They refuse it, and would mix spaces else."""
+
 VERSION_HEADER = "version"
 """Header of a tombstone in `model-state`: the version that the deletion has; of a row of the graph,
 the number of the evidence as of which it is deleted."""
@@ -149,7 +153,7 @@ class Space(msgspec.Struct, frozen=True):
     def of(cls, settings: Settings, partitions: int) -> Self:
         """The vector space that these settings make, without an app."""
         return cls(
-            FORMAT,
+            NEWER if settings.size.tiers else FORMAT,
             settings.model.dim,
             settings.model.attribute_slots,
             settings.model.seed,
@@ -164,7 +168,7 @@ class Space(msgspec.Struct, frozen=True):
     def name(self) -> str:
         """What `space` says in public records: equal names, comparable vectors and buckets."""
         compared = [getattr(self, f) for f in _COMPARED]
-        packed = _to_msgpack([*compared, self.since] if self.since else compared)
+        packed = _to_msgpack([FORMAT, *compared, *([self.since] if self.since else [])])
         return f"d{self.dim}-{hashlib.blake2b(packed, digest_size=4).hexdigest()}"
 
     @property
@@ -174,11 +178,12 @@ class Space(msgspec.Struct, frozen=True):
 
     def check_format(self, where: str | Path) -> None:
         """Refused if the rows there cannot be read."""
-        if self.format != FORMAT:
+        if self.format not in (FORMAT, NEWER):
             age = "an older" if self.format < FORMAT else "a newer"
             raise Refused(
                 f"{where}: its rows are of format {self.format}, of {age} walkstream: this one "
-                f"reads format {FORMAT}. See 'A model of an older version' in the README"
+                f"reads formats {FORMAT} and {NEWER}. See 'A model of an older version' in the "
+                "README"
             )
 
     def check(self, wanted: "Space", where: str) -> None:
@@ -198,7 +203,6 @@ class Space(msgspec.Struct, frozen=True):
 
 
 _COMPARED = {
-    "format": "format of rows",
     "dim": "model.dim",
     "attribute_slots": "model.attribute_slots",
     "seed": "model.seed",

@@ -220,6 +220,7 @@ def settle(
         unused={role: layout for role, layout in before.items() if role not in now.topics},
         cluster=now.cluster or (header.cluster if header is not None else ""),
         since=header.since if header is not None else 0,
+        format=max(wanted.format, header.format if header is not None else 0),
     )  # fmt: skip
     changes = _progress(config, store, first) | _reset(config, store, admin, reset)
     if adopts:  # nobody else may begin before all is there

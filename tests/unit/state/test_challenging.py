@@ -12,6 +12,7 @@ from core.challenger import Promotion
 from core.engine import Engine
 from core.learning.tiers import Tiers
 from core.rounds import Inputs
+from core.rows import FORMAT
 from core.settings import ChallengerSettings, Settings, WalkSettings
 from streamer.settings import challenger
 from streamer.settings.load import load
@@ -201,7 +202,7 @@ def test_a_space_that_began_later_has_another_name_and_the_same_settings() -> No
     for space in later:
         space.check(first, "here")
     # As it was before there were others.
-    values = [getattr(first, name) for name in records._COMPARED]
+    values = [FORMAT, *(getattr(first, name) for name in records._COMPARED)]
     packed = hashlib.blake2b(msgspec.msgpack.encode(values), digest_size=4).hexdigest()
     assert first.name == f"d16-{packed}"
 
