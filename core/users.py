@@ -9,6 +9,7 @@ is a vector of an item as it is. A cluster weighs what its clicks do, which deca
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numba as nb
 import numpy as np
@@ -37,6 +38,12 @@ class Profiles:
     """Shape (n, d): unit rows; zeros where the mean is none."""
     contexts: NDArray[np.float32]
     """As `vectors`, of the items' context vectors."""
+
+    @classmethod
+    def none(cls, m: int, d: int) -> Self:
+        """Of m users who have no vector."""
+        rows = np.zeros((0, d), np.float32)
+        return cls(np.zeros(m + 1, np.int64), np.zeros(0, np.int64), np.zeros(0), rows, rows)
 
 
 def means(

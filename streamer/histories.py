@@ -62,8 +62,7 @@ def profiles(
     users: Iterable[Known], engine: Engine, settings: UserVectorSettings
 ) -> tuple[Profiles, list[str | None]]:
     """The vectors of users, from the items as the engine has them now, and the item of each, None
-    for a mean. Items that left, are not learned yet, or not known in a new vector space, are passed
-    over."""
+    for a mean. Items that left, or are not learned yet, are passed over."""
     users, model = list(users), engine.model
     entries = [one for user in users for one in reversed(user.history)]
     owner = np.repeat(np.arange(len(users)), [len(user.history) for user in users])
@@ -72,7 +71,7 @@ def profiles(
     slots = np.array([-1 if (slot := get(item)) is None else slot for item in number], np.int32)
     is_known = slots >= 0
     there = slots[is_known]
-    is_known[is_known] = ready(model, there) & ~engine.ownership.is_of_another_space(there)
+    is_known[is_known] = ready(model, there)
     at = np.array([number[one.item] for one in entries], np.int64)
     kept = np.flatnonzero(is_known[at])
     at, owner, slots = (np.cumsum(is_known) - 1)[at[kept]], owner[kept], slots[is_known]

@@ -14,14 +14,17 @@ follow from the folder, some with each commit, and are found again by a start.
 """
 
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from core.clicks import Clicks
 from core.engine import Engine
+from core.users import Profiles
 from streamer import histories
 from streamer.admin import forget
 from streamer.histories import Click
@@ -78,8 +81,6 @@ class Users:
         """The list by which users were looked through."""
         self._since = space.since if is_same else 0
         """Of the vector space in which they were."""
-        self._partial = set[bytes]()
-        """Users whose records were made while not all items were known in the space."""
         self._looked_of = set(looked.partitions) if looked is not None and is_same else set()
         """The partitions whose users that were."""
         self._at: bytes | None = None
@@ -190,15 +191,12 @@ class Users:
             packed = self._packed(some)
             out |= {one.user_id.encode(): value for one, value in zip(some, packed, strict=True)}
         was_looking = self.is_looking
-        if self._known_since != self.space.since:
-            self._partial |= out.keys()
         for one in new:
             self._idle_from = min(self._idle_from, one.ts + int(self.config.user_vectors.idle))
         for more in (self._looked_through(), self._idle(now)):
             out |= {user: value for user, value in more.items() if user not in out}
         self._last = out
         if was_looking and not self.is_looking:
-            self._partial.clear()
             digest = users.digest(self._forgotten, self._since)
             return Leaving(out, users.looked_of(digest, self._looked_of))
         return Leaving(out, None)
@@ -214,9 +212,15 @@ class Users:
         return histories.after(old, clicks, config.user_vectors, config.session.event_ids)
 
     def _packed(self, new: list[Known]) -> list[bytes]:
-        """Their records, with vectors from the items as the engine has them now."""
-        profiles, items = histories.profiles(new, self.engine, self.config.user_vectors)
-        return users.packed(new, profiles, items, self.space.name, self.config.publish.format)
+        """Their records, with vectors from the items as the engine has them now; without, and in
+        the space before, while not all items are known in the new one."""
+        space = replace(self.space, since=self._known_since)
+        items: list[str | None] = []
+        if space.since == self.space.since:
+            profiles, items = histories.profiles(new, self.engine, self.config.user_vectors)
+        else:
+            profiles = Profiles.none(len(new), space.dim)
+        return users.packed(new, profiles, items, space.name, self.config.publish.format)
 
     # -- who did not click -----------------------------------------------------------------------
 
@@ -257,7 +261,9 @@ class Users:
         looked: list[bytes] = []
         if self._is_outdated:
             self._looked_of, self._at = {*self.held()}, RECORD
-            looked += self._last  # the folder may not have them yet
+            # The folder may not have these yet.
+            has = partial(self.store.entry, FAMILY)
+            looked += [user for user in self._last if has(RECORD + user) is None]
         self._forgotten, self._since = self.tail.forgotten, self._known_since
         self._looked_of.intersection_update(self.held())
         if self._at is None:
@@ -281,10 +287,9 @@ class Users:
         return out | {user.encode(): None for user in gone}
 
     def _moved(self, mine: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        """The records, made anew, of those of these users that have vectors of another space, or of
-        fewer items than they could."""
-        name, partial = self.space.name, self._partial
-        old = [u for u, value in mine.items() if u in partial or users.read(value).space != name]
+        """The records, made anew, of those of these users that are of another space."""
+        name = self.space.name
+        old = [user for user, value in mine.items() if users.read(value).space != name]
         new = [users.known(mine[user]) for user in old]
         out: dict[bytes, bytes] = {}
         for first in range(0, len(old), CHUNK):
