@@ -17,6 +17,7 @@ from streamer import histories
 from streamer.evaluate.past import Past, Positions
 from streamer.evaluate.rankers import Asked, Mode, Model, Ranks, chunks
 from streamer.histories import Click
+from streamer.query.index import best
 from streamer.settings.sections import Config
 from streamer.state.users import Known
 
@@ -108,12 +109,7 @@ def _best(scores: NDArray[np.float32], never: NDArray[np.int32]) -> list[int]:
     scores = scores.copy()
     scores[never] = -np.inf
     depth = min(DEPTH, len(scores) - len(never))
-    if depth <= 0:
-        return []
-    least = np.partition(scores, len(scores) - depth)[len(scores) - depth]
-    some = np.flatnonzero(scores >= least)
-    order = np.argsort(-scores[some], kind="stable")[:depth]
-    return [int(column) for column in some[order]]
+    return best(scores, depth) if depth > 0 else []
 
 
 def of(

@@ -120,18 +120,19 @@ def from_topic(
         for message in between(consumer, begins, ends):
             read += 1
             tell(read / total)
-            mark, key = commits.mark_of(message), (message.key() or b"").decode(errors="replace")
+            mark, key = commits.mark_of(message), message.key() or b""
             if mark is None:
                 raise Refused(commits.no_commits(message))
             apps.add(mark.app)
+            of_centroids, name = key.startswith(CENTROIDS), key.decode(errors="replace")
             if commit is not None and mark.number > commit:
-                later.add(key)
+                later |= set() if of_centroids else {name}
                 continue
             last = max(last, mark.number)
-            if (message.key() or b"").startswith(CENTROIDS):
-                centroids[int((message.key() or b"").removeprefix(CENTROIDS))] = message
+            if of_centroids:
+                centroids[int(key.removeprefix(CENTROIDS))] = message
                 continue
-            newest[key] = message
+            newest[name] = message
         consumer.close()
     if apps and app not in apps:
         raise Refused(
@@ -209,7 +210,8 @@ def _vector(
     if known is None or one.cluster >= len(known):
         raise Refused(
             f"{topic}: the record of {one.item_id!r} is a residual of cluster {one.cluster} in "
-            f"epoch {one.epoch}, whose centroids are not there: start a worker, which writes them"
+            f"epoch {one.epoch}, whose centroids are not there: start a worker, which writes them; "
+            "with --commit, name a later one"
         )
     return unit_rows(known[one.cluster] + own)[0]
 

@@ -4,11 +4,11 @@ import difflib
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
 from core.placing.rules import Rules
-from core.rows import from_values
 from streamer import counts
 from streamer.errors import WalkstreamError
 from streamer.query.choice import Choice
@@ -47,7 +47,7 @@ def hottest(store: Store, cluster: int, k: int, choice: Choice) -> Hottest:
     prefix = cluster_prefix(cluster)
     found = [key.removeprefix(prefix) for key, _ in store.scan("clusters", prefix)]
     if (space := store.space) is not None and space.since:
-        found = [key for key in found if _published(store, key) >= space.since]
+        found = [found[n] for n in np.flatnonzero(store.published(found) >= space.since).tolist()]
     if not found:
         there = sorted(counts.cluster_sizes(store))
         raise WalkstreamError(
@@ -64,12 +64,6 @@ def hottest(store: Store, cluster: int, k: int, choice: Choice) -> Hottest:
     order = sorted(range(len(members)), key=lambda n: (-clicks[n], members[n][0]))[:k]
     hot = [Hot(members[n][0].decode(), clicks[n], clicks[n] / total, members[n][1]) for n in order]
     return Hottest(cluster, len(members), hot)
-
-
-def _published(store: Store, key: bytes) -> int:
-    """The version with which an item was published; 0 for one that left meanwhile."""
-    row = store.row(key)
-    return 0 if row is None else int(from_values([row], store.dtype)["published"][0])
 
 
 def rules_of(store: Store) -> Rules | None:

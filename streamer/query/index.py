@@ -15,7 +15,6 @@ from core.ids.vocabulary import encode
 from core.placing.clusters import NONE, unit_rows
 from core.placing.lsh import Lsh
 from core.placing.placement import Placement, Placer, features
-from core.rows import from_values
 from core.settings import LshSettings, ModelSettings, Settings
 from streamer import counts
 from streamer.errors import WalkstreamError
@@ -172,7 +171,7 @@ class Index:
             # Few of those that are near pass the filter: all items are looked through.
             near = self.shelf.all_scores(query)
             handles, score = self._chosen(asking, near, k, mode, min_updates, choice)
-        found = [self._neighbour(handles[at], float(score[at])) for at in _best(score, k)]
+        found = [self._neighbour(handles[at], float(score[at])) for at in best(score, k)]
         return found, len(handles) if choice == ALL else len(near[0])
 
     def _chosen(
@@ -214,8 +213,8 @@ class Index:
 
     def _missing(self, item: str) -> WalkstreamError:
         key, space = encode(item), self.store.space
-        row = self.store.row(key) if is_item(key) and space is not None and space.since else None
-        if row is not None and from_values([row], self.store.dtype)["published"][0] > 0:
+        is_new = is_item(key) and space is not None and space.since > 0
+        if is_new and self.store.published([key])[0] > 0:
             return WalkstreamError(
                 f"item {item!r} has no vector of the new space yet: a challenger took over, and "
                 "all is published again. Ask once more when the worker is through"
@@ -271,7 +270,7 @@ class Index:
         return placement
 
 
-def _best(score: NDArray[np.float32], k: int) -> list[int]:
+def best(score: NDArray[np.float32], k: int) -> list[int]:
     """The indices of the k greatest, the greatest first, and of equals the first."""
     if k < len(score):
         least = np.partition(score, len(score) - k)[len(score) - k]

@@ -102,8 +102,7 @@ class Stored:
         self.store, self.least = store, least
 
     def handle(self, key: bytes) -> bytes | None:
-        rows = self._rows([key] if is_item(key) else [])[1]
-        return key if len(rows) and rows["published"][0] >= self.least else None
+        return key if is_item(key) and self.store.published([key])[0] >= self.least else None
 
     def vectors(self, handles: Collection[bytes]) -> NDArray[np.float32]:
         return np.concatenate(published(self._rows(handles)[1]), axis=1)

@@ -224,6 +224,15 @@ class Store:
         # One by one, which takes less time than what rocksdict does with a list.
         return list(map(self._cf["rows"].get, keys))
 
+    def published(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
+        """The versions with which these rows were published last; 0 for one that never was, or is
+        not there."""
+        found = self.rows(keys)
+        there = [n for n, value in enumerate(found) if value is not None]
+        out = np.zeros(len(found), np.int64)
+        out[there] = heads([value for value in found if value is not None], self.dtype)["published"]
+        return out
+
     def rows_in_parts(self) -> Iterator[tuple[list[bytes], NDArray[np.void]]]:
         """All keys and rows, some at a time."""
         stored = self.scan("rows")
