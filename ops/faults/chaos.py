@@ -86,7 +86,7 @@ Say = Callable[[str], None]
 
 
 def _machine() -> str:
-    revision = ["git", "rev-parse", "--short", "HEAD"]
+    revision = ["git", "describe", "--always", "--exclude=*", "--dirty= with changes"]
     commit = subprocess.run(revision, capture_output=True, text=True, cwd=ROOT).stdout.strip()
     python = platform.python_version()
     return (

@@ -84,6 +84,7 @@ class Everything(Fates):
         super().__init__(*arguments)
         self.kinds |= {"forget": (3, self._forget), "major": (1, self._major)}
         self.forgotten: set[bytes] = set()
+        self.majors = 0
 
     def _forget(self, _: str) -> None:
         user = f"user-{self.chance.randrange(400):04d}"
@@ -91,7 +92,7 @@ class Everything(Fates):
             self.forgotten.add(user.encode())
 
     def _major(self, _: str) -> None:
-        self._asks("major")
+        self.majors += self._asks("major")
 
     def _asks(self, *command: str) -> bool:
         done = self.team.app.command(*command)
@@ -225,7 +226,7 @@ def run(kills: int, seed: int, say: Say) -> tuple[list[str], bool]:
         "of them",
         *fates.told,
         f"- users that were forgotten: {len(fates.forgotten)}; major updates that were asked for: "
-        f"{fates.done['major']}",
+        f"{fates.majors}",
         f"- in the end {users} users, {kinds['admitted']} ids that are admitted, and "
         f"{kinds['held back']} that are held back",
         *(f"- **{sentence}**" for sentence in wrong),
