@@ -115,7 +115,7 @@ def contents(store: Store) -> Contents:
         swept=None if saved is None else saved[1].commit,
         commits=max((done.commit for done in progress.values()), default=0),
         rounds=max((done.round for done in progress.values()), default=0),
-        promoted=records.promoted(store.meta(records.PROMOTED)),
+        promoted=store.promoted,
         age_seconds=round(store.age(), 1),
         bytes=_size(store.path),
     )

@@ -183,7 +183,7 @@ class Index:
         return near if choice == ALL else choice.of(near, self.shelf, self.store)
 
     def __len__(self) -> int:
-        """How many items have a vector."""
+        """How many items have a vector, also one of the space before."""
         return counts.with_vector(self.store)
 
     def _neighbour(self, handle: Any, score: float) -> Neighbour:

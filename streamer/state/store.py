@@ -35,7 +35,7 @@ from streamer.state import packing, records, rocks
 from streamer.state.places import Moves, Places, members
 from streamer.state.places import bucket_prefix as bucket_prefix
 from streamer.state.places import cluster_prefix as cluster_prefix
-from streamer.state.records import Marks, Progress, Space
+from streamer.state.records import Marks, Progress, Promoted, Space
 from streamer.state.rocks import CACHE, bytes_used, each, family_options, prepare_folder
 from streamer.state.rocks import FAMILIES as FAMILIES
 from streamer.state.rocks import Ahead as Ahead
@@ -209,6 +209,11 @@ class Store:
         """What the engine had under way."""
         value = self.meta(records.MARKS)
         return Marks(0, 0) if value is None else msgspec.msgpack.decode(value, type=Marks)
+
+    @property
+    def promoted(self) -> Promoted | None:
+        """That a challenger took over, if one did and it counts."""
+        return records.promoted(self.meta(records.PROMOTED))
 
     def age(self) -> float:
         """Seconds since the folder last took something from Kafka, by this machine's clock."""

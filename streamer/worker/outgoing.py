@@ -25,7 +25,8 @@ from streamer.worker.sweeping import as_entries
 log = logging.getLogger(__name__)
 
 CHECKPOINT_ROWS = 2000
-"""Rows of the graph that a commit writes to the state folder at most: ten milliseconds or so."""
+"""Rows of the graph that a commit writes to the state folder at most, while it closes: ten
+milliseconds or so."""
 CHUNK = 20_000
 """Rows that are written at a time at a stop."""
 FOLDER_SECONDS = 12.0
@@ -97,8 +98,7 @@ class Outgoing:
         """Those that left since the last commit."""
         self._promoted: bytes | None = None
         """That a challenger took over, where the next commit is to say so once more."""
-        promoted = records.promoted(store.meta(records.PROMOTED))
-        self._voids = challenging.is_void(engine.settings, promoted)
+        self._voids = challenging.is_void(engine.settings, store.promoted)
         """Whether the next commit is to say that it does not count that one took over before."""
         self._centroids_from = store.marks.centroids_from
         """As in `Marks`, with the last commit."""

@@ -180,11 +180,10 @@ class Start:
         """Make the engine from folder and log. `owned` are its item partitions, None for all."""
         config, store, admin = self.config, self.store, self.admin
         member = None if owned is not None else self.group
-        promoted = records.promoted(store.meta(records.PROMOTED))
-        settings = challenging.in_force(config, promoted)
-        challenging.tell(config, promoted)
+        settings = challenging.in_force(config, store.promoted)
+        challenging.tell(config, store.promoted)
         self.engine = Engine(settings, self.space.partitions, self.metrics.timed)
-        self.engine.outdated = challenging.outdated(settings, promoted, self.space)
+        self.engine.outdated = challenging.outdated(settings, store.promoted, self.space)
         self.engine.leaving.space_from = self.space.since
         if owned is not None:
             self.engine.own(owned, self.tail.later.written)
@@ -266,8 +265,7 @@ class Start:
             )
         if marks.folds_next:
             return "another worker is still writing what was folded by other settings"
-        promoted = records.promoted(self.store.meta(records.PROMOTED))
-        if why := challenging.unlike(config, promoted):
+        if why := challenging.unlike(config, self.store.promoted):
             return why
         if self.store.marks.needs_folder:
             return "another worker is still publishing everything again"

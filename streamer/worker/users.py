@@ -10,7 +10,8 @@ have more of them are put back unread, and rows of items wait instead. (A single
 10,000 clicks, each of another user where the log is not keyed by user: `commit.max_records` is
 twice that at least.)
 Those who are idle, or forgotten, or published once more after a repair or in a new vector space,
-follow from the folder, some with each commit, and are found again by a start.
+follow from the folder, some with each commit, and are found again by a start. In a new space they
+wait until all items are known in it, and whoever clicks until then has a record without vectors.
 """
 
 from collections.abc import Callable, Collection, Iterable
