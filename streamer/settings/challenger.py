@@ -38,6 +38,9 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
         yield "challenger.set", str(error)
         return
     if found is None:
+        if c.promote:
+            problem = "needs a challenger: name one by challenger.preset or challenger.set"
+            yield "challenger.promote", problem
         return
     key = "challenger.set" if c.set else "challenger.preset"
     for name in FIXED:

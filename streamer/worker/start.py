@@ -67,17 +67,18 @@ class Start:
         config, stack = self.config, self.stack
         self.health.beat()
         restore.check_space(config)
-        kernels.prepare(config.engine_settings, config.user_vectors.kind == "interests")
-        if (beside := challenger.settings(config)) is not None:
-            kernels.prepare(beside)
-        self.health.state = "restoring"
-        self.health.beat()
         self.checks = checks = config.topics.check
         self.admin = admin = stack.enter_context(rights.allowed(config, "worker", ask=checks))
         if checks:
             restore.check_topics(config, admin)
         self.identity = now = identity(admin, config)
         self.watch = Watch(admin, config.topics, now)
+        # Whoever has to look at Kafka or at the topics first is told at once.
+        kernels.prepare(config.engine_settings, config.user_vectors.kind == "interests")
+        if (beside := challenger.settings(config)) is not None:
+            kernels.prepare(beside)
+        self.health.state = "restoring"
+        self.health.beat()
         self.store = stack.enter_context(restore.open_store(config, admin, now, accepted))
         self.accepted = accepted._replace(repair=repair.is_asked(self.store, accepted.repair))
         self.group = self.member = Group(config, admin, self._progress_of(0.0, 0.0))

@@ -15,7 +15,6 @@ def config(*overrides: str) -> Config:
 
 def test_without_a_name_and_settings_there_is_none() -> None:
     assert challenger.settings(config()) is None
-    assert challenger.settings(config("challenger.promote=true")) is None
 
 
 def test_what_is_set_stands_on_top_of_the_settings() -> None:
@@ -60,6 +59,7 @@ def test_a_preset_is_the_method_itself_in_the_same_space(name: str) -> None:
         (['challenger.set=["model.seed=2"]'], r"model\.seed 2"),
         (["challenger.preset=eges"], r"model\.attribute_slots 4"),
         (["challenger.preset=walkstream"], "is what the settings say already"),
+        (["challenger.promote=true"], r"challenger\.promote: needs a challenger"),
         (["challenger.preset=deepwalk", "quality.sample=0"], r"quality\.sample be above 0"),
         (["challenger.preset=deepwalk", "challenger.error=0"], r"challenger\.error: must be at"),
         (["challenger.preset=deepwalk", "challenger.min_agreement=2"], r"min_agreement: must"),
