@@ -49,8 +49,8 @@ class AdmissionSettings:
     """An id that was not clicked for this long is counted anew; 0 means `graph.horizon`."""
     most: int = 1_000_000
     """Ids that are counted at most, or one in eight that are admitted if that is more; past it a
-    quarter leaves, those not clicked for longest. 24 bytes each with 2 `min_events`, 36 with 2
-    `min_users` as well, in a table that is at most three quarters full."""
+    quarter leaves, those not clicked for longest. 24 bytes each with 2 `min_events`, 32 with 2
+    `min_users` as well, in a table that is at most four fifths full."""
 
     @property
     def is_on(self) -> bool:

@@ -29,14 +29,16 @@ from core.ids.hashing import hash_texts
 from core.ids.texts import Texts
 from core.settings import AdmissionSettings
 
-FULLEST = 3, 4
+FULLEST = 4, 5
 """A table is at most this full: longer runs of entries are slow to search."""
+GROWTH = 5, 4
+"""A table that is full grows by so much: most of what it grows by is not used yet."""
 STAY = 3, 4
 """Of the ids that are counted, where they are as many as there may be, this part stays."""
 EVENTS = 8
 """Event ids that an entry remembers at most."""
 SMALLEST = 1024
-"""Entries of the smallest table, a power of two."""
+"""Entries of the smallest table."""
 
 
 class Admission:
@@ -51,15 +53,16 @@ class Admission:
 
     def _empty(self, size: int) -> None:
         s = self.settings
-        width = s.min_users if s.min_users > 1 else 0
-        # As many as are counted of an id whose clicks are all of different users.
-        events = min(EVENTS, max(s.min_events - 1, width))
+        users = s.min_users if s.min_users > 1 else 0
+        # Where users are what it lacks, the last of them admits an id.
+        width = users - (s.min_events <= users)
+        events = min(EVENTS, max(s.min_events - 1, users))
         none = np.zeros(0, np.uint64)
         self._table = Counting(
             np.zeros(size, np.uint64), np.zeros(size, np.int64), np.zeros(size, np.int32),
             np.zeros((size, events), np.uint32), np.zeros((size, width), np.uint32),
-            np.zeros(2, np.int64), self._seed, s.min_events, int(s.forget), s.most, events, width,
-            _share(size, FULLEST), none, none,
+            np.zeros(2, np.int64), self._seed, s.min_events, s.min_users, int(s.forget), s.most,
+            events, width, _share(size, FULLEST), none, none,
         )  # fmt: skip
 
     @property
@@ -89,7 +92,7 @@ class Admission:
         table grows. Returns what `fold` goes on with, of the same clicks."""
         t, limit = self._table, counting.limit(self.settings.most, self.admitted)
         if self.counted < limit:
-            self._fill(self.entries(), 2 * len(t.ids))
+            self._grow(_share(len(t.ids), GROWTH))
             return self._table._replace(items=taken.items, by=taken.by)
         counted = np.flatnonzero((t.ids != 0) & (t.clicks != ADMITTED))
         # By times, and among equal ones by ids, so that it does not matter where they stand.
@@ -125,9 +128,13 @@ class Admission:
 
     def entries(self) -> Entries:
         """All entries, as copies, by their hashes: where they stand is different in each run."""
-        t, held = self._table, np.flatnonzero(self._table.ids)
-        order = held[np.argsort(t.ids[held])]
-        return Entries(t.ids, t.time, t.clicks, t.event, t.users).at(order)
+        ids = self._table.ids
+        held = np.flatnonzero(ids)
+        return self._columns.at(held[np.argsort(ids[held])])
+
+    @property
+    def _columns(self) -> Entries:
+        return Entries(*(getattr(self._table, name) for name in COLUMNS))
 
     def load(self, parts: Iterable[Entries]) -> None:
         """Take entries into a table that does not have them."""
@@ -138,13 +145,14 @@ class Admission:
     def _reserve(self, more: int) -> None:
         size = max(SMALLEST, len(self._table.ids))
         while self._table.used[0] + more > _share(size, FULLEST):
-            size *= 2
+            size = _share(size, GROWTH)
         if size > len(self._table.ids):
-            self._fill(self.entries(), size)
+            self._grow(size)
 
-    def _fill(self, entries: Entries, size: int) -> None:
+    def _grow(self, size: int) -> None:
+        before = self._columns
         self._empty(size)
-        counting.put(self._table, entries)
+        counting.put(self._table, before)
 
 
 def _share(n: int, part: tuple[int, int]) -> int:

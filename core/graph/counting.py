@@ -36,13 +36,15 @@ class Counting(NamedTuple):
     """[entries, events]: of the event ids of the last ones that had any and were counted, each with
     its user, the newest first, 0 past the end: what is sent twice counts once."""
     users: NDArray[np.uint32]
-    """[entries, width]: of the different users who clicked it, 0 past the end."""
+    """[entries, width]: of the different users who clicked it, 0 past the end. One fewer than
+    `min_users` where the click of that many is enough: it admits, and need not be remembered."""
     used: NDArray[np.int64]
     """[2]: entries in use, and how many of them are admitted."""
     seed: np.uint64
     """Where entries stand follows from it. One that nobody knows: ids come from outside, and could
     be made to stand in each other's way."""
     min_events: int
+    min_users: int
     forget: int
     most: int
     events: int
@@ -78,8 +80,20 @@ COLUMNS = Entries._fields
 
 @INLINED
 def _home(seed, size, key):  # type: ignore[no-untyped-def]
-    """Where the search for an id begins, in a table of `size` entries."""
-    return np.int64(mix(key ^ seed) & np.uint64(size - 1))
+    """Where the search for an id begins, in a table of `size` entries, fewer than 2^32."""
+    half = np.uint64(32)
+    return np.int64((mix(key ^ seed) >> half) * np.uint64(size) >> half)
+
+
+@INLINED
+def _next(size, k):  # type: ignore[no-untyped-def]
+    return k + 1 if k + 1 < size else 0
+
+
+@INLINED
+def _from(size, one, k):  # type: ignore[no-untyped-def]
+    """How many entries k is behind `one`, round the end."""
+    return k - one if k >= one else k - one + size
 
 
 @INLINED
@@ -87,7 +101,7 @@ def _place(counting, size, key):  # type: ignore[no-untyped-def]
     """The entry of an id, or the free one where it would be."""
     k = _home(counting.seed, size, key)
     while counting.ids[k] != 0 and counting.ids[k] != key:
-        k = (k + 1) & (size - 1)
+        k = _next(size, k)
     return k
 
 
@@ -177,7 +191,8 @@ def admits(counting, k, click, event, time, now):  # type: ignore[no-untyped-def
         j += 1
     if j < end:
         counting.users[j] = user
-    are_enough = width == 0 or counting.users[end - 1] != 0
+    is_one_more = j == end  # than there is room for
+    are_enough = is_one_more or (width == counting.min_users and counting.users[end - 1] != 0)
     if counting.clicks[k] >= counting.min_events and are_enough:
         counting.clicks[k] = ADMITTED
         counting.time[k] = time
@@ -192,12 +207,15 @@ def admits(counting, k, click, event, time, now):  # type: ignore[no-untyped-def
 
 @nb.njit(cache=True, nogil=True)
 def put(counting, entries, sources=SOURCES):  # type: ignore[no-untyped-def]
-    """Put entries that are not there into a table that has room."""
+    """Put entries that are not there into a table that has room. Those without an id are none, so
+    that a table's columns may be given as they are."""
     size, n = len(counting.ids), len(entries.ids)
     others, other = entries.event.shape[1], entries.users.shape[1]
     counting, entries = pointers(counting), pointers(entries)
     events, width = counting.events, counting.width
     for i in range(n):
+        if entries.ids[i] == 0:
+            continue
         k = _place(counting, size, entries.ids[i])
         counting.ids[k] = entries.ids[i]
         counting.time[k] = entries.time[i]
@@ -246,10 +264,10 @@ def leave(counting, keys, since, sources=SOURCES):  # type: ignore[no-untyped-de
             continue
         counting.used[0] -= 1
         counting.used[1] -= counting.clicks[gap] == ADMITTED
-        k = (gap + 1) & (size - 1)
+        k = _next(size, gap)
         while counting.ids[k] != 0:
             home = _home(counting.seed, size, counting.ids[k])
-            if (k - home) & (size - 1) >= (k - gap) & (size - 1):
+            if _from(size, home, k) >= _from(size, gap, k):
                 counting.ids[gap] = counting.ids[k]
                 counting.time[gap] = counting.time[k]
                 counting.clicks[gap] = counting.clicks[k]
@@ -258,7 +276,7 @@ def leave(counting, keys, since, sources=SOURCES):  # type: ignore[no-untyped-de
                 for j in range(width):
                     counting.users[gap * width + j] = counting.users[k * width + j]
                 gap = k
-            k = (k + 1) & (size - 1)
+            k = _next(size, k)
         counting.ids[gap] = 0
         for j in range(gap * events, gap * events + events):
             counting.event[j] = 0

@@ -38,6 +38,17 @@ def test_an_id_that_comes_once_takes_under_a_hundred_bytes_and_has_no_row(users:
     assert engine.table_bytes()["admission"] < 100 * n
 
 
+@pytest.mark.parametrize(("users", "entry"), [(1, 24), (2, 32), (3, 40)])
+def test_a_table_that_grows_is_about_as_large_as_what_is_in_it(users: int, entry: int) -> None:
+    admission = engine_of(AdmissionSettings(2, users)).catalogue.admission
+    for n in range(0, 60_000, 500):
+        times = np.full(500, START)
+        admission.admit([f"i{k}" for k in range(n, n + 500)], times)
+        assert admission.nbytes <= max(1024, (n + 500) * 5 / 4 * 5 / 4) * entry
+    assert admission.admitted == 60_000
+    assert admission.has([f"i{k}" for k in range(60_000)]).all()
+
+
 def test_the_click_that_admits_counts_as_any_other_does() -> None:
     chosen = settings(min_drift=0.0)
     counts, admits = (Engine(replace(chosen, admission=a)) for a in (TWICE, AdmissionSettings()))
