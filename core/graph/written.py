@@ -191,7 +191,7 @@ class Snapshot:
         self._items = np.where(kept, s.items[rows], -1)
         admission = catalogue.admission
         self.counted = admission.entries() if admission.is_on else None
-        """By their hashes; None where all are admitted."""
+        """By their hashes; None where all are admitted. Who has them all may let go of them."""
 
     def __len__(self) -> int:
         return len(self._users)

@@ -67,6 +67,8 @@ class Sweeping:
         self._snapshot: Snapshot | None = None
         self._taken = self._part = self._counted = 0
         """Sessions that were written, the records of them and of counted ids, and these ids."""
+        self._ids: int | None = None
+        """How many ids are counted in the snapshot; None where all are admitted."""
 
     @property
     def is_under_way(self) -> bool:
@@ -105,6 +107,8 @@ class Sweeping:
         if is_still and not self._lacks_counts and has_all:
             return
         self._snapshot = Snapshot(self.engine.catalogue)
+        counted = self._snapshot.counted
+        self._ids = None if counted is None else len(counted.ids)
         scale = self.engine.scale
         self._begun = Swept(
             commit, offset, clock.time, clock.landmark, scale.half_life, clock.partitions.tolist(),
@@ -126,14 +130,15 @@ class Sweeping:
             value = self._next_sessions(snapshot, begun.commit)
             out.sessions[records.sessions_key(begun.turn, self._part)] = value
             self._part, rows, size = self._part + 1, rows - 1, size - len(value)
-        counted = snapshot.counted
-        ids = 0 if counted is None else len(counted.ids)
-        while counted is not None and self._counted < ids and rows > 0 and size > 0:
+        ids = self._ids or 0
+        while (counted := snapshot.counted) and self._counted < ids and rows > 0 and size > 0:
             some = counted.at(slice(self._counted, self._counted + COUNTED))
             value = packing.pack_counted(begun.commit, some)
             out.sessions[records.sessions_key(begun.turn, self._part)] = value
             self._counted += COUNTED
             self._part, rows, size = self._part + 1, rows - 1, size - len(value)
+        if self._counted >= ids:
+            snapshot.counted = None  # They are as large as the table, and the graph takes longer.
         self._stored[begun.turn] = max(self._stored[begun.turn], self._part)
         catalogue = self.engine.catalogue
         while rows > 0 and size > 0:
@@ -153,7 +158,7 @@ class Sweeping:
             out.sessions[records.sessions_key(begun.turn, self._stored[begun.turn])] = None
             rows -= 1
         if self._stored[begun.turn] == self._part:
-            last = None if counted is None else -(-ids // COUNTED)
+            last = None if self._ids is None else -(-ids // COUNTED)
             self.last = msgspec.structs.replace(begun, parts=self._part, counted=last)
             out.swept = msgspec.msgpack.encode(self.last)
             self.engine.sweeps.remove(sweep)

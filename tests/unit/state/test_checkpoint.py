@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from core.catalogue import Catalogue
 from core.clicks import Clicks
 from core.engine import Engine
 from core.graph.slabs import LOCAL, TOPIC
+from core.graph.written import Snapshot
 from core.rounds import Evidence, Inputs
 from core.settings import AdmissionSettings, Duration, SessionSettings
 from streamer.errors import WalkstreamError
 from streamer.state import packing, records
 from streamer.state.store import POINTER, Store
 from streamer.worker import checkpoint
+from streamer.worker import sweeping as sweeping_of
 from streamer.worker.sweeping import PART_BYTES, Sweeping, as_entries
 from tests.folders import counts_of
 from tests.unit.state.made import SETTINGS, batches
@@ -332,6 +335,27 @@ def test_ids_that_are_counted_come_back_as_they_were_when_the_sweep_began(
     assert counts_of(loaded) == wanted != counts_of(engine)
     loaded.load_rows([])
     assert loaded.catalogue.admission.admitted == 51, "its row was written with the click"
+
+
+def test_a_sweep_lets_go_of_counted_ids_before_it_writes_the_graph(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, made = Engine(COUNTED, 1), list[Snapshot]()
+    users = [f"{user}{n}" for user in "uv" for n in range(50)]
+    folded(engine, users, [f"i{n}" for n in range(50)] * 2, START)
+
+    def noted(catalogue: Catalogue) -> Snapshot:
+        made.append(Snapshot(catalogue))
+        return made[-1]
+
+    monkeypatch.setattr(sweeping_of, "Snapshot", noted)
+    sweeping = checkpoint.of(store, engine, records.SWEPT)
+    sweeping.begin(1, 0)
+    assert made[0].counted is not None
+    written = sweeping.take(1, 2, checkpoint.ALL)
+    assert (len(written.sessions), len(written.graph)) == (2, 0)
+    assert made[0].counted is None
+    assert sweeping.is_under_way
 
 
 def test_where_nothing_was_counted_what_the_graph_has_counts_as_admitted(store: Store) -> None:
