@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from streamer import memory
 from streamer.errors import Refused, WalkstreamError
 from streamer.kafka.failures import failure, kafka_error
 from streamer.settings.sections import Config
@@ -24,6 +25,7 @@ CLOSE_SECONDS = 10.0
 
 def run(config: Config, accepted: Accepted) -> None:
     """Run one worker until SIGTERM or SIGINT. Returns after a clean stop, raises otherwise."""
+    memory.give_back()
     stop = Stop()
     # RocksDB is closed at the end of it, so that a folder that it could not read may be moved.
     with guarded(Path(config.state.dir)), ExitStack() as stack:
