@@ -21,6 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support import compile_kernels
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "ops" / "results" / "chaos.md"
 HEAD = """\
@@ -59,6 +61,7 @@ def main() -> int:
     if not chosen:
         parser.error("name at least one scenario, such as --commits 50")
     failed = False
+    compile_kernels()  # or workers of a new clone would, and be taken for ones that stand still
     for scenario, n in chosen:
         began = time.monotonic()
         say(f"{n} {scenario.counted}, seed {asked.seed}")
