@@ -7,7 +7,7 @@ from core.catalogue import Catalogue
 from core.graph.walks import walk
 from core.ids.hashing import hash_keys
 from core.ids.vocabulary import encode
-from core.learning import context, residual, skipgram, tiers
+from core.learning import lending, residual, skipgram, tiers
 from core.learning.corpus import Corpus
 from core.learning.negatives import Pools
 from core.model import Model
@@ -144,10 +144,22 @@ class Learner:
                 model.rows, seen, times, updates[seen], columns.cluster[seen],
                 placement.centroids, strength, m.rate,
             )  # fmt: skip
+        self._lend(round_number)
         model.cut()
-        context.follow(model.rows, seen)
         if model is catalogue.model:
             catalogue.settled += int(((before < SETTLED) & (before + times >= SETTLED)).sum())
+
+    def _lend(self, round_number: int) -> None:
+        """Give owned items that nobody has clicked rows of items like them, some in each round."""
+        catalogue, r = self.catalogue, self.model.rows
+        if catalogue.width == 0:
+            return
+        items, updates, c = catalogue.items, self.model.columns.updates, catalogue.model.columns
+        is_new = (catalogue.graph.clicks[items] == 0) & (updates[items] == 0)
+        bare = items[is_new & r.owned[items] & (r.attrs[items] >= 0).any(axis=1)]
+        waits = (c.version[bare] == 0) | c.stale[bare]
+        learned = catalogue.clicked[updates[catalogue.clicked] > 0]
+        lending.lend(r, learned, lending.turn(bare, waits, round_number))
 
 
 def _counted(slots: NDArray[np.int32], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

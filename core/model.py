@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from core.graph.graph import NEVER
 from core.ids.hashing import mix
 from core.learning.adagrad import Pace, decayed, landmark_of, rescaled
+from core.learning.mixing import OWN
 from core.learning.skipgram import Rows
 from core.learning.tiers import ALL, cut, dims_for
 from core.placing.clusters import NONE
@@ -163,6 +164,7 @@ class Model:
         for name in _SCALED:
             getattr(r, name)[slots] = 0.0
         r.mix[slots] = 0.0
+        r.mix[slots, 0] = OWN
         r.attrs[slots] = -1
         r.dirty[slots] = r.owned[slots] = self.owns[partitions]
         for f in fields(c):

@@ -20,7 +20,6 @@ from core.graph.graph import Graph
 from core.graph.slabs import UNIT
 from core.kernels.lanes import PASS, SOURCES, address, pointer, pointers, prefetch
 from core.kernels.scan import rank
-from core.learning.context import contexts
 from core.learning.dense import F32, inner
 from core.learning.skipgram import KERNEL, Rows, hidden
 from core.placing.clusters import unit_rows
@@ -190,7 +189,7 @@ def ask(
     mixed = rows.attrs.shape[1] > 0
     slots, at = np.unique(found.slot, return_inverse=True) if mixed else (found.slot, found.slot)
     _pairs(
-        hidden(rows, slots) if mixed else rows.v, contexts(rows, slots) if mixed else rows.u, at,
+        hidden(rows, slots) if mixed else rows.v, rows.u[slots] if mixed else rows.u, at,
         found.begin, by, rows.tables().wide, out,
     )  # fmt: skip
     return fill(found, out, catalogue.visits), scores
@@ -262,7 +261,7 @@ def next_ranks(
 
 def both(rows: Rows, slots: NDArray[np.int32]) -> NDArray[np.float32]:
     """The unit rows V^ and U^ of slots side by side, float32 [n, 2 dim]."""
-    v, u = unit_rows(hidden(rows, slots)), unit_rows(contexts(rows, slots))
+    v, u = unit_rows(hidden(rows, slots)), unit_rows(rows.u[slots])
     return np.concatenate([v, u], axis=1)
 
 
@@ -296,7 +295,7 @@ def _scores_of(
     """The scores of items by queries, float32 [queries, n]."""
     out = np.empty((len(by), len(items)), np.float32)
     mixed = rows.attrs.shape[1] > 0
-    vectors, u = (hidden(rows, items), contexts(rows, items)) if mixed else (rows.v, rows.u)
+    vectors, u = (hidden(rows, items), rows.u[items]) if mixed else (rows.v, rows.u)
     at = np.arange(len(items), dtype=np.int32) if mixed else items
     _scores(vectors, u, at, by, out)
     return out

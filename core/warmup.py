@@ -47,7 +47,9 @@ def warm_up(settings: Settings) -> None:
         settings = replace(settings, admission=AdmissionSettings(min_events=2, min_users=2))
     engine = Engine(settings)
     for _ in range(2):  # a round can rank only what the round before made known
-        outputs = engine.step(Inputs(_clicks(), [("0", ["attribute"])]))
+        outputs = engine.step(
+            Inputs(_clicks(), [(item, ["attribute"]) for item in ("0", "unclicked")])
+        )
     changes = outputs.changes
     assert changes is not None
     restored = Engine(settings)

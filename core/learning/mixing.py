@@ -1,7 +1,7 @@
 """Hidden vectors of items: their own row of V, mixed with the rows of their attributes.
 
 EGES (Wang et al., "Billion-scale commodity embedding", KDD 2018): h = sum over s of softmax(a)_s
-row_s, s = 0 the item's own row and the others those of its attributes.
+row_s, s = 0 the item's own row and the others those of its attributes. At its start a_0 is OWN.
 """
 
 from typing import NamedTuple
@@ -28,6 +28,12 @@ class Tables(NamedTuple):
     """Attributes that an item has at most."""
     wide: tuple[int, ...]
     """One element for each 16 dims (`core.learning.dense`)."""
+
+
+OWN = 2.0
+"""The weight a of an item's own row at its start, those of attributes being 0. From 0 on, rows of
+items that have attributes in common stay too close to be told apart: on a shop of 1,000 items with
+two attributes each that costs .016 in MRR@20 of `next`, which 2 does not."""
 
 
 @INLINED

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from core.learning import context
 from core.learning.skipgram import hidden
 from core.model import Model
 from core.placing import clusters, matching, quiet, rules
@@ -230,7 +229,7 @@ class Placer:
     def place(self, placement: Placement, model: Model, rows: NDArray[np.int32]) -> Placed:
         """Where these items belong, each by where it was last published."""
         s, c, r = self.settings, model.columns, model.rows
-        vectors, contexts = unit_rows(hidden(r, rows)), unit_rows(context.contexts(r, rows))
+        vectors, contexts = unit_rows(hidden(r, rows)), unit_rows(r.u[rows])
         known = c.published[rows] > 0
         if placement.rules is not None:
             cluster = placement.rules.clusters(r.attrs[rows], self.names)

@@ -15,7 +15,6 @@ from core.engine import Engine
 from core.graph.slabs import UNIT
 from core.kernels.lanes import SOURCES
 from core.kernels.scan import rank
-from core.learning.context import contexts
 from core.learning.skipgram import Rows, hidden
 from core.placing.clusters import unit_rows
 from core.quality import DEPTH, ask
@@ -138,7 +137,7 @@ class Model:
         rows, or by others of the same slots."""
         e = asked.engine
         rows = e.model.rows if rows is None else rows
-        return unit_rows(hidden(rows, e.items)), unit_rows(contexts(rows, e.items))
+        return unit_rows(hidden(rows, e.items)), unit_rows(rows.u[e.items])
 
     def __call__(self, asked: Asked, rows: Rows | None = None) -> Ranks:
         """By the engine's rows, or by others of the same slots."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from core.engine import Engine
+from core.learning import lending
 from core.quality import Quality
 from core.retracing import remember
 from core.rounds import ROOM, Changes, Evidence, Inputs
@@ -32,6 +33,14 @@ from tests.property.strategies import (
 from tests.property.test_fold import state_of
 
 PARTITIONS = 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_have_their_turn() -> Iterator[None]:
+    """So that whose turn it is to be lent rows follows from the round."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lending, "AT_ONCE", 2)
+        yield
 
 
 @dataclass

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from core.clicks import Clicks
 from core.engine import Engine
-from core.learning.context import contexts
 from core.placing.clusters import unit_rows
 from core.rounds import Inputs
 from core.settings import Duration, SessionSettings, Settings
@@ -61,7 +60,7 @@ def test_an_item_with_known_attributes_is_placed_before_its_first_click() -> Non
     assert near[1] > 0.5 > max(near[0], near[2])
 
 
-def test_what_nobody_has_clicked_is_no_negative_and_has_its_attributes_contexts() -> None:
+def test_what_nobody_has_clicked_is_no_negative_and_has_rows_of_others_like_it() -> None:
     engine = Engine(settings(attribute_slots=2))
     told = [(item, [f"group={number}"]) for number in range(3) for item in group(number)]
     step(engine, [], [*told, ("fresh", ["group=1"]), ("left", ["group=2"])])
@@ -69,18 +68,49 @@ def test_what_nobody_has_clicked_is_no_negative_and_has_its_attributes_contexts(
         step(engine, visits(i, at=100 * i))
     fresh = engine.vocabulary.get("fresh")
     assert fresh is not None
-    assert not engine.model.rows.u[fresh].any()
     assert engine.model.columns.updates[fresh] == 0
     slots = {n: np.array([engine.vocabulary.get(i) for i in group(n)], np.int32) for n in range(3)}
     assert set(engine.catalogue.clicked.tolist()) == set(np.concatenate([*slots.values()]).tolist())
-    unit = unit_rows(contexts(engine.model.rows, np.array([fresh], np.int32)))
-    near = [float((unit @ unit_rows(engine.model.rows.u[slots[n]]).T).mean()) for n in range(3)]
-    assert near[1] > 0.5 > max(near[0], near[2])
+    for table in (engine.model.rows.v, engine.model.rows.u):
+        unit = unit_rows(table[[fresh]])
+        near = [float((unit @ unit_rows(table[slots[n]]).T).mean()) for n in range(3)]
+        assert near[1] > 0.5 > max(near[0], near[2])
     # It is one as soon as somebody has, and no longer when it has left.
     step(engine, [("u", "fresh", 5000), ("u", group(1)[0], 5000)], [("left", None)])
     assert fresh in engine.catalogue.clicked
     step(engine, [], [("fresh", None)])
     assert set(engine.catalogue.clicked.tolist()) == set(np.concatenate([*slots.values()]).tolist())
+
+
+def test_what_was_described_before_anything_was_learned_leaves_again_when_others_were() -> None:
+    engine = Engine(settings(attribute_slots=1, min_drift=0.05))
+    told = [(item, [f"group={number}"]) for number in range(3) for item in group(number)]
+    first = step(engine, [], [*told, ("fresh", ["group=1"])])
+    assert b"fresh" in published(first)
+    later = [step(engine, visits(i, at=100 * i)) for i in range(12)]
+    assert any(b"fresh" in published(changes) for changes in later)
+    # And it is not written again and again: what moves little stays.
+    still = [step(engine, visits(i, at=100 * i)) for i in range(12, 16)]
+    assert sum(b"fresh" in published(changes) for changes in still) <= 2
+
+
+def test_only_the_owner_of_an_item_that_nobody_has_clicked_lends_it_rows() -> None:
+    engine = Engine(settings(attribute_slots=1), 8)
+    told = [(item, [f"group={number}"]) for number in range(3) for item in group(number)]
+    step(engine, [], told)
+    for i in range(12):
+        step(engine, visits(i, at=100 * i))
+    engine.publish_all()
+    changes = step(engine, [])
+    rows = dict(zip(changes.keys, changes.rows, strict=True))
+    mine = {int(engine.model.columns.partition[engine.items[0]])}
+    engine.own(mine, lambda keys: (keys, np.array([rows[key] for key in keys])))
+    names = [f"fresh{n}" for n in range(20)]
+    step(engine, [], [(name, ["group=1"]) for name in names])
+    slots = np.array([engine.vocabulary.get(name) for name in names])
+    owned = engine.model.rows.owned[slots]
+    assert 0 < owned.sum() < len(names)
+    assert (engine.model.rows.u[slots].any(axis=1) == owned).all()
 
 
 def test_seeds_differ_and_equal_seeds_do_not() -> None:
