@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from core.clicks import Clicks
 from core.engine import Engine
 from core.placing.clusters import unit_rows
-from core.rounds import Inputs
+from core.rounds import Changes, Inputs
 from core.settings import Duration, SessionSettings, Settings
 from core.starts import Birth
 from tests.unit.core.groups import (
@@ -85,10 +85,16 @@ def test_what_nobody_has_clicked_is_no_negative_and_has_rows_of_others_like_it()
 def test_what_was_described_before_anything_was_learned_leaves_again_when_others_were() -> None:
     engine = Engine(settings(attribute_slots=1, min_drift=0.05))
     told = [(item, [f"group={number}"]) for number in range(3) for item in group(number)]
-    first = step(engine, [], [*told, ("fresh", ["group=1"])])
-    assert b"fresh" in published(first)
-    later = [step(engine, visits(i, at=100 * i)) for i in range(12)]
-    assert any(b"fresh" in published(changes) for changes in later)
+
+    def contexts(changes: Changes) -> list[NDArray[np.float32]]:
+        at = [i for i, n in enumerate(changes.published) if changes.keys[n] == b"fresh"]
+        return [changes.contexts[i] for i in at]
+
+    (none,) = contexts(step(engine, [], [*told, ("fresh", ["group=1"])]))
+    assert not none.any()
+    later = [one for i in range(12) for one in contexts(step(engine, visits(i, at=100 * i)))]
+    items = np.array([engine.vocabulary.get(item) for item in group(1)], np.int32)
+    assert float((unit_rows(engine.model.rows.u[items]) @ later[-1]).mean()) > 0.5
     # And it is not written again and again: what moves little stays.
     still = [step(engine, visits(i, at=100 * i)) for i in range(12, 16)]
     assert sum(b"fresh" in published(changes) for changes in still) <= 2
