@@ -115,8 +115,8 @@ class Engine:
     # -- a round ---------------------------------------------------------------------------------
 
     def step(self, inputs: Inputs) -> Outputs:
-        """Take one round. It costs O(clicks + walks + rows that moved), and with attributes a look
-        at those of each item."""
+        """Take one round. It costs O(clicks + walks + rows that moved), and with attributes, once
+        in a while, a look at those of each item (`core.learning.lending`)."""
         s, catalogue = self.settings, self.catalogue
         self.round_number += 1
         catalogue.begin_round(self.round_number)

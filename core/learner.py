@@ -154,12 +154,18 @@ class Learner:
         catalogue, r = self.catalogue, self.model.rows
         if catalogue.width == 0:
             return
-        items, updates, c = catalogue.items, self.model.columns.updates, catalogue.model.columns
-        is_new = (catalogue.graph.clicks[items] == 0) & (updates[items] == 0)
-        bare = items[is_new & r.owned[items] & (r.attrs[items] >= 0).any(axis=1)]
+        # Each look is one at all items, so of many there are few.
+        turn, is_off = divmod(round_number, 1 + len(catalogue.items) // lending.OFTEN)
+        if is_off and not catalogue.described:
+            return
+        updates, c = self.model.columns.updates, catalogue.model.columns
+        n = len(catalogue.vocabulary)
+        is_bare = c.alive[:n] & c.is_item[:n] & r.owned[:n] & (r.attrs[:n, 0] >= 0)
+        is_bare &= (catalogue.graph.clicks[:n] == 0) & (updates[:n] == 0)
+        bare = np.flatnonzero(is_bare).astype(np.int32)
         waits = (c.version[bare] == 0) | c.stale[bare]
         learned = catalogue.clicked[updates[catalogue.clicked] > 0]
-        lending.lend(r, learned, lending.turn(bare, waits, round_number))
+        lending.lend(r, learned, lending.turn(bare, waits, turn))
 
 
 def _counted(slots: NDArray[np.int32], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

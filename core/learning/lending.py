@@ -21,17 +21,20 @@ MOST = 64
 """Items that a mean is of at most: the youngest."""
 AT_ONCE = 512
 """Items that a round lends rows to at most: those that wait, and as many others in turn."""
+OFTEN = 50_000
+"""Fewer items than these are looked at in each round, and n times as many once in 1 + n rounds,
+unless some have just been described."""
 LEAST = 0.005
 """Rows that point elsewhere by less (1 - cosine) stay, so that no row is written for nothing."""
 
 
 def turn(
-    bare: NDArray[np.int32], waits: NDArray[np.bool_], round_number: int
+    bare: NDArray[np.int32], waits: NDArray[np.bool_], number: int
 ) -> NDArray[np.int32]:  # fmt: skip
     """Which of the slots `bare` int32 [n], ascending, have their turn, ascending: of those that
-    wait to leave, bool [n], the first, and of all some by the number of the round."""
+    wait to leave, bool [n], the first, and of all some by the number of the turn."""
     n = len(bare)
-    begin = round_number * AT_ONCE % max(n, 1)
+    begin = number * AT_ONCE % max(n, 1)
     by_round = bare[(begin + np.arange(min(AT_ONCE, n))) % max(n, 1)]
     return np.union1d(bare[waits][:AT_ONCE], by_round)
 
