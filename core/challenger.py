@@ -49,6 +49,8 @@ class Promotion(NamedTuple):
     agreement: float
     is_new_space: bool = False
     """Whether that was too little for vectors before and after to be compared."""
+    evidence: float = 0.0
+    """That of the test by then."""
 
 
 class Challenger:
@@ -99,8 +101,9 @@ class Challenger:
         self.catalogue.list_items()
         is_new_space = self.agreement < self.terms.min_agreement
         return Promotion(
-            round_number, self.test.wins, self.test.losses, self.agreement, is_new_space
-        )
+            round_number, self.test.wins, self.test.losses, self.agreement, is_new_space,
+            self.test.evidence,
+        )  # fmt: skip
 
     def _turn(self) -> NDArray[np.float64] | None:
         """What turns its vectors onto the champion's, orthogonal [dim, dim]; None where too few

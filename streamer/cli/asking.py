@@ -139,7 +139,7 @@ def query(
         raise typer.BadParameter(f"--where {error}") from None
     if bool(items) + (cluster is not None) + (user is not None) != 1:
         raise typer.BadParameter(
-            "name an item, or items of a session, or --cluster N, or --user ID"
+            "name one of these: an item, or items of a session; --cluster N; --user ID"
         )
     if user is None and (by_cluster or with_seen):
         raise typer.BadParameter("--by-cluster and --with-seen go with --user")

@@ -23,7 +23,8 @@ from streamer.kafka.clients import CALL_SECONDS
 Figures = dict[tuple[str, ...], float]
 """Samples of /metrics by name, without the prefix, and label values."""
 
-READY_SECONDS = 180.0
+READY_SECONDS = 900.0
+"""As many as a worker may take for its start: kernels take minutes to compile on a busy machine."""
 STOP_SECONDS = 30.0
 LOG_LINES = 15
 POLL_SECONDS = 0.05

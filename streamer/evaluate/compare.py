@@ -294,10 +294,11 @@ def _show(found: Comparison) -> None:
         print(f"the challenger of {name}: {contest.told()}")
     for mode in dict.fromkeys(line.mode for line in found.lines):
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-        table.add_column(mode, no_wrap=True)
-        for column in ("HR@20", "±", "vs first", "±", "MRR@20", "±",
-                       "vs first", "±", "us a click"):  # fmt: skip
-            table.add_column(column, justify="right")
+        # In 80 columns, as in every pipe, names are folded, and numbers are whole.
+        table.add_column(mode, overflow="fold", min_width=len("walkstream"))
+        for column in "HR@20", "±", "vs first", "±", "MRR@20", "±", "vs first", "±":
+            table.add_column(column, justify="right", min_width=5 + 2 * column.startswith("vs"))
+        table.add_column("us a click", justify="right", min_width=len("click"))
         for line in found.lines:
             if line.mode == mode:
                 table.add_row(
@@ -317,9 +318,9 @@ def _show(found: Comparison) -> None:
 
 def _by_clicks(found: Comparison, mode: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column(f"{mode}, HR@20 by clicks before", no_wrap=True)
+    table.add_column(f"{mode}, HR@20 by clicks before", overflow="fold")
     for of in found.by_clicks:
-        table.add_column(of, justify="right")
+        table.add_column(of, justify="right", no_wrap=True)
     table.add_row("clicks ranked", *(f"{n:,}" for n in found.by_clicks.values()))
     for line in found.lines:
         if line.mode == mode:

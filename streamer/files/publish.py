@@ -71,6 +71,8 @@ def run(
         delivery.flush()
         raise WalkstreamError(f"{error}\n{delivery.summary()}") from error
     say(delivery.summary())
+    if not found.records:
+        raise WalkstreamError("there is no record in the input")
     if refused := found.refused.total:
         say(f"a worker will make {counted(refused, 'dead letter')} of these, sent as they came:")
         say("\n".join(found.refused.lines()))

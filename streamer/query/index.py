@@ -222,7 +222,8 @@ class Index:
         if is_item(key) and (self.store.row(key) or self.store.attributes(key)):
             return WalkstreamError(
                 f"item {item!r} has no vector: it gets one after its first clicks together with "
-                "other items, or it had one and left, as nobody clicked it for graph.horizon"
+                "other items, unless [admission] holds it back. Or it had one and left, as nobody "
+                "clicked it for graph.horizon"
             )
         return WalkstreamError(
             f"{self.store.path}: there is no item {item!r}. It was never clicked, or not for so "

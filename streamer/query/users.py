@@ -77,7 +77,7 @@ def stored(store: Store, user: str) -> Read:
     if value is None:
         raise WalkstreamError(
             f"{store.path}: there is no user {user!r}. They clicked nothing since "
-            "user_vectors.kind is set, or not for user_vectors.idle"
+            "user_vectors.kind is set, or not for user_vectors.idle, or were forgotten"
         )
     record, space = users.read(value), store.space
     if space is not None and space.since and record.space != space.name:

@@ -266,6 +266,7 @@ def split(override: str) -> tuple[str, str]:
     What is passed on keeps its blanks, unless there are some before the equals sign too.
     """
     key, equals, text = override.partition("=")
+    key = key.replace('"', "")  # as TOML has keys with dots in them, and messages of ours
     if not equals:
         raise ConfigError(f"--set {_before_value(override)}: write --set section.key=value")
     is_exact = _is_passed_on(key) and key == key.rstrip()

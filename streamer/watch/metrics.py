@@ -178,7 +178,9 @@ class Metrics:
         )
 
         # What is kept.
-        self.items = gauge("items", "Items that have a vector now.")
+        self.items = gauge(
+            "items", "Items that the model knows, also those that have no vector yet."
+        )
         self.counted_items = gauge(
             "counted_items", "Ids that `[admission]` holds back: counted, and nothing else."
         )

@@ -208,6 +208,7 @@ class Contest:
         one, promotion = self.engine.challenger, changes.promotion
         if promotion is not None:
             self._show("promoted")
+            self.metrics.challenger_evidence.set(promotion.evidence)
             log.warning(
                 "the challenger takes over: alone it hit %d trials, the champion alone %d; mean "
                 "cosine of its vectors, turned onto the champion's: %.2f",

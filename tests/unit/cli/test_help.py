@@ -47,7 +47,7 @@ def test_help_shows_how_to_call_each_command_in_80_columns_with_nothing_cut_off(
     [
         ("query 42 --mode foo", "'--mode': 'foo' is not one of 'similar', 'next', 'hybrid'."),
         ("query 42 -k 0", "'-k': Input should be greater than or equal to 1"),
-        ("query", "name an item, or items of a session, or --cluster N"),
+        ("query", "name one of these: an item, or items of a session; --cluster N; --user ID"),
         ("replay clicks.csv", "Missing option '--out'."),
     ],
 )

@@ -128,10 +128,11 @@ def test_a_file_and_a_preset_stand_side_by_side_and_people_get_tables(
 ) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text("[walks]\nper_node = 1\n")
+    long = "walkstream,corpus.kind=both,negatives.draws=4,walks.per_node=1"
     named = compare.variants(
-        ["deepwalk", str(mine)], None, ["model.dim=16", "round.max_events=200"]
+        ["deepwalk", str(mine), long], None, ["model.dim=16", "round.max_events=200"]
     )
-    assert [one.config.walks.per_node for one in named] == [6, 1]
+    assert [one.config.walks.per_node for one in named] == [6, 1, 1]
     picture = tmp_path / "stream.png"
     shown = replace(OPTIONS, as_json=False, plot=picture)
     compare.run(named, Source([log]), shown)
@@ -139,6 +140,7 @@ def test_a_file_and_a_preset_stand_side_by_side_and_people_get_tables(
     assert "deepwalk" in out
     assert "mine" in out
     assert "vs first" in out
+    assert "…" not in out, "all numbers are whole in 80 columns"
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

@@ -294,6 +294,16 @@ def test_that_a_new_space_begins_is_told(
     assert caplog.text.count("and a new space begins") == is_new_space
 
 
+def test_that_it_takes_over_is_told_with_the_evidence_that_it_was_by(store: Store) -> None:
+    registry, engine = CollectorRegistry(), Engine(CHAMPION)
+    contest = Contest(CONFIG, store, engine, Metrics(registry))
+    contest.follow(True, 0)
+    changes = step(engine, visits(1, at=0))
+    engine.rest()
+    contest.closing(replace(changes, promotion=Promotion(1, 90, 40, 0.21, False, 25.0)))
+    assert registry.get_sample_value("walkstream_challenger_evidence") == 25.0
+
+
 def test_without_the_section_nothing_begins(store: Store) -> None:
     metrics, engine = Metrics(CollectorRegistry()), Engine(CHAMPION)
     contest = Contest(load(None, ["preset=deepwalk", *SMALL], {}), store, engine, metrics)
