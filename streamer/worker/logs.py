@@ -83,13 +83,17 @@ class Logs:
                     yield partition, message
             waiting.look({p: self.at[p] for p in starts}, self.reached, stops)
 
+    def behind(self, partition: Partition) -> int:
+        """The offset behind all that was read, and behind markers of transactions that follow. What
+        is before it may be gone."""
+        return max(self.at[partition], self.reached.get(partition, 0))
+
     def lagging(self, ends: Mapping[Partition, int]) -> str:
         """Some of the partitions that are not read up to these offsets; nothing if all are."""
-        late = [p for p, end in ends.items() if max(self.at[p], self.reached.get(p, 0)) < end]
+        late = [p for p, end in ends.items() if self.behind(p) < end]
         return ", ".join(f"{label(p)} is at {self.at[p]} of {ends[p]}" for p in late[:3])
 
     def look_for_stalls(self) -> None:
         """To be called after a look at what arrived."""
         if self._took_all:
-            at = {p: max(self.at[p], self.reached.get(p, 0)) for p in self.followed}
-            self._stalls.look(at)
+            self._stalls.look({p: self.behind(p) for p in self.followed})

@@ -130,7 +130,7 @@ class Readback:
                 logs.at |= clients.ends(self.admin, {*logs.where} - wanted - logs.followed)
             self._others_due = time.monotonic() + OTHERS_SECONDS
         if wanted != logs.followed:
-            logs.assign({p: logs.at[p] for p in wanted})
+            logs.assign({p: logs.behind(p) for p in wanted})
         self._base = base
 
     def expect(self, manifest: Send) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from broker import free_port
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewPartitions
 from kills import Stream, came_back
 from many import SETTINGS, Team, unlike_topic, wrong_of
@@ -214,3 +215,22 @@ def _restarted(team: Team) -> bool:
     outputs = [team.alive(name).output for name in ("a", "b")]
     lines = [line for out in outputs for line in out.splitlines()[::-1] if " partitions of" in line]
     return all("running: " in out for out in outputs) and any(" of 6 " in line for line in lines)
+
+
+def test_who_takes_over_needs_no_dead_letters_that_retention_took(app: App) -> None:
+    team, letters = Team(app), app.config.topics.dead_letters
+    team.begin()
+    app.publish([*CLICKS[:500], *BAD[:50]])
+    left = team.workers["a"]
+    left.until(app.caught_up, "all clicks committed")
+    time.sleep(2.0)  # they are read back
+    ends = app.ends(letters)
+    assert sum(ends.values()) > 50
+    gone = [TopicPartition(*where, end) for where, end in ends.items()]
+    for future in app.admin.delete_records(gone).values():
+        future.result()
+    team.stop("b")
+    left.until(lambda: "alone: " in left.output, "all of it")
+    app.publish(CLICKS[500:1000])
+    left.until(app.caught_up, "all clicks committed")
+    team.stop("a")
