@@ -333,6 +333,8 @@ class Worker:
         group wait: what they would take away is not committed yet."""
         self.health.beat()
         self.group.note()
+        # What comes meanwhile waits, and the loop does not come to say so.
+        self.report.observe(all_taken=not self.reader.waiting, also=self.shares.lag)
 
     def _join(self) -> None:
         """Wait for the commit that is under way."""

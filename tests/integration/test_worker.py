@@ -313,3 +313,29 @@ def test_records_that_are_all_bad_do_not_look_fresh(app: App) -> None:
         time.time(), abs=60
     )
     worker.stop()
+
+
+def clicks_behind(port: int) -> float:
+    """The lag of all partitions of the clicks, as /metrics tells it."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(one.split()[-1]) for one in lines if one.startswith("walkstream_lag{"))
+
+
+def test_what_comes_while_a_commit_hangs_is_behind(app: App, tmp_path: Path) -> None:
+    port, marker = free_port(), tmp_path / "marker"
+    seconds = 8.0
+    plan = {"point": "offsets", "when": "before", "call": 2, "sleeps": seconds}
+    worker = app.worker(plan=plan | {"marker": str(marker)}, metrics__port=port).running()
+    app.publish(CLICKS[:200])
+    worker.until(app.caught_up, "the first commit")
+    app.publish(CLICKS[200:400])
+    worker.until(marker.exists, "a commit that hangs")
+    begun = time.monotonic()
+    app.publish(CLICKS[400:600])  # rounds until the next commit closes
+    time.sleep(0.5)
+    app.publish(CLICKS[600:1000])
+    worker.until(lambda: clicks_behind(port) >= 300, "clicks that wait for it")
+    assert time.monotonic() - begun < seconds - 2.0, "the commit was over, or nearly"
+    worker.until(app.caught_up, "all the same")
+    worker.stop()
