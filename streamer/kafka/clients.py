@@ -18,8 +18,8 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streamer.errors import ConfigError, WalkstreamError
-from streamer.kafka import reaching
-from streamer.kafka.failures import FORBIDDEN, failure
+from streamer.kafka import fetching, reaching
+from streamer.kafka.failures import FORBIDDEN, failure, gone
 from streamer.settings.secrets import hidden
 from streamer.settings.sections import Config, KafkaValue
 
@@ -95,15 +95,6 @@ STEADY: dict[str, Any] = {"metadata.recovery.strategy": "none"}
 """For clients that ask the coordinator of a group. With the default, a client that lost its lines
 to all brokers gives these up and learns of them anew, and waits for good for a coordinator that is
 one of those that it gave up. Without, it connects to them again."""
-
-FETCHING: dict[str, Any] = {
-    "fetch.wait.max.ms": 100,
-    "fetch.min.bytes": 100_000,
-    "fetch.queue.backoff.ms": 5,
-}
-"""How a consumer fetches: what has come within a tenth of a second at once, as each answer costs
-both ends. After its queue was full, librdkafka would wait for a second before it fetches again, in
-which a reader that is behind empties the queue and waits too."""
 
 
 def identity(config: Config) -> str:
@@ -229,7 +220,7 @@ def reading_consumer(
     defaults: dict[str, KafkaValue] = {
         "client.id": f"{identity(config)}-{role}",
         "check.crcs": True,
-        **FETCHING,
+        **fetching.defaults(config.kafka),
     }
     return made(
         Consumer,
@@ -303,6 +294,8 @@ def checked(message: Message) -> Message:
                 'kafka."receive.message.max.bytes", raise that; if not, it is damaged on the '
                 "broker's disk, and another replica may have it whole"
             )
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise gone(label(partition_of(message)), message.offset() or 0)
         if error.code() == KafkaError._FATAL:
             # The one fatal error of a consumer is that another took its group.instance.id.
             error = KafkaError(KafkaError.FENCED_INSTANCE_ID, error.str())

@@ -81,4 +81,19 @@ def failure(error: KafkaError, where: str) -> WalkstreamError:
             f'kafka."{name}" is beyond what the brokers allow ({where}: {said(error)}): change it, '
             f"or their {bounds}"
         )
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return KafkaTrouble(
+            f"{where}: {said(error)}. A record, or a batch of them, is longer than its topic's "
+            "max.message.bytes, which `walkstream topics check` looks at, or than "
+            'kafka."message.max.bytes" here: raise it'
+        )
     return KafkaTrouble(f"{where}: {error.name()}: {said(error)}. Restart the worker")
+
+
+def gone(name: str, offset: int) -> WalkstreamError:
+    """What is said where the next record to be read of a partition is not there any more."""
+    return WalkstreamError(
+        f"{name}: offset {offset}, which is the next to be read, is no longer in the log: "
+        "retention took it, or somebody deleted records or the topic. Start the worker again: it "
+        "says what is gone, and how to go on without that"
+    )

@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from streamer.errors import WalkstreamError
 from streamer.kafka import clients
 from streamer.kafka.clients import CALL_SECONDS, Partition, is_unreadable, label
+from streamer.kafka.failures import gone
 from streamer.kafka.unreadable import first_at
 from streamer.settings.sections import Config
 
@@ -54,7 +55,7 @@ class Stalls:
                     "Restart the worker: it reads on from its last commit"
                 )
             if error.code() == KafkaError._AUTO_OFFSET_RESET:
-                raise gone(where, at[where])
+                raise gone(label(where), at[where])
 
     def _standing(self, at: Mapping[Partition, int]) -> Iterator[Partition]:
         """Partitions that stand where they stood, although records lay or were lost behind that.
@@ -83,15 +84,6 @@ class Stalls:
             {TopicPartition(*where): what for where in self._at},
             isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=CALL_SECONDS,
         ) if self._at else {}  # fmt: skip
-
-
-def gone(where: Partition, offset: int) -> WalkstreamError:
-    """What is said where the next record to be read is not there any more."""
-    return WalkstreamError(
-        f"{label(where)}: offset {offset}, which is the next to be read, is no longer in the log: "
-        "retention took it, or somebody deleted records or the topic. Start the worker again: it "
-        "says what is gone, and how to go on without that"
-    )
 
 
 def _answers(asked: Mapping[TopicPartition, "Future[Any]"]) -> dict[Partition, int]:

@@ -42,6 +42,10 @@ STUCK_SECONDS = CALL_SECONDS + 5.0
 """How long any other call may take, each of which has a time-out of its own."""
 
 
+_TOLD = KafkaError.FENCED_INSTANCE_ID, KafkaError.MSG_SIZE_TOO_LARGE
+"""What ends a transaction for a reason of its own, however long it took."""
+
+
 class Send(NamedTuple):
     """A record of a transaction. No partition is left to chance: a manifest counts them."""
 
@@ -164,7 +168,7 @@ class Transactions:
         The broker ends one that is too old, and fences its producer as if another had its name. Of
         a topic that may not be written to, its records wait for as long as that.
         """
-        is_told = error.code() in FORBIDDEN or error.code() == KafkaError.FENCED_INSTANCE_ID
+        is_told = error.code() in FORBIDDEN or error.code() in _TOLD
         if is_told or self.seconds <= self._most:
             return failure(error, where)
         return KafkaTrouble(

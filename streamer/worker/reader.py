@@ -21,7 +21,8 @@ from streamer.decode.events import Decoded
 from streamer.errors import WalkstreamError
 from streamer.kafka import clients, unreadable
 from streamer.kafka.clients import Partition, checked, is_unreadable, label, partition_of
-from streamer.kafka.stalls import Stalls, gone
+from streamer.kafka.failures import gone
+from streamer.kafka.stalls import Stalls
 from streamer.kafka.waiting import OpenTransactions
 from streamer.settings.sections import Config
 
@@ -141,7 +142,7 @@ class Reader:
                 # The position is set anew: what came after this, of all partitions, comes again.
                 return out + self._read_alone(where, message)
             elif error.code() == KafkaError._AUTO_OFFSET_RESET and where in self.expected:
-                raise gone(where, self.expected[where])
+                raise gone(label(where), self.expected[where])
             else:
                 checked(message)
         self._check(run)
@@ -182,7 +183,7 @@ class Reader:
         first = unreadable.first_at(witness, where, expected, self.beat)
         error, seen = first.error(), first.offset() or 0
         if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise gone(where, self.expected[where])
+            raise gone(label(where), self.expected[where])
         # The end moves on; a record does not.
         if seen == offset if not is_end else seen >= offset:
             log.debug("%s: %d to %d are no records", label(where), expected, offset - 1)
