@@ -175,7 +175,8 @@ class Transactions:
             f"{where}: {said(error)}. The transaction took {self.seconds:.0f} s, longer than "
             f'kafka."transaction.timeout.ms" ({self._most:g} s), so the broker ended it. Restart '
             'the worker; if it comes again, raise kafka."transaction.timeout.ms", or look why the '
-            "brokers are slow"
+            "brokers are slow. If a quota of theirs holds this producer back, a smaller "
+            "commit.max_records makes commits that fit into it"
         )
 
     @property
