@@ -1,7 +1,9 @@
 """Brokers for tests."""
 
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from broker import Broker, Unavailable, jars, java
@@ -21,6 +23,30 @@ def a_broker(**options: Any) -> Iterator[Broker]:
     compile_kernels()
     with broker:
         yield broker
+
+
+@contextmanager
+def one_broker(folder: Path, settings: dict[str, str]) -> Iterator[str]:
+    """Bootstrap servers of the one broker of all processes that share a folder, as a broker of its
+    own costs each of them more CPU than most of its tests. The first that comes starts it, and ends
+    it when all the others are done."""
+    address = folder / "broker"
+    with (folder / "users").open("w") as users, (folder / "starting").open("w") as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        fcntl.flock(users, fcntl.LOCK_SH)
+        if address.exists():
+            fcntl.flock(starting, fcntl.LOCK_UN)
+            yield address.read_text()
+            return
+        with a_broker(settings=settings) as broker:
+            address.write_text(broker.bootstrap)
+            fcntl.flock(starting, fcntl.LOCK_UN)
+            yield broker.bootstrap
+            # Whoever comes from now on starts another one.
+            fcntl.flock(starting, fcntl.LOCK_EX)
+            address.unlink()
+            fcntl.flock(starting, fcntl.LOCK_UN)
+            fcntl.flock(users, fcntl.LOCK_EX)
 
 
 def need_jars() -> None:

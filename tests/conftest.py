@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as `main` does, before numpy is imported
+
 import hypothesis
 import pytest
 
-from tests.brokers import a_broker
+from tests.brokers import one_broker
 from tests.forks import Commands
 from tests.support import App
 
@@ -48,24 +50,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(kind)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _first_command() -> None:
-    """That of each module is a real one."""
-    assert App.commands is not None
-    App.commands.is_real = True
-
-
 @pytest.fixture(scope="session")
-def kafka() -> Iterator[str]:
-    """Bootstrap servers of a real Kafka: KAFKA_BOOTSTRAP_SERVERS, or one of the session's own."""
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap servers of a real Kafka: KAFKA_BOOTSTRAP_SERVERS, or one of the session's own, that
+    all its processes share."""
     if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield servers
         return
     # Tests write records of years ago: retention may not look at them for a day.
     looks = ("log.retention.check.interval.ms", "log.initial.task.delay.ms")
     newer = {f"group.consumer.{name}": value for name, value in NEWER_GROUPS.items()}
-    with a_broker(settings=dict.fromkeys(looks, str(DAY_MS)) | newer) as broker:
-        yield broker.bootstrap
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with one_broker(folder, dict.fromkeys(looks, str(DAY_MS)) | newer) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,9 @@
 
 Most of the CPU of a worker's short life goes into imports and into loading kernels. A fork has a
 pid, signals and an exit code of its own, and is a child of the test as one that `subprocess` starts
-is; `main` runs in it from its first line. The first command of each module is a real one, as forks
-show no import. Of two processes that fork in turns each has its own seed of Python's hashes, on
-which nothing may depend.
+is; `main` runs in it from its first line. The first of each command is a real one, as forks show no
+import. Of two processes that fork in turns each has its own seed of Python's hashes, on which
+nothing may depend.
 """
 
 import ctypes
@@ -86,13 +86,12 @@ class Commands:
 
     def __init__(self) -> None:
         self._zygotes: deque[Zygote] = deque()
-        self.is_real = True
-        """The next one is a new process of Python."""
+        self._met: set[str] = set()
 
-    def next(self) -> Zygote | None:
+    def next(self, command: str) -> Zygote | None:
         """None for a real one; there is no other but on Linux."""
-        if self.is_real or sys.platform != "linux":
-            self.is_real = False
+        if command not in self._met or sys.platform != "linux":
+            self._met.add(command)
             return None
         if len(self._zygotes) < ZYGOTES:
             self._zygotes.append(Zygote())

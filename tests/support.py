@@ -11,8 +11,9 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent import futures
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, ClassVar
@@ -73,13 +74,14 @@ for sessions that end."""
 
 
 @cache
-def compile_kernels() -> None:
-    """So that no test waits for it; one process after the other, as all need the same."""
-    with (Path(gettempdir()) / "walkstream-tests-compile.lock").open("w") as lock:
+def compile_kernels(dim: int = 16) -> None:
+    """So that no test waits for it; one process after the other, as all need the same. Kernels are
+    compiled for each number of dims: tests have those of SMALL, or the 64 of the defaults."""
+    with (Path(gettempdir()) / f"walkstream-tests-compile-{dim}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for slots in (0, 1):
-            settings = [f"{key}={value}" for key, value in SMALL.items()]
-            config = configs.load(None, [*settings, f"model.attribute_slots={slots}"], {})
+            wanted = {**SMALL, "model.dim": dim, "model.attribute_slots": slots}
+            config = configs.load(None, [f"{key}={value}" for key, value in wanted.items()], {})
             kernels.prepare(config.engine_settings)
 
 
@@ -171,6 +173,12 @@ class Process:
         self.popen.wait()
 
 
+@cache
+def _config(*overrides: str) -> Config:
+    """Kept, as tests that wait ask for it all the time."""
+    return configs.load(None, overrides, {})
+
+
 @dataclass
 class App:
     """One app on a broker: its names are its own, unless `settings` say otherwise."""
@@ -207,14 +215,20 @@ class App:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """No process outlives its test."""
+        """No process outlives its test, nor do topics: each start reads the names of all."""
         for process in self.processes:
             if process.popen.poll() is None:
                 process.kill()
+        names = map(str, self.settings.values())
+        own = [name for name in names if name.startswith(f"{self.name}-")]
+        # Those that are not there are an error, and so is a broker that is gone.
+        futures.wait(self.admin.delete_topics(own).values(), 5.0)
+        if "_asking" in vars(self):
+            self._asking.close()
 
     @property
     def config(self) -> Config:
-        return configs.load(None, self._overrides({}), {})
+        return _config(*self._overrides({}))
 
     def _overrides(self, changed: Mapping[str, object]) -> list[str]:
         return [f"{key}={value}" for key, value in {**self.settings, **changed}.items()]
@@ -226,7 +240,7 @@ class App:
         options = []
         for override in self._overrides({k.replace("__", "."): v for k, v in changed.items()}):
             options += ["--set", override]
-        zygote = self.commands.next() if self.commands else None
+        zygote = self.commands.next(arguments[0]) if self.commands else None
         process = Process([*arguments, *options], self.folder / "logs", plan, zygote)
         self.processes.append(process)
         return process
@@ -274,17 +288,20 @@ class App:
 
     def group_offsets(self) -> dict[tuple[str, int], int]:
         """What the consumer group has committed; negative where it has nothing."""
-        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.name})
         asked = [TopicPartition(t, p) for t, p in self.partitions(self.config.topics.clicks)]
         try:
-            found = consumer.committed(asked, 10)
+            found = self._asking.committed(asked, 10)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.NOT_COORDINATOR:
                 raise
             return {}  # a broker that has just started
-        finally:
-            consumer.close()
         return {(tp.topic, tp.partition): tp.offset for tp in found}
+
+    @cached_property
+    def _asking(self) -> Consumer:
+        """One asks all, as a new one for each question takes both sides ten times as much."""
+        own = {"bootstrap.servers": self.servers, "group.id": self.name}
+        return Consumer(clients.COMMON | clients.STEADY | own)
 
     def caught_up(self) -> bool:
         """Whether every click that is in the topic now is in a commit."""

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -31,7 +32,10 @@ CLICKS = as_records(islice(Shop(3, products=60, users=40).clicks(START_MS, 50.0)
 
 
 @pytest.mark.parametrize("commits", [15, pytest.param(100, marks=pytest.mark.long)])
-def test_commits_are_whole_though_their_ends_come_late_and_twice(commits: int) -> None:
+def test_commits_are_whole_though_their_ends_come_late_and_twice(
+    monkeypatch: pytest.MonkeyPatch, commits: int
+) -> None:
+    monkeypatch.setattr(late_commits, "Broker", partial(Broker, brief=True))
     lines, good = late_commits.run(commits, seed=7, say=print)
     assert good, lines
     assert "workers that ended by themselves, by exit code: none" in "\n".join(lines)

@@ -1,5 +1,6 @@
 """Apps with a model, and what tests ask of it: whose it is, what it counted and published."""
 
+import time
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -86,6 +87,8 @@ def hand_over(app: App, old: str, **changed: Any) -> None:
         handed.append(app.command("hand-over", "--from", old, **changed))
         code = handed[-1].wait()
         assert code == 0 or (code == 3 and "has a member" in handed[-1].output), handed[-1].output
+        if code != 0:
+            time.sleep(0.5)  # each try is a process
         return code == 0
 
     wait_until(is_handed_over, "the end of the session")

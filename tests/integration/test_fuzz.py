@@ -17,7 +17,6 @@ from streamer.demo.shop import Shop
 from streamer.settings.sections import ClickSettings, EventSettings
 from tests.support import START_MS, App, as_records, wait_until
 
-FUZZED, GOOD = 100_000, 20_000
 Record = tuple[bytes, bytes | None]
 
 SCALARS: tuple[object, ...] = (
@@ -59,13 +58,14 @@ def expected(records: list[Record]) -> tuple[Counter[str], int]:
     return Counter(bad.reason.value for bad in decoded.bad), len(decoded.clicks)
 
 
-@pytest.mark.timeout(600)
-def test_no_input_stops_a_worker_or_spoils_a_vector(kafka: str, tmp_path: Path) -> None:
-    rng = Random(11)
-    clicks = list(islice(Shop(5, products=200, users=300).clicks(START_MS, 20.0), GOOD))
+@pytest.mark.parametrize("count", [30_000, pytest.param(100_000, marks=pytest.mark.long)])
+def test_no_input_stops_a_worker_or_spoils_a_vector(kafka: str, tmp_path: Path, count: int) -> None:
+    """`count` broken records, and a fifth as many good ones."""
+    rng, kept = Random(11), count // 5
+    clicks = list(islice(Shop(5, products=200, users=300).clicks(START_MS, 20.0), kept))
     good = as_records(clicks)
     fuzz: list[Record] = [
-        (str(n).encode(), spoilt(rng, clicks[rng.randrange(GOOD)])) for n in range(FUZZED)
+        (str(n).encode(), spoilt(rng, clicks[rng.randrange(kept)])) for n in range(count)
     ]
     records = [*good, *fuzz]
     rng.shuffle(records)
@@ -73,8 +73,8 @@ def test_no_input_stops_a_worker_or_spoils_a_vector(kafka: str, tmp_path: Path) 
     # These two take records of megabytes, and batches that cannot be fetched.
     elsewhere = {Reason.OVERSIZED, Reason.UNREADABLE}
     assert set(classes) == {reason.value for reason in set(Reason) - elsewhere}
-    assert learnable >= GOOD
-    assert sum(classes.values()) > 0.8 * FUZZED
+    assert learnable >= kept
+    assert sum(classes.values()) > 0.8 * count
 
     # Every good click counts, also one that was copied into a broken record. A changed digit may
     # date a click far ahead of its neighbours: the decoder alone, by which this counts, takes it.

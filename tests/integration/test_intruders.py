@@ -11,8 +11,16 @@ from confluent_kafka import Producer
 from streamer.state import records
 from streamer.state import store as stores
 from streamer.state.store import Store
-from tests.integration.models import CLICKS, SETTINGS, newest_vectors, published, refused, repair
-from tests.support import App, Process, wait_until
+from tests.integration.models import (
+    CLICKS,
+    SETTINGS,
+    hand_over,
+    newest_vectors,
+    published,
+    refused,
+    repair,
+)
+from tests.support import App
 
 
 @pytest.fixture
@@ -71,13 +79,7 @@ def test_a_worker_whose_model_was_handed_over_while_it_stood_still_says_so(learn
     worker, name = learned.worker().running(), f"{learned.name}-new"
     worker.popen.send_signal(signal.SIGSTOP)
     changed: dict[str, Any] = {"app__name": name, "state__dir": learned.folder / "new"}
-    handed: list[Process] = []
-
-    def is_handed_over() -> bool:
-        handed.append(learned.command("hand-over", "--from", learned.name, **changed))
-        return handed[-1].wait() == 0
-
-    wait_until(is_handed_over, "the end of the session")
+    hand_over(learned, learned.name, **changed)
     worker.popen.send_signal(signal.SIGCONT)
     refused(worker, f"was handed over to app '{name}'", "do not start it again")
     refused(learned.worker("--repair"), f"model of app '{name}'")

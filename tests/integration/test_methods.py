@@ -28,7 +28,7 @@ METHODS: dict[str, dict[str, object]] = {
         "negatives.scored": 0.5, "negatives.spare_neighbours": True,
     },
     "residual": {"residual.strength": 30},
-    "tiers": {"model.dim": 48, "size.tiers": [[1, 16], [8, 32], [16, 48]]},
+    "tiers": {"model.dim": 64, "size.tiers": [[1, 16], [8, 32], [16, 64]]},
 }  # fmt: skip
 
 

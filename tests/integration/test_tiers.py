@@ -16,9 +16,9 @@ from tests.folders import assert_same, contents
 from tests.support import DETERMINISTIC, START_MS, App, as_records
 
 CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 0.5), 1600))
-TIERS = [[1, 16], [10, 32], [30, 48]]
+TIERS = [[1, 16], [10, 32], [30, 64]]
 SETTINGS: dict[str, object] = {
-    **DETERMINISTIC, "major.every": 0, "model.dim": 48, "model.attribute_slots": 0,
+    **DETERMINISTIC, "major.every": 0, "model.dim": 64, "model.attribute_slots": 0,
     "graph.half_life": "1h", "graph.horizon": "8h", "size.tiers": TIERS,
 }  # fmt: skip
 
@@ -57,7 +57,7 @@ def test_rows_of_several_widths_are_written_read_and_restored(kafka: str, tmp_pa
         assert folder.items == topic.items
         np.testing.assert_allclose(folder.vectors, topic.vectors, atol=1e-3)
         for n, item in enumerate(folder.items):
-            dims = last[item.encode()] or 48
+            dims = last[item.encode()] or 64
             assert topic.vectors[n, :dims].any()
             assert not topic.vectors[n, dims:].any()
         asked = app.command("query", folder.items[0], "--json", "-k", "5")

@@ -276,7 +276,7 @@ def test_a_worker_that_was_away_says_that_it_is_behind_from_the_start(app: App) 
     app.run_to_end()
     hours_ago = int(time.time() * 1000) - 7_200_000
     producer = Producer({"bootstrap.servers": app.servers, "partitioner": "murmur2_random"})
-    for number in range(20_000):
+    for number in range(10_000):
         key, value = CLICKS[number % 2000]
         producer.produce(app.config.topics.clicks, value, key, timestamp=hours_ago + number)
     assert producer.flush(30) == 0

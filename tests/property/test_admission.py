@@ -103,7 +103,7 @@ class Plain:
     [[(f"u{n}", "i0", START_MS, 1.0, 0) for n in range(5)]],
     AdmissionSettings(2, 3, Duration(GAP)), 500, None,
 )  # fmt: skip
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_ids_are_admitted_as_by_a_plain_model(
     batches: list[list[Click]], admission: AdmissionSettings, max_events: int,
     data: st.DataObject | None,
@@ -147,7 +147,7 @@ def test_ids_are_admitted_as_by_a_plain_model(
 
 
 @given(click_lists(users=6, items=20, size=150, shown=0.1), holding_back)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_sessions_and_graph_are_as_if_what_is_held_back_had_not_been(
     rows: list[Click], admission: AdmissionSettings
 ) -> None:
@@ -170,7 +170,7 @@ def test_sessions_and_graph_are_as_if_what_is_held_back_had_not_been(
 @given(
     click_lists(users=6, items=8, size=40), st.integers(1, 20), st.integers(2, 4), st.integers(1, 3)
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_batches_that_are_sent_again_change_nothing(
     rows: list[Click], size: int, events: int, users: int
 ) -> None:

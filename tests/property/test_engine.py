@@ -157,7 +157,7 @@ models = st.fixed_dictionaries(
         "admission": admissions,
         "clusters": st.sampled_from([{}, {}, *CLUSTERS]),
         "bits": st.sampled_from([3, 3, 0]),
-        "tiers": st.sampled_from([(), ((1, 16), (3, 32))]),
+        "tiers": st.sampled_from([(), ((1, 16), (3, 64))]),
     }
 )
 
@@ -220,7 +220,7 @@ def sweeps_of(engine: Engine, store: Store) -> dict[bytes, Sweeping]:
 
 
 @given(histories(), models, st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_an_engine_that_is_restored_now_and_then_goes_on_bit_for_bit(
     store: Store, rounds: list[Round], model: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -256,7 +256,7 @@ def restored(node: Node, log: Log, chosen: Settings) -> Node:
 
 
 @given(histories(), models, st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_renumbering_slots_changes_nothing(
     rounds: list[Round], model: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -274,7 +274,7 @@ def compact(engine: Engine) -> None:
 
 
 @given(histories(), models)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_store_that_follows_the_changes_holds_what_the_engine_holds(
     rounds: list[Round], model: dict[str, Any]
 ) -> None:

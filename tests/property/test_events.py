@@ -135,7 +135,7 @@ def assert_sound(decoded: Decoded, n: int) -> None:
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(derandomize=True, max_examples=100, deadline=None)
 @given(records=st.lists(st.tuples(keys, values, timestamps), max_size=6))
 def test_no_input_stops_a_decoder_or_makes_an_impossible_click(
     decoder: Decoder, records: list[tuple[bytes | None, bytes | None, int]]
@@ -155,7 +155,7 @@ def test_no_input_stops_a_decoder_or_makes_an_impossible_click(
     assert together.unwanted == sum(one.unwanted for one in alone)
 
 
-@settings(derandomize=True, max_examples=400, deadline=None)
+@settings(derandomize=True, max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.builds(as_json, clicks, st.booleans()), timestamps), max_size=8))
 def test_every_record_of_one_click_ends_once_as_that_click_or_as_a_dead_letter(
     records: list[tuple[bytes, int]],
@@ -174,7 +174,7 @@ def test_every_record_of_one_click_ends_once_as_that_click_or_as_a_dead_letter(
 
 
 @pytest.mark.parametrize("form", ["array", "lines", "msgpack"])
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(derandomize=True, max_examples=100, deadline=None)
 @given(parts=st.lists(clicks | st.just({}) | st.just({"item_id": 1}), min_size=1, max_size=6))
 def test_each_click_of_a_record_of_many_meets_the_fate_it_meets_alone(
     form: str, parts: list[dict[str, Any]]
@@ -197,7 +197,7 @@ def test_each_click_of_a_record_of_many_meets_the_fate_it_meets_alone(
     assert len(together.clicks) + together.unwanted + len(together.bad) == len(parts) + 1
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.just(GOOD) | clicks, separators), min_size=1, max_size=6))
 def test_a_bad_line_changes_nothing_for_the_lines_before_it(
     documents: list[tuple[dict[str, Any], bytes]],

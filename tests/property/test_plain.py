@@ -178,7 +178,7 @@ records = st.lists(st.tuples(spelled(), ends), min_size=1, max_size=3).map(
 
 
 @pytest.mark.parametrize("clicks", MAPPINGS)
-@settings(derandomize=True, max_examples=150, deadline=None)
+@settings(derandomize=True, max_examples=80, deadline=None)
 @given(value=spelled() | records, timestamp=st.just(-1) | st.integers(0, 10))
 def test_a_record_of_many_spellings(clicks: ClickSettings, value: bytes, timestamp: int) -> None:
     check(Decoder(clicks, EVENTS), clicks, value, timestamp)

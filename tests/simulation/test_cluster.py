@@ -76,7 +76,7 @@ def test_so_does_one_whose_clusters_are_made_otherwise(clusters: dict[str, Any])
 def test_rows_have_the_dims_that_their_owners_gave_them_everywhere() -> None:
     """Each row as it was written last is as wide as its item's clicks say, and so is what every
     worker has of it."""
-    tiers, seen = ((1, 16), (4, 32)), set[int]()
+    tiers, seen = ((1, 16), (4, 64)), set[int]()
     for seed in range(12):
         cluster = run(seed, tiers=tiers, attribute_slots=2 * (seed % 2))
         for worker in cluster.workers.values():
@@ -84,7 +84,7 @@ def test_rows_have_the_dims_that_their_owners_gave_them_everywhere() -> None:
             keys = [encode(name) for name in engine.vocabulary.names(engine.items)]
             _, rows = worker.written(keys)
             written = dict(zip(worker.written(keys)[0], dims_of(rows["format"]), strict=True))
-            wanted = dims_for(engine.graph.clicks[engine.items], tiers, 32)
+            wanted = dims_for(engine.graph.clicks[engine.items], tiers, 64)
             for key, slot, dims in zip(keys, engine.items.tolist(), wanted.tolist(), strict=True):
                 if key not in written:
                     continue  # not learned yet

@@ -66,7 +66,7 @@ def stream(engine: Engine, rounds: range, groups: int = 3) -> list[Changes]:
 
 @pytest.mark.parametrize("begins", [0, 5])
 @pytest.mark.parametrize("own_walks", [False, True])
-@pytest.mark.parametrize("tiers", [(), ((1, 16), (10, 32))])
+@pytest.mark.parametrize("tiers", [(), ((1, 16), (10, 64))])
 def test_with_the_champions_settings_it_learns_the_champions_rows_to_the_bit(
     begins: int, own_walks: bool, tiers: Tiers
 ) -> None:
@@ -216,7 +216,7 @@ def test_it_takes_over_with_all_its_inner_products_and_leaves_clusters_as_they_a
 def test_rows_that_have_fewer_dims_have_no_others_when_it_takes_over() -> None:
     """And no inner product is another one all the same."""
     terms = ChallengerSettings(promote=True, min_agreement=0.0)
-    engine, challenger = apart(terms, 16, 9, attribute_slots=0, tiers=((1, 16), (30, 32)))
+    engine, challenger = apart(terms, 16, 15, attribute_slots=0, tiers=((1, 16), (20, 64)))
     items, dims = engine.items.copy(), challenger.model.columns.dims
     narrow, wide = items[dims[items] == 16], items[dims[items] == ALL]
     assert min(len(narrow), len(wide)) > 5

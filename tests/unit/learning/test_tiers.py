@@ -22,11 +22,11 @@ from core.settings import Settings, SizeSettings
 from tests.unit.core.groups import clicks, group, settings, step, visits
 from tests.unit.learning.made import random_rows
 
-TIERS = (1, 16), (10, 32), (30, 48)
+TIERS = (1, 16), (10, 32), (30, 64)
 
 
 def tiered(tiers: Any = TIERS, **chosen: Any) -> Settings:
-    return settings(dim=48, min_drift=0.0, tiers=tiers, **chosen)
+    return settings(dim=64, min_drift=0.0, tiers=tiers, **chosen)
 
 
 def learned(chosen: Settings, rounds: int = 8, attributes: bool = False) -> Engine:
@@ -40,7 +40,7 @@ def learned(chosen: Settings, rounds: int = 8, attributes: bool = False) -> Engi
 
 def widths(engine: Engine) -> dict[str, int]:
     slots = engine.items
-    dims = np.where((own := engine.model.columns.dims[slots]) == ALL, 48, own)
+    dims = np.where((own := engine.model.columns.dims[slots]) == ALL, 64, own)
     return dict(zip(engine.vocabulary.names(slots), dims.tolist(), strict=True))
 
 
@@ -85,7 +85,7 @@ def test_a_row_has_the_dims_that_its_clicks_say_and_zeros_beyond() -> None:
     for i in range(8):
         changes = step(engine, visits(i, 100 * i, sessions=20, groups=1 + i % 3))
         rows, counts = engine.model.rows, engine.graph.clicks[engine.items]
-        wanted = [48 if n >= 30 else 32 if n >= 10 else 16 for n in counts.tolist()]
+        wanted = [64 if n >= 30 else 32 if n >= 10 else 16 for n in counts.tolist()]
         assert list(widths(engine).values()) == wanted
         for slot, dim in zip(engine.items.tolist(), wanted, strict=True):
             for table in (rows.v, rows.u):
@@ -96,9 +96,9 @@ def test_a_row_has_the_dims_that_its_clicks_say_and_zeros_beyond() -> None:
             own = sizes[changes.keys[at].decode()]
             assert vector[:own].any()
             assert not vector[own:].any()
-            assert len(vector) == 48
+            assert len(vector) == 64
         seen |= set(wanted)
-    assert seen == {16, 32, 48}
+    assert seen == {16, 32, 64}
 
 
 def test_an_item_that_grows_keeps_what_it_has_and_begins_by_its_row_of_the_graph() -> None:
@@ -121,7 +121,7 @@ def test_an_item_that_grows_keeps_what_it_has_and_begins_by_its_row_of_the_graph
         both = own / np.linalg.norm(own) + near / np.linalg.norm(near)
         for table, was in zip((rows.v, rows.u), before, strict=True):
             assert (table[slot, :had] == was[:had]).all()
-            length = START * np.sqrt((48 - had) / had) * np.linalg.norm(was)
+            length = START * np.sqrt((64 - had) / had) * np.linalg.norm(was)
             wanted = length * both / np.linalg.norm(both)
             np.testing.assert_allclose(table[slot, had:], wanted, rtol=1e-4, atol=1e-6)
         found.append(rows.v[slot].tobytes())
@@ -163,14 +163,14 @@ def test_no_row_gets_narrower_whatever_the_settings_are() -> None:
     engine.publish_all()
     changes = step(engine, [])
     before = widths(engine)
-    for tiers in ((1, 16), (1000, 48)), ():
+    for tiers in ((1, 16), (1000, 64)), ():
         again = Engine(replace(chosen, size=SizeSettings(tiers)), 2)
         again.load_rows([(changes.keys, from_values(changes.values, again.model.dtype))])
         assert widths(again) == before
         step(again, visits(9, 1000, groups=3))
         after = widths(again)
         assert all(after[item] >= before[item] for item in before)
-        assert (set(after.values()) == {48}) == (tiers == ())
+        assert (set(after.values()) == {64}) == (tiers == ())
 
 
 def test_rows_of_attributes_have_all_dims_and_so_do_items_that_have_some() -> None:
@@ -189,7 +189,7 @@ def test_rows_of_attributes_have_all_dims_and_so_do_items_that_have_some() -> No
 @pytest.mark.parametrize("chosen", [{}, {"attribute_slots": 2}])
 def test_with_one_tier_all_is_as_without_any_to_the_bit(chosen: dict[str, Any]) -> None:
     one, other = (
-        learned(tiered(tiers, **chosen), attributes=bool(chosen)) for tiers in ((), ((1, 48),))
+        learned(tiered(tiers, **chosen), attributes=bool(chosen)) for tiers in ((), ((1, 64),))
     )
     assert widths(one) == widths(other)
     for name in ("v", "u", "acc_v", "acc_u", "mix"):
@@ -204,10 +204,10 @@ def test_narrow_rows_take_fewer_bytes_and_come_back_whole() -> None:
     dims = widths(engine)
     for key, value in zip(changes.keys, changes.values, strict=True):
         sizes.setdefault(dims[key.decode()], set()).add(len(value))
-    assert sorted(sizes) == [16, 32, 48]
+    assert sorted(sizes) == [16, 32, 64]
     assert all(len(each) == 1 for each in sizes.values())
     ascending = [sizes[dim].pop() for dim in sorted(sizes)]
-    assert [b - a for a, b in pairwise(ascending)] == [2 * 4 * 16] * 2
+    assert [b - a for a, b in pairwise(ascending)] == [2 * 4 * 16, 2 * 4 * 32]
     assert from_values(changes.values, engine.model.dtype).tobytes() == changes.rows.tobytes()
 
 

@@ -192,6 +192,7 @@ def test_another_process_reads_beside_the_one_that_writes(learned: Path, tmp_pat
             rows["version"] += 1
             writer.write(keys=keys, rows=rows)
             versions.add(int(rows["version"][0]))
+            done.wait(0.02)  # the other one has work to do, too
 
     thread = threading.Thread(target=write)
     thread.start()

@@ -47,7 +47,7 @@ def beside(rounds: int = 6, tiers: Tiers = ()) -> Engine:
     return engine
 
 
-@pytest.mark.parametrize("tiers", [(), ((1, 16), (45, 32))])
+@pytest.mark.parametrize("tiers", [(), ((1, 16), (45, 64))])
 def test_after_a_clean_stop_it_goes_on_to_the_bit(
     store: Store, monkeypatch: pytest.MonkeyPatch, tiers: Tiers
 ) -> None:

@@ -76,7 +76,7 @@ def plain(one: Evidence) -> Any:
 
 
 @given(st.lists(rounds(), max_size=4), st.integers(0, 2**50), st.integers(0, 2**50))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_what_is_packed_comes_back(commit: list[Evidence], number: int, before: int) -> None:
     packed = list(evidence.pack(number, before, commit))
     assert bool(packed) == any(commit)
