@@ -254,7 +254,7 @@ def test_an_unknown_item_is_told_apart_from_one_without_a_vector(learned: Path) 
     store = Store(learned)
     store.write_entries({"attributes": [(b"sku-new", b'{"name": "New"}')]})
     store.close()
-    with pytest.raises(WalkstreamError, match=r"has no vector.*or it had one and left"):
+    with pytest.raises(WalkstreamError, match=r"has no vector.*Or it had one and left"):
         query.run(learned, ["sku-new"], Options())
 
 
