@@ -193,6 +193,7 @@ class App:
         self.name = f"app-{uuid.uuid4().hex[:8]}"
         self.state = self.folder / f"{self.name}-state"
         self.processes: list[Process] = []
+        self._described = False
         own = {
             "app.name": self.name,
             "state.dir": self.state,
@@ -263,6 +264,7 @@ class App:
     def describe(self, items: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Send key and value of items, all acknowledged; None retires one."""
         publish(self.servers, self.config.topics.items, items)
+        self._described = True
 
     def read(self, topic: str) -> list[Message]:
         """All that a consumer with read_committed gets, partition by partition."""
@@ -304,8 +306,21 @@ class App:
         return Consumer(clients.COMMON | clients.STEADY | own)
 
     def caught_up(self) -> bool:
-        """Whether every click that is in the topic now is in a commit."""
-        return self.group_offsets() == self.ends(self.config.topics.clicks)
+        """Whether every click that is in the topic now is in a commit, and all of `items`."""
+        if self.group_offsets() != self.ends(self.config.topics.clicks):
+            return False
+        # The group has no offsets of `items`: the clicks may end before the catalogue does.
+        return not self._described or self._items_taken() == self.ends(self.config.topics.items)
+
+    def _items_taken(self) -> dict[tuple[str, int], int]:
+        """Next offset of each partition of `items` that is in a commit, from the topic."""
+        out = dict.fromkeys(self.ends(self.config.topics.items), 0)
+        keys = {records.items_key(*partition): partition for partition in out}
+        for message in self.read(self.config.topics.model_state):
+            if (partition := keys.get(message.key() or b"")) is not None:
+                value = message.value()
+                out[partition] = 0 if value is None else int(msgspec.msgpack.decode(value))
+        return out
 
     def group_is_empty(self) -> bool:
         """Whether no worker has a place in the group any more."""
