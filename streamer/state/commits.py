@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from zlib import crc32
 
 import msgspec
@@ -81,7 +81,11 @@ class Manifest(msgspec.Struct, frozen=True):
 
 def mark_of(message: Message) -> Mark | None:
     """The commit that a record is part of; None if it is part of none."""
-    value = dict(message.headers() or ()).get(records.COMMIT_HEADER)
+    headers = cast("list[tuple[str, bytes]]", message.headers() or [])
+    value: object = None
+    for name, given in headers:
+        if name == records.COMMIT_HEADER:
+            value = given
     if not isinstance(value, bytes) or len(value) > LONGEST_MARK:
         return None
     return _mark(value)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from confluent_kafka import Message
 
-from core.rows import is_packed
+from core.rows import is_packed, version_of
 from streamer.kafka.clients import Partition
 from streamer.settings.sections import Config
 from streamer.state import records, users
@@ -43,6 +43,8 @@ class Arrived:
         # A version record lies behind all rows of its commit, so what it covers was applied. But
         # for this, a row that has left would be back in the folder until its tombstone is read.
         self._applied = later.versions()
+        self._mark: Mark | None = None
+        self._is_applied, self._is_doubtful = commits.has_applied(None), commits.is_doubtful(None)
 
     def families(self) -> dict[str, Entries]:
         """What goes to the folder at once, by column family."""
@@ -61,17 +63,21 @@ class Arrived:
         return listed if new == listed else new
 
     def take(self, where: Partition, message: Message) -> None:
-        key, value, mark = message.key(), message.value(), mark_of(message)
+        key = message.key()
         if key is None:
             return
+        value, mark = message.value(), mark_of(message)
+        if mark is not self._mark:  # those of one commit follow each other
+            self._mark, self._is_applied = mark, self.commits.has_applied(mark)
+            self._is_doubtful = self.commits.is_doubtful(mark)
         if where[0] == self._of_users:
             if is_of_user(self._apps, self.commits, mark, value):
                 self._users[key] = value
         elif records.is_row(key):
-            if self.commits.has_applied(mark):
+            if self._is_applied:
                 self.strangers.settle(message)
-            elif not self.commits.is_doubtful(mark):
-                self._take_row(message, key, mark, self._applied.get(where[1], 0))
+            elif not self._is_doubtful:
+                self._take_row(message, key, value, mark, self._applied.get(where[1], 0))
         elif records.is_malformed(key):
             self.strangers.settle(message)
             if value is not None:
@@ -80,21 +86,22 @@ class Arrived:
                 self.meta[key] = None
         elif key.startswith(records.FORGOTTEN):
             self.meta[key] = value
-        elif self.commits.is_doubtful(mark):
+        elif self._is_doubtful:
             return
-        elif self.commits.has_applied(mark) and key.startswith(MANY):
+        elif self._is_applied and key.startswith(MANY):
             self.strangers.settle(message)
         else:
             self._take_reserved(where[1], message, key)
 
-    def _take_row(self, message: Message, key: bytes, mark: Mark | None, applied: int) -> None:
+    def _take_row(
+        self, message: Message, key: bytes, value: bytes | None, mark: Mark | None, applied: int
+    ) -> None:
         """A row, or its deletion, if it is newer than `applied`."""
-        value = message.value()
         if mark is None or (value is not None and not is_packed(value)):
             self.strangers.add(message)
             return
         self.strangers.settle(message)
-        version = version_in(message)
+        version = version_in(message) if value is None else version_of(value)
         if version <= applied:
             return
         if value is None:

@@ -70,7 +70,6 @@ class Report:
         """Since the last commit: those of clicks that were learned from the log."""
         if engine.clock.time != NEVER:
             metrics.newest_click_timestamp_seconds.set(engine.clock.time / 1000.0)
-            self.newest = dict.fromkeys(offsets, engine.clock.time)
 
     def read(self, messages: list[Message], decoded: Decoded, forgotten: int) -> None:
         """A round's records were read; `forgotten` clicks of them are of forgotten users."""

@@ -216,21 +216,26 @@ class Tail:
         """Apply what has arrived of `model-state`, and queue what has of `items`."""
         self._pause()
         messages = self.consumer.consume(10_000, timeout)
-        lost = next((at for at, m in enumerate(messages) if self._is_lost(m)), len(messages))
         if messages:
             arrived = Arrived(self.config, self.store, self.commits, self.strangers, self.later)
-        for message in map(checked, messages[:lost]):
-            partition, offset = partition_of(message), message.offset() or 0
-            if message.error() is not None:
+        items, lost = self.config.topics.items, None
+        for message in messages:
+            partition, offset, error = partition_of(message), message.offset() or 0, message.error()
+            if error is not None:
+                # Records of `items` may be lost. Of `model-state` none can be missing.
+                if partition[0] == items and is_unreadable(error):
+                    lost = message
+                    break
+                checked(message)
                 self.reached[partition] = offset
                 continue
             self.offsets[partition] = offset + 1
-            if partition[0] == self.config.topics.items:
+            if partition[0] == items:
                 self.queue.append(news_of(message, self.config.items.use))
             else:
                 arrived.take(partition, message)
-        for message in messages[lost : lost + 1]:
-            self._get_past(message)
+        if lost is not None:
+            self._get_past(lost)
         if self.commits.is_level and len(messages) < 10_000:
             # What is paused is not read.
             looked = self.of_workers if self._paused else self.watched
@@ -267,10 +272,6 @@ class Tail:
     def _at_the_ends(self) -> bool:
         """Whether all that was there is in the folder, as of the last word of the brokers."""
         return all(self.reached[p] >= self.offsets[p] for p in self.watched)
-
-    def _is_lost(self, message: Message) -> bool:
-        """Whether records of `items` cannot be fetched. Of `model-state` none can be missing."""
-        return message.topic() == self.config.topics.items and is_unreadable(message.error())
 
     def _get_past(self, message: Message) -> None:
         """Read on behind a batch that cannot be fetched; what was read after it comes again."""
