@@ -201,7 +201,7 @@ class Start:
         where = config.topics.transitions, 0
         self.shares = Shares(
             config, self.space, store, self.engine, self.group, self.tail, self.told, admin,
-            lambda: self.readback.logs.at.get(where, 0),
+            lambda: self.readback.logs.behind(where),
         )  # fmt: skip
 
     # -- beside others ---------------------------------------------------------------------------

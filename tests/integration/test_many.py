@@ -20,6 +20,7 @@ from streamer.demo.shop import Shop
 from streamer.state import traces
 from streamer.state.records import MARKS
 from streamer.state.store import Store
+from streamer.worker.outgoing import IDLE_SECONDS
 from tests.folders import contents
 from tests.support import START_MS, App, as_records, wait_until
 
@@ -234,3 +235,25 @@ def test_who_takes_over_needs_no_dead_letters_that_retention_took(app: App) -> N
     app.publish(CLICKS[500:1000])
     left.until(app.caught_up, "all clicks committed")
     team.stop("a")
+
+
+@pytest.mark.long
+def test_who_joins_needs_no_evidence_that_retention_took(app: App) -> None:
+    """All of it is in a sweep that ended while nothing came, and behind it is a marker."""
+    team, log = Team(app), app.config.topics.transitions
+    team.start("a")
+    app.publish(CLICKS[:500])
+    alone = team.workers["a"]
+    alone.until(app.caught_up, "all clicks committed")
+    time.sleep(IDLE_SECONDS + 10.0)
+    gone = [TopicPartition(*where, end) for where, end in app.ends(log).items()]
+    for future in app.admin.delete_records(gone).values():
+        future.result()
+    team.start("b")
+    team.shared_out("a", "b")
+    app.publish(CLICKS[500:1000])
+    wait_until(app.caught_up, "all clicks committed")
+    team.finish()
+    one, other = (contents(team.config(name)) for name in ("a", "b"))
+    assert one.graph == other.graph
+    assert len(one.graph) > 100
