@@ -1,11 +1,17 @@
 """Memory that a long process frees goes back to the system."""
 
 import ctypes
+import gc
+import time
+from threading import Thread
 
 LARGE = 1 << 20
 """Bytes from which on an array is mapped by itself, and given back as soon as it is freed."""
 AT_END = 4 << 20
 """Free bytes at the end of the heap that stay there."""
+
+COLLECT_SECONDS = 60.0
+"""Time between looks for cycles, of which there are few."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h has them
 
@@ -20,3 +26,22 @@ def give_back() -> None:
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, LARGE)
         mallopt(_TRIM_THRESHOLD, AT_END)
+
+
+def collect_by_time() -> None:
+    """Look for cycles once a minute from here on, and not among what there is by now.
+
+    Records come by the thousand, and none of them is part of a cycle: by number each thousand would
+    be searched, and the whole model with every few hundred thousand; or, if that is to be seldom,
+    what a cycle holds would stay for as long as it takes to make a hundred million objects.
+    """
+
+    def collect() -> None:
+        while True:
+            time.sleep(COLLECT_SECONDS)
+            gc.collect()
+
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    Thread(target=collect, name="garbage", daemon=True).start()

@@ -64,7 +64,7 @@ class Batch:
     """That a challenger took over, where it did, or where all is written once more."""
     space: Space | None = None
     """The header, where a new vector space begins with this commit."""
-    told: Callable[[], None] = lambda: None
+    told: Callable[["Batch"], None] = lambda batch: None
     """Called when the commit is through."""
     old_epochs: Collection[int] = ()
     """Those whose centroids leave `item-vectors`."""

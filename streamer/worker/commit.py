@@ -106,7 +106,7 @@ class Committer:
         """Step 6."""
         with self.metrics.timed("apply"):
             self.apply(batch)
-        batch.told()
+        batch.told(batch)
 
     def _insist(self, batch: Batch, sends: list[Send]) -> None:
         """Steps 2 to 5, once more after an error that allows it, and as long as the group shares

@@ -125,9 +125,9 @@ class Report:
 
     def closing(
         self, number: int, events: int, batch: Batch, retired: int, is_told: bool
-    ) -> Callable[[], None]:
-        """A commit closes; returns what to call, from whatever thread, when it is through. Where
-        the log tells what to learn, the vectors of clicks leave with a later commit."""
+    ) -> Callable[[Batch], None]:
+        """A commit closes; returns what to call with it, from whatever thread, when it is through.
+        Where the log tells what to learn, the vectors of clicks leave with a later commit."""
         sent, clicked, self.sent, self.clicked = self.sent, self.clicked, [], []
         if is_told:
             if batch.evidence:
@@ -138,11 +138,11 @@ class Report:
         changes = batch.changes
         if told := self.departures.add(changes, retired):
             log.warning("commit %d: %s", number, told)
-        return partial(self._through, events, batch, sent, clicked)
+        return partial(self._through, events, sent, clicked)
 
     def _through(
-        self, events: int, batch: Batch, sent: list[NDArray[np.int64]],
-        clicked: list[NDArray[np.int64]],
+        self, events: int, sent: list[NDArray[np.int64]], clicked: list[NDArray[np.int64]],
+        batch: Batch,
     ) -> None:  # fmt: skip
         """A commit is through: its vectors can be read."""
         metrics, now, changes = self.metrics, time.time(), batch.changes

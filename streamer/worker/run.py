@@ -1,6 +1,5 @@
 """A worker from its first moment to its last, and what it ends with."""
 
-import gc
 import logging
 from contextlib import ExitStack
 from functools import partial
@@ -32,7 +31,7 @@ def run(config: Config, accepted: Accepted) -> None:
         worker = Worker(config, stop, stack)
         try:
             worker.start(accepted)
-            _collect_seldom()
+            memory.collect_by_time()
             worker.loop()
             worker.finish()
         except Stopped:
@@ -49,14 +48,6 @@ def run(config: Config, accepted: Accepted) -> None:
                 worker.member.leave()
             raise error
         stop.ending.within(CLOSE_SECONDS, _without_farewell)
-
-
-def _collect_seldom() -> None:
-    """Records come by the thousand, and none of them is part of a cycle: by default each thousand
-    would be searched for cycles, and the whole model with every few hundred thousand."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def _without_farewell() -> int:

@@ -1,0 +1,44 @@
+"""What a worker has done with is freed at once: it looks for cycles once a minute only."""
+
+import gc
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Message
+
+from core.rounds import Changes
+from streamer.demo.shop import Shop
+from streamer.worker.batch import Batch
+from tests import inside
+from tests.support import START_MS, App, as_records
+
+CLICKS = as_records(islice(Shop(5, products=60, users=40).clicks(START_MS, 50.0), 4000))
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("kind", ["off", "mean"])
+def test_no_commit_outlives_the_next(kafka: str, tmp_path: Path, kind: str) -> None:
+    settings = {"topics.partitions": 2, "commit.seconds": 0.1, "user_vectors.kind": kind}
+    with App(kafka, tmp_path, settings) as app:
+        clicks = app.config.topics.clicks
+        ends = dict.fromkeys(app.ends(clicks), 0)
+        with inside.started(app.config, lambda worker: inside.has_read(ends)(worker)) as worker:
+            for first in range(0, len(CLICKS), 400):
+                app.publish(CLICKS[first : first + 400])
+                ends |= app.ends(clicks)
+                worker.loop()
+            assert worker.commits > 5
+            there = Counter(type(one) for one in gc.get_objects())
+            assert (there[Batch], there[Changes]) <= (2, 2)
+            assert there[Message] < 800
