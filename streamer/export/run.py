@@ -62,9 +62,18 @@ def _format(out: Path, fmt: str | None, endings: dict[str, str]) -> str:
     known = list(dict.fromkeys(endings.values()))
     chosen = fmt or endings.get(out.suffix.lower())
     if chosen not in known:
-        hint = f"--format {fmt}" if fmt else f"--out {out}: its ending tells no format"
-        raise ConfigError(f"{hint}; take {', '.join(known[:-1])} or {known[-1]}")
+        what = "neighbours" if endings is LISTS else "vectors"
+        if fmt is not None:
+            raise ConfigError(f"--format {fmt}: is no format of {what}; take {_one_of(known)}")
+        raise ConfigError(
+            f"--out {out}: its ending tells no format of {what}; let the name end in "
+            f"{_one_of(list(endings))}, or give --format {_one_of(known)}"
+        )
     return chosen
+
+
+def _one_of(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _lists(found: Published, k: int, mode: Mode, fmt: str) -> bytes:

@@ -167,11 +167,15 @@ def test_a_folder_gives_what_was_published_in_the_order_of_ids(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("out", "fmt", "i2i", "told"),
     [
-        ("x.csv", None, None, "its ending tells no format; take npz, word2vec or parquet"),
-        ("x.npz", None, 5, "its ending tells no format; take jsonl or parquet"),
-        ("x.npz", "csv", None, "--format csv; take npz"),
+        (
+            "x.csv", None, None,
+            r"no format of vectors; let the name end in \.npz, \.txt, \.vec or \.parquet, or give "
+            "--format npz, word2vec or parquet",
+        ),
+        ("x.npz", None, 5, r"no format of neighbours; let the name end in \.jsonl or \.parquet"),
+        ("x.npz", "csv", None, "--format csv: is no format of vectors; take npz, word2vec or"),
     ],
-)
+)  # fmt: skip
 def test_a_format_that_is_none_is_told_before_the_work(
     tmp_path: Path, out: str, fmt: str | None, i2i: int | None, told: str
 ) -> None:
