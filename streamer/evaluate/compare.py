@@ -48,6 +48,9 @@ from streamer.wording import amounts, counted
 SHARED = ("clicks", "events", "session", "round", "commit")
 """Sections that decide what a round is: all must have the same."""
 
+OPTION = "--compare"
+"""From where the settings behind a name are."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -107,9 +110,9 @@ def variants(names: Sequence[str], base: Path | None, overrides: Sequence[str]) 
         if any(setting.partition("=")[0].strip() == KEY for setting in own):
             raise ConfigError(f"--compare {name}: a preset is what the name begins with")
         if first in PRESETS:
-            config = load(base, [*overrides, *own, f"preset={first}"], os.environ)
+            config = load(base, overrides, os.environ, {OPTION: [*own, f"preset={first}"]})
         elif Path(first).suffix == ".toml" or Path(first).exists():
-            config = load(Path(first), [*overrides, *own], os.environ)
+            config = load(Path(first), overrides, os.environ, {OPTION: own})
         else:
             raise ConfigError(
                 f"--compare {first}: is no file, and no preset: there are {', '.join(PRESETS)}"

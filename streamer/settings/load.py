@@ -95,25 +95,32 @@ class _Text(str):
     """A value from the environment or `--set`, whose TOML type is not known yet."""
 
 
-def load(file: Path | None, overrides: Sequence[str], environ: Mapping[str, str]) -> Config:
-    """The configuration from `file`, then `environ`, then `overrides` ("section.key=value").
+def load(
+    file: Path | None, overrides: Sequence[str], environ: Mapping[str, str],
+    further: Mapping[str, Sequence[str]] = {},
+) -> Config:  # fmt: skip
+    """The configuration from `file`, then `environ`, then `overrides` ("section.key=value"), then
+    `further` ones, by the option that they came with.
 
     Without `file`, `walkstream.toml` in the working directory is read if there is one.
     Raises ConfigError that names each wrong key and where it was set.
     """
-    return load_with_origins(file, overrides, environ)[0]
+    return load_with_origins(file, overrides, environ, further)[0]
 
 
 def load_with_origins(
-    file: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
-) -> tuple[Config, dict[str, str]]:
-    """What `load` returns, and by key where it was set: the file, a variable, or `--set`.
+    file: Path | None, overrides: Sequence[str], environ: Mapping[str, str],
+    further: Mapping[str, Sequence[str]] = {},
+) -> tuple[Config, dict[str, str]]:  # fmt: skip
+    """What `load` returns, and by key where it was set: the file, a variable, or the option.
 
     The keys are those of `leaves`; one without an origin has its default.
     """
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    given = [*_from_file(file), *_from_environ(environ), *_from_overrides(overrides)]
+    given = [*_from_file(file), *_from_environ(environ), *_from_overrides(overrides, "--set")]
+    for option, own in further.items():
+        given += _from_overrides(own, option)
     for key, value, origin in [*_from_preset(given), *given]:
         if key == presets.KEY:
             origins[key] = origin
@@ -254,10 +261,10 @@ def _with_one_underscore(environ: Mapping[str, str]) -> Iterator[tuple[str, str]
             yield variable, f"is no setting; did you mean WALKSTREAM_{section}__{rest}?"
 
 
-def _from_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
+def _from_overrides(overrides: Sequence[str], option: str) -> Iterator[tuple[str, Any, str]]:
     for override in overrides:
         key, text = split(override)
-        yield key, _Text(text), "--set"
+        yield key, _Text(text), option
 
 
 def split(override: str) -> tuple[str, str]:

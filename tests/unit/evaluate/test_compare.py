@@ -165,3 +165,22 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
         compare.variants(["walkstream", "glove"], None, [])
     with pytest.raises(ConfigError, match="each configuration once"):
         compare.variants(["walkstream", "walkstream"], None, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("walkstream,model.dimm=3", r"^model\.dimm: there is no such .* \(from --compare\)$"),
+        ("mine.toml,model.dim=x", r"^model\.dim: 'x' is wrong: .* \(from --compare\)$"),
+        ("mine.toml,corpus.subsample=2", r"^corpus\.subsample: must be .* \(from --compare\)$"),
+    ],
+)
+def test_a_wrong_setting_is_told_with_the_option_that_it_came_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text("[walks]\nper_node = 1\n")
+    with pytest.raises(ConfigError, match=told):
+        compare.variants(["walkstream", name], None, [])
+    with pytest.raises(ConfigError, match=r"^model\.dim: .* \(from --set\)$"):
+        compare.variants(["walkstream", "mine.toml,walks.q=2"], None, ["model.dim=x"])
