@@ -341,7 +341,8 @@ def _type_of(key: str) -> Any:
 def _converted(key: str, value: Any) -> Any:
     """The value as its setting has it. ValueError for a wrong value or key."""
     type_ = _type_of(key)
-    if type_ is None:
+    # Libraries have no such key, and the name of a preset is no weight.
+    if type_ is None or (_is_preset(key) and value in tuple(presets.PRESETS)):
         raise ValueError(f"there is no such setting{_hint(key)}")
     if get_origin(type_) is Literal and value not in type_.__args__:
         raise ValueError(f"{value!r} is none of {', '.join(type_.__args__)}")
@@ -369,9 +370,19 @@ _GONE = {
 """Settings of older versions, and what became of them."""
 
 
+def _is_preset(key: str) -> bool:
+    """Whether it can only be meant as the setting above all sections."""
+    return key.rpartition(".")[2] == presets.KEY and key not in _TYPES
+
+
 def _hint(key: str) -> str:
     """The nearest known key, or what there is to choose from."""
     section, _, name = key.partition(".")
+    if _is_preset(key):
+        return (
+            f"; {presets.KEY} is in no section: in a file it stands above the first one, on the "
+            f"command line it is --set {presets.KEY}=NAME, and WALKSTREAM_PRESET is the variable"
+        )
     if key in _GONE:
         return f" any more: {_GONE[key]}"
     if key.rstrip(".") in _SECTIONS:
@@ -380,6 +391,7 @@ def _hint(key: str) -> str:
         return f"; did you mean {near[0]}.{name}?"
     same_name = [known for known in _TYPES if known.endswith("." + key.rpartition(".")[2])]
     nearest = difflib.get_close_matches(key, _TYPES, n=1, cutoff=0.7) or same_name
+    nearest = nearest or difflib.get_close_matches(key, [presets.KEY], n=1, cutoff=0.7)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     if key.startswith(_FIELDS + "."):
         return f"{hint}; the fields of a click are {', '.join(ClickSettings().fields)}"

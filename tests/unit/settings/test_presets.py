@@ -49,3 +49,28 @@ def test_a_preset_that_there_is_not_is_told_with_those_that_there_are() -> None:
 def test_what_a_corpus_or_negatives_cannot_be_is_told(given: list[str], told: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(told)):
         load(None, given, {})
+
+
+@pytest.mark.parametrize(
+    "section",
+    ["model", "corpus", "kafka", "registry", "events.weights", "clicks.fields", "nonsense"],
+)
+def test_a_preset_below_a_section_is_sent_to_the_top_of_the_file(
+    tmp_path: Path, section: str
+) -> None:
+    file = tmp_path / "some.toml"
+    file.write_text(f'[{section}]\npreset = "item2vec"\n')
+    told = rf"^{section}\.preset: there is no such .* it stands above the first one.*some\.toml\)$"
+    with pytest.raises(ConfigError, match=told):
+        load(file, [], {})
+    with pytest.raises(ConfigError, match=r"it is --set preset=NAME.*\(from --set\)$"):
+        load(None, [f"{section}.preset=item2vec"], {})
+
+
+def test_a_preset_that_is_misspelled_is_asked_about() -> None:
+    with pytest.raises(ConfigError, match=r"presets: there is no .*; did you mean preset\?"):
+        load(None, ["presets=item2vec"], {})
+
+
+def test_an_event_may_be_called_as_the_setting_is() -> None:
+    assert load(None, ["events.weights.preset=2"], {}).events.weights["preset"] == 2.0
