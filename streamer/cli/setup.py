@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from streamer.cli.options import AsJson, ConfigFile, Overrides
+from streamer.errors import ConfigError
 
 
 def config(
@@ -16,6 +17,12 @@ def config(
         bool, typer.Option("--changed", help="Only what differs from the defaults.")
     ] = False,
     as_json: AsJson = False,
+    as_toml: Annotated[
+        bool,
+        typer.Option(
+            "--toml", help="Print a settings file instead of a table, without what is secret."
+        ),
+    ] = False,
 ) -> None:
     """Print the settings in force and where each came from; exit with 2 if one is wrong.
 
@@ -26,11 +33,15 @@ def config(
 
     $ walkstream config --changed
 
+    $ walkstream config --changed --set preset=deepwalk --toml > mine.toml
+
     $ walkstream config --config production.toml --set graph.half_life=14d --json
     """
     from streamer.settings import view as module
 
-    module.run(config, overrides or [], os.environ, changed, as_json)
+    if as_json and as_toml:
+        raise ConfigError("--json and --toml: one or the other")
+    module.run(config, overrides or [], os.environ, changed, as_json, as_toml)
 
 
 def init(

@@ -90,7 +90,7 @@ def template() -> str:
     """The annotated file. It loads as the defaults, with any of its settings uncommented too."""
     config, said = Config(), meanings()
     names = [section.name for section in fields(Config)]
-    lines = [*_comment(_HEAD), "", *_comment(_PRESET), f"#{_assignment(presets.KEY, FIRST)}"]
+    lines = [*_comment(_HEAD), "", *_comment(_PRESET), f"#{assignment(presets.KEY, FIRST)}"]
     for section in sorted(names, key=lambda name: _FIRST.index(name) if name in _FIRST else 99):
         part = getattr(config, section)
         lines += _table(section, part, said) if isinstance(part, dict) else _section(section, said)
@@ -107,7 +107,7 @@ def _section(section: str, said: dict[str, str]) -> Iterator[str]:
         name = key.partition(".")[2]
         if not isinstance(values[key], dict):
             yield from _comment(said[key] + _choices(types[name]))
-            yield ("" if key in _ACTIVE else "#") + _assignment(name, values[key])
+            yield ("" if key in _ACTIVE else "#") + assignment(name, values[key])
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _table(key, value, said)
@@ -116,11 +116,12 @@ def _section(section: str, said: dict[str, str]) -> Iterator[str]:
 def _table(key: str, values: dict[str, Any], said: dict[str, str]) -> Iterator[str]:
     """Lines of a table whose names are not ours alone."""
     yield from ("", *_comment(said[key]), f"[{key}]")
-    yield from (_assignment(name, value) for name, value in values.items())
-    yield from ("#" + _assignment(name, text) for name, text in _EXAMPLES.get(key, {}).items())
+    yield from (assignment(name, value) for name, value in values.items())
+    yield from ("#" + assignment(name, text) for name, text in _EXAMPLES.get(key, {}).items())
 
 
-def _assignment(name: str, value: object) -> str:
+def assignment(name: str, value: object) -> str:
+    """A line of the file."""
     return f"{name if _BARE_KEY.fullmatch(name) else json.dumps(name)} = {toml(value)}"
 
 

@@ -1,6 +1,6 @@
 """The settings in force and where each came from, for people and for scripts."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,13 @@ from streamer.settings import file as settings_file
 from streamer.settings.load import leaves, load_with_origins, refuse, spelled
 from streamer.settings.secrets import hidden, masked
 from streamer.settings.sections import Config
-from streamer.terminal import Console
+from streamer.terminal import Console, one_line
 
 WIDE = 120
 """Columns of a terminal from which on the meanings are shown too."""
 _SERVERS = ("bootstrap.servers", "metadata.broker.list")
 DEFAULT = "default"
+EMPTY = "everything has its default"
 
 
 class InForce(msgspec.Struct, frozen=True):
@@ -54,6 +55,7 @@ def run(
     environ: Mapping[str, str],
     changed: bool,
     as_json: bool,
+    as_toml: bool = False,
 ) -> None:
     """Print what is in force, or what of it differs from the defaults.
 
@@ -65,13 +67,35 @@ def run(
     if changed:
         values, defaults = leaves(config), leaves(Config())
         shown = {key: one for key, one in shown.items() if values[key] != defaults.get(key)}
-    if as_json:
+    if as_toml:
+        secrets = {key for key, value in leaves(config).items() if masked(key, value) != value}
+        print(_as_file(shown, secrets) or f"# {EMPTY}")
+    elif as_json:
         print(msgspec.json.format(msgspec.json.encode(shown)).decode())
     elif shown:
         console = Console(highlight=False)
         console.print(_table(shown, console.width >= WIDE))
     else:
-        print("everything has its default")
+        print(EMPTY)
+
+
+def _as_file(shown: Mapping[str, InForce], secrets: Container[str]) -> str:
+    """A file that loads as what is shown, but for secrets, and says where each value is from."""
+    said = settings_file.meanings()
+    tables: dict[str, list[str]] = {}
+    for key, setting in shown.items():
+        section, described = key.partition(".")[0], _described(key, said)
+        tables.setdefault(section, [])  # stands before the tables in it
+        table, source = section if described == key else described, one_line(setting.source)
+        if key in secrets:
+            line = f"# {key} is left out, as a secret is in it: give it as before ({source})"
+        else:
+            name = key.removeprefix(f"{table}.")
+            line = f"{settings_file.assignment(name, setting.value)}  # {source}"
+        tables.setdefault(table, []).append(line)
+    return "\n\n".join(
+        "\n".join([f"[{table}]", *lines]) for table, lines in tables.items() if lines
+    )
 
 
 def _kafka_problems(config: Config) -> Iterator[tuple[str, str]]:

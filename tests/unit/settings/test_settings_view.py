@@ -10,7 +10,7 @@ import pytest
 from core.settings import Duration
 from streamer.errors import ConfigError
 from streamer.settings import view as settings_view
-from streamer.settings.load import duration, leaves
+from streamer.settings.load import duration, leaves, load
 from streamer.settings.secrets import masked
 from streamer.settings.sections import Config
 from tests.unit.cli.test_help import command
@@ -61,6 +61,44 @@ def test_without_changes_it_says_so(capsys: pytest.CaptureFixture[str], tmp_path
     file.touch()
     settings_view.run(file, [], {}, changed=True, as_json=False)
     assert capsys.readouterr().out == "everything has its default\n"
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_toml_loads_as_what_is_in_force(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: bool
+) -> None:
+    file, copy = tmp_path / "some.toml", tmp_path / "copy.toml"
+    file.write_text(
+        "preset = 'item2vec'\n[clicks.fields]\nitem_id = 'product.sku'\n[clicks]\ntime_unit = 's'\n"
+        "[events.weights]\n'add to \"cart\"' = 2\n'*' = 0\n[round]\nmax_seconds = 0\n"
+    )
+    overrides = [
+        "size.tiers=[[1,16],[9,128]]", "state.dir=/data/{host}", "kafka.linger.ms=7",
+        "kafka.bootstrap.servers=b1:9092", "events.impressions=seen", "graph.half_life=36h",
+    ]  # fmt: skip
+    settings_view.run(file, overrides, {"WALKSTREAM_MODEL__DIM": "128"}, changed, False, True)
+    text = capsys.readouterr().out
+    copy.write_text(text)
+    assert load(copy, [], {}) == load(file, overrides, {"WALKSTREAM_MODEL__DIM": "128"})
+    assert "dim = 128  # WALKSTREAM_MODEL__DIM\n" in text
+    assert ("[lsh]" in text) != changed
+
+
+def test_toml_says_which_secrets_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "some.toml"
+    overrides = ["kafka.sasl.password=x", "registry.url=http://me:x@reg"]
+    file.touch()
+    settings_view.run(file, overrides, {}, True, False, True)
+    text = capsys.readouterr().out
+    assert "# kafka.sasl.password is left out, as a secret is in it" in text
+    assert "# registry.url is left out" in text
+    file.write_text(text)
+    assert load(file, [], {}) == Config()
+    settings_view.run(file, [], {}, True, False, True)
+    file.write_text(capsys.readouterr().out)
+    assert load(file, [], {}) == Config()
 
 
 UNKNOWN_SECRETS = ["kafka.sasl.jaas.config", "kafka.SASL.Password", "kafka.some.passphrase"]
@@ -124,7 +162,7 @@ def test_credentials_inside_urls_are_masked(value: str, told: str) -> None:
     assert masked("registry.url", value) == told
 
 
-@pytest.mark.parametrize("form", [[], ["--json"], ["--changed"]])
+@pytest.mark.parametrize("form", [[], ["--json"], ["--changed"], ["--toml"]])
 def test_no_secret_reaches_the_output(form: list[str]) -> None:
     values = [f"{key}={CANARY}" for key in SECRETS] + [f"registry.url=http://me:{CANARY}@reg"]
     settings = [part for value in values for part in ("--set", value)]
