@@ -192,8 +192,9 @@ class _Pass:
                 display.show(reader.bytes_read, amounts(click=self.past.clicks))
         tell(self.log.log.notes())
         if not self.scores.rankers():
-            why = "" if self.past.clicks else f": {NO_CLICK}"
-            raise WalkstreamError(f"there was nothing to rank{why}")
+            log, why = self.log.log, "there was nothing to rank"
+            lines = [why] if self.past.clicks else [f"{why}: {NO_CLICK}", *log.refused.lines()]
+            raise WalkstreamError("\n".join([*lines, *log.left_out.lines()]))
         return self._found()
 
     def _rank(self, taken: Round) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from streamer.decode.events import Invalid, decode_item
+from streamer.decode.events import Invalid, Reason, decode_item
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.files.delivery import (
     INTERRUPT_SECONDS,
@@ -102,14 +102,7 @@ def dry_run(config: Config, source: Source, items: bool) -> None:
         say("\n".join(found.refused.lines()))
     tell(found.notes())
     if found.refused.total and not found.usable:
-        raise ConfigError(
-            "no record of the input can be used. "
-            + (
-                "An item needs an item_id, and its attributes are an object"
-                if items
-                else WHERE_TO_LOOK
-            )
-        )
+        raise ConfigError(f"no record of the input can be used. {found.cure}")
 
 
 class _Clicks:
@@ -130,6 +123,17 @@ class _Clicks:
         """Whether a worker would take any record, were it only as one that is left out."""
         return bool(self._users) or self._unwanted > 0
 
+    @property
+    def cure(self) -> str:
+        """Where to look if nothing is usable."""
+        told = [f"There are {line}" for line in self._types()]
+        if not self.refused.are_all(Reason.UNKNOWN_TYPE.value):
+            told.append(WHERE_TO_LOOK)
+        return "\n".join(told)
+
+    def _types(self) -> Iterator[str]:
+        return (f"{line} (in the settings of the worker)" for line in self._log.left_out.lines())
+
     def take(self, batch: list[Record]) -> None:
         decoded, _ = self._log.decoded(batch, int(time.time() * 1000))
         self.records += len(batch)
@@ -147,6 +151,8 @@ class _Clicks:
         if self._unwanted:
             what = counted(self._unwanted, "click")
             yield f"{what} of types that weigh 0 (events.weights): a worker leaves them out"
+        if self.usable or not self._counts:  # else the error tells them
+            yield from self._types()
 
     def summary(self) -> str:
         users, items = counted(len(self._users), "user"), counted(len(self._items), "item")
@@ -167,6 +173,8 @@ class _Items:
     @property
     def usable(self) -> bool:
         return bool(self._ids)
+
+    cure = "An item needs an item_id, and its attributes are an object"
 
     def batches(self) -> Iterator[list[Record]]:
         return ([record] for record in self.reader)

@@ -44,6 +44,10 @@ class Refusals:
     def total(self) -> int:
         return sum(count for count, _ in self._kinds.values())
 
+    def are_all(self, what: str) -> bool:
+        """Whether nothing else was refused."""
+        return all(other == what for other, _ in self._kinds)
+
     def lines(self) -> Iterator[str]:
         """For each kind, the most frequent first, its count and the first line of it."""
         for (what, _), (count, first) in sorted(self._kinds.items(), key=lambda kind: -kind[1][0]):

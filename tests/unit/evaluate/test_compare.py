@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from streamer.demo.shop import Shop
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, WalkstreamError
 from streamer.evaluate import compare
 from streamer.evaluate.run import Evaluation, Options
 from streamer.files.readers import Source
@@ -184,3 +184,11 @@ def test_a_wrong_setting_is_told_with_the_option_that_it_came_with(
         compare.variants(["walkstream", name], None, [])
     with pytest.raises(ConfigError, match=r"^model\.dim: .* \(from --set\)$"):
         compare.variants(["walkstream", "mine.toml,walks.q=2"], None, ["model.dim=x"])
+
+
+def test_a_log_of_unknown_types_alone_is_told_with_its_types(tmp_path: Path) -> None:
+    log = tmp_path / "c.csv"
+    log.write_text("user_id,item_id,ts,event_type\n" + "u,i,5000,zoom\n" * 3)
+    named = compare.variants(["walkstream", "item2vec"], None, SMALL)
+    with pytest.raises(WalkstreamError, match=r"(?s)nothing to rank: no record .*'zoom' \(3\)"):
+        compare.run(named, Source([log]), OPTIONS)

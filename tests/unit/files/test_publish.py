@@ -87,6 +87,24 @@ def test_what_a_worker_will_refuse_or_leave_out_is_told_of_what_went_out(
     assert f"1 bad_field in {path}, line 4: item_id" in told
     assert f"1 undecodable in {path}, line 5: is not JSON" in told
     assert "note: 1 click of types that weigh 0" in noted
+    assert "note: event types that events.weights does not list: 'zoom' (1). Give each" in noted
+
+
+def test_events_of_unknown_types_alone_are_told_with_their_types_and_the_setting(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "c.csv"
+    lines = [f"u,i{n},{n}000,{kind}" for n, kind in enumerate(["zoom", "zoom", "scroll"])]
+    path.write_text("\n".join(["user_id,item_id,ts,event_type", *lines]))
+    told = (
+        r"^no record of the input can be used\. There are event types that events\.weights does "
+        r"not list: 'zoom' \(2\), 'scroll' \(1\)\. Give each a weight.*the worker\)$"
+    )
+    with pytest.raises(ConfigError, match=told):
+        dry_run(Config(kafka={}), Source([path]), items=False)
+    path.write_text(path.read_text() + "\nu,i,never,click\n")
+    with pytest.raises(ConfigError, match=r"(?s)'zoom' \(2\).*Look at --columns"):
+        dry_run(Config(kafka={}), Source([path]), items=False)
 
 
 def test_a_file_of_which_nothing_can_be_read_is_refused_with_its_first_line(
