@@ -92,6 +92,17 @@ def read(
     return Header(columns, split, delimiter, True)
 
 
+def refuse_clicks(name: str, columns: Sequence[str], needed: Sequence[str]) -> None:
+    """ConfigError for clicks, which have the columns `needed`, where a catalogue is read: each
+    user would be an attribute."""
+    if set(needed) <= set(columns):
+        raise ConfigError(
+            f"{name}: has {', '.join(needed[:-1])} and {needed[-1]}, so these are clicks, and "
+            "--items is for a catalogue: leave --items out to publish clicks. In a catalogue give "
+            "one of the three another name"
+        )
+
+
 def _names(fields: list[str]) -> list[str]:
     names = [field.strip().strip('"') for field in fields]
     if typed := [match[1] for name in names if (match := _TYPED.fullmatch(name))]:

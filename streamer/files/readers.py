@@ -134,6 +134,8 @@ class _ClickHead(msgspec.Struct):
 
 class _ItemHead(msgspec.Struct):
     item_id: Any = None
+    user_id: Any = None
+    ts: Any = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -345,21 +347,27 @@ def _items(opened: Input, source: Source, reader: Reader[Record]) -> Iterator[Re
     try:
         if parquet is not None:
             header = _parquet_header(parquet, path, source, ())
+            headers.refuse_clicks(name_of(path), header.columns, NEEDED)
             for row in chain.from_iterable(parquet.batches()):
                 number += 1
                 yield Record(*item(header.columns, row, source.nulls), None, path, number)
             return
         if _is_json(path, first):
             _refuse_table_options(path, source)
+            is_first = True
             for line in lines():
                 if line.strip():
-                    key = item_key(_decode_item(line).item_id)
-                    yield Record(key, line, None, path, number)
+                    head = _decode_item(line)
+                    if is_first:
+                        there = [name for name in NEEDED if getattr(head, name) is not None]
+                        headers.refuse_clicks(name_of(path), there, NEEDED)
+                        is_first = False
+                    yield Record(item_key(head.item_id), line, None, path, number)
             return
         if not first:
             return
-        head = text_of(first.partition(b"\n")[0])
-        between = headers.delimiter_of(head, _suffix(path), source.columns, (), source.delimiter)
+        begin = text_of(first.partition(b"\n")[0])
+        between = headers.delimiter_of(begin, _suffix(path), source.columns, (), source.delimiter)
         texts = (text_of(line) for line in lines())
         rows: Iterator[list[str]] = (
             map(headers.splitter(between), texts)
@@ -369,6 +377,7 @@ def _items(opened: Input, source: Source, reader: Reader[Record]) -> Iterator[Re
         )
         fields = next(rows)
         header = headers.read(name_of(path), fields, source.columns, between, (), ())
+        headers.refuse_clicks(name_of(path), header.columns, NEEDED)
         if not header.is_first_line:
             rows = chain([fields], rows)
         for row in rows:

@@ -51,6 +51,13 @@ MARKS = (b'"', b"\n", b",", b"\xff", b"\x1b[2J", b"\0", b"\xef\xbb\xbf")
 COMMANDS = ("replay", "publish --dry-run", "publish --dry-run --items", "evaluate")
 
 
+def for_command(command: str, data: bytes) -> bytes:
+    """The data, in a catalogue with another name for the times: else it is refused as clicks."""
+    if "--items" in command:
+        return data.replace(b",ts", b",at").replace(b'"ts"', b'"at"')
+    return data
+
+
 @pytest.fixture
 def tries(tmp_path: Path, run: Run) -> Run:
     number = 0
@@ -76,8 +83,8 @@ def tries(tmp_path: Path, run: Run) -> Run:
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_file_is_read_or_refused_in_words(tmp_path: Path, tries: Run, name: str) -> None:
     path = tmp_path / name
-    path.write_bytes(ODD[name])
     for command in COMMANDS:
+        path.write_bytes(for_command(command, ODD[name]))
         tries(command, path)
 
 
@@ -123,8 +130,9 @@ def test_a_file_that_was_damaged_at_random_is_no_end(tmp_path: Path, tries: Run,
                     (b'"', b"\n", b",", b"\xff", b"\x1b[2J", b"\0", b"\xef\xbb\xbf")
                 )
             data = data or bytearray(b"x")
-        (tmp_path / name).write_bytes(data)
-        tries(draw.choice(COMMANDS), tmp_path / name)
+        command = draw.choice(COMMANDS)
+        (tmp_path / name).write_bytes(for_command(command, bytes(data)))
+        tries(command, tmp_path / name)
 
 
 def test_what_is_no_file_or_folder_is_told(tmp_path: Path, tries: Run, run: Run) -> None:

@@ -20,6 +20,7 @@ from streamer.files import opening
 from streamer.files.lines import STDIN, Record
 from streamer.files.opening import KEPT_BYTES, LINE_BYTES
 from streamer.files.readers import Source, read_clicks, read_items
+from streamer.files.tables import NEEDED
 
 TABLE = b"user_id,item_id,ts\nu1,i1,5000\nu2,i2,6000\n"
 BOM = b"\xef\xbb\xbf"
@@ -207,6 +208,9 @@ def test_parquet_is_a_table_whose_times_need_no_unit(
     )
     (item,) = read_items(Source([items]))
     assert item.value == b'{"item_id":"1","attributes":{"tags":["x","y"]}}'
+    pyarrow.parquet.write_table(pyarrow.table({n: [5] for n in NEEDED}), items)
+    with pytest.raises(ConfigError, match="so these are clicks"):
+        list(read_items(Source([items])))
     with pytest.raises(WalkstreamError, match="damaged Parquet"):
         clicks(write(tmp_path / "cut", path.read_bytes()[:-9]))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))

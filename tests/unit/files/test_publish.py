@@ -42,8 +42,10 @@ def test_a_dry_run_shows_one_line_of_each_kind(
     assert len(told) == 8
 
 
-@pytest.mark.parametrize("items", [False, True])
-@pytest.mark.parametrize("text", ["", "user_id,item_id,ts\n"])
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [("", False), ("", True), ("user_id,item_id,ts\n", False), ("item_id,name\n", True)],
+)
 def test_a_dry_run_of_nothing_fails(tmp_path: Path, text: str, items: bool) -> None:
     path = tmp_path / "c.csv"
     path.write_text(text)
@@ -186,3 +188,32 @@ def test_a_catalogue_that_is_sent_as_clicks_is_asked_about(tmp_path: Path) -> No
     path.write_text('{"item_id": "i", "name": "Lamp"}\n' * 30)
     with pytest.raises(ConfigError, match=r"Is it a catalogue\? Then add --items"):
         dry_run(Config(kafka={}), Source([path]), items=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.csv", "user_id,item_id,ts\nu,i,5000\n"),
+        ("c.csv", "item_id,ts,more,user_id\ni,5000,x,u\n"),
+        ("c.jsonl", '\n{"user_id": "u", "item_id": "i", "ts": 5000}\n'),
+    ],
+)
+def test_clicks_that_are_sent_as_a_catalogue_are_refused(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"user_id, item_id and ts, so .*: leave --items out"):
+        dry_run(Config(kafka={}), Source([path]), items=True)
+
+
+def test_a_catalogue_may_have_users_or_times(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text(
+        '{"item_id": "i", "ts": 5000}\n{"item_id": "j", "user_id": "u"}\n'
+        '{"item_id": "k", "attributes": {"user_id": "u", "ts": "5"}}\n'
+    )
+    dry_run(Config(kafka={}), Source([path]), items=True)
+    assert "3 records: 3 items" in capsys.readouterr().out
