@@ -19,6 +19,7 @@ from typing import IO, Any, Self, cast
 
 from streamer.errors import ConfigError, WalkstreamError
 from streamer.files.lines import STDIN, name_of
+from streamer.wording import counted
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -162,21 +163,29 @@ class Input:
         A line of more than LINE_BYTES is a CutLine. ConfigError if it is no text,
         WalkstreamError if it is damaged on the way.
         """
-        kind = "text"
+        kind, read = "text", 0
         try:
             stream: IO[bytes] | Input = self
             for magic, (name, opener) in _OPENERS.items():
                 if self.peek().startswith(magic):
                     kind, stream = name, opener(self)
-            yield from _whole_lines(_utf8(self.path, _blocks(stream, self.is_live)))
+            for block in _whole_lines(_utf8(self.path, _blocks(stream, self.is_live))):
+                read += block.count(b"\n") + 1
+                yield block
         except _DAMAGE as error:
             if isinstance(error, OSError) and error.errno:  # of the disk, not of what is on it
                 raise WalkstreamError(
                     f"{name_of(self.path)}: cannot be read: {error.strerror}"
                 ) from error
+            is_cut = isinstance(error, EOFError)
+            what = (
+                f"ends too early: its {kind} data is cut off"
+                if is_cut
+                else (f"damaged {kind} data ({_why(error)})")
+            )
+            before = f"{counted(read, 'line')} before that" if read else "No line of it"
             raise WalkstreamError(
-                f"{name_of(self.path)}: damaged {kind} data ({_why(error)}). What came before it "
-                "was read; fetch the file again"
+                f"{name_of(self.path)}: {what}. {before} could be read; fetch the file again"
             ) from error
 
 

@@ -35,8 +35,9 @@ def run(
     """Publishes `source` to the items topic or the clicks topic, and prints what was delivered.
 
     `rate` is in records a second; `speed` is a multiple of event time (60: an hour in a minute).
-    Raises `ConfigError` before anything is sent, `WalkstreamError` if a record was not delivered or
-    Ctrl-C came; its message says how many were.
+    Raises `ConfigError` before anything is sent, `WalkstreamError` if a record was not delivered, a
+    file is damaged or Ctrl-C came; its message says how many were, and what sending them again
+    does.
     """
     _check_pace(items, rate, speed)
     topic = config.topics.items if items else config.topics.clicks
@@ -46,6 +47,7 @@ def run(
         wait = _by_rate(rate)
     else:
         wait = _by_event_time(speed) if speed is not None else _at_once
+    last: Record | None = None
     try:
         with Display(topic, found.reader.total_bytes) as display:
             for batch, begin, end in _positions(found):
@@ -58,18 +60,21 @@ def run(
                         position = begin + (end - begin) * number // len(batch)
                         display.deliver(position, delivery.delivered)
                     delivery.send(topic, record.key, record.value)
+                    last = record
                 delivery.wait(0)
                 display.deliver(end, delivery.delivered)
             display.end(found.reader.bytes_read, delivery.delivered)
             delivery.flush()
     except KeyboardInterrupt:
         delivery.flush(INTERRUPT_SECONDS)
-        raise WalkstreamError(f"interrupted; {delivery.summary()}") from None
+        told = f"interrupted; {delivery.summary()}"
+        raise WalkstreamError("\n".join([told, *_so_far(delivery, last, found.again)])) from None
     except WalkstreamError as error:
         if not delivery.sent:
             raise
         delivery.flush()
-        raise WalkstreamError(f"{error}\n{delivery.summary()}") from error
+        told = "\n".join([str(error), delivery.summary(), *_so_far(delivery, last, found.again)])
+        raise WalkstreamError(told) from error
     say(delivery.summary())
     if not found.records:
         raise WalkstreamError("there is no record in the input")
@@ -78,6 +83,15 @@ def run(
         say("\n".join(found.refused.lines()))
     tell(found.notes())
     delivery.require_all()
+
+
+def _so_far(delivery: Delivery, last: Record | None, again: str) -> Iterator[str]:
+    """What to know before all of it is published again, of which `last` was sent last."""
+    if last is not None:
+        # Partitions fail each for itself: what arrived, need not be all up to a line.
+        is_whole = delivery.delivered == delivery.sent
+        where = f"The last record that was sent is {last.where}, and none is missing. "
+        yield f"{where if is_whole else ''}{again}"
 
 
 def dry_run(config: Config, source: Source, items: bool) -> None:
@@ -111,6 +125,7 @@ class _Clicks:
     def __init__(self, config: Config, source: Source, counts: bool = False) -> None:
         refuse_foreign_clicks(config.clicks)
         self.records, self._unwanted, self._counts = 0, 0, counts
+        self._remembered, self._has_ids = config.session.event_ids, False
         self._log = ClickLog(config, source)
         self.reader, self.refused = self._log.reader, self._log.refused
         self.batches = self.reader.__iter__
@@ -131,6 +146,16 @@ class _Clicks:
             told.append(WHERE_TO_LOOK)
         return "\n".join(told)
 
+    @property
+    def again(self) -> str:
+        """What sending all of it again does."""
+        but = (
+            f"but for those whose event_id is among the last {self._remembered} of an open session "
+            "(session.event_ids)"
+        )
+        why = but if self._has_ids else "as they have no event_id"
+        return f"Clicks that are published again count twice, {why}"
+
     def _types(self) -> Iterator[str]:
         return (f"{line} (in the settings of the worker)" for line in self._log.left_out.lines())
 
@@ -138,6 +163,7 @@ class _Clicks:
         decoded, _ = self._log.decoded(batch, int(time.time() * 1000))
         self.records += len(batch)
         self._unwanted += decoded.unwanted
+        self._has_ids |= decoded.clicks.event_ids is not None
         if not self._counts:
             return
         self._users.update(decoded.clicks.users)
@@ -174,6 +200,7 @@ class _Items:
     def usable(self) -> bool:
         return bool(self._ids)
 
+    again = "Items that are published again do no harm"
     cure = "An item needs an item_id, and its attributes are an object"
 
     def batches(self) -> Iterator[list[Record]]:

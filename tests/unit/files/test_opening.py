@@ -113,16 +113,27 @@ def test_what_is_not_read_is_named_and_not_printed(
 
 
 @pytest.mark.parametrize("packed", [gzip.compress, bz2.compress, lzma.compress, zstd.compress])
-def test_damage_names_the_file_and_keeps_what_came_before(
+def test_a_file_that_ends_too_early_is_told_and_what_came_before_is_kept(
     tmp_path: Path, packed: Callable[[bytes], bytes]
 ) -> None:
     lines = b"".join(b"u%d,i,%d\n" % (n * n, n) for n in range(80_000))
     whole = packed(b"user_id,item_id,ts\n" + lines)
     path = write(tmp_path / "c.csv", whole[: len(whole) * 3 // 4])
     found: list[Record] = []
-    with pytest.raises(WalkstreamError, match=rf"{path}: damaged .* data"):
+    with pytest.raises(WalkstreamError, match=rf"{path}: ends too early: its .* cut off") as cut:
         found.extend(chain.from_iterable(read_clicks(Source([path]))))
     assert len(found) > 10_000
+    assert f" {len(found) + 1:,} lines before that could be read; fetch" in str(cut.value)
+    path = write(tmp_path / "c.csv", packed(TABLE)[:-9])
+    with pytest.raises(WalkstreamError, match=r"cut off\. No line of it could be read; fetch"):
+        clicks(path)
+
+
+def test_damage_in_the_middle_is_told_with_what_was_read(tmp_path: Path) -> None:
+    data = bytearray(gzip.compress(TABLE))
+    data[-8] ^= 1  # of the checksum
+    with pytest.raises(WalkstreamError, match=r"damaged gzip data \(CRC.*No line of it could be"):
+        clicks(write(tmp_path / "c.csv", bytes(data)))
 
 
 @pytest.mark.parametrize("name", ["c.csv", "c.jsonl"])

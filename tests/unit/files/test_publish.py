@@ -1,5 +1,6 @@
 """Publish without a broker: what it says of files, and of a Kafka that does not answer."""
 
+import gzip
 import logging
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from streamer.errors import ConfigError, WalkstreamError
 from streamer.files import delivery
 from streamer.files.publish import dry_run, run
 from streamer.files.readers import Source
-from streamer.kafka import clients
+from streamer.kafka import clients, rights
 from streamer.settings.sections import Config, EventSettings, KafkaValue
 
 
@@ -217,3 +218,36 @@ def test_a_catalogue_may_have_users_or_times(
     )
     dry_run(Config(kafka={}), Source([path]), items=True)
     assert "3 records: 3 items" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "items", "told"),
+    [
+        ("user_id,item_id,ts", "u,an-item-{n},{n}000", False, "twice, as they have no event_id"),
+        (
+            "user_id,item_id,ts,event_id", "u,some-item-{n},{n}000,{n}", False,
+            "twice, but for those whose event_id is among the last 8 of an open session",
+        ),
+        ("item_id,name", "an-item-{n},Name {n}", True, "Items that are published again do no"),
+    ],
+)  # fmt: skip
+def test_of_a_file_that_ends_too_early_is_told_what_was_sent_and_what_sending_it_again_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str, row: str, items: bool, told: str
+) -> None:
+    monkeypatch.setattr(rights, "CALL_SECONDS", 1.0)  # the broker does not know of rights
+    rows = "\n".join(row.format(n=n) for n in range(1, 25_001))
+    path = tmp_path / "c.csv.gz"
+    path.write_bytes(gzip.compress(f"{header}\n{rows}".encode())[:-1000])
+    with EmbeddedBroker() as broker:
+        for topic in ("clicks", "items"):
+            broker.create(topic)
+        config = Config(kafka={"bootstrap.servers": broker.bootstrap})
+        with pytest.raises(WalkstreamError, match="ends too early") as cut:
+            run(config, Source([path]), items=items, rate=None, speed=None)
+    ends, summary, again = str(cut.value).splitlines()
+    lines = int(ends.split("cut off. ")[1].split()[0].replace(",", ""))
+    assert f": {lines - 1:,} records delivered in" in summary
+    assert again.startswith(
+        f"The last record that was sent is {path}, line {lines:,}, and none is "
+    )
+    assert told in again
