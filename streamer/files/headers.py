@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from streamer.errors import ConfigError
+from streamer.files.lines import NOT_UTF_8
 from streamer.inspect.guessing import ITEMS, TIMES, TYPES, USERS
 from streamer.wording import counted
 
@@ -21,6 +22,9 @@ DELIMITERS = (",", "\t", ";", "|")
 _BY_SUFFIX = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t", ".item": "\t", ".psv": "|"}
 _TYPED = re.compile(r"(.+):(?:token|float)(?:_seq)?")
 """A column of RecBole's files."""
+
+_SURROGATE = re.compile("[\udc80-\udcff]")
+"""A byte that is no UTF-8."""
 
 _HINTS = {"user_id": USERS, "item_id": ITEMS, "ts": TIMES, "event_type": TYPES}
 _ENDINGS = re.compile(r"(?:id|code|date|time)$")
@@ -167,6 +171,8 @@ def _check(name: str, columns: list[str], needed: Sequence[str], from_header: bo
 
 def _cure(columns: list[str], needed: Sequence[str]) -> str:
     """What to give on the command line, as far as names tell."""
+    if any(_SURROGATE.search(column) for column in columns):
+        return f"the first line {NOT_UTF_8}"
     found = {column: column for column in needed if column in columns}
     for column, hints in _HINTS.items():
         if column in columns or (column not in needed and column != "event_type"):

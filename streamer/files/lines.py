@@ -20,6 +20,13 @@ UNREADABLE = (
 """What reading a line raises that is not as it should be."""
 
 
+NOT_UTF_8 = (
+    "is not in UTF-8. What Excel or an old system wrote is likely in Windows-1252, of which "
+    "Latin-1 is a part: send `iconv -f WINDOWS-1252 -t UTF-8` of the file through a pipe"
+)
+"""What is wrong with bytes, and the cure."""
+
+
 class Record(msgspec.Struct, gc=False):
     """A record for a topic. Key and time are None if they could not be read."""
 
@@ -55,6 +62,15 @@ def key_of(identifier: object) -> bytes | None:
 def text_of(block: bytes) -> str:
     """Bytes that are not UTF-8 survive as surrogates, on which JSON encoding fails line by line."""
     return block.decode("utf-8", "surrogateescape")
+
+
+def text_flaw(line: bytes) -> Flaw | None:
+    """What is wrong with a line that is not in UTF-8."""
+    try:
+        line.decode()
+    except UnicodeError:
+        return Flaw("text", NOT_UTF_8)
+    return None
 
 
 def bytes_of(line: str) -> bytes:

@@ -14,11 +14,11 @@ from streamer.files.delivery import (
     Display,
     refuse_foreign_clicks,
 )
-from streamer.files.lines import Record
+from streamer.files.lines import Record, text_flaw
 from streamer.files.log import ClickLog, tell
 from streamer.files.order import day
 from streamer.files.readers import Source, read_items
-from streamer.files.refusals import WHERE_TO_LOOK, Refusals, refuse_unreadable
+from streamer.files.refusals import Refusals, refuse_unreadable
 from streamer.files.times import Flaw
 from streamer.progress import SHOW_SECONDS
 from streamer.settings.sections import Config
@@ -143,7 +143,7 @@ class _Clicks:
         """Where to look if nothing is usable."""
         told = [f"There are {line}" for line in self._types()]
         if not self.refused.are_all(Reason.UNKNOWN_TYPE.value):
-            told.append(WHERE_TO_LOOK)
+            told.append(self.refused.where_to_look)
         return "\n".join(told)
 
     @property
@@ -212,7 +212,8 @@ class _Items:
             try:
                 item = decode_item(record.key, record.value, self._use)
             except Invalid as invalid:
-                self.refused.add(invalid.reason.value, Flaw("", invalid.message), record)
+                flaw = text_flaw(record.value) or Flaw("", invalid.message)
+                self.refused.add(invalid.reason.value, flaw, record)
                 continue
             if self._counts:
                 self._ids.add(item.id)

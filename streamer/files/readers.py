@@ -20,7 +20,7 @@ from streamer.errors import ConfigError, WalkstreamError
 from streamer.files import findings, headers, opening
 from streamer.files.findings import Findings
 from streamer.files.headers import Columns, Header
-from streamer.files.lines import STDIN, UNREADABLE, Record, key_of, name_of, text_of
+from streamer.files.lines import NOT_UTF_8, STDIN, UNREADABLE, Record, key_of, name_of, text_of
 from streamer.files.opening import COMPRESSIONS, Blocks, CutLine, Input
 from streamer.files.parquet import Parquet
 from streamer.files.tables import CLICK_COLUMNS, NEEDED, NULLS, ClickTable, item, item_key
@@ -384,7 +384,8 @@ def _items(opened: Input, source: Source, reader: Reader[Record]) -> Iterator[Re
             if any(row):
                 yield Record(*item(header.columns, row, source.nulls), None, path, number)
     except UNREADABLE as error:
+        wrong = f"it {NOT_UTF_8}" if isinstance(error, UnicodeEncodeError) else why(error)
         raise WalkstreamError(
-            f"{name_of(path)}: line {number} is no item: {why(error)}. Correct it and publish "
+            f"{name_of(path)}: line {number} is no item: {wrong}. Correct it and publish "
             "again; items sent twice do no harm"
         ) from error

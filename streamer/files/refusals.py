@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from streamer.decode.events import Bad
 from streamer.errors import ConfigError
-from streamer.files.lines import Record
+from streamer.files.lines import Record, text_flaw
 from streamer.files.times import Flaw
 
 FEW = 20
@@ -35,7 +35,7 @@ class Refusals:
 
     def decoded(self, bad: Bad, record: Record) -> Bad:
         """Count what a worker would refuse. Returns it with what is known of the line."""
-        flaw = record.flaw or Flaw("", bad.message)
+        flaw = record.flaw or text_flaw(record.value) or Flaw("", bad.message)
         self.add(bad.reason.value, flaw, record)
         value = record.value if record.flaw else bad.value
         return bad._replace(message=f"{flaw.message} ({record.where})", value=value)
@@ -47,6 +47,12 @@ class Refusals:
     def are_all(self, what: str) -> bool:
         """Whether nothing else was refused."""
         return all(other == what for other, _ in self._kinds)
+
+    @property
+    def where_to_look(self) -> str:
+        """What to do if nothing else was there."""
+        is_text = bool(self._kinds) and all(kind == "text" for _, kind in self._kinds)
+        return "Look at the encoding of the file" if is_text else WHERE_TO_LOOK
 
     def lines(self) -> Iterator[str]:
         """For each kind, the most frequent first, its count and the first line of it."""
@@ -65,5 +71,5 @@ def refuse_unreadable(batch: list[Record], refused: Refusals) -> None:
     is_catalogue = all(b'"item_id"' in r.value and b'"user_id"' not in r.value for r in batch)
     raise ConfigError(
         f"none of the first {len(batch):,} lines could be read:\n{examples}\n"
-        + ("Is it a catalogue? Then add --items" if is_catalogue else WHERE_TO_LOOK)
+        + ("Is it a catalogue? Then add --items" if is_catalogue else refused.where_to_look)
     )

@@ -14,7 +14,7 @@ from streamer.decode.formats import short
 from streamer.files import findings
 from streamer.files.findings import Findings
 from streamer.files.headers import SKIPPED, Header
-from streamer.files.lines import UNREADABLE, Record, bytes_of, key_of
+from streamer.files.lines import NOT_UTF_8, UNREADABLE, Record, bytes_of, key_of
 from streamer.files.times import TO_MS, Flaw, Unit, time_flaw
 from streamer.wording import counted
 
@@ -136,7 +136,7 @@ class ClickTable:
                 self._weight(weight)
         except ValueError:
             return Flaw("weight", f"weight is {short(weight)}, which is no finite number")
-        return Flaw("text", "is not in UTF-8")
+        return Flaw("text", NOT_UTF_8)
 
     def _weight(self, text: str) -> float:
         # Where semicolons are between the fields, commas are in the numbers.

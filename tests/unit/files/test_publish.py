@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -251,3 +252,41 @@ def test_of_a_file_that_ends_too_early_is_told_what_was_sent_and_what_sending_it
         f"The last record that was sent is {path}, line {lines:,}, and none is "
     )
     assert told in again
+
+
+ICONV = r"is not in UTF-8\. .* Windows-1252, .* send `iconv -f WINDOWS-1252 -t UTF-8` of the file"
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "items"),
+    [
+        ("c.csv", "ü,i,5000", False),
+        ("c.jsonl", '{"user_id": "u", "item_id": "ü", "ts": 5000}', False),
+        ("i.csv", "ü,N,N", True),
+        ("i.jsonl", '{"item_id": "i", "name": "ü"}', True),
+    ],
+)
+@pytest.mark.parametrize("count", [2, 40])
+def test_of_latin_1_is_told_how_to_convert_it(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    line: str,
+    items: bool,
+    count: int,
+) -> None:
+    path = tmp_path / name
+    head = [] if "{" in line else ["item_id,a,b" if items else "user_id,item_id,ts"]
+    path.write_text("\n".join([*head, *[line] * count]), encoding="latin-1")
+    with pytest.raises(WalkstreamError) as refusal:
+        dry_run(Config(kafka={}), Source([path]), items=items)
+    told = capsys.readouterr().out + str(refusal.value)
+    assert len(re.findall(ICONV, told)) == 1
+    assert "--columns" not in told
+
+
+def test_of_a_header_in_latin_1_too(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("üser,item_id,ts\nu,i,5000\n", encoding="latin-1")
+    with pytest.raises(ConfigError, match=rf"no column 'user_id' among .*; the first line {ICONV}"):
+        dry_run(Config(kafka={}), Source([path]), items=False)
