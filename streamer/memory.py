@@ -10,7 +10,7 @@ LARGE = 1 << 20
 AT_END = 4 << 20
 """Free bytes at the end of the heap that stay there."""
 
-COLLECT_SECONDS = 60.0
+COLLECT_SECONDS = 10.0
 """Time between looks for cycles, of which there are few."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h has them
@@ -29,7 +29,7 @@ def give_back() -> None:
 
 
 def collect_by_time() -> None:
-    """Look for cycles once a minute from here on, and not among what there is by now.
+    """Look for cycles now and then from here on, and not among what there is by now.
 
     Records come by the thousand, and none of them is part of a cycle: by number each thousand would
     be searched, and the whole model with every few hundred thousand; or, if that is to be seldom,

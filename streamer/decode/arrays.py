@@ -52,13 +52,13 @@ def read(
             except Invalid as invalid:
                 if not isinstance(click, Element):
                     raise
-                bad.append((click, invalid))
+                bad.append((click, invalid.alone()))
                 continue
             out.unwanted += row is None
             out.rows += [] if row is None else [row]
     except Invalid as invalid:
         why = Invalid(Reason.UNDECODABLE, part.problem) if part.problem else invalid
-        return Read(bad=why, letter=part.value)
+        return Read(bad=why.alone(), letter=part.value)
     out.clicks = max(1, len(every))
     if bad:
         _refuse(out, every, bad, encode, part)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 from uuid import UUID
 
 from streamer.decode.formats import MAX_ID_BYTES, short
@@ -55,6 +55,12 @@ class Invalid(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+    def alone(self) -> Self:
+        """Itself, to be kept: without the frames that it came through, which hold who keeps it, and
+        all that came with it."""
+        self.__context__ = None
+        return self.with_traceback(None)
 
 
 class Row(NamedTuple):
