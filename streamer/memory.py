@@ -32,8 +32,8 @@ def collect_by_time() -> None:
     """Look for cycles now and then from here on, and not among what there is by now.
 
     Records come by the thousand, and none of them is part of a cycle: by number each thousand would
-    be searched, and the whole model with every few hundred thousand; or, if that is to be seldom,
-    what a cycle holds would stay for as long as it takes to make a hundred million objects.
+    be searched, and the whole model with every few hundred thousand. A larger number would let what
+    a cycle holds stay for hours.
     """
 
     def collect() -> None:

@@ -2,7 +2,8 @@
 
     .venv/bin/python ops/bench/soak.py EVENTS [--rate 2000] [--workers 1] [--set KEY=VALUE]
 
-EVENTS is a log as `walkstream publish` takes it. Prints a line of a Markdown table now and then:
+EVENTS is a table of user, item, time and event type without a header, or what `--publish` says of
+it in options of `walkstream publish`. Prints a line of a Markdown table now and then:
 the clicks that were taken, the memory of all workers' processes as the system counts it (RSS), and
 what of that their tables and RocksDB say they take, in MiB. Needs Java 17 and Maven, or
 KAFKA_BOOTSTRAP_SERVERS.
@@ -12,8 +13,9 @@ import argparse
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
-from threading import Thread
 
 import psutil
 from worker import Worker, a_kafka
@@ -58,17 +60,16 @@ def main() -> None:
         workers = [
             Worker(name, bootstrap, Path(folder), settings, str(n)) for n in range(given.workers)
         ]
-        for worker in workers:
-            worker.begin()
         more = "--rate", str(given.rate), *given.publish.split()
-        publishing = Thread(target=workers[0].publish, args=(given.events, *more))
-        publishing.start()
-        while publishing.is_alive():
-            publishing.join(given.every)
-            print(line(workers))
-            sys.stdout.flush()
-        for worker in workers:
-            worker.end()
+        with ThreadPoolExecutor(1) as executor, ExitStack() as stack:
+            for worker in workers:
+                stack.enter_context(worker.running())
+            published = executor.submit(workers[0].publish, given.events, *more)
+            while not published.done():
+                wait([published], given.every)
+                print(line(workers))
+                sys.stdout.flush()
+            published.result()
 
 
 if __name__ == "__main__":

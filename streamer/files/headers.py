@@ -102,8 +102,9 @@ def refuse_clicks(name: str, columns: Sequence[str], needed: Sequence[str]) -> N
     if set(needed) <= set(columns):
         raise ConfigError(
             f"{name}: has {', '.join(needed[:-1])} and {needed[-1]}, so these are clicks, and "
-            "--items is for a catalogue: leave --items out to publish clicks. In a catalogue give "
-            "one of the three another name"
+            "--items takes a catalogue. `publish` takes clicks without --items. If it is a "
+            "catalogue, give one of the three another name; in JSON lines, or put what it has into "
+            "`attributes`"
         )
 
 

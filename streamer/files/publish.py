@@ -153,8 +153,11 @@ class _Clicks:
             f"but for those whose event_id is among the last {self._remembered} of an open session "
             "(session.event_ids)"
         )
-        why = but if self._has_ids else "as they have no event_id"
-        return f"Clicks that are published again count twice, {why}"
+        if not self._has_ids:
+            but = "as they have no event_id"
+        elif not self._remembered:
+            but = "as session.event_ids is 0"
+        return f"Clicks that are published again count twice, {but}"
 
     def _types(self) -> Iterator[str]:
         return (f"{line} (in the settings of the worker)" for line in self._log.left_out.lines())

@@ -9,7 +9,7 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -134,14 +134,20 @@ class _ClickHead(msgspec.Struct):
 
 class _ItemHead(msgspec.Struct):
     item_id: Any = None
+
+
+class _FirstHead(msgspec.Struct):
+    item_id: Any = None
     user_id: Any = None
     ts: Any = None
+    attributes: Any = None
 
 
 _encode = msgspec.json.Encoder().encode
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_click = msgspec.json.Decoder(_ClickHead).decode
 _decode_item = msgspec.json.Decoder(_ItemHead).decode
+_decode_first = msgspec.json.Decoder(_FirstHead).decode
 
 
 def _suffix(path: Path) -> str:
@@ -354,15 +360,15 @@ def _items(opened: Input, source: Source, reader: Reader[Record]) -> Iterator[Re
             return
         if _is_json(path, first):
             _refuse_table_options(path, source)
-            is_first = True
-            for line in lines():
-                if line.strip():
-                    head = _decode_item(line)
-                    if is_first:
-                        there = [name for name in NEEDED if getattr(head, name) is not None]
-                        headers.refuse_clicks(name_of(path), there, NEEDED)
-                        is_first = False
-                    yield Record(item_key(head.item_id), line, None, path, number)
+            records = (line for line in lines() if line.strip())
+            for line in islice(records, 1):
+                head = _decode_first(line)
+                there = [name for name in NEEDED if getattr(head, name) is not None]
+                if head.attributes is None:
+                    headers.refuse_clicks(name_of(path), there, NEEDED)
+                yield Record(item_key(head.item_id), line, None, path, number)
+            for line in records:
+                yield Record(item_key(_decode_item(line).item_id), line, None, path, number)
             return
         if not first:
             return
@@ -384,7 +390,7 @@ def _items(opened: Input, source: Source, reader: Reader[Record]) -> Iterator[Re
             if any(row):
                 yield Record(*item(header.columns, row, source.nulls), None, path, number)
     except UNREADABLE as error:
-        wrong = f"it {NOT_UTF_8}" if isinstance(error, UnicodeEncodeError) else why(error)
+        wrong = f"it {NOT_UTF_8}" if isinstance(error, UnicodeError) else why(error)
         raise WalkstreamError(
             f"{name_of(path)}: line {number} is no item: {wrong}. Correct it and publish "
             "again; items sent twice do no harm"

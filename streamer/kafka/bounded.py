@@ -32,8 +32,8 @@ def within(seconds: float, what: str, call: Callable[[], T]) -> T:
     thread = Thread(target=run, name=what, daemon=True)
     thread.start()
     thread.join(seconds)
-    for error in errors:
-        raise error
+    if errors:
+        raise errors.pop()  # whose frames have the list
     for answer in answers:
         return answer
     text = f"{what}: the Kafka client did not come back within {seconds:g} s"

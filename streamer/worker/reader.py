@@ -92,14 +92,12 @@ class Reader:
         return messages
 
     def after(self, messages: Sequence[Message]) -> dict[Partition, int]:
-        """The next offset of each partition, when these records, in order, are taken: behind the
-        markers of transactions that follow, where nothing else that was returned waits."""
+        """The next offset of each partition, when these records, in order, are taken."""
         last = dict(zip(map(Message.partition, messages), messages, strict=True))
         out = {}
         for message in last.values():
             where, offset = partition_of(message), message.offset() or 0
-            behind = self._behind.get((where, offset), offset + 1)
-            out[where] = behind if self.waiting else self.expected[where]
+            out[where] = self._behind.get((where, offset), offset + 1)
         return out
 
     def lag(

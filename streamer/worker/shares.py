@@ -84,7 +84,7 @@ class Shares:
     @property
     def end(self) -> int:
         """An offset of the log behind which evidence of the next commits will be."""
-        return max(self.told.at, self.read_back()) if self.is_alone else self.told.at
+        return max(self.told.at, self.read_back()) if self.is_alone else self.told.behind
 
     @property
     def lag(self) -> dict[Partition, int]:

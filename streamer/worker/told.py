@@ -80,16 +80,16 @@ class Log:
 
     def is_at(self, end: int) -> bool:
         """Whether all before this offset is in the engine."""
-        return self._behind >= end
+        return self.behind >= end
 
     @property
     def lag(self) -> int:
         """Records that are not folded, as of the last answer of the broker."""
         where = TopicPartition(*self.where)
-        return max(0, self.consumer.get_watermark_offsets(where, cached=True)[1] - self._behind)
+        return max(0, self.consumer.get_watermark_offsets(where, cached=True)[1] - self.behind)
 
     @property
-    def _behind(self) -> int:
+    def behind(self) -> int:
         """Where it is, behind what is no record, too."""
         is_empty = not self._whole and self._part is None
         return max(self.at, self._reached) if is_empty else self.at

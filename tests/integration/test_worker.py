@@ -9,14 +9,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 import msgspec
 import pytest
 from broker import free_port
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Producer
 from confluent_kafka.admin import NewTopic
 
 from streamer.demo.shop import Shop
@@ -172,29 +171,6 @@ def test_aborted_clicks_do_not_count_and_markers_in_the_log_stop_nothing(app: Ap
     assert contents(app.config).rows.keys() == clicked
     # A new folder: both partitions are folded again up to where they were.
     app.worker(state__dir=app.folder / "again").running().stop()
-
-
-def test_clicks_of_transactions_that_were_all_learned_are_no_loss_when_they_expire(
-    app: App,
-) -> None:
-    """The marker behind the last of them, which no consumer is given, was not to be processed."""
-    producer = Producer({"bootstrap.servers": app.servers, "transactional.id": f"{app.name}-src"})
-    producer.init_transactions(30)
-    topic = app.config.topics.clicks
-    worker = app.worker().running()
-    for key, value in CLICKS[:40]:
-        producer.begin_transaction()
-        producer.produce(topic, value, key, partition=0)
-        producer.commit_transaction(30)
-        with suppress(AssertionError):  # a round may end between a click and its marker
-            wait_until(app.caught_up, "all learned, to the end of the log", 3.0)
-            break
-    assert app.caught_up()
-    worker.stop()
-    ends = [TopicPartition(*where, end) for where, end in app.ends(topic).items()]
-    for gone in app.admin.delete_records(ends).values():
-        gone.result()
-    app.worker().running().stop()
 
 
 def write_log(path: Path, clicks: list[tuple[bytes, bytes]]) -> Path:

@@ -229,6 +229,15 @@ def test_parquet_is_a_table_whose_times_need_no_unit(
         clicks(STDIN)
 
 
+def test_a_catalogue_may_say_beside_its_attributes_who_sells_and_since_when(tmp_path: Path) -> None:
+    line = b'{"item_id":"a","user_id":"7","ts":5,"attributes":{"brand":"x"}}'
+    (item,) = read_items(Source([write(tmp_path / "items.jsonl", line)]))
+    assert item.value == line
+    clicks = line.replace(b',"attributes":{"brand":"x"}', b"")
+    with pytest.raises(ConfigError, match="so these are clicks"):
+        list(read_items(Source([write(tmp_path / "clicks.jsonl", clicks)])))
+
+
 def test_parquet_without_its_library_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
