@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
@@ -141,16 +142,16 @@ def test_a_dry_run_stops_where_the_offsets_would_stop_a_worker(
 
 
 def test_a_first_start_begins_at_a_time(app: App) -> None:
-    at = START_MS + 500_000
+    at, by = START_MS + 500_000, int(1000 * time.time()) - 7_200_000 - START_MS
     clicks = [
         {**c, "item_id": f"early-{c['item_id']}"} if int(str(c["ts"])) < at else c for c in CLICKS
     ]
     producer = Producer({"bootstrap.servers": app.servers, "partitioner": "murmur2_random"})
     for click, (key, value) in zip(clicks, as_records(clicks), strict=True):
-        # Sent when they happened, as a producer of that time would have; retention is weeks.
-        producer.produce(app.config.topics.clicks, value, key, timestamp=int(str(click["ts"])))
+        # Sent as far apart as they happened, and lately: retention is days.
+        producer.produce(app.config.topics.clicks, value, key, timestamp=int(str(click["ts"])) + by)
     assert producer.flush(30) == 0
-    position = datetime.fromtimestamp(at / 1000, UTC).isoformat()
+    position = datetime.fromtimestamp((at + by) / 1000, UTC).isoformat()
     worker = app.worker(start__position=position, topics__check="false")
     worker.until(app.caught_up, "all clicks committed")
     worker.stop()
