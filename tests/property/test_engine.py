@@ -220,7 +220,7 @@ def sweeps_of(engine: Engine, store: Store) -> dict[bytes, Sweeping]:
 
 
 @given(histories(), models, st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_an_engine_that_is_restored_now_and_then_goes_on_bit_for_bit(
     store: Store, rounds: list[Round], model: dict[str, Any], data: st.DataObject
 ) -> None:

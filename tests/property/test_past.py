@@ -20,7 +20,7 @@ from tests.property.strategies import GAP, HORIZON, Click, click_lists, small_se
     ),
     st.sampled_from([3, 500]), st.booleans(),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_sessions_are_those_of_the_engine_however_late_a_user_is(
     batches: list[list[Click]], max_events: int, unseen: bool
 ) -> None:
