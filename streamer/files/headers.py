@@ -102,9 +102,9 @@ def refuse_clicks(name: str, columns: Sequence[str], needed: Sequence[str]) -> N
     if set(needed) <= set(columns):
         raise ConfigError(
             f"{name}: has {', '.join(needed[:-1])} and {needed[-1]}, so these are clicks, and "
-            "--items takes a catalogue. `publish` takes clicks without --items. If it is a "
-            "catalogue, give one of the three another name; in JSON lines, or put what it has into "
-            "`attributes`"
+            "--items takes a catalogue: give clicks to `walkstream publish` without it. In a "
+            "catalogue call one of the three otherwise, or put what an item has into `attributes`, "
+            "in JSON lines"
         )
 
 

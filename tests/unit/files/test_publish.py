@@ -205,7 +205,7 @@ def test_clicks_that_are_sent_as_a_catalogue_are_refused(
 ) -> None:
     path = tmp_path / name
     path.write_text(text)
-    with pytest.raises(ConfigError, match=r"user_id, item_id and ts, so .*: leave --items out"):
+    with pytest.raises(ConfigError, match=r"user_id, item_id and ts, so .*publish` without it"):
         dry_run(Config(kafka={}), Source([path]), items=True)
 
 
