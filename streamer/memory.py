@@ -11,7 +11,10 @@ AT_END = 4 << 20
 """Free bytes at the end of the heap that stay there."""
 
 COLLECT_SECONDS = 10.0
-"""Time between looks for cycles, of which there are few."""
+"""Least time between looks for cycles, of which there are few."""
+COLLECT_SHARE = 1 / 500
+"""Of all time, what looks may take at most: each stops the process, a tenth of a second where there
+are a million items."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h has them
 
@@ -37,9 +40,12 @@ def collect_by_time() -> None:
     """
 
     def collect() -> None:
+        took = 0.0
         while True:
-            time.sleep(COLLECT_SECONDS)
+            time.sleep(max(COLLECT_SECONDS, took / COLLECT_SHARE))
+            began = time.monotonic()
             gc.collect()
+            took = time.monotonic() - began
 
     gc.collect()
     gc.freeze()
