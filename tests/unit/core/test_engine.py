@@ -1,5 +1,4 @@
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from core.engine import Engine
 from core.placing.clusters import unit_rows
 from core.rounds import Changes, Inputs
 from core.settings import Duration, SessionSettings, Settings
-from core.starts import Birth
 from tests.unit.core.groups import (
     GAP,
     GROUP,
@@ -286,98 +284,6 @@ def test_drift_is_how_far_vectors_moved_that_are_published_again() -> None:
 
 def context_of(engine: Engine, item: str) -> NDArray[np.float32]:
     return unit_rows(engine.model.rows.u[[engine.vocabulary.get(item) or 0]])[0]
-
-
-# -- clusters ------------------------------------------------------------------------------------
-
-
-def test_major_updates_begin_an_epoch_and_keep_labels() -> None:
-    engine = Engine(settings(major=2000))
-    labels: list[dict[str, int]] = []
-    for i in range(60):
-        epoch = engine.placement.epoch
-        changes = step(engine, visits(i, at=100 * i))
-        if changes.placement is not None:
-            assert changes.placement.epoch == engine.placement.epoch == epoch + 1
-            cluster = engine.model.columns.cluster[engine.items].tolist()
-            names = [str(engine.vocabulary.keys[slot]) for slot in engine.items]
-            labels.append(dict(zip(names, cluster, strict=True)))
-            assert changes.rows["epoch"].tolist() == [epoch + 1] * len(engine.items)
-            assert published(changes) == {name.encode() for name in names}
-        else:
-            assert engine.placement.epoch == epoch
-    assert len(labels) == 3
-    for before, after in pairwise(labels):
-        assert np.mean([before[item] == after[item] for item in before]) > 0.9
-    for number in range(3):
-        assert len({labels[-1][item] for item in group(number)}) == 1
-
-
-def test_a_major_update_takes_rounds_and_moves_centroids_with_the_commit_behind_them() -> None:
-    engine = trained(settings(major=2000))
-    late = clicks(visits(99, at=10_000))
-    assert engine.step(Inputs(late, closes_commit=False)).changes is None
-    assert engine.starts.major is not None, "all items were started from in one slice"
-    changes = step(engine, [])
-    assert changes.placement is not None
-    assert engine.starts.major is None
-
-
-def test_a_major_update_starts_from_every_item_in_slices_and_goes_on_after_a_restart(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("core.starts.SLICE", 7)
-    engine = trained(settings(major=2000))
-    step(engine, [("u", "i0", 10_000)])
-    seen = []
-    for _ in range(3):
-        assert engine.starts.major is not None
-        begin = engine.starts.since(engine.starts.major)
-        step(engine, [])
-        seen.append(begin)
-    assert seen == [7, 14, 21]
-    again = Engine(engine.settings, 2)
-    again.clock, again.placement, again.starts.major = (
-        engine.clock,
-        engine.placement,
-        engine.starts.major,
-    )
-    engine.publish_all()
-    changes = step(engine, [])
-    again.load_rows([(changes.keys, changes.rows)])
-    assert again.starts.since(again.starts.major or Birth(0, 0)) == 28
-    assert step(again, []).placement is not None
-
-
-def test_another_number_of_clusters_is_taken_with_a_major_update_at_the_next_round() -> None:
-    before = trained(settings())
-    assert len(before.placement.centroids) == 3
-    for count in (2, 5):
-        before.publish_all()
-        changes = step(before, [])
-        chosen = settings()
-        after = Engine(replace(chosen, clusters=replace(chosen.clusters, count=count)), 2)
-        after.clock.time, after.placement = before.clock.time, before.placement
-        after.load_rows([(changes.keys, changes.rows)])
-        changes = step(after, visits(50, at=2000))
-        assert changes.placement is not None
-        assert changes.placement.epoch == before.placement.epoch + 1
-        assert len(changes.placement.centroids) == count
-        assert after.model.columns.cluster[after.items].max() < count
-        assert step(after, visits(51, at=2100)).placement is None
-
-
-def test_moves_count_items_that_changed_cluster_and_buckets_that_they_changed() -> None:
-    engine = trained(settings())
-    c, rng = engine.model.columns, np.random.default_rng(1)
-    items = engine.items
-    before = c.cluster[items], c.buckets[items]
-    engine.model.rows.v[:] = rng.standard_normal(engine.model.rows.v.shape)
-    changes = step(engine, [*visits(99, at=1200), ("w", "new", 1200)])
-    moved = before[1] != c.buckets[items]
-    assert moved.all(axis=1).any()
-    assert changes.bucket_moves == moved.sum()
-    assert changes.cluster_moves == (before[0] != c.cluster[items]).sum() > 0
 
 
 # -- clicks that do not count --------------------------------------------------------------------
