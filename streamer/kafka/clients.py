@@ -56,6 +56,10 @@ HEARTBEAT_MS = 1000
 TRANSACTION_MS = 10_000
 """How long a transaction may be open, unless `transaction.timeout.ms` says otherwise."""
 
+POLL_SECONDS = 0.05
+"""Who reads up to an end looks so often whether it is there."""
+ASK_SECONDS = 1.0
+"""How long it is asked where the leaders of a topic are: the consumer will look after that."""
 READ_MS = 15_000
 """A reader asks again for what no answer came for in so long, well before anyone gives it up."""
 RETRY_MS = 700
@@ -251,6 +255,18 @@ def _read_ms(config: Config) -> int:
 def tail_consumer(config: Config) -> Consumer:
     """Reads every partition of `items` and `model-state`; its offsets live in the state folder."""
     return reading_consumer(config, "tail")
+
+
+def look_up(consumer: Consumer, topics: Iterable[str]) -> Consumer:
+    """The consumer, which reads nothing yet, and knows where the leaders of these topics are.
+
+    By itself it would look up to a second after it was assigned to one that is new to it. While it
+    fetches something, an answer has to wait until that has come.
+    """
+    for topic in topics:
+        with suppress(KafkaException):  # who fetches from there learns what is wrong
+            consumer.list_topics(topic, timeout=ASK_SECONDS)
+    return consumer
 
 
 def anew(old: Consumer, new: Consumer) -> Consumer:

@@ -24,6 +24,7 @@ def newest(
         left -= take
         if take:
             starts.append(TopicPartition(*partition, ends[partition] - take))
+    clients.look_up(consumer, {start.topic for start in starts})
     consumer.assign(starts)
     unread = {(start.topic, start.partition) for start in starts}
     out: list[Message] = []

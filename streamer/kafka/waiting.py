@@ -12,7 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from streamer.errors import WalkstreamError
-from streamer.kafka.clients import Partition, checked, label, partition_of
+from streamer.kafka.clients import (
+    POLL_SECONDS,
+    Partition,
+    checked,
+    label,
+    look_up,
+    partition_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -108,10 +115,12 @@ def between(
     The consumer is of no group, and asks for the ends of partitions. WalkstreamError as `Waiting`.
     """
     at, reached, waiting = dict(begins), dict[Partition, int](), Waiting()
+    if not consumer.assignment():
+        look_up(consumer, {topic for topic, _ in begins})
     consumer.assign([TopicPartition(*partition, offset) for partition, offset in begins.items()])
     while any(max(at[p], reached.get(p, -1)) < ends[p] for p in begins):
         beat()
-        for message in map(checked, consumer.consume(10_000, 0.2)):
+        for message in map(checked, consumer.consume(10_000, POLL_SECONDS)):
             partition, offset = partition_of(message), message.offset() or 0
             if message.error() is not None:
                 # The last offsets may be markers of transactions: then only the end tells.

@@ -24,10 +24,11 @@ class Logs:
         self, config: Config, now: Identity, admin: AdminClient, beat: Callable[[], None]
     ) -> None:
         self.config, self.admin, self.beat = config, admin, beat
-        self.consumer = clients.reading_consumer(config, "readback")
+        consumer = clients.reading_consumer(config, "readback")
         self.model_state, self.dead_letters = config.topics.model_state, config.topics.dead_letters
         there = [(role, now.topics[role]) for role in WRITTEN if role in now.topics]
         topics = {str(getattr(config.topics, role)): layout for role, layout in there}
+        self.consumer = clients.look_up(consumer, topics)
         self.ids = {topic: layout.id for topic, layout in topics.items()}
         self.where = [(t, p) for t, layout in topics.items() for p in range(layout.partitions)]
         self.counts = {topic: layout.partitions for topic, layout in topics.items()}
@@ -78,7 +79,7 @@ class Logs:
         waiting = Waiting()
         while self.lagging({p: stops[p] for p in starts}):
             self.beat()
-            for partition, message in self.arrived(0.1):
+            for partition, message in self.arrived(clients.POLL_SECONDS):
                 if (message.offset() or 0) < stops[partition]:
                     yield partition, message
             waiting.look({p: self.at[p] for p in starts}, self.reached, stops)

@@ -43,7 +43,7 @@ class Reader:
 
     def __init__(self, config: Config, admin: AdminClient, beat: Callable[[], None]) -> None:
         self.config, self.beat = config, beat
-        self.consumer = clients.reading_consumer(config)
+        self.consumer = clients.look_up(clients.reading_consumer(config), [config.topics.clicks])
         self.expected: dict[Partition, int] = {}
         """The next offset of each partition: all before it were returned, or are no records."""
         self.waiting: list[Message] = []

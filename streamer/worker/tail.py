@@ -145,7 +145,7 @@ class Tail:
         waiting = Waiting()
         self._assign(ends)
         while any(max(self.offsets[p], self.reached[p]) < end for p, end in ends.items()):
-            self.poll(0.2)
+            self.poll(clients.POLL_SECONDS)
             self._fill(ends)
             waiting.look({p: self.offsets[p] for p in ends}, self.reached, ends)
             on_progress(min(1.0, sum(self.offsets[p] - begins[p] for p in ends) / total))

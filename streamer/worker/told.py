@@ -47,7 +47,8 @@ class Log:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.where = config.topics.transitions, 0
-        self.consumer = clients.reading_consumer(config, "log")
+        consumer = clients.reading_consumer(config, "log")
+        self.consumer = clients.look_up(consumer, [config.topics.transitions])
         self.number = 0
         """Of the newest evidence that is in the engine."""
         self.at = 0
