@@ -119,9 +119,11 @@ def from_values(values: list[bytes], dtype: np.dtype[np.void]) -> NDArray[np.voi
     follows = np.zeros(n, np.bool_)
     for kind in np.unique(lengths << 8 | marks).tolist():
         length, mark = kind >> 8, kind & 0xFF
-        at = np.flatnonzero((lengths == length) & (marks == mark))
-        some = values if len(at) == n else [values[i] for i in at.tolist()]
-        packed = np.frombuffer(b"".join(some), np.uint8).reshape(len(at), length)
+        found = np.flatnonzero((lengths == length) & (marks == mark))
+        is_all = len(found) == n  # as a rule: then memory is copied as it lies
+        at = slice(None) if is_all else found
+        some = values if is_all else [values[i] for i in found.tolist()]
+        packed = np.frombuffer(b"".join(some), np.uint8).reshape(-1, length)
         begin = 0
         for part in _parts(dtype, mark):
             end = begin + part.stop - part.start
@@ -145,7 +147,8 @@ def heads(values: list[bytes], dtype: np.dtype[np.void]) -> NDArray[np.void]:
 def _check(values: list[bytes], dtype: np.dtype[np.void]) -> None:
     """ValueError if a value is no row of this layout."""
     lengths = _lengths(dtype)
-    if any(len(value) not in lengths.get(value[:1], ()) for value in values):
+    kinds = {(value[:1], len(value)) for value in values}
+    if any(length not in lengths.get(mark, ()) for mark, length in kinds):
         value = next(value for value in values if not fits(value, dtype))
         mark = value[:1] if value[:1] in lengths else bytes([FORMAT])
         short, whole = lengths[mark]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -81,14 +81,11 @@ class Manifest(msgspec.Struct, frozen=True):
 
 def mark_of(message: Message) -> Mark | None:
     """The commit that a record is part of; None if it is part of none."""
-    headers = cast("list[tuple[str, bytes]]", message.headers() or [])
-    value: object = None
-    for name, given in headers:
+    for name, value in reversed(message.headers() or ()):
         if name == records.COMMIT_HEADER:
-            value = given
-    if not isinstance(value, bytes) or len(value) > LONGEST_MARK:
-        return None
-    return _mark(value)
+            is_short = isinstance(value, bytes) and len(value) <= LONGEST_MARK
+            return _mark(value) if is_short else None
+    return None
 
 
 @lru_cache(256)  # thousands of records are of one commit

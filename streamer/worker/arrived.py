@@ -1,6 +1,6 @@
 """What came from the topics that workers write to, sorted by what a state folder does with it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from confluent_kafka import Message
 
@@ -11,13 +11,13 @@ from streamer.state import records, users
 from streamer.state.commits import Mark, mark_of
 from streamer.state.model_state import is_of_worker, order
 from streamer.state.store import Store
-from streamer.worker.kept import is_newer, is_of_user, own_key, version_in
+from streamer.worker.kept import cut_in, is_newer, is_of_user, version_in
 from streamer.worker.later import Later
 from streamer.worker.sequence import Commits
 from streamer.worker.strangers import Strangers
 
 Entries = dict[bytes, bytes | None]
-MANY = records.GRAPH, records.SESSIONS, records.VERSION
+MANY = records.SESSIONS, records.VERSION
 """What there are so many of that one is not parsed where this worker has applied it itself."""
 
 
@@ -62,41 +62,36 @@ class Arrived:
         new = listed.difference(told).union(key for key, v in told.items() if v is not None)
         return listed if new == listed else new
 
-    def take(self, where: Partition, message: Message) -> None:
-        key = message.key()
-        if key is None:
-            return
-        value, mark = message.value(), mark_of(message)
-        if mark is not self._mark:  # those of one commit follow each other
-            self._mark, self._is_applied = mark, self.commits.has_applied(mark)
-            self._is_doubtful = self.commits.is_doubtful(mark)
-        if where[0] == self._of_users:
-            if is_of_user(self._apps, self.commits, mark, value):
-                self._users[key] = value
-        elif records.is_row(key):
-            if self._is_applied:
-                self.strangers.settle(message)
-            elif not self._is_doubtful:
-                self._take_row(message, key, value, mark, self._applied.get(where[1], 0))
-        elif records.is_malformed(key):
-            self.strangers.settle(message)
-            if value is not None:
-                self.strangers.add(message)
-            else:  # a folder of an older version may have it
-                self.meta[key] = None
-        elif key.startswith(records.FORGOTTEN):
-            self.meta[key] = value
-        elif self._is_doubtful:
-            return
-        elif self._is_applied and key.startswith(MANY):
-            self.strangers.settle(message)
-        else:
-            self._take_reserved(where[1], message, key)
+    def take(self, where: Partition, messages: Sequence[Message]) -> None:
+        """Records of one partition, none of which has an error."""
+        (topic, partition), applied = where, self._applied.get(where[1], 0)
+        for message in messages:
+            key, value = message.key(), message.value()
+            if key is None:
+                continue
+            mark = mark_of(message)
+            if mark is not self._mark:  # those of one commit follow each other
+                self._mark, self._is_applied = mark, self.commits.has_applied(mark)
+                self._is_doubtful = self.commits.is_doubtful(mark)
+            if topic == self._of_users:
+                if is_of_user(self._apps, self.commits, mark, value):
+                    self._users[key] = value
+            elif records.is_row(key):
+                self._take_row(message, key, value, mark, applied)
+            elif key.startswith(records.GRAPH):
+                self._take_node(partition, message, key, value, mark)
+            else:
+                self._take_reserved(partition, message, key)
 
     def _take_row(
         self, message: Message, key: bytes, value: bytes | None, mark: Mark | None, applied: int
     ) -> None:
         """A row, or its deletion, if it is newer than `applied`."""
+        if self._is_applied:
+            self.strangers.settle(message)
+            return
+        if self._is_doubtful:
+            return
         if mark is None or (value is not None and not is_packed(value)):
             self.strangers.add(message)
             return
@@ -111,11 +106,44 @@ class Arrived:
             self.gone.pop(key, None)
             self.rows[key] = message
 
+    def _take_node(
+        self, partition: int, message: Message, key: bytes, value: bytes | None, mark: Mark | None
+    ) -> None:
+        """A row of the graph, or its deletion. There are very many: each is unpacked once."""
+        if self._is_applied:
+            self.strangers.settle(message)
+            return
+        if self._is_doubtful:
+            return
+        if (cut := cut_in(message, value, mark)) is None:
+            self.strangers.add(message)
+            return
+        self.strangers.settle(message)
+        # Where none should be, a repair deletes what no worker wrote.
+        if value is None and not self._is_in_place(key, partition):
+            return
+        item = key.removeprefix(records.GRAPH)
+        if is_newer(self.store, item, cut):
+            self.graph[item] = value
+
     def _take_reserved(self, partition: int, message: Message, key: bytes) -> None:
         value = message.value()
-        # There are very many rows of the graph, whose places are hashes.
-        is_in_place = value is not None and key.startswith(records.GRAPH)
-        is_in_place = is_in_place or self._is_in_place(key, partition)
+        if records.is_malformed(key):
+            self.strangers.settle(message)
+            if value is not None:
+                self.strangers.add(message)
+            else:  # a folder of an older version may have it
+                self.meta[key] = None
+            return
+        if key.startswith(records.FORGOTTEN):
+            self.meta[key] = value
+            return
+        if self._is_doubtful:
+            return
+        if self._is_applied and key.startswith(MANY):
+            self.strangers.settle(message)
+            return
+        is_in_place = self._is_in_place(key, partition)
         if not is_of_worker(message) or (value is not None and not is_in_place):
             self.strangers.add(message)
             return
@@ -124,10 +152,8 @@ class Arrived:
             return  # a repair has deleted there what no worker wrote
         if records.is_manifest(key) and value is not None:
             self.commits.follow(value)
-        if key.startswith((records.GRAPH, records.SESSIONS)):
-            family, own = own_key(key)
-            if is_newer(self.store, message, family, own):
-                (self.graph if family == "graph" else self.sessions)[own] = value
+        if key.startswith(records.SESSIONS):
+            self.sessions[records.SWEPT + key] = value
         elif value is None and key.startswith((records.PROGRESS, records.ITEMS)):
             self.meta[key] = None
         elif value is not None and not self._is_behind(key, value):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from core.rows import version_of
 from streamer.state import packing, records, users
-from streamer.state.commits import Mark, mark_of
+from streamer.state.commits import Mark
 from streamer.state.store import POINTER, Store
 from streamer.worker.sequence import Commits
 
@@ -24,24 +24,30 @@ class Read(NamedTuple):
     meta: Mapping[bytes, bytes | None]
 
 
-def is_newer(store: Store, message: Message, family: str, own: bytes) -> bool:
-    """Whether the folder lacks this record of the graph's, of another worker's commit or of one
-    before a start, and takes it in.
+def cut_in(message: Message, value: bytes | None, mark: Mark | None) -> int | None:
+    """As of which commit a row of the graph, or its deletion, is; None if no worker wrote that."""
+    if mark is None:
+        return None
+    if value is None:
+        return version_in(message) or mark.number
+    try:
+        return packing.unpack_node(value).cut
+    except (msgspec.MsgspecError, ValueError):
+        return None
+
+
+def is_newer(store: Store, item: bytes, cut: int) -> bool:
+    """Whether the folder lacks a row of the graph, or its deletion, as of this commit: of another
+    worker, or of a time before a start. It takes that in then.
 
     It may have a newer state, of its own sweeps. By what partition a record comes from says nothing
     of what came from the others.
     """
-    if family == "sessions":
-        return True
-    mark, value = mark_of(message), message.value()
-    assert mark is not None, "workers write the graph with their commits"
-    stored = store.entry(family, own)
-    deleted = version_in(message) or mark.number
-    cut = deleted if value is None else packing.unpack_node(value).cut
+    stored = store.entry("graph", item)
     if stored is None:  # what is older than a sweep of the folder, and is not there, has left
         swept = store.meta(POINTER)
         return swept is None or msgspec.msgpack.decode(swept, type=records.Swept).commit <= cut
-    return packing.unpack_node(stored).cut < cut
+    return packing.cut_of(stored).cut < cut
 
 
 def is_of_user(
@@ -53,13 +59,6 @@ def is_of_user(
     if mark is None or commits.has_applied(mark) or commits.is_doubtful(mark):
         return False
     return mark.app in apps and (value is None or users.is_record(value))
-
-
-def own_key(key: bytes) -> tuple[str, bytes]:
-    """The family in which a folder has a record of the graph's, and its key there."""
-    if key.startswith(records.GRAPH):
-        return "graph", key.removeprefix(records.GRAPH)
-    return "sessions", records.SWEPT + key
 
 
 def version_in(message: Message) -> int:

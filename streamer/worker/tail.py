@@ -23,6 +23,7 @@ from streamer.kafka.clients import (
     partition_name,
     partition_of,
 )
+from streamer.kafka.fetching import by_partition
 from streamer.kafka.stalls import Stalls
 from streamer.kafka.unreadable import read_alone, verdict_on
 from streamer.kafka.waiting import OpenTransactions, Waiting
@@ -219,23 +220,18 @@ class Tail:
         if messages:
             arrived = Arrived(self.config, self.store, self.commits, self.strangers, self.later)
         items, lost = self.config.topics.items, None
-        for message in messages:
-            partition, offset, error = partition_of(message), message.offset() or 0, message.error()
-            if error is not None:
-                # Records of `items` may be lost. Of `model-state` none can be missing.
-                if partition[0] == items and is_unreadable(error):
-                    lost = message
-                    break
-                checked(message)
-                self.reached[partition] = offset
-                continue
-            self.offsets[partition] = offset + 1
+        for partition, run in by_partition(messages):
+            if any(map(Message.error, run)):
+                run, lost = self._without_events(partition, run)
+            if run:
+                self.offsets[partition] = (run[-1].offset() or 0) + 1
             if partition[0] == items:
-                self.queue.append(news_of(message, self.config.items.use))
+                self.queue += [news_of(message, self.config.items.use) for message in run]
             else:
-                arrived.take(partition, message)
-        if lost is not None:
-            self._get_past(lost)
+                arrived.take(partition, run)
+            if lost is not None:
+                self._get_past(lost)
+                break
         if self.commits.is_level and len(messages) < 10_000:
             # What is paused is not read.
             looked = self.of_workers if self._paused else self.watched
@@ -250,6 +246,23 @@ class Tail:
             self.store.write_entries({"meta": [stores.applied_now()]})
         if self.later.is_due:
             self.later.flush()
+
+    def _without_events(
+        self, partition: Partition, run: list[Message]
+    ) -> tuple[list[Message], Message | None]:
+        """The records of a run in which there is something else, up to one that stands for what
+        cannot be fetched, and that."""
+        out: list[Message] = []
+        for message in run:
+            error = message.error()
+            if error is None:
+                out.append(message)
+            # Records of `items` may be lost. Of `model-state` none can be missing.
+            elif partition[0] == self.config.topics.items and is_unreadable(error):
+                return out, message
+            else:
+                self.reached[partition] = checked(message).offset() or 0
+        return out, None
 
     def _tell_what_waits(self) -> None:
         """Say of `items` which open transaction holds back what lies there."""
