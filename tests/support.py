@@ -277,7 +277,7 @@ class App:
         deadline = time.monotonic() + SECONDS
         while any(reached.get(partition, -1) < end for partition, end in ends.items()):
             assert time.monotonic() < deadline, f"{topic}: read to {reached}, the ends are {ends}"
-            for message in consumer.consume(10_000, 0.2):
+            for message in consumer.consume(10_000, clients.POLL_SECONDS):
                 partition = message.topic() or "", message.partition() or 0
                 error = message.error()
                 if error is None:

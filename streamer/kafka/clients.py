@@ -263,8 +263,8 @@ def look_up(consumer: Consumer, topics: Iterable[str]) -> Consumer:
     By itself it would look up to a second after it was assigned to one that is new to it. While it
     fetches something, an answer has to wait until that has come.
     """
-    for topic in topics:
-        with suppress(KafkaException):  # who fetches from there learns what is wrong
+    with suppress(KafkaException):  # who fetches from there learns what is wrong
+        for topic in topics:
             consumer.list_topics(topic, timeout=ASK_SECONDS)
     return consumer
 

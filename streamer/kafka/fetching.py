@@ -3,11 +3,7 @@ both ends. After its queue was full, librdkafka would wait for a second before i
 which a reader that is behind empties the queue and waits too.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
-from operator import itemgetter
-
-from confluent_kafka import Message
+from collections.abc import Mapping
 
 from streamer.settings.sections import KafkaValue
 
@@ -28,10 +24,3 @@ def defaults(kafka: Mapping[str, KafkaValue]) -> dict[str, KafkaValue]:
         "fetch.min.bytes": min([LEAST_BYTES, *bounds]),
         "fetch.queue.backoff.ms": 5,
     }
-
-
-def by_partition(messages: Sequence[Message]) -> Iterator[tuple[tuple[str, int], list[Message]]]:
-    """Messages, in order, as runs of those that follow each other in a partition."""
-    places = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
-    for (topic, number), run in groupby(zip(places, messages, strict=True), itemgetter(0)):
-        yield (topic or "", number or 0), [message for _, message in run]

@@ -115,8 +115,7 @@ def between(
     The consumer is of no group, and asks for the ends of partitions. WalkstreamError as `Waiting`.
     """
     at, reached, waiting = dict(begins), dict[Partition, int](), Waiting()
-    if not consumer.assignment():
-        look_up(consumer, {topic for topic, _ in begins})
+    look_up(consumer, {topic for topic, _ in begins})
     consumer.assign([TopicPartition(*partition, offset) for partition, offset in begins.items()])
     while any(max(at[p], reached.get(p, -1)) < ends[p] for p in begins):
         beat()

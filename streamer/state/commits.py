@@ -83,8 +83,8 @@ def mark_of(message: Message) -> Mark | None:
     """The commit that a record is part of; None if it is part of none."""
     for name, value in reversed(message.headers() or ()):
         if name == records.COMMIT_HEADER:
-            is_short = isinstance(value, bytes) and len(value) <= LONGEST_MARK
-            return _mark(value) if is_short else None
+            may_be = isinstance(value, bytes) and len(value) <= LONGEST_MARK
+            return _mark(value) if may_be else None
     return None
 
 

@@ -64,7 +64,8 @@ class Arrived:
 
     def take(self, where: Partition, messages: Sequence[Message]) -> None:
         """Records of one partition, none of which has an error."""
-        (topic, partition), applied = where, self._applied.get(where[1], 0)
+        topic, partition = where
+        applied = self._applied.get(partition, 0)
         for message in messages:
             key, value = message.key(), message.value()
             if key is None:

@@ -28,9 +28,9 @@ def cut_in(message: Message, value: bytes | None, mark: Mark | None) -> int | No
     """As of which commit a row of the graph, or its deletion, is; None if no worker wrote that."""
     if mark is None:
         return None
-    if value is None:
-        return version_in(message) or mark.number
     try:
+        if value is None:
+            return version_in(message) or mark.number
         return packing.unpack_node(value).cut
     except (msgspec.MsgspecError, ValueError):
         return None

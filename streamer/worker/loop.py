@@ -232,9 +232,10 @@ class Worker:
             if collected is None:
                 return
             if collected or self.pending.rounds or self._has_work():
-                if not self.behind.is_busy:
-                    self._look()  # a round knows what others wrote until it begins
                 closes = self._closes() or self.shares.is_settling or self.outgoing.changes
+                is_edge = closes or not self.pending.rounds
+                if is_edge and not self.behind.is_busy:
+                    self._look()  # a commit takes in items first, and knows last what others wrote
                 self._round(collected, closes)
             self.report.observe(all_taken=not self.reader.waiting, also=self.shares.lag)
 
@@ -311,7 +312,7 @@ class Worker:
             self.group.poll()
             if self.given_back:
                 continue
-            out += self.reader.consume(wanted, min(left, 0.1))
+            out += self.reader.consume(wanted, min(left, LOOK_SECONDS))
             # A round by count may take for ever to fill.
             if not self.behind.is_busy and time.monotonic() - self._looked > LOOK_SECONDS:
                 self._look()

@@ -3,7 +3,9 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import msgspec
 import numpy as np
@@ -23,7 +25,6 @@ from streamer.kafka.clients import (
     partition_name,
     partition_of,
 )
-from streamer.kafka.fetching import by_partition
 from streamer.kafka.stalls import Stalls
 from streamer.kafka.unreadable import read_alone, verdict_on
 from streamer.kafka.waiting import OpenTransactions, Waiting
@@ -211,7 +212,7 @@ class Tail:
             max(self.offsets[p], self.reached[p]) < end for p, end in ends.items()
         ):
             self.beat()
-            self.poll(0.05)
+            self.poll(clients.POLL_SECONDS)
 
     def poll(self, timeout: float = 0.0) -> None:
         """Apply what has arrived of `model-state`, and queue what has of `items`."""
@@ -220,7 +221,7 @@ class Tail:
         if messages:
             arrived = Arrived(self.config, self.store, self.commits, self.strangers, self.later)
         items, lost = self.config.topics.items, None
-        for partition, run in by_partition(messages):
+        for partition, run in _by_partition(messages):
             if any(map(Message.error, run)):
                 run, lost = self._without_events(partition, run)
             if run:
@@ -339,6 +340,13 @@ class Tail:
                 if not fits(message.value() or b"", dtype):
                     self.strangers.add(rows.pop(key))
         return from_values([message.value() or b"" for message in rows.values()], dtype)
+
+
+def _by_partition(messages: Sequence[Message]) -> Iterator[tuple[Partition, list[Message]]]:
+    """Messages, in order, as runs of those that follow each other in a partition."""
+    places = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
+    for (topic, number), run in groupby(zip(places, messages, strict=True), itemgetter(0)):
+        yield (topic or "", number or 0), [message for _, message in run]
 
 
 def _offset_entry(partition: Partition, offset: int) -> stores.Entry:

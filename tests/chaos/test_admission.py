@@ -97,7 +97,7 @@ KILLS = [
     [
         pytest.param(0.001, False, id="from-sweeps"),
         pytest.param(3600, False, id="from-evidence", marks=pytest.mark.long),
-        pytest.param(3600, True, id="from-evidence-and-the-folder-lost"),
+        pytest.param(3600, True, id="from-evidence-and-the-folder-lost", marks=pytest.mark.long),
     ],
 )
 def test_a_killed_worker_admits_what_an_uninterrupted_one_does(

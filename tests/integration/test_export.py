@@ -29,7 +29,7 @@ def assert_equal(a: Published, b: Published) -> None:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
 
 
-@pytest.mark.parametrize("fmt", ["json", "msgpack"])
+@pytest.mark.parametrize("fmt", ["json", pytest.param("msgpack", marks=pytest.mark.long)])
 def test_topic_and_folder_tell_the_same(
     kafka: str, tmp_path: Path, fmt: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,7 +59,7 @@ def test_topic_and_folder_tell_the_same(
         assert arrays["items"].tolist() == after.items
 
 
-@pytest.mark.parametrize("fmt", ["json", "msgpack"])
+@pytest.mark.parametrize("fmt", [pytest.param("json", marks=pytest.mark.long), "msgpack"])
 def test_residuals_are_read_back_as_vectors_also_beside_full_ones(
     kafka: str, tmp_path: Path, fmt: str
 ) -> None:

@@ -51,10 +51,14 @@ def send_back(app: App) -> None:
 @pytest.mark.parametrize(
     ("spoilt", "mended"),
     [
-        ({}, {"events.weights.wish": 1.0}),
-        ({"events.weights.wish": 1.0, "clicks.time_unit": "s"}, {"clicks.time_unit": "ms"}),
+        pytest.param({}, {"events.weights.wish": 1.0}, id="unknown-type"),
+        pytest.param(
+            {"events.weights.wish": 1.0, "clicks.time_unit": "s"},
+            {"clicks.time_unit": "ms"},
+            id="bad-time",
+            marks=pytest.mark.long,
+        ),
     ],
-    ids=["unknown-type", "bad-time"],
 )
 def test_what_was_sent_back_counts_once_in_a_graph_that_is_folded_anew(
     app: App, spoilt: dict[str, object], mended: dict[str, object]

@@ -178,7 +178,14 @@ CASES: dict[str, Callable[[App], list[tuple[int, bytes, bytes | None]]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+OFTEN = "garbage over the graph", "elsewhere", "deletions"
+"""The cases of each run. Copies in their own places say less than those that lie elsewhere."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case if case in OFTEN else pytest.param(case, marks=pytest.mark.long) for case in CASES],
+)
 def test_a_repair_leaves_all_that_workers_wrote(kafka: str, tmp_path: Path, case: str) -> None:
     """Also a folder that is made anew of it has all clicks, and the rows as they were."""
     with App(kafka, tmp_path, EXACT) as app:

@@ -99,7 +99,13 @@ KILLS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("is_lost", [False, True], ids=["folder-kept", "folder-lost"])
+@pytest.mark.parametrize(
+    "is_lost",
+    [
+        pytest.param(False, id="folder-kept", marks=pytest.mark.long),
+        pytest.param(True, id="folder-lost"),
+    ],
+)
 def test_killed_workers_leave_the_topic_that_an_uninterrupted_one_leaves(
     kafka: str, tmp_path: Path, source: App, is_lost: bool
 ) -> None:

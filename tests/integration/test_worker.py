@@ -196,7 +196,12 @@ def test_replay_of_the_same_log_gives_the_same_vectors(counted: App, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("point", "when"), [("adopt", "after"), ("produce", "middle"), ("commit", "after")]
+    ("point", "when"),
+    [
+        ("adopt", "after"),
+        pytest.param("produce", "middle", marks=pytest.mark.long),
+        ("commit", "after"),
+    ],
 )
 def test_a_replayed_folder_starts_a_worker_even_if_its_first_commit_is_killed(
     counted: App, tmp_path: Path, point: str, when: str

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from core.graph.written import Node
 from core.ranking.fusion import Fusion
 from core.settings import Settings
 from streamer.state import packing, records
@@ -57,3 +58,10 @@ def test_a_ranker_of_other_sizes_is_no_workers(change: dict[str, Any]) -> None:
     assert is_ours(records.FUSION, value)
     fields = msgspec.msgpack.decode(value) | change
     assert not is_ours(records.FUSION, msgspec.msgpack.encode(fields))
+
+
+@pytest.mark.parametrize("shown", [0.0, 2.5])
+def test_the_commit_of_a_row_of_the_graph_is_told_without_the_rest(shown: float) -> None:
+    weights = np.ones(2, "<f4").tobytes()
+    node = Node(70_000, 1, 2, 3, 4.0, 5, 6, False, [b"a", b"b"], weights, shown=shown)
+    assert packing.cut_of(packing.pack_node(node)).cut == node.cut
