@@ -83,7 +83,7 @@ def toml(value: object) -> str:
         value = spelled(value)
     elif isinstance(value, float):
         return repr(value)
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", r"\u007f")
 
 
 def template() -> str:
@@ -122,7 +122,7 @@ def _table(key: str, values: dict[str, Any], said: dict[str, str]) -> Iterator[s
 
 def assignment(name: str, value: object) -> str:
     """A line of the file."""
-    return f"{name if _BARE_KEY.fullmatch(name) else json.dumps(name)} = {toml(value)}"
+    return f"{name if _BARE_KEY.fullmatch(name) else toml(name)} = {toml(value)}"
 
 
 def _choices(type_: Any) -> str:

@@ -81,6 +81,7 @@ def test_every_setting_and_every_section_of_a_library_has_a_meaning() -> None:
         (1.0, "1.0"),
         (1e-3, "0.001"),
         ('say "é"\n', '"say \\"é\\"\\n"'),
+        ("a\x7fb", r'"a\u007fb"'),
         (("a", "b"), '["a", "b"]'),
     ],
 )
