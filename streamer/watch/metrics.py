@@ -160,8 +160,9 @@ class Metrics:
         )
         self.newest_click_timestamp_seconds = gauge(
             "newest_click_timestamp_seconds",
-            "When the newest click in published vectors was sent, Unix time; NaN before the "
-            "first. `time()` minus it grows when producers fall silent.",
+            "When the newest click in published vectors was sent, Unix time; from a start until "
+            "the first commit with clicks, when the newest click of the model happened; NaN "
+            "before the first of all. `time()` minus it grows when producers fall silent.",
         )
         self.newest_click_timestamp_seconds.set(math.nan)
         self.staleness_seconds = histogram(
