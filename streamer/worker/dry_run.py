@@ -192,7 +192,7 @@ def _sample(config: Config, admin: AdminClient, consumer: Consumer, console: Con
     console.print(
         f"of the newest {counted(len(messages), 'record')}, {counted(len(clicks), 'click')} of "
         f"{counted(len(set(clicks.users)), 'user')} on {counted(len(set(clicks.items)), 'item')} "
-        f"would be learned, {decoded.unwanted:,} left out, and {len(decoded.bad):,} would be dead "
+        f"would count, {decoded.unwanted:,} be left out, and {len(decoded.bad):,} would be dead "
         "letters"
     )
     firsts = {bad.reason: bad.message for bad in reversed(decoded.bad)}

@@ -27,7 +27,7 @@ class Stop:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self.asked:
-            log.info("stopping: finishing the round and committing; once more to abort")
+            log.info("stopping: what is learned so far is committed first; once more to abort")
         self.asked = True
 
 
