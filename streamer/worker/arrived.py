@@ -111,10 +111,10 @@ class Arrived:
         self, partition: int, message: Message, key: bytes, value: bytes | None, mark: Mark | None
     ) -> None:
         """A row of the graph, or its deletion. There are very many: each is unpacked once."""
+        if self._is_doubtful:
+            return
         if self._is_applied:
             self.strangers.settle(message)
-            return
-        if self._is_doubtful:
             return
         if (cut := cut_in(message, value, mark)) is None:
             self.strangers.add(message)
