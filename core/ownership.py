@@ -88,16 +88,11 @@ class Ownership:
         catalogue = self.catalogue
         names = [decode(key) for key in keys]
         found = [catalogue.vocabulary.get(name) for name in names]
-        if self.owed:
-            for name, slot in zip(names, found, strict=True):
-                if slot is not None:
-                    self.owed.pop(name, None)
-        slots = np.array([slot for slot in found if slot is not None], np.int32)
-        if len(slots) == len(found):
-            catalogue.take(slots, rows)
-            return
         there = np.array([slot is not None for slot in found], np.bool_)
-        catalogue.take(slots, rows[there])
+        for at in np.flatnonzero(there).tolist() if self.owed else ():
+            self.owed.pop(names[at], None)
+        slots = [slot for slot in found if slot is not None]
+        catalogue.take(np.array(slots, np.int32), rows[there])
         unknown = [keys[at] for at in np.flatnonzero(~there).tolist()]
         places = hash_keys(unknown, catalogue.partitions)[0].tolist()
         others = rows[~there]

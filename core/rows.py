@@ -119,11 +119,9 @@ def from_values(values: list[bytes], dtype: np.dtype[np.void]) -> NDArray[np.voi
     follows = np.zeros(n, np.bool_)
     for kind in np.unique(lengths << 8 | marks).tolist():
         length, mark = kind >> 8, kind & 0xFF
-        found = np.flatnonzero((lengths == length) & (marks == mark))
-        is_all = len(found) == n  # as a rule: then memory is copied as it lies
-        at = slice(None) if is_all else found
-        some = values if is_all else [values[i] for i in found.tolist()]
-        packed = np.frombuffer(b"".join(some), np.uint8).reshape(-1, length)
+        at = np.flatnonzero((lengths == length) & (marks == mark))
+        some = values if len(at) == n else [values[i] for i in at.tolist()]
+        packed = np.frombuffer(b"".join(some), np.uint8).reshape(len(at), length)
         begin = 0
         for part in _parts(dtype, mark):
             end = begin + part.stop - part.start

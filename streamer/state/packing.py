@@ -129,7 +129,7 @@ class _Cut(msgspec.Struct, array_like=True):
 
 
 cut_of = msgspec.msgpack.Decoder(_Cut).decode
-"""Of a packed node what says as of which commit it was folded, in a fifth of the time."""
+"""Of a packed node only what says as of which commit it was folded: most are looked at for that."""
 
 
 def pack_sessions(commit: int, some: Opened) -> bytes:

@@ -233,9 +233,7 @@ class Worker:
                 return
             if collected or self.pending.rounds or self._has_work():
                 closes = self._closes() or self.shares.is_settling or self.outgoing.changes
-                is_edge = closes or not self.pending.rounds
-                if is_edge and not self.behind.is_busy:
-                    self._look()  # a commit takes in items first, and knows last what others wrote
+                self._look_if_due(at_once=closes or not self.pending.rounds)  # items come first
                 self._round(collected, closes)
             self.report.observe(all_taken=not self.reader.waiting, also=self.shares.lag)
 
@@ -313,13 +311,15 @@ class Worker:
             if self.given_back:
                 continue
             out += self.reader.consume(wanted, min(left, LOOK_SECONDS))
-            # A round by count may take for ever to fill.
-            if not self.behind.is_busy and time.monotonic() - self._looked > LOOK_SECONDS:
-                self._look()
+            self._look_if_due()  # a round by count may take for ever to fill
             if self.by_count:
                 self.report.observe(all_taken=not out and not self.reader.waiting)
         self.reader.put_back(out[size:])
         return out[:size]
+
+    def _look_if_due(self, at_once: bool = False) -> None:
+        if not self.behind.is_busy and (at_once or time.monotonic() - self._looked > LOOK_SECONDS):
+            self._look()
 
     def _look(self) -> None:
         """What has to be read, and noticed, while no commit is under way: the folder has one writer

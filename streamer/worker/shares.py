@@ -189,9 +189,7 @@ class Shares:
             ownership, n = engine.ownership, len(read.keys)
             at = [i for i in range(n) if not owned[i]]
             if at and read.rows is not None:
-                is_all = len(at) == n
-                some = read.keys if is_all else [read.keys[i] for i in at]
-                ownership.read(some, read.rows if is_all else read.rows[at])
+                ownership.read([read.keys[i] for i in at], read.rows[at])
             ownership.unpublish([key for i, key in enumerate(read.gone, n) if not owned[i]])
         if self.leads:
             return
